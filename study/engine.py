@@ -1,0 +1,96 @@
+"""Where a run trains. The driver sees only this seam: submit, stop, and one event after another.
+
+An engine knows neither Optuna nor the database; a key is the driver's name for a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from study.errors import TrainingFailed
+
+if TYPE_CHECKING:
+    from study.training import Epoch, Run
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReported:
+    """A run has finished an epoch, or remembered one from its checkpoint."""
+
+    key: int
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """A run has trained all its epochs; ``model`` is the saved ``.keras`` file."""
+
+    key: int
+    model: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    """A run has failed; ``reason`` is one line."""
+
+    key: int
+    reason: str
+
+
+Event = EpochReported | RunFinished | RunFailed
+
+Train = Callable[["Run"], Generator["Epoch", None, bytes]]
+"""Trains a run: yields every epoch from the first, returns the saved model."""
+
+
+class Engine(Protocol):
+    """Trains up to ``workers`` runs at once."""
+
+    workers: int
+
+    def submit(self, key: int, run: Run) -> None:
+        """Start a run; its events carry ``key``."""
+
+    def stop(self, key: int) -> None:
+        """Give a run up; no event of it follows. Unknown keys are ignored."""
+
+    def next_event(self) -> Event:
+        """Wait for the next event of a submitted run."""
+
+    def close(self) -> None:
+        """Give every run up and release what the engine holds."""
+
+
+class InProcess:
+    """Trains one run at a time in this process, an epoch for each event that is asked for."""
+
+    workers = 1
+
+    def __init__(self, train: Train) -> None:
+        self._train = train
+        self._runs: dict[int, Generator[Epoch, None, bytes]] = {}
+
+    def submit(self, key: int, run: Run) -> None:
+        self._runs[key] = self._train(run)
+
+    def stop(self, key: int) -> None:
+        run = self._runs.pop(key, None)
+        if run is not None:
+            run.close()
+
+    def next_event(self) -> Event:
+        key, run = next(iter(self._runs.items()))
+        try:
+            return EpochReported(key, next(run))
+        except StopIteration as finished:
+            del self._runs[key]
+            return RunFinished(key, finished.value)
+        except TrainingFailed as failure:
+            del self._runs[key]
+            return RunFailed(key, str(failure))
+
+    def close(self) -> None:
+        for key in list(self._runs):
+            self.stop(key)

@@ -1,0 +1,54 @@
+"""What can go wrong, as a tree; every message is one line that says what to do.
+
+Exception
+├── StudyError            ends the command with exit code 2
+│   ├── SpaceError        a search-space file, or a parameter the network cannot have
+│   ├── DataError         a dataset that cannot be read, or is too small to split
+│   ├── SettingsError     options that contradict each other or the stored study
+│   ├── StorageError      the database cannot be opened, read or written
+│   │   └── StudyLocked   another process drives this study
+│   ├── PlanExhausted     asked for a slot the plan does not have
+│   ├── SlotFailed        one slot failed three times
+│   └── MirrorError       the MLflow server or MFlux cannot be used as asked
+└── TrainingFailed        one run failed; recorded in its trial, the study goes on
+"""
+
+
+class StudyError(Exception):
+    """A message for the user: one line, what is wrong, where, and what to do."""
+
+
+class SpaceError(StudyError):
+    """A search space, or one of its parameters, is not usable."""
+
+
+class DataError(StudyError):
+    """A dataset cannot be read, or cannot be split as asked."""
+
+
+class SettingsError(StudyError):
+    """Options contradict each other, or what the study has recorded."""
+
+
+class StorageError(StudyError):
+    """The study's database cannot be opened, read or written."""
+
+
+class StudyLocked(StorageError):
+    """Another process drives the study."""
+
+
+class PlanExhausted(StudyError):
+    """A trial was asked for that the plan does not have."""
+
+
+class SlotFailed(StudyError):
+    """One slot failed three times; the study can be resumed once the reason is gone."""
+
+
+class MirrorError(StudyError):
+    """The MLflow server or MFlux cannot be used as asked."""
+
+
+class TrainingFailed(Exception):
+    """One training run failed; the message is the reason that its trial records."""

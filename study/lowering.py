@@ -1,0 +1,51 @@
+"""What the layers of a model are computed as: themselves, or the same mathematics for less.
+
+A stage takes a batch and the step's seed (None when the model is judged) and gives the next batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+from keras import layers
+
+Tensor = Any
+Stage = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def stages(model_layers: Sequence[layers.Layer]) -> list[Stage]:
+    """The stages of a model's layers, in order."""
+    return [
+        _dropout(layer.rate, position) if type(layer) is layers.Dropout else _stock(layer)
+        for position, layer in enumerate(model_layers)
+    ]
+
+
+def _stock(layer: layers.Layer) -> Stage:
+    takes_training = layer._call_has_training_arg
+    return lambda x, seed: layer(x, training=seed is not None) if takes_training else layer(x)
+
+
+def _dropout(rate: float, salt: int) -> Stage:
+    """Dropout as Keras has it, on 16 random bits an element instead of 32 made into a float.
+
+    `rate` is rarely a multiple of 1/65536, so the threshold is one of its two neighbours, drawn
+    once a batch such that the expected share of zeros is `rate`.
+    """
+
+    def stage(x: Tensor, seed: Tensor | None) -> Tensor:
+        if seed is None or rate == 0:
+            return x
+        count = tf.size(x)
+        own = tf.stack([seed[0], seed[1] + (salt << 32)])
+        words = tf.random.stateless_uniform(
+            [count // 2 + 2], own, None, None, tf.uint32, alg="philox"
+        )
+        threshold = tf.cast(words[-1], tf.float64) / 2**32 + rate * 65536
+        bits = tf.reshape(tf.bitcast(words[:-1], tf.uint16), [-1])[:count]
+        kept = bits >= tf.cast(tf.minimum(threshold, 65535), tf.uint16)
+        return x * tf.reshape(tf.cast(kept, x.dtype) / (1 - rate), tf.shape(x))
+
+    return stage

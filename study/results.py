@@ -1,0 +1,237 @@
+"""Stored trials as frozen rows, and what repeats say: n, mean, standard error, differences in pairs.
+
+Everything that decides, draws or reports reads these rows, never the trials themselves, so that a
+decision depends on stored curves alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from study.space import Value
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+Configuration = tuple[tuple[str, Value], ...]
+"""Names and values of one configuration, in the order of the search space; hashable."""
+
+State = Literal["running", "complete", "pruned", "failed"]
+
+TICKET = "study:slot"
+"""The system attribute of a trial that holds its slot; it is written before anything else."""
+
+FORGIVEN = "forgiven"
+"""The study attribute that holds the number of the first trial whose failure counts."""
+
+SERIES = ("acc", "loss", "val_acc", "val_loss", "seconds", "ended")
+
+
+def configuration(params: Mapping[str, Value]) -> Configuration:
+    """The hashable form of ``params``, in their own order."""
+    return tuple(params.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One trial: one training run of one repeat of one configuration.
+
+    ``val_acc`` holds the reported validation accuracy of each epoch (fraction, from epoch 1);
+    ``curve`` every stored series by name (``SERIES``), each as long as the run got. ``value`` is
+    the last epoch's validation accuracy of a complete run. ``reference`` is the configuration that
+    a pruner may compare the run with, repeat by repeat; None for a run that is never pruned.
+    """
+
+    number: int
+    trial_id: int
+    state: State
+    stage: str
+    option: Value | None
+    configuration: Configuration
+    repeat: int
+    reference: Configuration | None
+    value: float | None
+    val_acc: tuple[float, ...] = ()
+    curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def params(self) -> dict[str, Value]:
+        return dict(self.configuration)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run failed, in one line."""
+        return self.attributes.get("failure")
+
+    @property
+    def given_up(self) -> str | None:
+        """Why the run was stopped although nothing was wrong with it; such a run never counts."""
+        return self.attributes.get("given_up")
+
+
+def row(trial: FrozenTrial) -> Row | None:
+    """The row of a stored trial; None for a trial that never received a slot."""
+    ticket = trial.system_attrs.get(TICKET)
+    if ticket is None:
+        return None
+    reference = ticket["reference"]
+    steps = trial.intermediate_values
+    return Row(
+        number=trial.number,
+        trial_id=trial._trial_id,
+        state=STATES[trial.state.name],
+        stage=ticket["stage"],
+        option=ticket["option"],
+        configuration=configuration(ticket["params"]),
+        repeat=ticket["repeat"],
+        reference=None if reference is None else configuration(reference),
+        value=trial.value if trial.state.name == "COMPLETE" else None,
+        val_acc=tuple(steps[step] for step in sorted(steps)),
+        curve=trial.user_attrs.get("curve", {}),
+        attributes=trial.user_attrs,
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
+
+
+STATES: dict[str, State] = {
+    "WAITING": "running",
+    "RUNNING": "running",
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+}
+
+
+class Rows:
+    """The rows of a study, read again at each call; a finished trial is converted only once.
+
+    Failures from before a study was resumed after three of them (``FORGIVEN``) are left out.
+    """
+
+    def __init__(self) -> None:
+        self._finished: dict[int, Row | None] = {}
+
+    def __call__(self, study: Study) -> list[Row]:
+        forgiven = study.user_attrs.get(FORGIVEN, 0)
+        rows = []
+        for trial in study.get_trials(deepcopy=False):
+            current = self._row(trial)
+            if current and not (current.state == "failed" and current.number < forgiven):
+                rows.append(current)
+        return rows
+
+    def _row(self, trial: FrozenTrial) -> Row | None:
+        if not trial.state.is_finished():
+            return row(trial)
+        if trial._trial_id not in self._finished:
+            self._finished[trial._trial_id] = row(trial)
+        return self._finished[trial._trial_id]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A configuration's score: the mean over its repeats (a fraction) with its standard error."""
+
+    repeats: int
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A mean difference of two configurations over the repeats both have, first minus second."""
+
+    pairs: int
+    mean: float
+    standard_error: float
+
+    @property
+    def tie(self) -> bool:
+        """Whether the difference is within one standard error of nothing."""
+        return abs(self.mean) <= self.standard_error
+
+
+def image_floor(accuracy: float, images: int | None) -> float:
+    """The least standard deviation of one run's accuracy that ``images`` validation images allow.
+
+    The spread of an accuracy over seeds alone is close to sqrt(error / 2n) (the images are the
+    same ones); the error is taken as at least one image, so a perfect score is not a certain one.
+    """
+    if not images:
+        return 0.0
+    variance = max(accuracy * (1 - accuracy), (1 / images) * (1 - 1 / images))
+    return math.sqrt(variance / (2 * images))
+
+
+class Spread:
+    """Standard errors of means and of paired differences, with a way out for few repeats.
+
+    With two or more repeats that differ, the sample's own standard error. With one repeat, or with
+    repeats that happen to agree exactly, the variance pooled over what this object was shown so
+    far (``learn``). In both cases never below what the number of validation images allows.
+    """
+
+    def __init__(self, images: int | None) -> None:
+        self.images = images
+        self._scores = _Pool()
+        self._differences = _Pool()
+
+    def learn(self, values: Sequence[float], against: Sequence[float] | None = None) -> None:
+        """Add one configuration's repeats, and their pairs with another's, to the pools."""
+        self._scores.add(values)
+        if against is not None:
+            self._differences.add([one - other for one, other in zip(values, against, strict=True)])
+
+    def score(self, values: Sequence[float]) -> Score:
+        """The mean of ``values`` (accuracies, fractions) and its standard error."""
+        mean = math.fsum(values) / len(values)
+        floor = image_floor(mean, self.images)
+        return Score(len(values), mean, self._error(values, self._scores, floor))
+
+    def difference(self, values: Sequence[float], others: Sequence[float]) -> Difference:
+        """The mean of ``values - others``, repeat by repeat, and its standard error."""
+        pairs = [one - other for one, other in zip(values, others, strict=True)]
+        mean = math.fsum(pairs) / len(pairs)
+        level = (math.fsum(values) + math.fsum(others)) / (2 * len(pairs))
+        floor = math.sqrt(2) * image_floor(level, self.images)
+        return Difference(len(pairs), mean, self._error(pairs, self._differences, floor))
+
+    def _error(self, values: Sequence[float], pool: _Pool, floor: float) -> float:
+        variance = sample_variance(values) or pool.variance
+        return max(math.sqrt(variance), floor) / math.sqrt(len(values))
+
+
+class _Pool:
+    """A variance pooled over groups: squared deviations over degrees of freedom."""
+
+    def __init__(self) -> None:
+        self._squares = 0.0
+        self._freedom = 0
+
+    def add(self, values: Sequence[float]) -> None:
+        self._squares += sample_variance(values) * (len(values) - 1)
+        self._freedom += len(values) - 1
+
+    @property
+    def variance(self) -> float:
+        return self._squares / self._freedom if self._freedom else 0.0
+
+
+def sample_variance(values: Sequence[float]) -> float:
+    """The variance with n - 1 degrees of freedom; 0 for a single value."""
+    if len(values) < 2:
+        return 0.0
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    # Equal accuracies can differ in the last bit of their mean: that is no spread.
+    return 0.0 if squares < 1e-24 else squares / (len(values) - 1)

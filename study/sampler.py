@@ -1,0 +1,225 @@
+"""Optuna samplers that ask a plan which configuration and repeat a new trial is.
+
+They keep nothing that decides: every slot follows from the stored trials. Use one in plain
+Optuna code like any other sampler::
+
+    space = study.load_space("digits")
+    optuna_study = optuna.create_study(
+        direction="maximize", sampler=study.OneAtATimeSampler(space)
+    )
+    optuna_study.optimize(lambda trial: train(**space.suggest(trial)))
+
+``optimize`` ends by itself when the plan is done; ``study.slot(trial)`` says which stage, option
+and repeat a trial is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from optuna.exceptions import TrialPruned
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from study.errors import PlanExhausted, SettingsError, SlotFailed
+from study.plan import Plan, Slot, Standing
+from study.results import STATES, TICKET, Row, Rows, configuration, row
+from study.search import SEARCH, Search
+from study.space import SearchSpace
+from study.sweep import OneAtATime
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
+
+_PATIENCE = 0.05
+"""Seconds between two looks at a stage that another thread is finishing."""
+
+
+class PlanSampler(BaseSampler):
+    """Gives each trial the next slot of ``plan`` and writes it down at once, as its ticket.
+
+    Asking for more than the plan has raises ``PlanExhausted`` and leaves no trial running. Where
+    the next slot depends on runs that other threads of this process are training, the ask waits
+    for them. A slot that has failed three times raises ``SlotFailed``.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._rows = Rows()
+        self._lock = threading.Lock()
+        self._threads: dict[int, int] = {}
+
+    def reseed_rng(self) -> None:
+        """There is no random state: a slot is a function of the stored trials."""
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Write the trial's ticket before anything else of it exists; an adopted trial has one."""
+        if TICKET in trial.system_attrs:
+            return
+        try:
+            self._check(study)
+            while not self._take(study, trial):
+                threading.Event().wait(_PATIENCE)
+        except BaseException:
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            raise
+
+    def _check(self, study: Study) -> None:
+        if study.directions != [StudyDirection.MAXIMIZE]:
+            raise SettingsError(
+                "the plan keeps the best accuracy: create the study with direction='maximize'"
+            )
+
+    def _take(self, study: Study, trial: FrozenTrial) -> bool:
+        """Take the next slot; False where it is to be awaited."""
+        with self._lock:
+            rows = self._rows(study)
+            standing = self.plan.standing(rows)
+            if standing.complete:
+                return self._surplus(study)
+            if not standing.slots:
+                self._await_others(standing, rows)
+                return False
+            ticket = self._ticket(standing.slots[0], rows)
+            study._storage.set_trial_system_attr(trial._trial_id, TICKET, ticket)
+            trial.system_attrs[TICKET] = ticket  # Optuna goes on with this copy
+            self._threads[trial.number] = threading.get_ident()
+            return True
+
+    def _surplus(self, study: Study) -> bool:
+        """End the loop that asked for a trial too many: the trial has no ticket and is pruned.
+
+        Threads of ``study.optimize`` can ask before they notice that another completed the plan.
+        """
+        try:
+            study.stop()
+        except RuntimeError:  # no loop: somebody asked by hand
+            raise PlanExhausted("the plan is complete: there is nothing left to ask for") from None
+        return True
+
+    def _await_others(self, standing: Standing, rows: Sequence[Row]) -> None:
+        if standing.failed is not None:
+            raise SlotFailed(failed_for_good(standing))
+        here = threading.get_ident()
+        running = [entry.number for entry in rows if entry.state == "running"]
+        if not any(self._threads.get(number, here) != here for number in running):
+            raise PlanExhausted(
+                f"the next slot depends on running trials {running}: tell them before asking again"
+            )
+
+    def _ticket(self, slot: Slot, rows: Sequence[Row]) -> dict[str, Any]:
+        chosen = slot.configuration
+        if chosen is None:
+            assert isinstance(self.plan, Search)
+            chosen = self.plan.suggest(int(slot.option), rows)
+        return {
+            "stage": slot.stage,
+            "option": slot.option,
+            "params": dict(chosen),
+            "repeat": slot.repeat,
+            "reference": None if slot.reference is None else dict(slot.reference),
+        }
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        if TICKET not in trial.system_attrs:
+            return {}
+        return {p.name: p.distribution for p in self.plan.space.hyperparameters}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        params = trial.system_attrs[TICKET]["params"]
+        return {name: params[name] for name in search_space}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        if TICKET not in trial.system_attrs:
+            raise TrialPruned("the plan was completed while this trial was asked for")
+        known = ", ".join(parameter.name for parameter in self.plan.space.hyperparameters)
+        raise SettingsError(
+            f"the objective suggests {param_name!r}, which the search space does not have: "
+            f"suggest only {known}"
+        )
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """End ``study.optimize`` once this trial completes the plan."""
+        with self._lock:
+            self._threads.pop(trial.number, None)
+            rows = [other for other in self._rows(study) if other.number != trial.number]
+            last = row(trial)
+            if last is None:
+                return
+            value = values[0] if values and state == TrialState.COMPLETE else None
+            told = replace(last, state=STATES[state.name], value=value)
+            done = self.plan.standing([*rows, told]).complete
+        if done:
+            try:
+                study.stop()
+            except RuntimeError:
+                return  # asked and told by hand: there is no loop to end
+
+
+class OneAtATimeSampler(PlanSampler):
+    """The one-at-a-time sweep of ``space`` as an Optuna sampler.
+
+    ``images`` is the number of validation images of a repeat, where it is known: it bounds the
+    standard errors that decide what is a tie.
+    """
+
+    def __init__(
+        self, space: SearchSpace, repeats: int | None = None, images: int | None = None
+    ) -> None:
+        super().__init__(OneAtATime(space, repeats, images))
+
+
+def failed_for_good(standing: Standing) -> str:
+    """Which slot failed three times, and why, in one line."""
+    slot = standing.failed
+    assert slot is not None and slot.configuration is not None
+    params = ", ".join(f"{name}={value}" for name, value in slot.configuration)
+    return (
+        f"repeat {slot.repeat} of {params} failed three times, the last time because: "
+        f"{standing.failure}"
+    )
+
+
+def slot(trial: Trial | FrozenTrial) -> Slot:
+    """The slot of a trial that a plan's sampler made."""
+    ticket = trial.system_attrs[TICKET] if isinstance(trial, FrozenTrial) else _ticket_of(trial)
+    reference = ticket["reference"]
+    return Slot(
+        ticket["stage"],
+        ticket["option"],
+        configuration(ticket["params"]),
+        ticket["repeat"],
+        None if reference is None else configuration(reference),
+    )
+
+
+def _ticket_of(trial: Trial) -> dict[str, Any]:
+    stored: dict[str, Any] = trial.storage.get_trial_system_attrs(trial._trial_id)[TICKET]
+    return stored
+
+
+def prunable(ticket: Mapping[str, Any]) -> bool:
+    """Whether a run may be pruned: never the incumbent of a sweep."""
+    return ticket["reference"] is not None or ticket["stage"] == SEARCH

@@ -1,0 +1,272 @@
+"""Every kind of image file is read alike, and every bad one is refused in one line."""
+
+import gzip
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_files import (
+    csv,
+    idx,
+    npz,
+    numbers,
+    pictures,
+    refusal,
+    same_content,
+    write_csv,
+    write_idx,
+)
+
+from study import formats
+from study.data import load
+from study.errors import DataError
+
+# What is read
+
+
+def test_mnist_comes_through_keras() -> None:
+    def download() -> Any:
+        return (pictures(), numbers()), (pictures(8), numbers(8))
+
+    train, test = formats.mnist(download)
+    assert train.images.shape == (40, 6, 6)
+    assert test is not None
+    assert test.labels.shape == (8,)
+
+
+def test_a_failed_download_says_to_give_a_path() -> None:
+    def download() -> Any:
+        raise Exception("URL fetch failure:\nName or service not known")  # noqa: TRY002 - as Keras does
+
+    with pytest.raises(DataError, match=r"^mnist: cannot be downloaded .*known.*path.*\.npz") as it:
+        formats.mnist(download)
+    assert "\n" not in str(it.value)
+
+
+def test_an_idx_folder_may_be_packed_dotted_and_bring_a_test_part(tmp_path: Path) -> None:
+    plain = write_idx(tmp_path / "plain", pictures(), numbers())
+    write_idx(tmp_path / "plain", pictures(8), numbers(8), "t10k")
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for file in Path(plain).iterdir():
+        name = file.name.replace("-idx", ".idx") + ".gz"
+        (packed / name).write_bytes(gzip.compress(file.read_bytes()))
+    one, other = load(plain), load(str(packed))
+    assert len(one.test_images) == 8
+    assert one.fingerprint == other.fingerprint == load(npz(tmp_path)).fingerprint
+
+
+def test_an_idx_file_of_another_number_type_is_read(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path / "idx", pictures(), numbers())
+    uint8 = load(folder).fingerprint
+    for code in ("i2", "i4", "f4"):
+        (tmp_path / "idx" / "train-images-idx3-ubyte").write_bytes(idx(pictures(), code))
+        assert load(folder).fingerprint == uint8
+
+
+def test_a_colour_csv_is_read_with_the_channel_last(tmp_path: Path) -> None:
+    x = pictures(shape=(5, 5, 3))
+    from_csv = load(write_csv(tmp_path / "colour.csv", csv(x, numbers())))
+    assert same_content(from_csv, load(npz(tmp_path, x_train=x, x_test=None, y_test=None)))
+
+
+def test_a_csv_from_another_editor_is_read(tmp_path: Path) -> None:
+    lines = csv(pictures(), numbers())
+    plain = load(write_csv(tmp_path / "plain.csv", lines))
+    other = tmp_path / "OTHER.CSV"
+    lines[0] = lines[0].replace("label", '"Label"')
+    other.write_text("\r\n".join([*lines, "", ""]), encoding="utf-8-sig", newline="")
+    assert load(str(other)).fingerprint == plain.fingerprint
+
+
+# Refusals: the path
+
+
+def test_an_unknown_word_is_answered_with_what_is_known() -> None:
+    assert "give digits, mnist, or the path" in refusal("fashion")
+
+
+def test_the_home_of_an_unknown_user_is_refused() -> None:
+    assert "no such file" in refusal("~nobody-of-this-name/some.npz")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "no such file" in refusal(str(tmp_path / "none.npz"))
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "some.png").write_bytes(b"\x89PNG")
+    assert ".npz" in refusal(str(tmp_path / "some.png"))
+
+
+def test_a_path_that_the_system_refuses_is_one_line_too() -> None:
+    assert "cannot be read" in refusal("x" * 5000)
+
+
+def test_a_folder_without_idx_files_is_refused(tmp_path: Path) -> None:
+    assert "without IDX files" in refusal(str(tmp_path))
+
+
+# Refusals: the file
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", b"PK\x03\x04" + b"\0" * 50])
+def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "some.npz").write_bytes(content)
+    assert "empty, damaged or not an .npz" in refusal(str(tmp_path / "some.npz"))
+
+
+def test_a_truncated_npz_is_refused(tmp_path: Path) -> None:
+    path = Path(npz(tmp_path))
+    path.write_bytes(path.read_bytes()[:-30])
+    assert "damaged" in refusal(str(path))
+
+
+class Trap:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickled_array_is_refused_and_never_loaded(tmp_path: Path) -> None:
+    trap = np.array([Trap(tmp_path / "sprung")] * 40, dtype=object)
+    assert "pickled" in refusal(npz(tmp_path, x_train=trap))
+    (tmp_path / "some.npz").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    assert "pickled" in refusal(str(tmp_path / "some.npz"))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_single_array_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "some.npy", pictures())
+    (tmp_path / "some.npy").rename(tmp_path / "some.npz")
+    assert "np.savez" in refusal(str(tmp_path / "some.npz"))
+
+
+@pytest.mark.parametrize("missing", ["x_train", "y_train", "x_test", "y_test"])
+def test_a_missing_array_is_named(tmp_path: Path, missing: str) -> None:
+    assert f"lacks {missing} " in refusal(npz(tmp_path, **{missing: None}))
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_missing_idx_file_is_named(tmp_path: Path, kind: str) -> None:
+    folder = write_idx(tmp_path, pictures(), numbers())
+    next(tmp_path.glob(f"train-{kind}*")).unlink()
+    assert f"train-{kind}" in refusal(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", b"label,pixel0\n", b"\0\0\x08\x07" + b"\0" * 40])
+def test_a_file_that_is_no_idx_is_refused(tmp_path: Path, content: bytes) -> None:
+    folder = write_idx(tmp_path, pictures(), numbers())
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
+    assert "not an IDX file" in refusal(folder)
+
+
+@pytest.mark.parametrize("cut", [-1, 6])
+def test_a_truncated_idx_file_is_refused(tmp_path: Path, cut: int) -> None:
+    folder = write_idx(tmp_path, pictures(), numbers())
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(pictures())[:cut])
+    assert "truncated" in refusal(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(idx(pictures()))[:-9]])
+def test_a_damaged_gzip_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    folder = write_idx(tmp_path, pictures(), numbers())
+    (tmp_path / "train-images-idx3-ubyte").rename(tmp_path / "train-images-idx3-ubyte.gz")
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+    assert "train-images-idx3-ubyte.gz" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "number", "problem"),
+    [
+        ("1,2,3", 5, "3 values where the header has 37"),
+        (",".join(["1"] * 38), 2, "38 values"),
+        (",".join(["1"] * 36 + ["x"]), 5, "'x' is not a whole number"),
+        (",".join(["1"] * 36 + [""]), 5, "'' is not a whole number"),
+        (",".join(["1"] * 36 + ["nan"]), 3, "'nan' is not"),
+        (",".join(["1"] * 36 + ["0.5"]), 3, "'0.5' is not"),
+    ],
+)
+def test_a_bad_csv_line_is_named(tmp_path: Path, line: str, number: int, problem: str) -> None:
+    lines = csv(pictures(), numbers())
+    lines[number - 1] = line
+    assert f", line {number}: {problem}" in refusal(write_csv(tmp_path / "some.csv", lines))
+
+
+def test_a_csv_line_is_counted_as_an_editor_counts(tmp_path: Path) -> None:
+    header, *lines = csv(pictures(), numbers())
+    path = write_csv(tmp_path / "some.csv", [header, "", lines[0], "", "1,2", *lines])
+    assert ", line 5: 2 values" in refusal(path)
+
+
+def test_a_csv_whose_lines_all_differ_from_the_header_is_refused(tmp_path: Path) -> None:
+    lines = csv(pictures(), numbers())
+    lines[1:] = [f"{line},0" for line in lines[1:]]
+    assert ", line 2: 38 values" in refusal(write_csv(tmp_path / "some.csv", lines))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "without a label column"),
+        (b"pixel0,pixel1\n1,2\n", "without a label column"),
+        (b"label,a,b\n1,2,3\n", "2 pixels a line make no square"),
+        (b"label\n1\n", "0 pixels a line"),
+        (b"label,pixel0\n\n", "no image below the header"),
+        (b"label,pixel0\n1,99999999999\n", "not a whole number"),
+        (b"label,pixel0\n1,9999999999\n", "too large"),
+        (b"\x89PNG\r\n\xff\xfe", "not a text file"),
+        (b"label,pixel0\n1,\xff\xfe\n", "not a text file"),
+    ],
+)
+def test_a_csv_that_holds_no_images_is_refused(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    (tmp_path / "some.csv").write_bytes(content)
+    assert problem in refusal(str(tmp_path / "some.csv"))
+
+
+@pytest.fixture(scope="module")
+def good_files(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Path, bytes]]:
+    """Of each format a source, the file of it to damage, and that file's good content."""
+    folder = tmp_path_factory.mktemp("good")
+    packed = folder / "packed"
+    write_idx(packed, pictures(), numbers())
+    images = packed / "train-images-idx3-ubyte"
+    images.rename(images.with_name(f"{images.name}.gz"))
+    contents = {
+        folder / "some.npz": Path(npz(folder)).read_bytes(),
+        folder / "some.csv": "\n".join(csv(pictures(), numbers())).encode(),
+        Path(write_idx(folder / "plain", pictures(), numbers())) / images.name: idx(pictures()),
+        packed / f"{images.name}.gz": gzip.compress(idx(pictures())),
+    }
+    return [(f if f.parent == folder else f.parent, f, good) for f, good in contents.items()]
+
+
+def outcome(source: str) -> str:
+    try:
+        return load(source).source
+    except DataError as error:
+        return str(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_in_one_line(
+    good_files: list[tuple[Path, Path, bytes]], data: st.DataObject
+) -> None:
+    source, file, good = data.draw(st.sampled_from(good_files))
+    damaged = bytearray(good[: data.draw(st.integers(0, len(good)) | st.just(len(good)))])
+    for position in data.draw(st.lists(st.integers(0, max(len(damaged), 1) - 1), max_size=4)):
+        damaged[position : position + 1] = bytes([data.draw(st.integers(0, 255))])
+    file.write_bytes(damaged)
+    assert "\n" not in outcome(str(source))

@@ -1,0 +1,316 @@
+"""A run is its bits: the same after any interruption, in any process, under any callbacks."""
+
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from study.checkpoint import Checkpoint, FolderCheckpoints
+from study.data import Dataset
+from study.errors import DataError, SettingsError, SpaceError, TrainingFailed
+from study.space import Validation
+from study.training import Epoch, Run, start_tensorflow, train
+
+pytestmark = pytest.mark.tensorflow
+
+
+def blobs(side: int = 12, channels: int = 1, count: int = 230) -> Dataset:
+    """Three classes that differ in where the image is bright; background is exactly 0."""
+    rng = np.random.default_rng(5)
+    labels = (np.arange(count) % 3).astype(np.int32)
+    images = np.zeros((count, side, side, channels), np.float32)
+    for image, label in zip(images, labels, strict=True):
+        image[3 * label : 3 * label + 4, 2:9] = rng.random((4, 7, channels), np.float32)
+    return Dataset("blobs", images, labels, images[:9], labels[:9], (0, 1, 2), f"b{side}{channels}")
+
+
+DATA = blobs()
+RUN = Run(
+    params=(
+        ("filters", 4),
+        ("k1", 3),
+        ("k2", 3),
+        ("dense", 8),
+        ("dropout", 0.2),
+        ("learning_rate", 0.01),
+    ),
+    repeat=1,
+    seed=7,
+    epochs=4,
+    batch_size=20,
+    validation=Validation("folds", folds=3),
+    threads=1,
+    data_fingerprint=DATA.fingerprint,
+)
+PARAMS = dict(RUN.params)
+
+
+def having(**params: Any) -> Run:
+    return replace(RUN, params=tuple({**PARAMS, **params}.items()))
+
+
+def finish(training: Generator[Epoch, None, bytes]) -> tuple[list[Epoch], bytes]:
+    epochs = []
+    while True:
+        try:
+            epochs.append(next(training))
+        except StopIteration as end:
+            return epochs, end.value
+
+
+def weights(model: bytes, folder: Path) -> list[np.ndarray[Any, Any]]:
+    import keras
+
+    path = folder / "model.keras"
+    path.write_bytes(model)
+    return keras.models.load_model(path).get_weights()
+
+
+def bits(epochs: list[Epoch]) -> list[tuple[float, ...]]:
+    return [astuple(epoch)[:5] for epoch in epochs]
+
+
+def same(one: tuple[list[Epoch], bytes], other: tuple[list[Epoch], bytes], folder: Path) -> bool:
+    """The same curves and the same final weights, bit for bit."""
+    pairs = zip(weights(one[1], folder), weights(other[1], folder), strict=True)
+    return bits(one[0]) == bits(other[0]) and all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[list[Epoch], bytes]:
+    return finish(train(RUN, DATA))
+
+
+def test_it_learns(undisturbed: tuple[list[Epoch], bytes]) -> None:
+    epochs, _ = undisturbed
+    assert [epoch.number for epoch in epochs] == [0, 1, 2, 3]
+    assert epochs[-1].val_acc > 0.9 > epochs[0].acc
+    assert epochs[-1].val_loss < epochs[0].val_loss
+    assert all(epoch.seconds > 0 for epoch in epochs)
+
+
+def test_a_second_run_of_a_configuration_has_the_same_bits_and_is_not_traced_again(
+    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+) -> None:
+    from study.step import Program
+
+    finish(train(replace(RUN, repeat=2), DATA))
+    before = Program.traces
+    assert same(finish(train(RUN, DATA)), undisturbed, tmp_path)
+    assert Program.traces == before
+
+
+def test_two_runs_of_a_configuration_at_once_do_not_disturb_each_other(
+    undisturbed: tuple[list[Epoch], bytes],
+) -> None:
+    one, other = train(RUN, DATA), train(RUN, DATA)
+    taken = [(next(one), next(other)) for _ in range(3)]
+    assert bits([a for a, _ in taken]) == bits([b for _, b in taken]) == bits(undisturbed[0][:3])
+
+
+@pytest.mark.parametrize("given_up_after", [0, 1, 3])
+def test_a_run_that_was_given_up_continues_to_the_same_bits(
+    given_up_after: int, undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+) -> None:
+    store = FolderCheckpoints(tmp_path)
+    training = train(RUN, DATA, checkpoints=store)
+    for _ in range(given_up_after):
+        next(training)
+    training.close()
+    resumed = finish(train(RUN, DATA, checkpoints=store))
+    assert same(resumed, undisturbed, tmp_path)
+
+
+def test_a_killed_run_continues_in_another_process_to_the_same_bits(
+    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+) -> None:
+    program = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from test_training import DATA, RUN, FolderCheckpoints, train
+        for epoch in train(RUN, DATA, checkpoints=FolderCheckpoints(Path(sys.argv[1]))):
+            if epoch.number == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (killed.returncode, killed.stderr) == (-9, "")  # and TensorFlow was quiet
+    resumed = finish(train(RUN, DATA, checkpoints=FolderCheckpoints(tmp_path)))
+    assert resumed[0][0].ended < resumed[0][1].ended < undisturbed[0][0].ended + 1e9
+    assert same(resumed, undisturbed, tmp_path)
+
+
+def test_a_finished_run_that_was_not_recorded_is_told_again_without_training(
+    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+) -> None:
+    store = FolderCheckpoints(tmp_path)
+    first = finish(train(RUN, DATA, checkpoints=store))
+    again = finish(train(RUN, DATA, checkpoints=store))
+    assert again[0] == first[0]
+    assert same(again, undisturbed, tmp_path)
+    store.delete(RUN.key)
+    assert store.load(RUN.key) is None
+
+
+def test_a_checkpoint_of_another_network_is_ignored_with_a_warning(
+    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FolderCheckpoints(tmp_path)
+    store.save(Checkpoint(RUN.key, (), (np.zeros(3),)))
+    assert bits([next(train(RUN, DATA, checkpoints=store))]) == bits(undisturbed[0][:1])
+    assert "another network" in caplog.text
+
+
+def test_a_full_disk_does_not_stop_a_run(
+    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    trained = finish(train(RUN, DATA, checkpoints=FolderCheckpoints(tmp_path / "file")))
+    assert same(trained, undisturbed, tmp_path)
+    assert "no checkpoint of epoch 1" in caplog.text
+
+
+def test_layers_of_equal_shape_start_equal_in_every_configuration(tmp_path: Path) -> None:
+    still = having(learning_rate=1e-30)
+    wide = having(learning_rate=1e-30, dense=16)
+    one, other, repeat = (
+        weights(finish(train(replace(run, epochs=1), DATA))[1], tmp_path)
+        for run in (still, wide, replace(still, repeat=2))
+    )
+    kernels = zip(one[0:4:2], other[0:4:2], repeat[0:4:2], strict=True)
+    for kernel, same_shape, same_shape_of_another_repeat in kernels:
+        assert np.array_equal(kernel, same_shape)
+        assert not np.array_equal(kernel, same_shape_of_another_repeat)
+
+
+def test_the_saved_model_needs_keras_alone_and_is_the_last_epochs(
+    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "model.keras").write_bytes(undisturbed[1])
+    np.savez(tmp_path / "images.npz", DATA.images)
+    program = """if True:
+        import io, sys, numpy, keras
+        images = numpy.load("images.npz")["arr_0"]
+        numpy.save("said.npy", keras.models.load_model("model.keras").predict(images, verbose=0))
+        assert not any(name.startswith("study") for name in sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=True)
+    from study import data
+
+    chosen = data.split(DATA.labels, RUN.validation, RUN.seed, RUN.repeat).validation
+    said = np.load(tmp_path / "said.npy").argmax(-1)
+    assert np.mean((said == DATA.labels)[chosen]) == undisturbed[0][-1].val_acc
+
+
+def test_callbacks_hear_every_epoch_and_can_stop_the_run(
+    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+) -> None:
+    import keras
+
+    class Listener(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[Any] = []
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.heard.append("begin")
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.heard.append((epoch, logs))
+            self.model.stop_training = epoch == 2
+
+        def on_train_end(self, logs: Any = None) -> None:
+            self.heard.append("end")
+
+    expected = ["begin", *[(epoch.number, epoch.logs()) for epoch in undisturbed[0][:3]], "end"]
+    store = FolderCheckpoints(tmp_path)
+    for _ in ("trained", "continued"):
+        listener = Listener()
+        epochs, _ = finish(train(RUN, DATA, checkpoints=store, callbacks=[listener]))
+        assert bits(epochs) == bits(undisturbed[0][:3])
+        assert listener.heard == expected
+    assert sorted(expected[1][1]) == ["accuracy", "loss", "val_accuracy", "val_loss"]
+
+
+def test_a_callback_that_changes_the_learning_rate_is_obeyed_and_remembered(
+    tmp_path: Path,
+) -> None:
+    import keras
+
+    store = FolderCheckpoints(tmp_path)
+    halving = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=10)
+    whole = finish(train(RUN, DATA, callbacks=[halving]))
+    training = train(RUN, DATA, checkpoints=store, callbacks=[halving])
+    next(training), next(training)
+    training.close()
+    assert same(finish(train(RUN, DATA, checkpoints=store, callbacks=[halving])), whole, tmp_path)
+    assert bits(whole[0]) != bits(finish(train(RUN, DATA))[0])
+
+
+def test_a_loss_that_is_no_number_is_the_reason() -> None:
+    with pytest.raises(TrainingFailed, match=r"^the (validation )?loss is NaN in epoch [123]$"):
+        finish(train(having(learning_rate=1e30), DATA))
+
+
+def test_a_lack_of_memory_is_told_in_one_line() -> None:
+    import keras
+
+    class Hungry(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            raise MemoryError("cannot allocate\nall of it")
+
+    with pytest.raises(TrainingFailed, match=r"^out of memory: cannot allocate$"):
+        finish(train(RUN, DATA, callbacks=[Hungry()]))
+
+
+def test_other_data_than_the_runs_is_refused() -> None:
+    with pytest.raises(DataError, match="not the data"):
+        next(train(RUN, blobs(side=13)))
+
+
+def test_an_impossible_network_is_refused_before_training() -> None:
+    with pytest.raises(SpaceError, match="k2 is 9"):
+        next(train(having(k2=9), DATA))
+
+
+def test_another_number_of_threads_needs_another_process() -> None:
+    next(train(RUN, DATA))
+    with pytest.raises(SettingsError, match="not with threads=3"):
+        start_tensorflow(3)
+
+
+def test_a_batch_may_be_larger_than_the_data() -> None:
+    assert len(finish(train(replace(RUN, batch_size=1000, epochs=1), DATA))[0]) == 1
+
+
+def test_every_field_of_a_run_is_in_its_key() -> None:
+    changes: list[dict[str, Any]] = [
+        {"params": having(k1=4).params},
+        {"repeat": 0},
+        {"seed": 8},
+        {"epochs": 5},
+        {"batch_size": 21},
+        {"validation": Validation("holdout", 0.2)},
+        {"threads": 2},
+        {"data_fingerprint": "other"},
+    ]
+    keys = [replace(RUN, **change).key for change in [{}, *changes]]
+    assert len(set(keys)) == len(keys)
+    assert replace(RUN, params=RUN.params[::-1]).key == RUN.key
+
+
+def test_the_module_itself_imports_no_tensorflow() -> None:
+    program = "import study.training, sys; sys.exit('tensorflow' in sys.modules)"
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True)

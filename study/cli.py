@@ -6,22 +6,26 @@ Nothing here imports TensorFlow, MLflow, Dask or Optuna before a command needs i
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from study.errors import StudyError
+from study.errors import SettingsError, StudyError
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from study.launch import Prepared
+    from optuna.storages import RDBStorage
+
+    from study.launch import Means
     from study.plan import Standing
+    from study.prepare import Prepared
     from study.settings import Chosen, Settings
 
 DEFAULT_STORAGE = "sqlite:///study.db"
@@ -44,7 +48,7 @@ Name = Annotated[
     typer.Option("--name", envvar="STUDY_NAME", metavar="NAME", help="Name of the study."),
 ]
 StudyName = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="The study; the one made last if left out.")
+    str | None, typer.Argument(metavar="NAME", help="The study; the one made last if left out.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Data = Annotated[
@@ -103,9 +107,52 @@ Timeout = Annotated[
 Jobs = Annotated[
     int | None, typer.Option("--jobs", envvar="STUDY_JOBS", min=1, help="Runs trained at once.")
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        envvar="STUDY_SCHEDULER",
+        metavar="ADDRESS",
+        help="A Dask cluster that exists, as in tcp://host:8786, instead of this machine.",
+    ),
+]
+Resources = Annotated[
+    str | None,
+    typer.Option(
+        "--resources",
+        envvar="STUDY_RESOURCES",
+        metavar="NAME=N",
+        help="What a run takes from a worker of the cluster, as in GPU=1.",
+    ),
+]
+Speculate = Annotated[
+    bool,
+    typer.Option(
+        "--speculate/--no-speculate",
+        help="Let idle workers start what the sweep will probably want next.",
+    ),
+]
+CheckpointsAt = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints",
+        envvar="STUDY_CHECKPOINTS",
+        metavar="FOLDER|s3://BUCKET/PREFIX",
+        help="Where unfinished runs are kept; a folder beside the database if left out.",
+    ),
+]
 Mlflow = Annotated[
     str | None,
     typer.Option("--mlflow", envvar="STUDY_MLFLOW", metavar="URI|none", help="MLflow server."),
+]
+KeepModels = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-models",
+        envvar="STUDY_KEEP_MODELS",
+        metavar="all|best|none",
+        help="Whose models to keep: of each configuration the best run's, if left out.",
+    ),
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more: a line an epoch.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the answer alone.")]
@@ -117,7 +164,7 @@ def run(
     space: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SPACE]",
+            metavar="SPACE",
             help="A search-space file, or a shipped space: digits (default), mnist, smoke.",
         ),
     ] = None,
@@ -133,16 +180,24 @@ def run(
     threads: Threads = None,
     timeout: Timeout = None,
     jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    resources: Resources = None,
+    checkpoints: CheckpointsAt = None,
+    speculate: Speculate = True,
     mlflow: Mlflow = None,
+    keep_models: KeepModels = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a study; one of the same name and settings is continued.
 
-    Examples: `study run`, `study run mnist`, `study run my.toml --data digits.csv --name mine`
+    Examples:
+    - `python -m study run`
+    - `python -m study run mnist --name first`
+    - `python -m study run my.toml --data my.npz --repeats 5`
     """
-    with _explained():
-        from study.launch import prepare
+    with _explained(storage):
+        from study.prepare import prepare
 
         given = _given(
             context,
@@ -156,7 +211,18 @@ def run(
             threads=threads,
         )
         prepared = prepare(space, name, storage, given)
-    _drive(prepared, timeout, verbose=verbose, quiet=quiet)
+        means = _means(
+            storage,
+            mlflow,
+            jobs=jobs,
+            scheduler=scheduler,
+            resources=_resources(resources),
+            timeout=timeout,
+            checkpoints=checkpoints,
+            speculate=speculate,
+            keep_models=keep_models,
+        )
+    _drive(prepared, means, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -166,19 +232,37 @@ def resume(
     repeats: Repeats = None,
     timeout: Timeout = None,
     jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    resources: Resources = None,
+    checkpoints: CheckpointsAt = None,
+    speculate: Speculate = True,
     mlflow: Mlflow = None,
+    keep_models: KeepModels = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Continue a study with everything it recorded; more repeats are allowed.
 
-    Examples: `study resume`, `study resume digits --repeats 5`
+    Examples:
+    - `python -m study resume`
+    - `python -m study resume digits --repeats 5`
     """
-    with _explained():
-        from study.launch import prepare_again
+    with _explained(storage):
+        from study.prepare import prepare_again
 
         prepared = prepare_again(name, storage, repeats)
-    _drive(prepared, timeout, verbose=verbose, quiet=quiet)
+        means = _means(
+            storage,
+            mlflow,
+            jobs=jobs,
+            scheduler=scheduler,
+            resources=_resources(resources),
+            timeout=timeout,
+            checkpoints=checkpoints,
+            speculate=speculate,
+            keep_models=keep_models,
+        )
+    _drive(prepared, means, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -187,9 +271,11 @@ def status(
 ) -> None:
     """Show how a study stands: settings, every stage, the answer so far.
 
-    Examples: `study status`, `study status digits --json`
+    Examples:
+    - `python -m study status`
+    - `python -m study status digits --json`
     """
-    with _explained():
+    with _explained(storage):
         title, settings, standing, state = _read(name, storage)
         from study import summary
 
@@ -203,9 +289,11 @@ def status(
 def best(name: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
     """Name the configuration to use, with its mean and standard error.
 
-    Examples: `study best`, `study best digits --json`
+    Examples:
+    - `python -m study best`
+    - `python -m study best digits --json`
     """
-    with _explained():
+    with _explained(storage):
         title, settings, standing, state = _read(name, storage)
         from study import summary
 
@@ -219,18 +307,50 @@ def best(name: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: Js
 def list_studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
     """List the studies of a database.
 
-    Examples: `study list`, `study list --json`
+    Examples:
+    - `python -m study list`
+    - `python -m study list --json --storage sqlite:///other.db`
     """
-    with _explained():
+    with _explained(storage):
         from study import storage as database
         from study import summary
 
-        names = database.names(database.open_storage(storage))
-        found = [summary.best(*_read(name, storage)) for name in names]
+        opened = database.open_storage(storage)
+        names = database.names(opened)
+        found = [summary.best(*_stand(opened, name, storage)) for name in names]
         if as_json:
             _print_json(found)
         else:
             summary.print_list(Console(), found)
+
+
+@app.command()
+def mirror(
+    name: StudyName = None, storage: Storage = DEFAULT_STORAGE, mlflow: Mlflow = None
+) -> None:
+    """Send a study to MLflow: whatever is missing there, and nothing twice.
+
+    Examples:
+
+    - `python -m study mirror`
+    - `python -m study mirror digits --mlflow http://127.0.0.1:5000`
+    """
+    with _explained(storage):
+        from study import storage as database
+        from study.errors import MirrorError
+        from study.follow import mirror_once
+        from study.target import resolve
+
+        title = database.load(database.open_storage(storage), name)[0].study_name
+        target = resolve(mlflow, os.environ, storage)
+        if target is None:
+            raise MirrorError("--mlflow none: there is nothing to mirror to; give an address")
+        console = Console()
+        with console.status(f"Sending {title!r} to {target.shown}"):
+            report = mirror_once(storage, title, target)
+        for problem in report.problems:
+            console.print(problem, highlight=False, markup=False)
+        console.print(f"Study {title!r} is mirrored to {target.shown}", highlight=False)
 
 
 @app.command()
@@ -240,35 +360,38 @@ def dashboard(
 ) -> None:
     """Show the studies of a database in the browser, live, on 127.0.0.1.
 
-    Examples: `study dashboard`, `study dashboard --port 9000`
+    Examples:
+    - `python -m study dashboard`
+    - `python -m study dashboard --port 9000`
     """
-    with _explained():
+    with _explained(storage):
         from study.dashboard import serve
 
-        serve(storage, port, lambda line: typer.echo(line))
+        serve(storage, port, typer.echo)
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, to be answered as Ctrl-C is."""
 
 
-def _drive(prepared: Prepared, timeout: float | None, *, verbose: bool, quiet: bool) -> None:
+def _drive(prepared: Prepared, means: Means, *, verbose: bool, quiet: bool) -> None:
     """Drive a study with the view that fits the terminal, then print tables and answer."""
     from study import live, summary
-    from study.launch import launch
+    from study.launch import jobs_of, launch
 
     console = Console()
     settings = prepared.settings
-    with _explained(), _interruptible(prepared.name):
+    with _explained(prepared.url), _interruptible(prepared.name):
         if not quiet:
             summary.print_header(console, prepared.name, settings, new=prepared.new)
+            summary.print_means(console, jobs_of(settings, means), means.scheduler)
         watch: Any = live.Silent()
         if not quiet:
             watch = live.Lines(console, settings["epochs"], each_epoch=verbose)
             if console.is_terminal and not verbose:
                 watch = live.Screen(console, settings["epochs"], settings.repeats)
         with watch if isinstance(watch, live.Screen) else nullcontext():
-            _, standing = launch(prepared, watch, timeout)
+            standing = launch(prepared, watch, means, _say(console))
         summary.print_end(console, prepared.name, settings, standing, quiet=quiet)
 
 
@@ -279,7 +402,7 @@ def _interruptible(name: str) -> Iterator[None]:
     def terminate(_: int, __: FrameType | None) -> None:
         raise Terminated
 
-    signal.signal(signal.SIGTERM, terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -289,13 +412,18 @@ def _interruptible(name: str) -> Iterator[None]:
             f"\nStopped; nothing is lost. Continue with: python -m study resume {_quoted(name)}"
         )
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
+    else:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(url: str) -> Iterator[None]:
     """Turn a mistake that has a message into one line and exit code 2."""
+    from study.storage import explained
+
     try:
-        yield
+        with explained(url):
+            yield
     except StudyError as error:
         message = " ".join(str(error).split())
         typer.echo(f"study: {message}", err=True)
@@ -304,10 +432,16 @@ def _explained() -> Iterator[None]:
 
 def _read(name: str | None, url: str) -> tuple[str, Settings, Standing, str]:
     """A study's name, settings, standing and state, from the database alone."""
-    from study import storage
-    from study.launch import standing_of, state_of
+    from study.storage import open_storage
 
-    study, settings = storage.load(storage.open_storage(url), name)
+    return _stand(open_storage(url), name, url)
+
+
+def _stand(storage: RDBStorage, name: str | None, url: str) -> tuple[str, Settings, Standing, str]:
+    from study.standing import standing_of, state_of
+    from study.storage import load
+
+    study, settings = load(storage, name)
     standing = standing_of(study, settings)
     return study.study_name, settings, standing, state_of(standing, url, study.study_name)
 
@@ -323,6 +457,33 @@ def _given(context: typer.Context, **options: Any) -> dict[str, Chosen]:
         if value is not None and origin is not None and origin.name in sources:
             found[name] = Chosen(value, sources[origin.name])
     return found
+
+
+def _say(console: Console) -> Callable[[str], None]:
+    """Print a line above the live view, or between the plain ones."""
+    return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _means(storage: str, mlflow: str | None, **means: Any) -> Means:
+    """How to drive, with the MLflow server that is to follow."""
+    from study import kept
+    from study.launch import Means
+    from study.target import resolve
+
+    if means["keep_models"] is not None:
+        kept.parse(means["keep_models"])
+    return Means(**means, mirror=resolve(mlflow, os.environ, storage))
+
+
+def _resources(given: str | None) -> dict[str, float] | None:
+    """``GPU=1`` as Dask wants it."""
+    if given is None:
+        return None
+    name, _, amount = given.partition("=")
+    try:
+        return {name: float(amount)}
+    except ValueError:
+        raise SettingsError(f"--resources {given}: write NAME=NUMBER, as in GPU=1") from None
 
 
 def _print_json(value: object) -> None:

@@ -43,4 +43,4 @@ class _Server(WSGIServer):
     """Answers requests one at a time; a browser's aborted request is no news."""
 
     def handle_error(self, request: object, client_address: object) -> None:
-        logging.getLogger(__name__).debug("a request of %s failed", client_address, exc_info=True)
+        logging.getLogger(__name__).debug("a request of %s failed", client_address)

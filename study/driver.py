@@ -8,8 +8,8 @@ a dead driver left running is adopted, and epochs that are stored already are no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from optuna.trial import Trial, TrialState
@@ -45,17 +45,29 @@ class Watch(Protocol):
         """A new standing after ``event``; None: runs were started."""
 
 
+class Together:
+    """Several watches as one."""
+
+    def __init__(self, *watches: Watch) -> None:
+        self._watches = watches
+
+    def see(self, standing: Standing, flights: Mapping[int, Flight], event: Event | None) -> None:
+        for watch in self._watches:
+            watch.see(standing, flights, event)
+
+
 @dataclass(frozen=True)
 class Hooks:
     """What the driver needs from outside: how a slot becomes a run, and who is to be told.
 
-    ``describe`` gives numeric attributes of a configuration; ``keep`` receives the saved model of
-    a complete run; ``forget`` is called with a run that is told and needs no checkpoint any more.
+    ``describe`` gives numeric attributes of a configuration; ``keep`` receives the row and the
+    saved model of a complete run, just before it is told, and all rows with it; ``forget`` is
+    called with a run that is told and needs no checkpoint any more.
     """
 
     run: Callable[[Slot], Run]
     describe: Callable[[Slot], Mapping[str, float]]
-    keep: Callable[[Row, bytes], None]
+    keep: Callable[[Row, bytes, Sequence[Row]], None]
     forget: Callable[[Run], None]
 
 
@@ -70,8 +82,11 @@ class Driver:
         engine: Engine,
         hooks: Hooks,
         watch: Watch,
+        *,
+        speculate: bool = False,
     ) -> None:
-        study.sampler = PlanSampler(plan)
+        self._sampler = PlanSampler(plan, speculate=speculate)
+        study.sampler = self._sampler
         study.pruner = pruner
         self._study = study
         self._plan = plan
@@ -80,6 +95,7 @@ class Driver:
         self._watch = watch
         self._rows = Rows()
         self._flights: dict[int, Flight] = {}
+        self._known: Standing | None = None
 
     def drive(self, deadline: float | None = None) -> Standing:
         """Run the plan; returns early, with the study resumable, at ``deadline`` (monotonic time).
@@ -102,15 +118,18 @@ class Driver:
             self._handle(event)
 
     def _standing(self) -> Standing:
-        return self._plan.standing(self._rows(self._study))
+        """The standing; it changes when a trial starts or ends, not with every epoch."""
+        if self._known is None:
+            self._known = self._plan.standing(self._rows(self._study))
+        return self._known
 
     def _fill(self) -> Standing:
-        """Give up runs that no longer count, and start new ones while there are workers and slots."""
+        """Give up runs that no longer count; start new ones while there are workers and slots."""
         standing = self._standing()
         for number, flight in list(self._flights.items()):
             if standing.outdated(flight.slot):
-                self._give_up(number, "an earlier repeat eliminated the option")
-        while standing.slots and len(self._flights) < self._engine.workers:
+                self._give_up(number, "the plan does not want it any more")
+        while self._sampler.slots(standing) and len(self._flights) < self._engine.workers:
             self._start(self._study.ask())
             standing = self._standing()
         return standing
@@ -131,6 +150,7 @@ class Driver:
         curve, stored = _stored(trial)
         self._flights[trial.number] = Flight(trial, wanted, curve, stored)
         self._engine.submit(trial.number, self._hooks.run(wanted))
+        self._known = None
 
     def _adopt(self) -> None:
         """Take over what a dead driver left running; a trial without a ticket never was a run."""
@@ -139,11 +159,13 @@ class Driver:
                 self._start(Trial(self._study, frozen._trial_id))
             else:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
+        self._known = None
 
     def _forgive(self) -> None:
         """A resumed study tries a slot again that failed three times."""
         if self._standing().failed is not None:
             self._study.set_user_attr(FORGIVEN, len(self._study.get_trials(deepcopy=False)))
+            self._known = None
 
     def _handle(self, event: Event) -> None:
         flight = self._flights[event.key]
@@ -173,11 +195,13 @@ class Driver:
             self._tell(flight, TrialState.PRUNED)
 
     def _complete(self, flight: Flight, model: bytes) -> None:
+        """Keep the model, then tell: killed in between, the run is adopted and kept again."""
         value = flight.curve["val_acc"][-1]
-        number = flight.trial.number
+        rows = {row.number: row for row in self._rows(self._study)}
+        done = replace(rows[flight.trial.number], state="complete", value=value)
+        rows[done.number] = done
+        self._hooks.keep(done, model, list(rows.values()))
         self._tell(flight, TrialState.COMPLETE, value)
-        told = next(row for row in self._rows(self._study) if row.number == number)
-        self._hooks.keep(told, model)
 
     def _give_up(self, number: int, why: str) -> None:
         """Stop a run that cannot count any more."""
@@ -196,6 +220,7 @@ class Driver:
             flight.trial.set_user_attr("seconds", round(sum(flight.curve["seconds"]), 3))
         self._study.tell(flight.trial, value, state=state)
         del self._flights[flight.trial.number]
+        self._known = None
         self._hooks.forget(self._hooks.run(flight.slot))
 
 

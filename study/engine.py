@@ -5,6 +5,7 @@ An engine knows neither Optuna nor the database; a key is the driver's name for 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from study.errors import TrainingFailed
 
 if TYPE_CHECKING:
+    from study.checkpoint import Checkpoints
+    from study.data import Dataset
     from study.training import Epoch, Run
 
 
@@ -43,6 +46,14 @@ Event = EpochReported | RunFinished | RunFailed
 
 Train = Callable[["Run"], Generator["Epoch", None, bytes]]
 """Trains a run: yields every epoch from the first, returns the saved model."""
+
+
+class Trainer(Protocol):
+    """Trains a run on data; `training.train` is the one, tests have faster ones."""
+
+    def __call__(
+        self, run: Run, dataset: Dataset, *, checkpoints: Checkpoints | None = None
+    ) -> Generator[Epoch, None, bytes]: ...
 
 
 class Engine(Protocol):
@@ -94,3 +105,10 @@ class InProcess:
     def close(self) -> None:
         for key in list(self._runs):
             self.stop(key)
+
+
+def cores() -> tuple[int, ...]:
+    """The processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))

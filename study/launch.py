@@ -1,34 +1,27 @@
-"""From what was asked for to a driver at work: check everything, then make the study, then drive.
-
-Nothing is made before everything is checked: whatever is wrong leaves no half-made study behind.
-"""
+"""A prepared study at work: lock, database, engine, driver and those who look on, put together."""
 
 from __future__ import annotations
 
 import logging
-import platform
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
-from study import data as datasets
-from study import model, space, storage
-from study.driver import Driver, Hooks, Watch
-from study.engine import InProcess
-from study.errors import SettingsError, SpaceError, StudyError
-from study.lock import driven, driving
-from study.plan import Plan, Slot, Standing
-from study.pruning import PRUNERS, make_pruner
-from study.results import Rows
-from study.search import Search, inner_sampler
-from study.settings import Chosen, Settings, facts, settle
-from study.sweep import OneAtATime
+from study import kept, model, storage
+from study.driver import Driver, Hooks, Together, Watch
+from study.engine import Engine, InProcess, Trainer, cores
+from study.errors import StudyError
+from study.follow import follower
+from study.lock import driving
+from study.plan import Slot, Standing
+from study.pruning import make_pruner
+from study.settings import Settings
+from study.standing import plan_of, standing_of
 from study.training import Run, start_tensorflow, train
 
 if TYPE_CHECKING:
@@ -36,190 +29,134 @@ if TYPE_CHECKING:
 
     from study.checkpoint import Checkpoints
     from study.data import Dataset
+    from study.prepare import Prepared
+    from study.target import Target
+
+_LAST_PASS = 60.0  # seconds the mirror may take after the last run
+_BRIEF = 1.5  # the same after Ctrl-C
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A study that may be driven: its settings, checked, and its data."""
+class Means:
+    """How a study is driven; none of it changes a result.
 
-    url: str
-    name: str
-    settings: Settings
-    dataset: Dataset
-    new: bool
-
-
-def prepare(
-    name_or_path: str | None, name: str | None, url: str, given: Mapping[str, Chosen]
-) -> Prepared:
-    """Check everything that a new study needs; a study of the same settings is continued.
-
-    Raises the ``StudyError`` that says what is wrong; nothing has been made then.
+    ``jobs`` runs at once (None: one for each share of the cores), or a Dask ``scheduler`` with
+    ``resources`` for each run; ``checkpoints`` a folder or an S3 address; ``timeout`` in seconds;
+    ``mirror`` the MLflow server that follows (None: none); ``keep_models`` all, best or none.
     """
-    storage.check(url)
-    origin = name_or_path or _default_space(given)
-    settings = _checked_names(settle(space.load(origin), origin, given))
-    name = name or settings.space.name
-    dataset = datasets.load(settings["data"])
-    settings = _fitted(settings.located(), dataset)
-    existing = _existing(url, name)
-    if existing is not None:
-        _same_or_refused(name, existing, settings)
-        settings = existing.with_repeats(max(existing.repeats, settings.repeats))
-    return Prepared(url, name, settings, dataset, existing is None)
+
+    jobs: int | None = None
+    scheduler: str | None = None
+    resources: Mapping[str, float] | None = None
+    timeout: float | None = None
+    checkpoints: str | None = None
+    speculate: bool = True
+    mirror: Target | None = None
+    keep_models: str | None = None
 
 
-def prepare_again(name: str | None, url: str, repeats: int | None) -> Prepared:
-    """The study ``name`` (or the one made last) as it was recorded, with its data read again.
-
-    Raises ``SettingsError`` where the data is not the recorded one any more.
-    """
-    opened = storage.open_storage(url)
-    study, settings = storage.load(opened, name)
-    if repeats is not None:
-        settings = settings.with_repeats(repeats)
-    dataset = datasets.load(settings["data"])
-    recorded = settings.data
-    if recorded is not None and dataset.fingerprint != recorded.fingerprint:
-        raise SettingsError(
-            f"{settings['data']}: the data has changed since the study was made (fingerprint "
-            f"{dataset.fingerprint[:12]}, not {recorded.fingerprint[:12]}): restore it, or start "
-            "a new study with another --name"
-        )
-    return Prepared(url, study.study_name, _fitted(settings, dataset), dataset, new=False)
+Say = Callable[[str], None]
 
 
 def launch(
-    prepared: Prepared, watch: Watch, timeout: float | None = None
-) -> tuple[Study, Standing]:
-    """Drive a prepared study; ``timeout`` in seconds ends it early, resumable.
+    prepared: Prepared, watch: Watch, means: Means, say: Say, trainer: Trainer = train
+) -> Standing:
+    """Drive a prepared study; a timeout ends it early, resumable.
 
-    Raises ``StudyLocked`` where another process drives it, ``SlotFailed`` where one slot failed
-    three times, ``StorageError`` where the database cannot be written any more.
+    ``say`` is told, in a line, what does not stop the study. Raises ``StudyLocked`` where another
+    process drives it, ``SlotFailed`` where one slot failed three times, ``StorageError`` where the
+    database cannot be written any more.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    settings = prepared.settings
-    shown = make_url(prepared.url).render_as_string(hide_password=True)
-    with storage.explained(shown), driving(prepared.url, prepared.name):
-        opened = storage.open_storage(prepared.url, create=prepared.new)
-        if prepared.new:
-            study = storage.create(opened, prepared.name, settings)
-        else:
-            study = storage.load(opened, prepared.name)[0]
-            storage.record(study, settings)
-        checkpoints = _checkpoints(prepared.url)
-        engine = InProcess(lambda run: train(run, prepared.dataset, checkpoints=checkpoints))
-        pruner = make_pruner(settings["pruner"], settings["epochs"], settings.images)
-        hooks = _hooks(prepared, checkpoints)
-        driver = Driver(study, plan_of(settings), pruner, engine, hooks, watch)
-        warm = _warm_up(settings)
+    url, settings = prepared.url, prepared.settings
+    with storage.explained(url), driving(url, prepared.name):
+        study = _study(prepared)
+        standing = standing_of(study, settings)
+        mirror = follower(url, prepared.name, means.mirror, say)
+        mirror.start()
+        patience = _BRIEF
         try:
-            return study, driver.drive(deadline)
+            if not standing.complete:
+                standing = _drive(prepared, study, Together(watch, mirror), means, say, trainer)
+            mirror.poke()
+            patience = _LAST_PASS
+            return standing
         finally:
-            engine.close()
-            warm.join()
+            mirror.close(patience)
 
 
-def plan_of(settings: Settings) -> Plan:
-    """The plan that the settings ask for."""
-    if settings["sampler"] == "sweep":
-        return OneAtATime(settings.space, settings.repeats, settings.images)
-    return Search(
-        settings.space,
-        settings["sampler"],
-        settings["configurations"],
-        settings["seed"],
-        settings.repeats,
-        settings.images,
-    )
+def _study(prepared: Prepared) -> Study:
+    """The study in its database: made, or as it was recorded."""
+    opened = storage.open_storage(prepared.url, create=prepared.new)
+    if prepared.new:
+        return storage.create(opened, prepared.name, prepared.settings)
+    study = storage.load(opened, prepared.name)[0]
+    storage.record(study, prepared.settings)
+    return study
 
 
-def standing_of(study: Study, settings: Settings) -> Standing:
-    """What the stored trials of a study say."""
-    return plan_of(settings).standing(Rows()(study))
+def _drive(
+    prepared: Prepared, study: Study, watch: Watch, means: Means, say: Say, trainer: Trainer
+) -> Standing:
+    """Drive the study with an engine that is closed whatever happens."""
+    deadline = None if means.timeout is None else time.monotonic() + means.timeout
+    settings = prepared.settings
+    checkpoints = _checkpoints(prepared.url, means.checkpoints)
+    pruner = make_pruner(settings["pruner"], settings["epochs"], settings.images)
+    folder = kept.folder(prepared.url, kept.identity(study))
+    keeper = kept.Keeper(folder, kept.record(study, means.keep_models), say)
+    hooks = _hooks(prepared, checkpoints, keeper)
+    engine = _engine(prepared, checkpoints, means, trainer)
+    warm = _warm_up(settings) if isinstance(engine, InProcess) and trainer is train else None
+    try:
+        plan = plan_of(settings)
+        driver = Driver(study, plan, pruner, engine, hooks, watch, speculate=means.speculate)
+        return driver.drive(deadline)
+    except StudyError:
+        if warm:
+            warm.join()  # it holds stderr back, where the message is to be seen
+        raise
+    finally:
+        engine.close()
 
 
-def state_of(standing: Standing, url: str, name: str) -> str:
-    """``complete``, ``running``, ``failed`` or ``interrupted``."""
-    if driven(url, name):
-        return "running"
-    if standing.complete:
-        return "complete"
-    return "interrupted" if standing.failed is None else "failed"
+def jobs_of(settings: Settings, means: Means) -> int:
+    """How many runs are trained at once on this machine: by default one a share of its cores.
+
+    Two processes of one thread train nearly twice as much as one process of two (docs/log.md).
+    """
+    return means.jobs or max(1, len(cores()) // int(settings["threads"]))
 
 
-def _default_space(given: Mapping[str, Chosen]) -> str:
-    """The embedded digits have their own space; any other data gets the tutorial's."""
-    data = given.get("data")
-    return "digits" if data is None or data.value == "digits" else "mnist"
+def _engine(prepared: Prepared, checkpoints: Checkpoints, means: Means, trainer: Trainer) -> Engine:
+    """This process for one run at a time, else a Dask cluster: local, or the one that is there."""
+    threads = prepared.settings["threads"]
+    jobs = jobs_of(prepared.settings, means)
+    if means.scheduler is not None:
+        from study.cluster import remote_engine
 
-
-def _checked_names(settings: Settings) -> Settings:
-    """Refuse a sampler or pruner that does not exist before any data is read."""
-    if settings["sampler"] != "sweep":
-        inner_sampler(settings["sampler"])
-    if settings["pruner"] not in PRUNERS:
-        make_pruner(settings["pruner"], settings["epochs"], None)
-    return settings
-
-
-def _fitted(settings: Settings, dataset: Dataset) -> Settings:
-    """The settings with the facts of the data, once every option and every split fits it."""
-    _check_networks(settings, dataset)
-    repeats = range(settings.repeats)
-    splits = [
-        datasets.split(
-            dataset.labels, settings.validation, settings["seed"], repeat, dataset.source
+        resources = dict(means.resources) if means.resources else None
+        return remote_engine(
+            means.scheduler, prepared.dataset, checkpoints, trainer, resources, means.jobs
         )
-        for repeat in repeats
-    ]
-    smallest = min(len(split.validation) for split in splits)
-    versions = {name: version(name) for name in ("tensorflow", "keras", "optuna", "numpy")}
-    return settings.with_data(
-        facts(dataset, smallest), {"python": platform.python_version(), **versions}
-    )
+    if jobs > 1:
+        from study.cluster import local_engine
+
+        return local_engine(prepared.dataset, jobs, threads, checkpoints, trainer)
+    return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))
 
 
-def _check_networks(settings: Settings, dataset: Dataset) -> None:
-    """Refuse a space that has an option for which there is no network on these images."""
-    start = settings.space.start
-    for parameter in settings.space.hyperparameters:
-        for value in parameter.options or (parameter.low, parameter.high):
-            try:
-                model.check(
-                    start | {parameter.name: value}, dataset.input_shape, dataset.num_classes
-                )
-            except SpaceError as error:
-                where = f"{settings.origin}: hyperparameters.{parameter.name}"
-                raise SpaceError(f"{where}: {error}") from None
-
-
-def _existing(url: str, name: str) -> Settings | None:
-    if not storage.exists(url):
-        return None
-    return storage.find(storage.open_storage(url), name)
-
-
-def _same_or_refused(name: str, existing: Settings, asked: Settings) -> None:
-    differences = existing.differences(asked)
-    if differences:
-        raise SettingsError(
-            f"a study named {name!r} exists with other settings: {'; '.join(differences)}. "
-            f"Continue it with: python -m study resume {name!r}, or give this one another --name"
-        )
-
-
-def _checkpoints(url: str) -> Checkpoints | None:
-    """Unfinished runs are kept in a folder beside the database."""
-    from study.checkpoint import FolderCheckpoints
+def _checkpoints(url: str, place: str | None) -> Checkpoints:
+    """Where unfinished runs are kept: a place that was named, else a folder beside the database."""
+    from study.remote_checkpoint import checkpoints_at
 
     address = make_url(url)
-    if address.get_backend_name() != "sqlite":
-        return None
-    return FolderCheckpoints(Path(f"{address.database}.checkpoints"))
+    beside = f"{address.database}.checkpoints"
+    return checkpoints_at(
+        place or (beside if address.get_backend_name() == "sqlite" else "checkpoints")
+    )
 
 
-def _hooks(prepared: Prepared, checkpoints: Checkpoints | None) -> Hooks:
+def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: kept.Keeper) -> Hooks:
     settings, dataset = prepared.settings, prepared.dataset
 
     def describe(slot: Slot) -> dict[str, float]:
@@ -230,8 +167,8 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints | None) -> Hooks:
     return Hooks(
         run=run_maker(settings, dataset),
         describe=describe,
-        keep=lambda row, model: None,
-        forget=lambda run: checkpoints.delete(run.key) if checkpoints else None,
+        keep=keeper.keep,
+        forget=lambda run: checkpoints.delete(run.key),
     )
 
 

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -84,7 +85,7 @@ class Lines:
         self._decided = len(decided)
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class Screen:
@@ -98,7 +99,7 @@ class Screen:
         self._flights: dict[int, Flight] = {}
         self._live = Live(self, console=console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 

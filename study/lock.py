@@ -1,6 +1,8 @@
 """One driver a study: a lock that the system takes from a dead process.
 
-On SQLite it is a lock on a small file beside the database, which also says who holds it.
+Beside a SQLite database it is a lock on a small file; on a PostgreSQL server an advisory lock of
+a session of its own, which the server drops when the driver or its machine is gone. On any other
+server it is a file among this machine's temporary ones, and holds for this machine alone.
 """
 
 from __future__ import annotations
@@ -8,40 +10,51 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
 
 from study.errors import StorageError, StudyLocked
+
+_PROBE = 0.3
+"""Seconds to try: another command may be looking whether the study is driven."""
+
+# A host that was cut off is noticed within half a minute, not after TCP's two hours.
+_KEEPALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+
+_HOLDER = text(
+    "SELECT activity.application_name FROM pg_locks JOIN pg_stat_activity AS activity USING (pid) "
+    "WHERE locktype = 'advisory' AND granted AND database = "
+    "(SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND (classid::bigint << 32 | objid::bigint) = :key"
+)
 
 
 @contextmanager
 def driving(url: str, name: str) -> Iterator[None]:
     """Hold the study ``name`` in the database ``url``; ``StudyLocked`` names the other holder."""
-    path = _path(url, name)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StudyLocked(
-            f"study {name!r} is being driven by {_holder(path)}: wait for it or stop it first"
-        ) from None
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        _holder_file(path).write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        yield
-    finally:
-        _holder_file(path).unlink(missing_ok=True)
-        lock.release()
+    address = make_url(url)
+    if address.get_backend_name() == "postgresql":
+        with _advisory(address, name):
+            yield
+    else:
+        with _file(_path(address, name), name):
+            yield
 
 
 def driven(url: str, name: str) -> bool:
     """Whether a living process drives the study."""
-    path = _path(url, name)
+    address = make_url(url)
+    if address.get_backend_name() == "postgresql":
+        with _session(address) as session:
+            return session.execute(_HOLDER, {"key": _key(name)}).first() is not None
+    path = _path(address, name)
     if not path.exists():
         return False
     lock = FileLock(path)
@@ -55,18 +68,64 @@ def driven(url: str, name: str) -> bool:
     return False
 
 
-def _path(url: str, name: str) -> Path:
-    database = make_url(url).database
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return Path(f"{database}.{digest}.lock")
-
-
-def _holder_file(path: Path) -> Path:
-    return path.with_suffix(".holder")
-
-
-def _holder(path: Path) -> str:
+@contextmanager
+def _file(path: Path, name: str) -> Iterator[None]:
+    """The lock on a file, with another file beside it that says who holds it."""
+    lock, holder = FileLock(path), path.with_suffix(".holder")
     try:
-        return _holder_file(path).read_text() or "another process"
-    except OSError:
-        return "another process"
+        lock.acquire(timeout=_PROBE)
+    except Timeout:
+        raise _locked(name, holder.read_text() if holder.exists() else "") from None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        holder.write_text(_self())
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def _advisory(address: URL, name: str) -> Iterator[None]:
+    """The server's own lock, held by a session that does nothing else."""
+    with _session(address) as session:
+        key = {"key": _key(name)}
+        if not session.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
+            holder = session.execute(_HOLDER, key).scalar()
+            raise _locked(name, str(holder or ""))
+        yield
+
+
+@contextmanager
+def _session(address: URL) -> Iterator[Connection]:
+    arguments = {"application_name": _self()[:63], "options": _KEEPALIVE}
+    engine = create_engine(address, poolclass=NullPool, connect_args=arguments)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
+        yield session
+
+
+def _locked(name: str, holder: str) -> StudyLocked:
+    who = holder or "another process"
+    return StudyLocked(f"study {name!r} is being driven by {who}: wait for it or stop it first")
+
+
+def _self() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def _key(name: str) -> int:
+    """A lock number of the name: 63 bits, so that it is positive as one number and as two."""
+    return int.from_bytes(_digest(name)[:8], "big") >> 1
+
+
+def _path(address: URL, name: str) -> Path:
+    digest = _digest(name).hex()[:8]
+    if address.get_backend_name() == "sqlite":
+        return Path(f"{address.database}.{digest}.lock")
+    place = hashlib.sha256(address.render_as_string(hide_password=True).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"study-{place}-{digest}.lock"

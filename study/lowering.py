@@ -5,6 +5,7 @@ A stage takes a batch and the step's seed (None when the model is judged) and gi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,14 +39,16 @@ def _dropout(rate: float, salt: int) -> Stage:
     def stage(x: Tensor, seed: Tensor | None) -> Tensor:
         if seed is None or rate == 0:
             return x
-        count = tf.size(x)
-        own = tf.stack([seed[0], seed[1] + (salt << 32)])
-        words = tf.random.stateless_uniform(
-            [count // 2 + 2], own, None, None, tf.uint32, alg="philox"
+        key, step = tf.unstack(seed)
+        own = [key, step + (salt << 32)]
+        size = math.prod(x.shape[1:])
+        pairs = tf.random.stateless_uniform(
+            [tf.shape(x)[0], -(-size // 2)], own, None, None, tf.uint32, alg="philox"
         )
-        threshold = tf.cast(words[-1], tf.float64) / 2**32 + rate * 65536
-        bits = tf.reshape(tf.bitcast(words[:-1], tf.uint16), [-1])[:count]
-        kept = bits >= tf.cast(tf.minimum(threshold, 65535), tf.uint16)
-        return x * tf.reshape(tf.cast(kept, x.dtype) / (1 - rate), tf.shape(x))
+        bits = tf.reshape(tf.bitcast(pairs, tf.uint16), [-1, 2 * pairs.shape[1]])[:, :size]
+        between = tf.random.stateless_uniform([], [key, own[1] + (1 << 62)], alg="philox")
+        threshold = tf.minimum(tf.floor(rate * 65536 + between), 65535)
+        kept = tf.cast(bits >= tf.cast(threshold, tf.uint16), x.dtype) / (1 - rate)
+        return x * tf.reshape(kept, tf.shape(x))
 
     return stage

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from optuna.exceptions import TrialPruned
 
+from study.errors import TrainingFailed
 from study.results import SERIES, TICKET
 from study.space import SearchSpace, Validation, Value
 from study.training import Epoch, Run, start_tensorflow, train
@@ -58,7 +59,14 @@ class Objective:
         from study.callback import ReportAndPrune
 
         callback = ReportAndPrune(trial)
-        epochs = list(train(self._run(trial, params), self.dataset, callbacks=[callback]))
+        try:
+            epochs = list(train(self._run(trial, params), self.dataset, callbacks=[callback]))
+        except TrainingFailed as failure:
+            trial.set_user_attr("failure", str(failure))
+            raise
+        except KeyboardInterrupt:  # Optuna makes it a failed trial, which would count as one
+            trial.set_user_attr("given_up", "interrupted")
+            raise
         for name, value in described(epochs).items():
             trial.set_user_attr(name, value)
         if callback.pruned:

@@ -7,6 +7,8 @@ one-at-a-time plan, `search` the one for Optuna's own samplers.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +26,8 @@ class Slot:
     """One training run that the plan wants: a repeat of a configuration within a stage.
 
     ``configuration`` is None where a sampler is still to suggest one. ``reference`` is the
-    configuration that a pruner may compare the run with; None: the run is never pruned.
+    configuration that a pruner may compare the run with; empty: there is none, a pruner sees to
+    it by itself; None: the run is never pruned.
     """
 
     stage: str
@@ -55,7 +58,18 @@ class Option:
 
     @property
     def values(self) -> tuple[float, ...]:
-        return tuple(row.value for row in self.rows if row.value is not None)
+        return tuple([row.value for row in self.rows if row.value is not None])
+
+    @property
+    def pruned(self) -> Row | None:
+        """The pruned row that eliminates this option, once its earlier repeats are known too."""
+        return self.rows[-1] if self.rows and self.rows[-1].state == "pruned" else None
+
+    def missing(self, repeats: int) -> list[int]:
+        """The repeats that are still to be trained: none after a pruned one."""
+        known = {row.repeat for row in self.rows}
+        end = repeats if self.pruned is None else self.pruned.repeat
+        return [repeat for repeat in range(end) if repeat not in known]
 
     @property
     def tied(self) -> bool:
@@ -82,7 +96,8 @@ class Stage:
 class Standing:
     """What the stored rows say: the stages so far, the answer so far, and the work that is left.
 
-    ``slots`` are those that can be trained now, in order; ``runs_expected`` is an upper bound.
+    ``slots`` are those that can be trained now, in order; ``guesses`` those that the plan will
+    probably want once the open stage is decided; ``runs_expected`` is an upper bound.
     """
 
     stages: tuple[Stage, ...]
@@ -94,14 +109,20 @@ class Standing:
     runs_expected: int
     failed: Slot | None = None
     failure: str | None = None
+    guesses: tuple[Slot, ...] = ()
 
     def outdated(self, slot: Slot) -> bool:
-        """Whether a run of this slot cannot count any more: an earlier repeat was pruned."""
-        return any(
-            option.configuration == slot.configuration
-            and any(row.state == "pruned" and row.repeat < slot.repeat for row in option.rows)
-            for option in self.stages[-1].options
-        )
+        """Whether a run of this slot cannot count any more.
+
+        An earlier repeat was pruned, or the slot was a guess that its stage does not want.
+        """
+        stage = next((stage for stage in self.stages if stage.name == slot.stage), None)
+        if stage is None:
+            return self.complete
+        for option in stage.options:
+            if (option.configuration, option.reference) == (slot.configuration, slot.reference):
+                return option.pruned is not None and option.pruned.repeat < slot.repeat
+        return True
 
 
 class Plan(Protocol):
@@ -117,36 +138,21 @@ class Book:
     """Stored rows by configuration and repeat, and which of them a slot can be counted with."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows: dict[tuple[Configuration, int], list[Row]] = defaultdict(list)
+        self._rows: dict[Configuration, list[Row]] = defaultdict(list)
         for row in rows:
             if row.given_up is None:
-                self._rows[row.configuration, row.repeat].append(row)
+                self._rows[row.configuration].append(row)
 
-    def counted(self, slot: Slot) -> Row | None:
-        """The finished row that fills ``slot``: a complete one, or one pruned for the same reason."""
-        assert slot.configuration is not None
-        for row in self._rows.get((slot.configuration, slot.repeat), ()):
-            if row.state == "complete":
-                return row
-            if row.state == "pruned" and row.reference == slot.reference:
-                return row
-        return None
-
-    def running(self, slot: Slot) -> bool:
-        return "running" in self._states(slot)
-
-    def failures(self, slot: Slot) -> int:
-        return self._states(slot).count("failed")
-
-    def reason(self, slot: Slot) -> str | None:
-        """Why the slot failed the last time."""
-        assert slot.configuration is not None
-        rows = self._rows[slot.configuration, slot.repeat]
-        return next((row.failure for row in reversed(rows) if row.state == "failed"), None)
-
-    def _states(self, slot: Slot) -> list[str]:
-        assert slot.configuration is not None
-        return [row.state for row in self._rows.get((slot.configuration, slot.repeat), ())]
+    def counted(
+        self, configuration: Configuration, reference: Configuration | None
+    ) -> dict[int, Row]:
+        """The finished row that fills each repeat: complete, or pruned for the same reason."""
+        counted: dict[int, Row] = {}
+        for row in self._rows.get(configuration, ()):
+            pruned = row.state == "pruned" and reference is not None and row.reference == reference
+            if row.state == "complete" or pruned:
+                counted.setdefault(row.repeat, row)
+        return counted
 
     def option(
         self,
@@ -160,57 +166,46 @@ class Book:
         Later repeats of an eliminated option do not count, even where they had begun: which of
         them had depends on how many workers there were.
         """
-        rows = []
-        missing = False
-        state: OptionState
-        for repeat in range(repeats):
-            row = self.counted(Slot("", value, candidate, repeat, reference))
-            missing = missing or row is None
-            if row is None:
-                continue
-            rows.append(row)
-            if row.state == "pruned":
-                state = "open" if missing else "eliminated"
-                return Option(value, candidate, reference, tuple(rows), state)
-        state = "open" if missing else "complete"
-        return Option(value, candidate, reference, tuple(rows), state)
+        counted = self.counted(candidate, reference)
+        stop = min((r for r, row in counted.items() if row.state == "pruned"), default=repeats)
+        wanted = range(min(stop + 1, repeats))
+        rows = tuple([counted[repeat] for repeat in wanted if repeat in counted])
+        state: OptionState = "eliminated" if stop < repeats else "complete"
+        return Option(
+            value, candidate, reference, rows, state if len(rows) == len(wanted) else "open"
+        )
 
-    def slots(self, stage: Stage, repeats: int) -> tuple[list[Slot], Slot | None]:
-        """The slots of an open stage that can be trained now, and the one that failed for good.
+    def reason(self, slot: Slot) -> str | None:
+        """Why the slot failed the last time."""
+        rows = reversed(self._of(slot))
+        return next((row.failure for row in rows if row.state == "failed"), None)
 
-        The incumbent's repeats come first; a repeat of another option waits until the incumbent's
-        same repeat is complete, because that is what a pruner compares it with.
+    def _of(self, slot: Slot) -> list[Row]:
+        assert slot.configuration is not None
+        rows = self._rows.get(slot.configuration, ())
+        return [row for row in rows if row.repeat == slot.repeat]
+
+    def slots(self, missing: Iterable[Slot]) -> tuple[list[Slot], Slot | None]:
+        """Those of the ``missing`` slots that can be trained now, and the one that failed for good.
+
+        A slot waits until its reference's same repeat is complete, because that is what a pruner
+        compares it with. A slot has failed for good once nothing can make it superfluous any
+        more: a pruned earlier repeat would.
         """
+        complete = functools.cache(lambda reference: self.counted(reference, None))
         slots = []
-        for slot in _wanted(stage, repeats):
-            if self.counted(slot) or self.running(slot):
-                continue
-            if self.failures(slot) >= ATTEMPTS:
-                return [], slot
-            reference = slot.reference
-            if reference and not self.counted(replace(slot, configuration=reference)):
-                continue
-            slots.append(slot)
+        doubtful = set()
+        for slot in missing:
+            states = [row.state for row in self._of(slot)]
+            if states.count("failed") >= ATTEMPTS:
+                if slot.configuration not in doubtful:
+                    return [], slot
+            elif "running" not in states and (
+                not slot.reference or slot.repeat in complete(slot.reference)
+            ):
+                slots.append(slot)
+            doubtful.add(slot.configuration)
         return slots, None
-
-
-def _wanted(stage: Stage, repeats: int) -> list[Slot]:
-    """Every slot of a stage in its order: the incumbent's repeats, then repeat by repeat."""
-    held = [option for option in stage.options if option.configuration == stage.incumbent]
-    others = [option for option in stage.options if option.configuration != stage.incumbent]
-    slots = [
-        Slot(stage.name, option.value, option.configuration, repeat, None)
-        for option in held
-        for repeat in range(repeats)
-    ]
-    for repeat in range(repeats):
-        for option in others:
-            pruned = [row.repeat for row in option.rows if row.state == "pruned"]
-            if not pruned or repeat < pruned[0]:
-                slots.append(
-                    Slot(stage.name, option.value, option.configuration, repeat, option.reference)
-                )
-    return slots
 
 
 def compared(
@@ -220,16 +215,22 @@ def compared(
 
     Of equal means the preferred configuration's is the best, then the cheapest option's.
     """
-    scored = [
-        replace(o, score=spread.score(o.values) if o.state == "complete" else None) for o in options
+    values = [option.values for option in options]
+    scores = [
+        spread.score(own) if option.state == "complete" else None
+        for option, own in zip(options, values, strict=True)
     ]
+    means = [-math.inf if score is None else score.mean for score in scores]
     best = max(
-        (option for option in scored if option.score is not None),
-        key=lambda o: (o.score.mean if o.score else 0.0, o.configuration == prefer),
+        range(len(options)),
+        key=lambda place: (means[place], options[place].configuration == prefer),
     )
-    return tuple(
-        replace(o, lead=spread.difference(best.values, o.values))
-        if o.score is not None and o is not best
-        else o
-        for o in scored
-    )
+
+    def judged(place: int) -> Option:
+        option, score = options[place], scores[place]
+        if score is None or place == best:
+            return replace(option, score=score)
+        lead = spread.difference(values[best], values[place])
+        return replace(option, score=score, lead=lead)
+
+    return tuple([judged(place) for place in range(len(options))])

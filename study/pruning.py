@@ -82,13 +82,12 @@ class SweepPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         ticket = trial.system_attrs.get(TICKET)
-        if ticket is None or ticket["reference"] is None:
+        if ticket is None or not ticket["reference"]:
             return False
         reference = _same_repeat(study, ticket)
         if reference is None:
             return False
-        lag = self.margin.behind(_values(trial), _values(reference), self.images)
-        return lag is not None
+        return self.margin.behind(_values(trial), _values(reference), self.images) is not None
 
 
 class SparingPruner(BasePruner):

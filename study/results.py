@@ -1,4 +1,4 @@
-"""Stored trials as frozen rows, and what repeats say: n, mean, standard error, differences in pairs.
+"""Stored trials as frozen rows, and what repeats say: mean, standard error, differences in pairs.
 
 Everything that decides, draws or reports reads these rows, never the trials themselves, so that a
 decision depends on stored curves alone.
@@ -7,7 +7,7 @@ decision depends on stored curves alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from optuna import Study
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 Configuration = tuple[tuple[str, Value], ...]
@@ -45,7 +46,8 @@ class Row:
     ``val_acc`` holds the reported validation accuracy of each epoch (fraction, from epoch 1);
     ``curve`` every stored series by name (``SERIES``), each as long as the run got. ``value`` is
     the last epoch's validation accuracy of a complete run. ``reference`` is the configuration that
-    a pruner may compare the run with, repeat by repeat; None for a run that is never pruned.
+    a pruner may compare the run with, repeat by repeat; empty where there is no such one, None for
+    a run that is never pruned.
     """
 
     number: int
@@ -119,23 +121,24 @@ class Rows:
     """
 
     def __init__(self) -> None:
-        self._finished: dict[int, Row | None] = {}
+        self._source: tuple[BaseStorage, int] | None = None
+        self._finished: dict[int, Row] = {}
 
     def __call__(self, study: Study) -> list[Row]:
-        forgiven = study.user_attrs.get(FORGIVEN, 0)
-        rows = []
-        for trial in study.get_trials(deepcopy=False):
-            current = self._row(trial)
-            if current and not (current.state == "failed" and current.number < forgiven):
-                rows.append(current)
-        return rows
+        # From the storage: Hyperband hands samplers a study that hides other brackets' trials.
+        storage, study_id = source = (study._storage, study._study_id)
+        if source != self._source:
+            self._source, self._finished = source, {}
+        forgiven = storage.get_study_user_attrs(study_id).get(FORGIVEN, 0)
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        rows = [self._finished.get(trial._trial_id) or self._row(trial) for trial in trials]
+        return [r for r in rows if r and not (r.state == "failed" and r.number < forgiven)]
 
     def _row(self, trial: FrozenTrial) -> Row | None:
-        if not trial.state.is_finished():
-            return row(trial)
-        if trial._trial_id not in self._finished:
-            self._finished[trial._trial_id] = row(trial)
-        return self._finished[trial._trial_id]
+        current = row(trial)
+        if current and trial.state.is_finished():
+            self._finished[trial._trial_id] = current
+        return current
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,10 @@ def image_floor(accuracy: float, images: int | None) -> float:
     return math.sqrt(variance / (2 * images))
 
 
+Group = tuple[Sequence[float], Sequence[float] | None]
+"""One configuration's repeats, and those of another one that they are paired with."""
+
+
 class Spread:
     """Standard errors of means and of paired differences, with a way out for few repeats.
 
@@ -183,14 +190,13 @@ class Spread:
 
     def __init__(self, images: int | None) -> None:
         self.images = images
+        self._unread: list[Iterable[Group]] = []
         self._scores = _Pool()
         self._differences = _Pool()
 
-    def learn(self, values: Sequence[float], against: Sequence[float] | None = None) -> None:
-        """Add one configuration's repeats, and their pairs with another's, to the pools."""
-        self._scores.add(values)
-        if against is not None:
-            self._differences.add([one - other for one, other in zip(values, against, strict=True)])
+    def learn(self, groups: Iterable[Group]) -> None:
+        """Pool these groups too; they are read when a pooled variance is asked for, if ever."""
+        self._unread.append(groups)
 
     def score(self, values: Sequence[float]) -> Score:
         """The mean of ``values`` (accuracies, fractions) and its standard error."""
@@ -200,15 +206,23 @@ class Spread:
 
     def difference(self, values: Sequence[float], others: Sequence[float]) -> Difference:
         """The mean of ``values - others``, repeat by repeat, and its standard error."""
-        pairs = [one - other for one, other in zip(values, others, strict=True)]
+        pairs = _pairs(values, others)
         mean = math.fsum(pairs) / len(pairs)
         level = (math.fsum(values) + math.fsum(others)) / (2 * len(pairs))
         floor = math.sqrt(2) * image_floor(level, self.images)
         return Difference(len(pairs), mean, self._error(pairs, self._differences, floor))
 
     def _error(self, values: Sequence[float], pool: _Pool, floor: float) -> float:
-        variance = sample_variance(values) or pool.variance
+        variance = sample_variance(values) or self._pooled(pool)
         return max(math.sqrt(variance), floor) / math.sqrt(len(values))
+
+    def _pooled(self, pool: _Pool) -> float:
+        while self._unread:
+            for values, against in self._unread.pop(0):
+                self._scores.add(values)
+                if against is not None:
+                    self._differences.add(_pairs(values, against))
+        return pool.variance
 
 
 class _Pool:
@@ -227,11 +241,15 @@ class _Pool:
         return self._squares / self._freedom if self._freedom else 0.0
 
 
+def _pairs(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [one - other for one, other in zip(values, others, strict=True)]
+
+
 def sample_variance(values: Sequence[float]) -> float:
     """The variance with n - 1 degrees of freedom; 0 for a single value."""
     if len(values) < 2:
         return 0.0
     mean = math.fsum(values) / len(values)
-    squares = math.fsum((value - mean) ** 2 for value in values)
+    squares = math.fsum([(value - mean) ** 2 for value in values])
     # Equal accuracies can differ in the last bit of their mean: that is no spread.
     return 0.0 if squares < 1e-24 else squares / (len(values) - 1)

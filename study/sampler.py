@@ -16,6 +16,7 @@ and repeat a trial is.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study.errors import PlanExhausted, SettingsError, SlotFailed
 from study.plan import Plan, Slot, Standing
 from study.results import STATES, TICKET, Row, Rows, configuration, row
-from study.search import SEARCH, Search
+from study.search import Search
 from study.space import SearchSpace
 from study.sweep import OneAtATime
 
@@ -46,12 +47,14 @@ class PlanSampler(BaseSampler):
 
     Asking for more than the plan has raises ``PlanExhausted`` and leaves no trial running. Where
     the next slot depends on runs that other threads of this process are training, the ask waits
-    for them. A slot that has failed three times raises ``SlotFailed``.
+    for them. A slot that has failed three times raises ``SlotFailed``. With ``speculate`` an ask
+    does not wait but takes the slot that the plan will probably want next, marked in its ticket.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, speculate: bool = False) -> None:
         self.plan = plan
-        self._rows = Rows()
+        self.speculate = speculate
+        self.rows = Rows()
         self._lock = threading.Lock()
         self._threads: dict[int, int] = {}
 
@@ -63,34 +66,46 @@ class PlanSampler(BaseSampler):
         if TICKET in trial.system_attrs:
             return
         try:
-            self._check(study)
+            self._check(study, trial)
             while not self._take(study, trial):
-                threading.Event().wait(_PATIENCE)
+                time.sleep(_PATIENCE)
         except BaseException:
-            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            if TICKET not in trial.system_attrs:  # with a ticket it is a run, to be taken up again
+                study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             raise
 
-    def _check(self, study: Study) -> None:
+    def _check(self, study: Study, trial: FrozenTrial) -> None:
         if study.directions != [StudyDirection.MAXIMIZE]:
             raise SettingsError(
                 "the plan keeps the best accuracy: create the study with direction='maximize'"
+            )
+        if "fixed_params" in trial.system_attrs:
+            raise SettingsError(
+                "the plan decides what is trained: take no trials into the study with enqueue_trial"
             )
 
     def _take(self, study: Study, trial: FrozenTrial) -> bool:
         """Take the next slot; False where it is to be awaited."""
         with self._lock:
-            rows = self._rows(study)
+            rows = self.rows(study)
             standing = self.plan.standing(rows)
             if standing.complete:
                 return self._surplus(study)
-            if not standing.slots:
+            slots = self.slots(standing)
+            if not slots:
                 self._await_others(standing, rows)
                 return False
-            ticket = self._ticket(standing.slots[0], rows)
-            study._storage.set_trial_system_attr(trial._trial_id, TICKET, ticket)
+            ticket = self._ticket(slots[0], rows)
+            if not standing.slots:
+                ticket["speculative"] = True
             trial.system_attrs[TICKET] = ticket  # Optuna goes on with this copy
+            study._storage.set_trial_system_attr(trial._trial_id, TICKET, ticket)
             self._threads[trial.number] = threading.get_ident()
             return True
+
+    def slots(self, standing: Standing) -> tuple[Slot, ...]:
+        """What an ask can be given now."""
+        return standing.slots or (standing.guesses if self.speculate else ())
 
     def _surplus(self, study: Study) -> bool:
         """End the loop that asked for a trial too many: the trial has no ticket and is pruned.
@@ -136,8 +151,8 @@ class PlanSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        params = trial.system_attrs[TICKET]["params"]
-        return {name: params[name] for name in search_space}
+        ticket = trial.system_attrs.get(TICKET, {})
+        return {name: ticket["params"][name] for name in search_space}
 
     def sample_independent(
         self,
@@ -147,7 +162,7 @@ class PlanSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         if TICKET not in trial.system_attrs:
-            raise TrialPruned("the plan was completed while this trial was asked for")
+            raise _superfluous()
         known = ", ".join(parameter.name for parameter in self.plan.space.hyperparameters)
         raise SettingsError(
             f"the objective suggests {param_name!r}, which the search space does not have: "
@@ -161,13 +176,20 @@ class PlanSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """End ``study.optimize`` once this trial completes the plan."""
+        """End ``study.optimize`` once this trial completes the plan.
+
+        Raises ``SettingsError`` where the study's pruner stopped a run that is never to be pruned.
+        """
+        last = row(trial)
+        if last is None:
+            return
+        if state == TrialState.PRUNED and last.reference is None and last.given_up is None:
+            raise SettingsError(
+                "the pruner stopped a run that others are compared with: create the study with "
+                "pruner=study.SweepPruner() or optuna.pruners.NopPruner()"
+            )
         with self._lock:
-            self._threads.pop(trial.number, None)
-            rows = [other for other in self._rows(study) if other.number != trial.number]
-            last = row(trial)
-            if last is None:
-                return
+            rows = [other for other in self.rows(study) if other.number != trial.number]
             value = values[0] if values and state == TrialState.COMPLETE else None
             told = replace(last, state=STATES[state.name], value=value)
             done = self.plan.standing([*rows, told]).complete
@@ -194,17 +216,27 @@ class OneAtATimeSampler(PlanSampler):
 def failed_for_good(standing: Standing) -> str:
     """Which slot failed three times, and why, in one line."""
     slot = standing.failed
-    assert slot is not None and slot.configuration is not None
+    assert slot is not None
+    assert slot.configuration is not None
     params = ", ".join(f"{name}={value}" for name, value in slot.configuration)
     return (
         f"repeat {slot.repeat} of {params} failed three times, the last time because: "
-        f"{standing.failure}"
+        f"{standing.failure or 'no number came back'}"
     )
 
 
 def slot(trial: Trial | FrozenTrial) -> Slot:
-    """The slot of a trial that a plan's sampler made."""
-    ticket = trial.system_attrs[TICKET] if isinstance(trial, FrozenTrial) else _ticket_of(trial)
+    """The slot of a trial that a plan's sampler made.
+
+    Raises ``TrialPruned`` for the trial of a thread that asked when the plan was complete.
+    """
+    if isinstance(trial, FrozenTrial):
+        attributes = trial.system_attrs
+    else:
+        attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
+    if TICKET not in attributes:
+        raise _superfluous()
+    ticket = attributes[TICKET]
     reference = ticket["reference"]
     return Slot(
         ticket["stage"],
@@ -215,11 +247,10 @@ def slot(trial: Trial | FrozenTrial) -> Slot:
     )
 
 
-def _ticket_of(trial: Trial) -> dict[str, Any]:
-    stored: dict[str, Any] = trial.storage.get_trial_system_attrs(trial._trial_id)[TICKET]
-    return stored
+def _superfluous() -> TrialPruned:
+    return TrialPruned("the plan was completed while this trial was asked for")
 
 
 def prunable(ticket: Mapping[str, Any]) -> bool:
     """Whether a run may be pruned: never the incumbent of a sweep."""
-    return ticket["reference"] is not None or ticket["stage"] == SEARCH
+    return ticket["reference"] is not None

@@ -6,16 +6,16 @@ configuration number): its suggestion is a function of stored results and surviv
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from study.errors import SettingsError
-from study.plan import ATTEMPTS, Book, Option, Slot, Stage, Standing, compared
+from study.plan import Book, Option, Slot, Stage, Standing, compared
 from study.results import Configuration, Row, Spread, configuration
-from study.space import SearchSpace, Value
+from study.space import Hyperparameter, SearchSpace, Value
 
 if TYPE_CHECKING:
     import optuna
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 SEARCH = "search"
 """The name of the only stage of a search."""
 
+UNCOMPARED: Configuration = ()
+"""The reference of a run that may be pruned, but is compared with no particular other one."""
+
 _RETRIES = 20
-_SEQUENTIAL = ("qmc", "cmaes")
 
 
 class Search:
@@ -57,9 +59,7 @@ class Search:
         book = Book(rows)
         options = self._options(rows, book)
         spread = Spread(self.images)
-        for option in options:
-            if option.state == "complete":
-                spread.learn(option.values)
+        spread.learn((option.values, None) for option in options if option.state == "complete")
         known = any(option.state == "complete" for option in options)
         options = compared(options, spread) if known else options
         best = next((o for o in options if o.score is not None and o.lead is None), None)
@@ -87,63 +87,76 @@ class Search:
             if row.stage == SEARCH:
                 found.setdefault(int(row.option or 0), row.configuration)
         return tuple(
-            book.option(number, found[number], None, self.repeats) for number in sorted(found)
+            book.option(number, found[number], UNCOMPARED, self.repeats) for number in sorted(found)
         )
 
     def _slots(self, options: Sequence[Option], book: Book) -> tuple[list[Slot], Slot | None]:
-        """Missing repeats of the configurations begun, then configurations still to be suggested."""
-        slots = []
-        for option in options:
-            pruned = [row.repeat for row in option.rows if row.state == "pruned"]
-            for repeat in range(min(pruned, default=self.repeats)):
-                slot = Slot(SEARCH, option.value, option.configuration, repeat, None)
-                if book.counted(slot) or book.running(slot):
-                    continue
-                if book.failures(slot) >= ATTEMPTS:
-                    return [], slot
-                slots.append(slot)
-        new = range(len(options), self.budget)
-        return slots + [Slot(SEARCH, number, None, 0, None) for number in new], None
+        """Missing repeats of the configurations begun, then configurations to be suggested."""
+        slots, failed = book.slots(
+            Slot(SEARCH, option.value, option.configuration, repeat, UNCOMPARED)
+            for option in options
+            for repeat in option.missing(self.repeats)
+        )
+        if failed is not None:
+            return [], failed
+        begun = {option.value for option in options}
+        new = [number for number in range(self.budget) if number not in begun]
+        return slots + [Slot(SEARCH, number, None, 0, UNCOMPARED) for number in new], None
 
     def suggest(self, number: int, rows: Sequence[Row]) -> Configuration:
         """The configuration with this number, as the sampler suggests it after ``rows``.
 
         A suggestion that was tried before is drawn again with another seed; where that does not
-        help, the first combination of options that is left is taken.
+        help, the first configuration that is left is taken.
         """
         tried = {row.configuration for row in rows}
         for attempt in range(_RETRIES):
             candidate = self._ask(number, attempt, rows)
             if candidate not in tried:
                 return candidate
-        return next((c for c in _grid(self.space) if c not in tried), candidate)
+        return next((point for point in _points(self.space) if point not in tried), candidate)
 
     def _ask(self, number: int, attempt: int, rows: Sequence[Row]) -> Configuration:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        told = [option for option in self._options(rows, Book(rows)) if option.state != "open"]
-        if self.sampler in _SEQUENTIAL:
+        options = [option for option in self._options(rows, Book(rows)) if option.value != number]
+        if self.sampler == "qmc":
             inner = optuna.create_study(direction="maximize", sampler=self._inner(self.seed))
-            self._replay(inner, number + attempt, {option.value: option for option in told})
+            self._skip(inner, number + attempt)
         else:
             sequence = np.random.SeedSequence([self.seed, number, attempt])
             sampler = self._inner(int(sequence.generate_state(1)[0]))
             inner = optuna.create_study(direction="maximize", sampler=sampler)
-            inner.add_trials([self._finished(option) for option in told])
+            if self.sampler == "cmaes":
+                self._replay(inner, options)
+            else:
+                inner.add_trials([self._finished(o) for o in options if _mean(o) is not None])
         return configuration(self.space.suggest(inner.ask()))
 
-    def _replay(self, inner: optuna.Study, asks: int, told: Mapping[Value, Option]) -> None:
-        """Ask again what was asked before: for samplers whose state is the sequence itself."""
-        import optuna
-
-        for number in range(asks):
+    def _skip(self, inner: optuna.Study, points: int) -> None:
+        """Go on to a later point of a sequence that depends on no result."""
+        for _ in range(points):
             trial = inner.ask()
             self.space.suggest(trial)
-            if number in told:
-                inner.tell(trial, _mean(told[number]))
-            else:
+            inner.tell(trial, 0.0)
+
+    def _replay(self, inner: optuna.Study, options: Sequence[Option]) -> None:
+        """Ask again for what was trained: for a sampler that keeps its state in its trials."""
+        import optuna
+
+        searched = {parameter.name for parameter in self.space.hyperparameters}
+        for option in options:
+            params = {name: value for name, value in option.configuration if name in searched}
+            inner.enqueue_trial(params)
+            trial = inner.ask()
+            _ = trial.relative_params  # only now does the sampler write its state down
+            self.space.suggest(trial)
+            mean = _mean(option)
+            if mean is None:
                 inner.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                inner.tell(trial, mean)
 
     def _finished(self, option: Option) -> optuna.trial.FrozenTrial:
         import optuna
@@ -157,10 +170,14 @@ class Search:
         )
 
 
-def _mean(option: Option) -> float:
-    """What the sampler is told: the mean over repeats, or where a run was pruned its last report."""
-    values = [row.val_acc[-1] if row.value is None else row.value for row in option.rows]
-    return float(np.mean(values))
+def _mean(option: Option) -> float | None:
+    """What the sampler is told: the mean over repeats, or where a run was pruned its last report.
+
+    None while repeats are missing, and where no number was reported.
+    """
+    reports = [row.val_acc[-1:] if row.value is None else (row.value,) for row in option.rows]
+    values = [value for report in reports for value in report if math.isfinite(value)]
+    return math.fsum(values) / len(values) if values and option.state != "open" else None
 
 
 def inner_sampler(name: str) -> Callable[[int], BaseSampler]:
@@ -192,19 +209,38 @@ def _installed(package: str) -> bool:
 
 
 def _size(space: SearchSpace) -> int | None:
-    """How many configurations the space has; None where a hyperparameter is a range."""
-    if any(not parameter.options for parameter in space.hyperparameters):
-        return None
-    return int(np.prod([len(parameter.options) for parameter in space.hyperparameters]))
+    """How many configurations the space has; None where a hyperparameter is a real number."""
+    counts = [_count(parameter) for parameter in space.hyperparameters]
+    return None if None in counts else math.prod(count for count in counts if count)
 
 
-def _grid(space: SearchSpace) -> list[Configuration]:
-    """Every combination of options; empty where a hyperparameter is a range."""
-    if _size(space) is None:
-        return []
-    names = [parameter.name for parameter in space.hyperparameters]
-    combinations = itertools.product(*(p.options for p in space.hyperparameters))
-    return [
-        configuration(space.fixed | dict(zip(names, values, strict=True)))
-        for values in combinations
-    ]
+def _count(parameter: Hyperparameter) -> int | None:
+    """How many values a hyperparameter has; None for a range of real numbers."""
+    if parameter.options:
+        return len(parameter.options)
+    low, high, step = parameter.low, parameter.high, parameter.step
+    assert low is not None
+    assert high is not None
+    if isinstance(low, int) and isinstance(high, int):
+        return (high - low) // int(step or 1) + 1
+    return None if step is None else round((high - low) / step) + 1
+
+
+def _value(parameter: Hyperparameter, place: int) -> Value:
+    """A value of a hyperparameter that has a number of them, from the first."""
+    if parameter.options:
+        return parameter.options[place]
+    low, high, step = parameter.low, parameter.high, parameter.step
+    assert low is not None
+    assert high is not None
+    return min(low + place * (step or 1), high)
+
+
+def _points(space: SearchSpace) -> Iterator[Configuration]:
+    """Every configuration, the last hyperparameter fastest; none where one is a real number."""
+    for index in range(_size(space) or 0):
+        values, rest = {}, index
+        for parameter in reversed(space.hyperparameters):
+            rest, place = divmod(rest, _count(parameter) or 1)
+            values[parameter.name] = _value(parameter, place)
+        yield configuration(space.fixed | {p.name: values[p.name] for p in space.hyperparameters})

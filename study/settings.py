@@ -176,15 +176,15 @@ def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Sett
 
 
 def _validation(space: SearchSpace, chosen: Mapping[str, Chosen]) -> Chosen:
-    """Folds for the small embedded data, where a tenth would be too few images; else a tenth."""
-    own_data = space.data == chosen["data"].value
-    if space.validation is not None and own_data:
+    """The file's; else folds for the small embedded digits, of which a tenth would be too few.
+
+    What a file says for other data does not hold for digits.
+    """
+    digits = chosen["data"].value == "digits"
+    foreign = digits and space.data not in (None, "digits")
+    if space.validation is not None and not foreign:
         return Chosen(asdict(space.validation), "file")
-    if chosen["data"].value == "digits":
-        return Chosen(asdict(Validation("folds")), "default")
-    if space.validation is not None:
-        return Chosen(asdict(space.validation), "file")
-    return Chosen(asdict(Validation("holdout")), "default")
+    return Chosen(asdict(Validation("folds" if digits else "holdout")), "default")
 
 
 def _check(space: SearchSpace, chosen: Mapping[str, Chosen]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -117,9 +117,9 @@ def open_storage(url: str = DEFAULT, *, create: bool = False) -> RDBStorage:
     options: dict[str, Any] = {"pool_pre_ping": True}
     if sqlite:
         options = {"connect_args": {"factory": PatientConnection, "timeout": _BUSY}}
-    with explained(address.render_as_string(hide_password=True)):
+    with explained(url), _usable(address.render_as_string(hide_password=True)):
         if sqlite:
-            _write_ahead(url, options)
+            _prepare_file(url, options)
         storage = RDBStorage(url, engine_kwargs=options)
         if sqlite:
             event.listen(storage.engine, "connect", _relax)
@@ -128,8 +128,18 @@ def open_storage(url: str = DEFAULT, *, create: bool = False) -> RDBStorage:
 
 
 @contextmanager
-def explained(shown: str) -> Iterator[None]:
-    """Turn what the database layer raises into one line about the database ``shown``."""
+def explained(url: str) -> Iterator[None]:
+    """Turn what the database layer raises into one line about the database at ``url``."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
+        shown = make_url(url).render_as_string(hide_password=True)
+        raise StorageError(f"{shown}: {_reason(error)}") from None
+
+
+@contextmanager
+def _usable(shown: str) -> Iterator[None]:
+    """The same for what can only go wrong while a database is opened."""
     try:
         yield
     except NoSuchModuleError:
@@ -137,11 +147,11 @@ def explained(shown: str) -> Iterator[None]:
             f"{shown}: no driver for this kind of database; write sqlite:///FILE or "
             "postgresql+psycopg://..."
         ) from None
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise StorageError(
-            f"{shown}: needs the package {error.name}: pip install 'mnist-study[postgresql]'"
+            f"{shown}: {_reason(error)}; install its client, or name another --storage"
         ) from None
-    except (SQLAlchemyError, StorageInternalError, sqlite3.Error, RuntimeError) as error:
+    except RuntimeError as error:  # Optuna: the tables are those of another version
         raise StorageError(f"{shown}: {_reason(error)}") from None
 
 
@@ -163,11 +173,17 @@ def _reason(error: BaseException) -> str:
     return next((hint for sign, hint in hints.items() if sign in line), line)
 
 
-def _write_ahead(url: str, options: dict[str, Any]) -> None:
-    """Switch the file to a write-ahead log: readers never wait, and it stays so."""
+def _prepare_file(url: str, options: dict[str, Any]) -> None:
+    """Switch the file to a write-ahead log (readers never wait), unless it is another program's."""
     engine = create_engine(url, **options)
     try:
         with engine.connect() as connection:
+            tables = inspect(connection).get_table_names()
+            if tables and "studies" not in tables:
+                raise StorageError(
+                    f"{engine.url.database}: is the database of another program; name another "
+                    "with --storage"
+                )
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     finally:
         engine.dispose()

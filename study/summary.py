@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from study import tables
 from study.plan import Option, Stage, Standing
 from study.settings import Settings
+from study.space import Validation
 
 
 def best(name: str, settings: Settings, standing: Standing, state: str) -> dict[str, Any]:
@@ -69,29 +71,32 @@ def _option(option: Option) -> dict[str, Any]:
 def print_header(console: Console, name: str, settings: Settings, *, new: bool) -> None:
     """What is about to run: the study, its data, how runs are validated and trained."""
     data = settings.data
-    validation = settings.validation
-    console.print(
-        f"{'New study' if new else 'Study'} {name!r}, space {settings.origin}", style="bold"
-    )
+    kind = "New study" if new else "Study"
+    _say(console, Text(f"{kind} {name!r}, space {settings.origin}", "bold"))
     if data is not None:
         height, width, channels = data.input_shape
-        how = (
-            f"{validation.folds} folds"
-            if validation.kind == "folds"
-            else f"{validation.fraction:.0%} held out"
-        )
-        console.print(
+        how = _validation(settings.validation)
+        _say(
+            console,
             f"Data {settings['data']}: {data.images} images of {height}x{width}x{channels}, "
             f"{data.num_classes} classes, {data.test_images} more kept for the test; "
             f"validation on {how}, {data.validation} images a repeat",
-            highlight=False,
         )
-    console.print(
+    _say(
+        console,
         f"{settings['sampler']} with {settings.repeats} repeats, pruner {settings['pruner']}, "
         f"{settings['epochs']} epochs, batches of {settings['batch_size']}, "
         f"{settings['threads']} thread(s) a run, seed {settings['seed']}",
-        highlight=False,
     )
+
+
+def print_means(console: Console, jobs: int, scheduler: str | None) -> None:
+    """Where the runs are trained, and how many at once."""
+    if scheduler is not None:
+        console.print(f"Training on the Dask cluster at {scheduler}", highlight=False)
+    else:
+        how = "one run at a time" if jobs == 1 else f"{jobs} runs at once, a process each"
+        console.print(f"Training {how} (--jobs changes it)", highlight=False)
 
 
 def print_end(
@@ -101,11 +106,11 @@ def print_end(
     if not quiet:
         console.print(tables.stages(standing, settings.repeats))
         for sentence in tables.doubts(standing):
-            console.print(sentence, highlight=False)
-    console.print(tables.answer(standing))
+            _say(console, sentence)
+    _say(console, tables.answer(standing))
     if not standing.complete:
         command = f"python -m study resume {shlex.quote(name)}"
-        console.print(f"The study is not complete. Continue with: {command}", highlight=False)
+        _say(console, f"The study is not complete. Continue with: {command}")
 
 
 def print_status(
@@ -114,25 +119,24 @@ def print_status(
     """Settings with their sources, every stage, the answer so far."""
     print_header(console, name, settings, new=False)
     runs = f"{standing.runs} of at most {standing.runs_expected} runs"
-    console.print(f"State: {state}, {runs}", highlight=False)
+    _say(console, f"State: {state}, {runs}")
     if standing.failure:
-        console.print(f"Failed: {standing.failure}", highlight=False)
+        _say(console, f"Failed: {standing.failure}")
     table = Table("setting", "value", "from", title="settings", title_justify="left")
     for key, chosen in settings.chosen.items():
-        value = chosen.value
-        shown = tables.params(value) if isinstance(value, dict) else str(value)
-        table.add_row(key, shown, chosen.source)
+        value = chosen.value if key != "validation" else _validation(settings.validation)
+        table.add_row(key, Text(str(value)), chosen.source)
     console.print(table)
     console.print(tables.stages(standing, settings.repeats))
-    console.print(tables.answer(standing))
+    _say(console, tables.answer(standing))
 
 
 def print_best(console: Console, name: str, standing: Standing, state: str) -> None:
     """The answer in a sentence, and the state of the study it comes from."""
-    console.print(tables.answer(standing))
+    _say(console, tables.answer(standing))
     for sentence in tables.doubts(standing):
-        console.print(sentence, highlight=False)
-    console.print(f"Study {name!r} is {state}.", highlight=False)
+        _say(console, sentence)
+    _say(console, f"Study {name!r} is {state}.")
 
 
 def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:
@@ -142,5 +146,17 @@ def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:
         mean = tables.percent(item["mean"]) if item["mean"] is not None else ""
         params = tables.params(item["params"]) if item["params"] else ""
         runs = f"{item['runs']}/{item['runs_expected']}"
-        table.add_row(item["study"], item["dataset"], item["state"], runs, mean, params)
+        name, data = Text(item["study"]), Text(item["dataset"])
+        table.add_row(name, data, item["state"], runs, mean, params)
     console.print(table)
+
+
+def _validation(validation: Validation) -> str:
+    if validation.kind == "folds":
+        return f"{validation.folds} folds"
+    return f"{validation.fraction:.0%} held out"
+
+
+def _say(console: Console, sentence: str | Text) -> None:
+    """One line, however wide the terminal is; brackets in names and paths are not markup."""
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -9,11 +9,13 @@ carried one, is trained too and replaces it only if it is better by more than a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from study.plan import Book, Option, Stage, Standing, compared
-from study.results import Configuration, Row, Score, Spread, configuration
+from study.plan import Book, Option, Slot, Stage, Standing, compared
+from study.results import Configuration, Group, Row, Score, Spread, configuration
 from study.space import Hyperparameter, SearchSpace, Value
 
 NOTED = "noted"
@@ -34,49 +36,53 @@ class OneAtATime:
         self.space = space
         self.repeats = space.repeats if repeats is None else repeats
         self.images = images
+        self._last: tuple[tuple[Row, ...], tuple[Stage, ...]] = ((), ())
 
     def standing(self, rows: Sequence[Row]) -> Standing:
         """Fold the stages over the stored rows."""
-        book = Book(rows)
-        spread = Spread(self.images)
+        book, spread = Book(rows), Spread(self.images)
+        stages = self._swept(book, spread, self._kept(rows))
+        if all(stage.noted for stage in stages):
+            best = {stage.name: stage.noted.value for stage in stages if stage.noted}
+            noted = configuration(self.space.start | best)
+            if stages[-1].carried and stages[-1].carried.configuration != noted:
+                stages.append(self._last_stage(noted, stages[-1], book, spread))
+        self._last = tuple(rows), tuple(stages)
+        return self._closed(stages) if stages[-1].decided else self._open(stages, book)
+
+    def _swept(self, book: Book, spread: Spread, kept: Iterator[Stage]) -> list[Stage]:
+        """The stage of each hyperparameter, up to the first that has work left."""
         incumbent = configuration(self.space.start)
         stages: list[Stage] = []
-        noted = self.space.start
         for parameter in self.space.hyperparameters:
-            stage = self._stage(parameter, incumbent, book, spread, first=not stages)
+            stage = next(kept, None) or self._stage(parameter, incumbent, book)
+            if all(option.state != "open" for option in stage.options):
+                spread.learn(_groups(stage, first=not stages))
+                stage = stage if stage.decided else self._decide(stage, spread)
             stages.append(stage)
-            if stage.carried is None or stage.noted is None:
-                return self._open(stages, book)
+            if stage.carried is None:
+                break
             incumbent = stage.carried.configuration
-            noted = noted | {parameter.name: stage.noted.value}
-        if configuration(noted) != incumbent:
-            stages.append(self._last_stage(configuration(noted), stages[-1], book, spread))
-            if stages[-1].carried is None:
-                return self._open(stages, book)
-        return self._closed(stages)
+        return stages
 
-    def _stage(
-        self,
-        parameter: Hyperparameter,
-        incumbent: Configuration,
-        book: Book,
-        spread: Spread,
-        *,
-        first: bool,
-    ) -> Stage:
+    def _kept(self, rows: Sequence[Row]) -> Iterator[Stage]:
+        """The stages decided last time that no row has touched since.
+
+        This saves time and nothing else: the fold would come to the same stages again.
+        """
+        before, stages = self._last
+        alike = [*map(operator.is_, before, rows), False].index(False)
+        changed = {row.configuration for row in (*before[alike:], *rows[alike:])}
+        return itertools.takewhile(
+            lambda stage: stage.decided and not any(_concerns(stage, c) for c in changed), stages
+        )
+
+    def _stage(self, parameter: Hyperparameter, incumbent: Configuration, book: Book) -> Stage:
         options = []
-        for value in parameter.options:
-            candidate = _with(incumbent, parameter.name, value)
+        for value, candidate in _variants(incumbent, parameter):
             reference = None if candidate == incumbent else incumbent
             options.append(book.option(value, candidate, reference, self.repeats))
-        stage = Stage(parameter.name, incumbent, tuple(options))
-        held = next(option for option in options if option.configuration == incumbent)
-        if any(option.state == "open" for option in options):
-            return stage
-        for option in options:
-            if option.state == "complete" and (first or option is not held):
-                spread.learn(option.values, None if option is held else held.values)
-        return self._decide(stage, spread)
+        return Stage(parameter.name, incumbent, tuple(options))
 
     def _decide(self, stage: Stage, spread: Spread) -> Stage:
         """Name the noted and the carried option of a stage whose options are all known."""
@@ -99,7 +105,7 @@ class OneAtATime:
         stage = Stage(NOTED, carried.configuration, (carried, challenger))
         if challenger.state == "open":
             return stage
-        spread.learn(challenger.values, carried.values)
+        spread.learn([(challenger.values, carried.values)])
         options = compared(stage.options, spread, prefer=carried.configuration)
         best = next(option for option in options if option.lead is None)
         other = next(option for option in options if option.lead is not None)
@@ -109,17 +115,10 @@ class OneAtATime:
     def _open(self, stages: list[Stage], book: Book) -> Standing:
         """The standing of a sweep whose last named stage still has work."""
         stage = stages[-1]
-        slots, failed = book.slots(stage, self.repeats)
+        slots, failed = book.slots(_missing(stage, self.repeats))
         previous = stages[-2].carried if len(stages) > 1 else None
         held = previous or next(o for o in stage.options if o.configuration == stage.incumbent)
-        runs = len({row.number for s in stages for o in s.options for row in o.rows})
-        ahead = sum(
-            (self.repeats if option.state == "open" else len(option.rows)) - len(option.rows)
-            for option in stage.options
-        )
-        later = self.space.hyperparameters[len(stages) :] if stage.name != NOTED else ()
-        ahead += sum((len(parameter.options) - 1) * self.repeats for parameter in later)
-        ahead += self.repeats if stage.name != NOTED else 0
+        runs = _runs(stages)
         return Standing(
             stages=tuple(stages),
             incumbent=held.configuration if held.score or held.rows else None,
@@ -127,15 +126,35 @@ class OneAtATime:
             slots=tuple(slots),
             complete=False,
             runs=runs,
-            runs_expected=runs + ahead,
+            runs_expected=runs + self._ahead(stages),
             failed=failed,
             failure=book.reason(failed) if failed else None,
+            guesses=() if slots or failed else tuple(self._guesses(stages, book)),
         )
+
+    def _guesses(self, stages: Sequence[Stage], book: Book) -> list[Slot]:
+        """Slots of the next stage, should the open one carry the option that leads so far."""
+        if len(stages) >= len(self.space.hyperparameters):
+            return []
+        leader = _leader(stages[-1])
+        likely = self._stage(self.space.hyperparameters[len(stages)], leader, book)
+        missing = _missing(likely, self.repeats)
+        return book.slots(slot for slot in missing if slot.configuration != leader)[0]
+
+    def _ahead(self, stages: Sequence[Stage]) -> int:
+        """How many runs are left at most: of the open stage, of those after it, of the last one."""
+        options = [option for option in stages[-1].options if option.state == "open"]
+        ahead = sum(self.repeats - len(option.rows) for option in options)
+        if len(stages) > len(self.space.hyperparameters):
+            return ahead
+        later = self.space.hyperparameters[len(stages) :]
+        ahead += sum((len(parameter.options) - 1) * self.repeats for parameter in later)
+        return ahead + (self.repeats if self.space.tie != "best" else 0)
 
     def _closed(self, stages: list[Stage]) -> Standing:
         answer = stages[-1].carried
         assert answer is not None
-        runs = len({row.number for s in stages for o in s.options for row in o.rows})
+        runs = _runs(stages)
         return Standing(tuple(stages), answer.configuration, answer.score, (), True, runs, runs)
 
 
@@ -143,6 +162,57 @@ def _score(option: Option, images: int | None) -> Score | None:
     return Spread(images).score(option.values) if option.values else None
 
 
-def _with(base: Configuration, name: str, value: Value) -> Configuration:
-    """``base`` with one parameter changed."""
-    return tuple((key, value if key == name else held) for key, held in base)
+def _runs(stages: Sequence[Stage]) -> int:
+    """How many runs count; those of a carried option stand in more than one stage."""
+    return len({row.number for s in stages for option in s.options for row in option.rows})
+
+
+def _groups(stage: Stage, *, first: bool) -> Iterator[Group]:
+    """The repeats of a stage in pairs with the incumbent's, whose own are new in the first one."""
+    held = next(option for option in stage.options if option.configuration == stage.incumbent)
+    for option in stage.options:
+        if option.state == "complete" and (first or option is not held):
+            yield option.values, None if option is held else held.values
+
+
+def _leader(stage: Stage) -> Configuration:
+    """The option that is ahead of the incumbent over the repeats both have, if any is."""
+    held = next(option for option in stage.options if option.configuration == stage.incumbent)
+    known = {row.repeat: row.value for row in held.rows if row.value is not None}
+    best, ahead = stage.incumbent, 0.0
+    for option in stage.options:
+        pairs = [
+            row.value - known[row.repeat]
+            for row in option.rows
+            if row.value is not None and row.repeat in known
+        ]
+        mean = sum(pairs) / len(pairs) if pairs else 0.0
+        if option.pruned is None and mean > ahead:
+            best, ahead = option.configuration, mean
+    return best
+
+
+def _concerns(stage: Stage, changed: Configuration) -> bool:
+    """Whether a configuration can be one of a stage's options: nothing else of it differs."""
+    pairs = zip(changed, stage.incumbent, strict=False)
+    return all(one == other or one[0] == stage.name for one, other in pairs)
+
+
+def _missing(stage: Stage, repeats: int) -> Iterator[Slot]:
+    """The open slots of a stage in their order: the incumbent's first, then repeat by repeat."""
+    missing = [
+        (option.configuration != stage.incumbent, repeat, place, option)
+        for place, option in enumerate(stage.options)
+        for repeat in option.missing(repeats)
+    ]
+    for _, repeat, _, option in sorted(missing, key=lambda entry: entry[:3]):
+        yield Slot(stage.name, option.value, option.configuration, repeat, option.reference)
+
+
+def _variants(
+    base: Configuration, parameter: Hyperparameter
+) -> Iterator[tuple[Value, Configuration]]:
+    """Each option of ``parameter``, and ``base`` with it."""
+    place = [name for name, _ in base].index(parameter.name)
+    for value in parameter.options:
+        yield value, (*base[:place], (parameter.name, value), *base[place + 1 :])

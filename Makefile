@@ -1,0 +1,62 @@
+# Everything happens in .venv, which holds exactly what the lock files say. A second time costs
+# nothing: what is set up is remembered by files in .venv that are newer than the lock files.
+#
+#   make study                      the full search on the embedded digits
+#   make study DATA=mnist           on other data: mnist, or the path of a file or folder
+#   make study SPACE=my.toml NAME=mine
+#   make setup PYTHON=python3.12    with another Python than python3
+
+PYTHON ?= python3
+UV ?= uv
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all:
+COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command 'make lock'
+
+# A word that was given to make itself. One of the environment is none of ours (WSL has a NAME).
+given = $(if $(filter command,$(origin $1)),$2"$$$1")
+
+.PHONY: help setup study test check dashboard mlflow lock clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.* ## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.* ## /: /'
+
+setup: .venv/locked ## .venv with what a study needs
+
+study: .venv/locked ## run, or go on with, a study; DATA=, SPACE=, NAME= choose
+	@$(BIN)/python -m study run $(call given,SPACE) $(call given,DATA,--data ) $(call given,NAME,--name )
+
+test: .venv/locked-dev ## the tests; they need no network
+	@$(BIN)/python -m pytest
+
+check: .venv/locked-dev ## formatter, linter, types
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+dashboard: .venv/locked ## the studies of study.db in the browser
+	@$(BIN)/python -m study dashboard
+
+mlflow: .venv/locked ## an MLflow server on this machine, kept in mlflow.db
+	@$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db
+
+lock: ## settle the versions anew (needs uv)
+	$(COMPILE) --upgrade --output-file requirements.lock
+	$(COMPILE) --upgrade --group dev --constraints requirements.lock --output-file requirements-dev.lock
+
+clean: ## remove .venv and all caches; studies stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/locked: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	{ echo "Python 3.11, 3.12 or 3.13 is needed: make setup PYTHON=python3.12" >&2; exit 1; }
+	@echo "Setting up .venv (once; TensorFlow is large)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/locked-dev: .venv/locked requirements-dev.lock
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@

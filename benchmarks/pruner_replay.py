@@ -1,0 +1,117 @@
+"""What would the sweep's pruner have done? Replays the unpruned curves of stored studies.
+
+Give it databases of studies that were run with ``--pruner none``. For each setting of the margin
+it counts, over every option of every stage, the epochs that would not have been trained, and the
+eliminations that would have been wrong: of an option that the unpruned sweep notes or carries,
+or, more strictly, of one that ties with the best.
+
+    python benchmarks/pruner_replay.py sqlite:///none.db [...] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from study import storage
+from study.standing import standing_of
+from study.plan import Option, Stage
+from study.pruning import Margin
+
+WARMUPS = (4, 6, 8)
+ERRORS = (1.5, 2.0, 2.5, 3.0, 4.0)
+
+
+@dataclass
+class Tally:
+    """What one margin does to every stage it was replayed on."""
+
+    options: int = 0
+    eliminated: int = 0
+    wrong: int = 0
+    tied: int = 0
+    epochs: int = 0
+    saved: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A decided stage of an unpruned study, and its number of validation images."""
+
+    study: str
+    stage: Stage
+    images: int | None
+
+
+def cases(urls: list[str]) -> Iterator[Case]:
+    """Every decided stage of the unpruned studies in these databases, the last one left out."""
+    for url in urls:
+        opened = storage.open_storage(url)
+        for name in storage.names(opened):
+            study, settings = storage.load(opened, name)
+            if settings["pruner"] != "none":
+                continue
+            for stage in standing_of(study, settings).stages:
+                if stage.decided and stage.name != "noted":
+                    yield Case(name, stage, settings.images)
+
+
+def replay(case: Case, margin: Margin, tally: Tally) -> None:
+    """Add what ``margin`` would have done to one stage."""
+    stage = case.stage
+    held = next(o for o in stage.options if o.configuration == stage.incumbent)
+    for option in stage.options:
+        if option is held:
+            continue
+        tally.options += 1
+        total = sum(len(row.val_acc) for row in option.rows)
+        trained = _trained(option, held, margin, case.images)
+        tally.epochs += total
+        tally.saved += total - trained
+        if trained < total:
+            tally.eliminated += 1
+            tally.wrong += option in (stage.noted, stage.carried)
+            tally.tied += option.tied
+
+
+def _trained(option: Option, held: Option, margin: Margin, images: int | None) -> int:
+    """Epochs that would have been trained of an option, repeat after repeat until it is out."""
+    trained = 0
+    for row, reference in zip(option.rows, held.rows, strict=True):
+        for epoch in range(1, len(row.val_acc) + 1):
+            if margin.behind(row.val_acc[:epoch], reference.val_acc, images) is not None:
+                return trained + epoch
+        trained += len(row.val_acc)
+    return trained
+
+
+def main() -> None:
+    """Print the table, and write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("urls", nargs="+")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    found = list(cases(arguments.urls))
+    print(f"{len({case.study for case in found})} studies, {len(found)} stages")
+    print("warmup errors | options eliminated wrong tied | epochs saved")
+    records = []
+    for warmup, errors in itertools.product(WARMUPS, ERRORS):
+        margin, tally = Margin(warmup=warmup, errors=errors), Tally()
+        for case in found:
+            replay(case, margin, tally)
+        share = tally.saved / tally.epochs if tally.epochs else 0.0
+        print(
+            f"{warmup:6} {errors:6.1f} | {tally.options:7} {tally.eliminated:10} {tally.wrong:5} "
+            f"{tally.tied:4} | {tally.saved:6} of {tally.epochs} ({share:.0%})"
+        )
+        records.append({**asdict(margin), **asdict(tally)})
+    if arguments.json:
+        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

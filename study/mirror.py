@@ -1,0 +1,166 @@
+"""The mirror: MLflow made to show what the study's database holds, once, however often it is run.
+
+A pass compares what should be there (`projection`) with what is there (one search by the study's
+UUID) and sends the difference (`transfer`). The truth is the database and the server; what is kept
+in memory between two passes only saves requests, and is looked up again after anything went wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study import kept, projection
+from study.plan import Plan, Standing
+from study.projection import Subject
+from study.results import FORGIVEN, Row
+from study.results import row as row_of
+from study.settings import Settings
+from study.tracking import Found
+from study.transfer import Known, Report, Tracking, Transfer
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+LINK = "mlflow"
+"""The study attribute that says where MLflow shows the study: experiment, run and address."""
+
+HOLD = 30.0
+"""Seconds between two tries to send models that could not be sent."""
+
+
+class Mirror:
+    """Mirrors one study to the server that ``connect`` gets in to.
+
+    ``models`` is the folder of kept models. While models cannot be sent (an expired key), metrics
+    still are; the models are tried again, with a new connection, every ``hold`` seconds.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        settings: Settings,
+        plan: Plan,
+        models: Path,
+        connect: Callable[[], Tracking],
+        hold: float = HOLD,
+    ) -> None:
+        self._study = study
+        self._settings = settings
+        self._plan = plan
+        self._models = models
+        self._connect = connect
+        self._hold = hold
+        self._server: Tracking | None = None
+        self._known: Known | None = None
+        self._rows: dict[int, Row] = {}
+        self._models_from = 0.0
+        self._models_problems: list[str] = []
+
+    def run(self, *, live: bool, afresh: bool = False) -> Report:
+        """Make one pass; ``live``: a driver is at work, and its running trials are shown running.
+
+        ``afresh`` looks at the server again instead of trusting what is known of it. Raises
+        ``MirrorError`` where the server cannot be used; what was sent stays sent.
+        """
+        if afresh:
+            self._known = None
+        trusted = self._known is not None
+        try:
+            report, refused = self._pass(live=live)
+            if refused and trusted:  # a run that is known may have been deleted on the server
+                self._known = None
+                report, refused = self._pass(live=live)
+        except BaseException:
+            self._known = self._server = None
+            raise
+        if refused:
+            self._known = None
+        return report
+
+    def _pass(self, *, live: bool) -> tuple[Report, bool]:
+        report = Report()
+        rows = self._all_rows()
+        if not rows:
+            return report, False
+        name, uuid = self._study.study_name, kept.identity(self._study)
+        subject = Subject(name, uuid, self._settings, live=live)
+        server = self._reached()
+        known = self._look(subject, server)
+        transfer = Transfer(subject, known, server, report)
+        transfer.bring_runs(rows, self._standing(rows))
+        self._bring_models(transfer, rows, report, live=live)
+        report.trials = len(rows)
+        self._link(server, known)
+        return report, transfer.refused
+
+    def _reached(self) -> Tracking:
+        if self._server is None:
+            self._server = self._connect()
+        return self._server
+
+    def _look(self, subject: Subject, server: Tracking) -> Known:
+        """What the server has; of doubles, which a lost answer can cause, the first is kept."""
+        if self._known is not None:
+            return self._known
+        experiment = server.experiment(subject.name)
+        runs: dict[str, Found] = {}
+        for run in sorted(server.runs(experiment, subject.uuid), key=lambda run: run.run_id):
+            if run.slot in runs:
+                server.delete(run.run_id)
+            else:
+                runs[run.slot] = run
+        self._known = Known(experiment, runs)
+        return self._known
+
+    def _all_rows(self) -> list[Row]:
+        """Every trial that was a run; a finished one is converted only once."""
+        rows = []
+        for trial in self._study.get_trials(deepcopy=False):
+            row = self._rows.get(trial.number) or row_of(trial)
+            if row is None:
+                continue
+            if trial.state.is_finished():
+                self._rows[trial.number] = row
+            rows.append(row)
+        return rows
+
+    def _standing(self, rows: Sequence[Row]) -> Standing:
+        forgiven = self._study.user_attrs.get(FORGIVEN, 0)
+        counted = [r for r in rows if not (r.state == "failed" and r.number < forgiven)]
+        return self._plan.standing(counted)
+
+    def _bring_models(
+        self, transfer: Transfer, rows: Sequence[Row], report: Report, *, live: bool
+    ) -> None:
+        if live and time.monotonic() < self._models_from:
+            report.problems += self._models_problems
+            return
+        before = len(report.problems)
+        transfer.bring_models(rows, kept.policy_of(self._study), self._models)
+        self._models_problems = report.problems[before:]
+        if transfer.models_failed:
+            self._models_from = time.monotonic() + self._hold
+            self._server = None  # the next pass asks for new keys, where keys are handed out
+
+    def _link(self, server: Tracking, known: Known) -> None:
+        """Write down, once, where the study is shown: for notes, reports and people."""
+        run = known.runs.get(projection.STUDY)
+        if run is None:
+            return
+        address = server.link(known.experiment, run.run_id)
+        link = {"experiment": known.experiment, "run": run.run_id, "address": address}
+        if self._study.user_attrs.get(LINK) != link:
+            self._study.set_user_attr(LINK, link)
+            _note(self._study, f"MLflow shows every run: [{address}]({address})")
+
+
+def _note(study: Study, line: str) -> None:
+    """Put a line into the study's note in the dashboard, in the place of the one before it."""
+    from optuna_dashboard import get_note, save_note
+
+    sign = line.partition(":")[0]
+    kept_lines = [text for text in get_note(study).splitlines() if not text.startswith(sign)]
+    save_note(study, "\n".join([*kept_lines, line]).strip())

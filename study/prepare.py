@@ -1,0 +1,137 @@
+"""Check everything that a study needs, before anything is made.
+
+Whatever is wrong ends here, with a message, and leaves no half-made study behind.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from study import data as datasets
+from study import model, space, storage
+from study.errors import SettingsError, SpaceError
+from study.pruning import PRUNERS, make_pruner
+from study.search import inner_sampler
+from study.settings import Chosen, Settings, facts, settle
+
+if TYPE_CHECKING:
+    from study.data import Dataset
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that may be driven: its settings, checked, and its data."""
+
+    url: str
+    name: str
+    settings: Settings
+    dataset: Dataset
+    new: bool
+
+
+def prepare(
+    name_or_path: str | None, name: str | None, url: str, given: Mapping[str, Chosen]
+) -> Prepared:
+    """Check everything that a new study needs; a study of the same settings is continued.
+
+    Raises the ``StudyError`` that says what is wrong; nothing has been made then.
+    """
+    storage.check(url)
+    origin = name_or_path or _default_space(given)
+    settings = _checked_names(settle(space.load(origin), origin, given))
+    name = name or settings.space.name
+    dataset = datasets.load(settings["data"])
+    settings = _fitted(settings.located(), dataset)
+    existing = _existing(url, name)
+    if existing is not None:
+        _same_or_refused(name, existing, settings)
+        repeats = max(existing.repeats, settings.repeats)
+        settings = _fitted(existing.with_repeats(repeats), dataset)
+    return Prepared(url, name, settings, dataset, existing is None)
+
+
+def prepare_again(name: str | None, url: str, repeats: int | None) -> Prepared:
+    """The study ``name`` (or the one made last) as it was recorded, with its data read again.
+
+    Raises ``SettingsError`` where the data is not the recorded one any more.
+    """
+    opened = storage.open_storage(url)
+    study, settings = storage.load(opened, name)
+    if repeats is not None:
+        settings = settings.with_repeats(repeats)
+    dataset = datasets.load(settings["data"])
+    recorded = settings.data
+    if recorded is not None and dataset.fingerprint != recorded.fingerprint:
+        raise SettingsError(
+            f"{settings['data']}: the data has changed since the study was made (fingerprint "
+            f"{dataset.fingerprint[:12]}, not {recorded.fingerprint[:12]}): restore it, or start "
+            "a new study with another --name"
+        )
+    return Prepared(url, study.study_name, _fitted(settings, dataset), dataset, new=False)
+
+
+def _default_space(given: Mapping[str, Chosen]) -> str:
+    """The embedded digits have their own space; any other data gets the tutorial's."""
+    data = given.get("data")
+    return "digits" if data is None or data.value == "digits" else "mnist"
+
+
+def _checked_names(settings: Settings) -> Settings:
+    """Refuse a sampler or pruner that does not exist before any data is read."""
+    if settings["sampler"] != "sweep":
+        inner_sampler(settings["sampler"])
+    if settings["pruner"] not in PRUNERS:
+        make_pruner(settings["pruner"], settings["epochs"], None)
+    return settings
+
+
+def _fitted(settings: Settings, dataset: Dataset) -> Settings:
+    """The settings with the facts of the data, once every option and every split fits it."""
+    _check_networks(settings, dataset)
+    repeats = range(settings.repeats)
+    splits = [
+        datasets.split(
+            dataset.labels, settings.validation, settings["seed"], repeat, dataset.source
+        )
+        for repeat in repeats
+    ]
+    smallest = min(len(split.validation) for split in splits)
+    versions = {name: version(name) for name in ("tensorflow", "keras", "optuna", "numpy")}
+    return settings.with_data(
+        facts(dataset, smallest), {"python": platform.python_version(), **versions}
+    )
+
+
+def _check_networks(settings: Settings, dataset: Dataset) -> None:
+    """Refuse a space that has an option for which there is no network on these images."""
+    start = settings.space.start
+    for parameter in settings.space.hyperparameters:
+        for value in parameter.options or (parameter.low, parameter.high):
+            try:
+                model.check(
+                    start | {parameter.name: value}, dataset.input_shape, dataset.num_classes
+                )
+            except SpaceError as error:
+                where = f"{settings.origin}: hyperparameters.{parameter.name}"
+                raise SpaceError(f"{where}: {error}") from None
+
+
+def _existing(url: str, name: str) -> Settings | None:
+    if not storage.exists(url):
+        return None
+    return storage.find(storage.open_storage(url), name)
+
+
+def _same_or_refused(name: str, existing: Settings, asked: Settings) -> None:
+    differences = existing.differences(asked)
+    if differences:
+        raise SettingsError(
+            f"a study named {name!r} exists with other settings: {'; '.join(differences)}. "
+            f"Continue it with: python -m study resume {shlex.quote(name)}, or give this one "
+            "another --name"
+        )

@@ -1,0 +1,233 @@
+"""What MLflow should show of a study: pure functions from rows to runs with params and points.
+
+One run a trial, under one a configuration, under one a study. A run's ``points`` only ever grow at
+their end while its trial runs, so whoever sends them needs to know no more than how many it sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from study.results import Configuration, Row
+from study.settings import Settings
+
+Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
+
+SERIES = ("acc", "val_acc", "loss", "val_loss", "seconds")
+STUDY = "study"
+"""The slot of the run that stands for the study."""
+
+UUID = "study_uuid"
+SLOT = "study_slot"
+"""The tags by which a run is found again: whose it is, and which one."""
+
+MARK = "state"
+"""The tag that says what was sent last; with the final status it says that all of it was."""
+
+_LONGEST = 250  # characters that MLflow 1.x takes for a value
+
+_STATUS: Mapping[str, Status] = {
+    "running": "RUNNING",
+    "complete": "FINISHED",
+    "pruned": "KILLED",
+    "interrupted": "KILLED",
+    "failed": "FAILED",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a metric: at a time (ms since 1970) and a step (epoch or repeats, from 1)."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a run holds; params never change once they are sent, tags may."""
+
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run as it should be: who it is, under which it stands, and how far it has got.
+
+    ``mark`` differs whenever the run, once sent, would have to be sent again. Times in ms.
+    """
+
+    slot: str
+    parent: str | None
+    name: str
+    state: str
+    mark: str
+    started: int
+    ended: int
+
+    @property
+    def status(self) -> Status:
+        return _STATUS[self.state]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The study that is shown: its name, its UUID and its settings.
+
+    ``live``: a driver is at work. Without one, what the database holds as running was interrupted.
+    """
+
+    name: str
+    uuid: str
+    settings: Settings
+    live: bool
+
+    @property
+    def epochs(self) -> int:
+        return int(self.settings["epochs"])
+
+
+def by_configuration(rows: Sequence[Row]) -> dict[Configuration, list[Row]]:
+    """Rows by configuration, both in the order in which they were first asked for."""
+    found: dict[Configuration, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.configuration].append(row)
+    return dict(found)
+
+
+def trial_slot(number: int) -> str:
+    """The slot of the run of trial ``number``."""
+    return f"trial {number}"
+
+
+def configuration_slot(configuration: Configuration) -> str:
+    """The slot of the run of a configuration."""
+    digest = hashlib.sha256(json.dumps(configuration).encode()).hexdigest()[:16]
+    return f"configuration {digest}"
+
+
+def identity(subject: Subject, wanted: Wanted, parent_id: str | None) -> dict[str, str]:
+    """The tags a run is made with: they are all it takes to find it again."""
+    tags = {
+        "mlflow.runName": wanted.name,
+        "mlflow.source.name": "python -m study",
+        "mlflow.source.type": "LOCAL",
+        UUID: subject.uuid,
+        SLOT: wanted.slot,
+    }
+    return tags | ({"mlflow.parentRunId": parent_id} if parent_id else {})
+
+
+def trial(subject: Subject, row: Row) -> Wanted:
+    """The run of one trial."""
+    state = stopped(subject, row.state)
+    started = _start(row)
+    ended = _milliseconds(row.ended.timestamp()) if row.ended else _last_epoch(row, started)
+    name = f"{row.stage}={row.option}, repeat {row.repeat}"
+    return Wanted(
+        trial_slot(row.number),
+        configuration_slot(row.configuration),
+        name,
+        state,
+        state,
+        started,
+        max(started, ended),
+    )
+
+
+def trial_content(subject: Subject, row: Row) -> Content:
+    """Hyperparameters as params and tags, a point an epoch and series, then final and best ones."""
+    settings = subject.settings
+    params = {name: str(value) for name, value in row.configuration}
+    params |= {"epochs": str(subject.epochs), "batch_size": str(settings["batch_size"])}
+    tags = params | {
+        "stage": row.stage,
+        "option": str(row.option),
+        "repeat": str(row.repeat),
+        "seed": str(settings["seed"]),
+        "trial": str(row.number),
+        **origin(settings),
+        MARK: stopped(subject, row.state),
+    }
+    if row.failure:
+        tags["failure"] = row.failure
+    if row.given_up:
+        tags["given_up"] = row.given_up
+    return cut(params, tags, _curve(row) + _summary(row))
+
+
+def epochs_stored(row: Row) -> int:
+    """The epochs that are stored whole: a driver can die between the statements that store one."""
+    return min([len(row.val_acc), *(len(row.curve.get(name, ())) for name in (*SERIES, "ended"))])
+
+
+def _curve(row: Row) -> list[Point]:
+    return [
+        Point(
+            name, float(row.curve[name][epoch]), _milliseconds(row.curve["ended"][epoch]), epoch + 1
+        )
+        for epoch in range(epochs_stored(row))
+        for name in SERIES
+    ]
+
+
+def _summary(row: Row) -> list[Point]:
+    """Values to sort runs by, once the run has ended; only a complete run has final ones."""
+    epochs = epochs_stored(row)
+    if row.state == "running" or not epochs:
+        return []
+    accuracies = row.curve["val_acc"][:epochs]
+    best = max(range(epochs), key=accuracies.__getitem__)
+    values = {"best_val_acc": accuracies[best], "best_epoch": best + 1}
+    values["total_seconds"] = math.fsum(row.curve["seconds"][:epochs])
+    if row.state == "complete":
+        values |= {f"final_{name}": row.curve[name][epochs - 1] for name in SERIES[:4]}
+    if "parameters" in row.attributes:
+        values["parameters"] = row.attributes["parameters"]
+    at = _milliseconds(row.curve["ended"][epochs - 1])
+    return [Point(name, float(value), at, epochs) for name, value in values.items()]
+
+
+def stopped(subject: Subject, state: str) -> str:
+    """The state of a trial: without a driver, a running one was interrupted."""
+    return "interrupted" if state == "running" and not subject.live else state
+
+
+def origin(settings: Settings) -> dict[str, str]:
+    """Which data and which versions."""
+    tags = {"data": str(settings["data"])}
+    if settings.data is not None:
+        tags["data_fingerprint"] = settings.data.fingerprint
+    return tags | {f"version.{name}": number for name, number in settings.versions.items()}
+
+
+def cut(params: dict[str, str], tags: dict[str, str], points: list[Point]) -> Content:
+    """Shorten values to what an old server takes."""
+    return Content(
+        {name: value[:_LONGEST] for name, value in params.items()},
+        {name: value[:_LONGEST] for name, value in tags.items()},
+        points,
+    )
+
+
+def _start(row: Row) -> int:
+    return _milliseconds(row.started.timestamp()) if row.started else 0
+
+
+def _last_epoch(row: Row, otherwise: int) -> int:
+    ended: Sequence[Any] = row.curve.get("ended", ())
+    return _milliseconds(ended[-1]) if ended else otherwise
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -1,0 +1,176 @@
+"""Where runs are mirrored to: the first of four places that says so, and what it takes to get in.
+
+``--mlflow URI``, then an MFlux token, then ``MLFLOW_TRACKING_URI``, then a local store in SQLite
+with its artifacts beside it. Nothing is contacted before ``Target.access``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from study.errors import MirrorError
+from study.mflux import HOST, handshake
+
+NONE = "none"
+"""The ``--mlflow`` that turns the mirror off."""
+
+STORE = "mlflow.db"
+"""The file of the local store."""
+
+ARTIFACTS = "mlflow-artifacts"
+"""The folder beside a local store in which it keeps its artifacts."""
+
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+_SECRETS = (
+    "MFLUX_TOKEN",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+
+
+@dataclass(frozen=True)
+class Access:
+    """The addresses and keys that reach a tracking server and the bucket behind it.
+
+    ``s3_endpoint`` and the keys are None where boto3 finds them by itself (environment, profile,
+    instance role); ``artifacts`` is where a local store keeps its artifacts.
+    """
+
+    tracking_uri: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    s3_endpoint: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    artifacts: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make other MLflow code in this process reach the same place."""
+        found = {
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "MLFLOW_TRACKING_TOKEN": self.token,
+            "MLFLOW_S3_ENDPOINT_URL": self.s3_endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to mirror: ``shown`` is what a person may see, ``source`` the place that said so."""
+
+    shown: str
+    source: str
+    uri: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    def access(self, patience: float = 10.0) -> Access:
+        """Get in: exchanges the token of MFlux, which takes up to ``patience`` seconds.
+
+        Raises ``MirrorError`` where MFlux does not answer or refuses the token.
+        """
+        if self.token is not None:
+            keys = handshake(self.uri, self.token, patience)
+            return Access(
+                keys.tracking_uri, self.token, keys.s3_endpoint, keys.access_key, keys.secret_key
+            )
+        return Access(self.uri, artifacts=_artifacts(self.uri))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the mirror's own process, through a pipe; holds secrets."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, sent: Mapping[str, Any]) -> Target:
+        return cls(**sent)
+
+
+def resolve(option: str | None, environ: Mapping[str, str], storage: str) -> Target | None:
+    """The place that ``option`` (``--mlflow``), the environment or the default names.
+
+    None turns the mirror off. ``storage`` is the URL of the study's database: the local store lies
+    beside it. Raises ``MirrorError`` for an address that is none.
+    """
+    if option is not None and option.strip().lower() == NONE:
+        return None
+    if option:
+        return _named(option, "--mlflow")
+    if token := environ.get("MFLUX_TOKEN", "").strip():
+        host = environ.get("MFLUX_HOST") or HOST
+        return Target(f"MFlux at {shown(host)}", "MFLUX_TOKEN", host, token)
+    if uri := environ.get("MLFLOW_TRACKING_URI", "").strip():
+        return _named(uri, "MLFLOW_TRACKING_URI")
+    uri = f"sqlite:///{beside(storage) / STORE}"
+    return Target(uri, "default", uri)
+
+
+def beside(storage: str) -> Path:
+    """The folder of the study's database; the current one where the database is no file."""
+    try:
+        address = make_url(storage)
+    except ArgumentError:
+        return Path.cwd()  # whoever opens the database says what is wrong with it
+    if address.get_backend_name() == "sqlite" and address.database:
+        return Path(address.database).resolve().parent
+    return Path.cwd()
+
+
+def _named(uri: str, source: str) -> Target:
+    scheme = uri.partition("://")[0].partition("+")[0]
+    if "://" not in uri or scheme not in _SCHEMES:
+        raise MirrorError(
+            f"{source} {shown(uri)}: is no address of an MLflow server; write http://HOST:PORT, "
+            "sqlite:///FILE or none"
+        )
+    return Target(shown(uri), source, uri)
+
+
+def shown(uri: str) -> str:
+    """An address without a user's password, and without what hides in its query."""
+    if uri.startswith(("http://", "https://")):
+        parts = urlsplit(uri)
+        return parts._replace(
+            netloc=parts.netloc.rpartition("@")[2], query="", fragment=""
+        ).geturl()
+    try:
+        return make_url(uri).set(query={}).render_as_string(hide_password=True)
+    except ArgumentError:
+        return re.sub(r"//[^/@]*@", "//***@", uri)
+
+
+def _artifacts(uri: str) -> str | None:
+    """Where a store that is a SQLite file keeps its artifacts: in a folder beside it."""
+    if not uri.startswith("sqlite"):
+        return None
+    database = make_url(uri).database
+    return None if not database else (Path(database).resolve().parent / ARTIFACTS).as_uri()
+
+
+def secrets(environ: Mapping[str, str], target: Target, access: Access | None) -> set[str]:
+    """Every token, key and password that must not be seen in a message."""
+    found = {environ.get(name) for name in _SECRETS} | {target.token}
+    if access is not None:
+        found |= {access.token, access.access_key, access.secret_key}
+    for uri in (target.uri, access.tracking_uri if access else target.uri):
+        found.add(uri.partition("://")[2].rpartition("@")[0].partition(":")[2])
+    kept = {secret for secret in found if secret}
+    return kept | {quote(secret, safe="") for secret in kept}
+
+
+def redact(message: str, hidden: Iterable[str]) -> str:
+    """One line of ``message``, without any of ``hidden``; long ones are cut."""
+    for secret in sorted(hidden, key=len, reverse=True):
+        message = message.replace(secret, "***")
+    line = " ".join(message.split())
+    return line if len(line) <= 300 else f"{line[:297]}..."

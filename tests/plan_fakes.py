@@ -1,0 +1,223 @@
+"""Plans without training: curves that follow from configuration and repeat, and ways to play them.
+
+A plan is played either over rows alone (``played``), or over an Optuna study by asking and telling
+(``Crew``) with several workers, in any order, with failures and interruptions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from study.plan import Plan, Slot, Standing
+from study.pruning import Margin, SweepPruner
+from study.results import Configuration, Row, Rows
+from study.sampler import PlanSampler, slot
+from study.space import SearchSpace, Value
+
+IMAGES = 500
+EAGER = Margin(warmup=1, window=1, errors=0.0, least=0.02)
+"""A margin that prunes often, so that the fewest runs tell something about pruning."""
+
+Scores = Callable[[Configuration, int], float]
+Curves = Callable[[Configuration, int], tuple[float, ...]]
+
+
+def space_of(*, repeats: int = 2, **options: tuple[list[Any], Value]) -> SearchSpace:
+    """A space from names with their options and start: ``space_of(a=([1, 2], 1))``."""
+    given = {name: {"options": held, "start": start} for name, (held, start) in options.items()}
+    table = {"name": "fake", "epochs": 3, "batch_size": 10, "repeats": repeats}
+    return SearchSpace.from_dict(table | {"hyperparameters": given})
+
+
+SMALL = space_of(a=([1, 2, 3], 2), b=([0.1, 0.2], 0.1), c=([False, True], False))
+"""At most (1 + 2 + 1 + 1 + 1) * 2 = 12 runs; integers, floats and truths."""
+
+
+def fixed_scores(table: Mapping[Any, list[float]]) -> Scores:
+    """The scores that ``table`` gives by the values of a configuration."""
+    return lambda configuration, repeat: table[tuple(v for _, v in configuration)][repeat]
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Accuracies in whole images, so that ties and equal means occur; the same in any order.
+
+    ``coarse`` is how many images one step of quality is worth, ``noise`` the most images that a
+    repeat differs by.
+    """
+
+    seed: int
+    epochs: int = 3
+    coarse: int = 6
+    noise: int = 6
+
+    def __call__(self, configuration: Configuration, repeat: int) -> tuple[float, ...]:
+        level = 400 + self.coarse * random.Random(f"{self.seed}{configuration}").randrange(6)
+        own = random.Random(f"{self.seed}{configuration}{repeat}")
+        correct = [
+            level - 30 // 2**epoch + own.randint(0, self.noise) for epoch in range(self.epochs)
+        ]
+        return tuple(images / IMAGES for images in correct)
+
+
+def row_of(slot: Slot, number: int, value: float | None = None, **fields: Any) -> Row:
+    """A row of ``slot``: complete with ``value``, running without; ``fields`` override."""
+    assert slot.configuration is not None
+    return Row(
+        **{
+            "number": number,
+            "trial_id": number,
+            "state": "running" if value is None else "complete",
+            "stage": slot.stage,
+            "option": slot.option,
+            "configuration": slot.configuration,
+            "repeat": slot.repeat,
+            "reference": slot.reference,
+            "value": value,
+            "val_acc": () if value is None else (value,),
+        }
+        | fields
+    )
+
+
+def played(
+    plan: Plan, scores: Scores, rows: list[Row] | None = None, runs: int = 10**6
+) -> tuple[Standing, list[Row]]:
+    """Play a plan of known configurations one run after the other, at most ``runs`` of them."""
+    rows = list(rows or [])
+    while runs and (standing := plan.standing(rows)).slots:
+        slot = standing.slots[0]
+        assert slot.configuration is not None
+        rows.append(row_of(slot, len(rows), scores(slot.configuration, slot.repeat)))
+        runs -= 1
+    return plan.standing(rows), rows
+
+
+def counted(standing: Standing) -> dict[tuple[Configuration, int], tuple[Any, ...]]:
+    """What the standing is made of: the end and the curve of every counted slot."""
+    return {
+        (row.configuration, row.repeat): (row.state, row.value, row.val_acc)
+        for stage in standing.stages
+        for option in stage.options
+        for row in option.rows
+    }
+
+
+def decided(standing: Standing) -> list[Any]:
+    """What the standing says, stage by stage, and the answer."""
+    stages = [
+        (s.name, s.noted and s.noted.value, s.carried and s.carried.configuration)
+        for s in standing.stages
+    ]
+    return [*stages, standing.incumbent, standing.score]
+
+
+def new_study(storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
+    """The study "fake" that maximizes; it is made where ``storage`` has none."""
+    return optuna.create_study(
+        study_name="fake", storage=storage, direction="maximize", load_if_exists=True
+    )
+
+
+@dataclass
+class Crew:
+    """Workers who ask for the slots of a plan, report epoch by epoch and tell.
+
+    ``chance`` decides who goes on next, whether a run that cannot count any more is given up, and,
+    with the probabilities ``faults`` and ``breaks``, whether a run fails (a slot at most twice) or
+    everything is killed and begun anew.
+    """
+
+    study: optuna.Study
+    plan: Callable[[], Plan]
+    curves: Curves
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+    workers: int = 1
+    margin: Margin | None = None
+    faults: float = 0.0
+    breaks: float = 0.0
+    speculate: bool = False
+
+    def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        """What a new process does: nothing is known but what is stored."""
+        self.mind = self.plan()
+        self.sampler = PlanSampler(self.mind, speculate=self.speculate)
+        self.study.sampler = self.sampler
+        self.study.pruner = (
+            SweepPruner(IMAGES, self.margin) if self.margin else optuna.pruners.NopPruner()
+        )
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        self.flights = [Trial(self.study, frozen._trial_id) for frozen in running]
+
+    def standing(self) -> Standing:
+        return self.mind.standing(Rows()(self.study))
+
+    def play(self, runs: int | None = None) -> Standing:
+        """Play until the plan is complete, or until ``runs`` trials were begun."""
+        begun = 0
+        while not (standing := self.standing()).complete:
+            free = bool(self.sampler.slots(standing)) and len(self.flights) < self.workers
+            if runs is not None and begun >= runs:
+                return standing
+            if free and (not self.flights or self.chance.random() < 0.5):
+                self.flights.append(self.study.ask())
+                begun += 1
+            else:
+                self._advance(self.chance.choice(self.flights), standing)
+            if self.chance.random() < self.breaks:
+                self._begin()
+        return standing
+
+    def _advance(self, trial: Trial, standing: Standing) -> None:
+        """One epoch more of a run, or its failure, or its end."""
+        wanted = slot(trial)
+        assert wanted.configuration is not None
+        if standing.outdated(wanted) and self.chance.random() < 0.5:
+            trial.set_user_attr("given_up", "the plan does not want it any more")
+            self._tell(trial, state=TrialState.PRUNED)
+            return
+        curve = self.curves(wanted.configuration, wanted.repeat)
+        done = len(trial._get_latest_trial().intermediate_values)
+        if done < len(curve):
+            trial.report(curve[done], step=done + 1)
+            done += 1
+        if self.chance.random() < self.faults and self._failures(wanted) < 2:
+            self._tell(trial, state=TrialState.FAIL)
+        elif trial.should_prune():
+            self._tell(trial, state=TrialState.PRUNED)
+        elif done == len(curve):
+            self._tell(trial, curve[-1])
+
+    def _failures(self, wanted: Slot) -> int:
+        return sum(
+            row.state == "failed"
+            and (row.configuration, row.repeat) == (wanted.configuration, wanted.repeat)
+            for row in Rows()(self.study)
+        )
+
+    def _tell(
+        self, trial: Trial, value: float | None = None, state: TrialState | None = None
+    ) -> None:
+        self.study.tell(trial, value, state=state)
+        self.flights = [flight for flight in self.flights if flight.number != trial.number]
+
+
+def issued(study: optuna.Study) -> list[tuple[Configuration, int, Configuration | None]]:
+    """The slots that were given out and ended well, with what they were compared with.
+
+    One entry for each time; a run that was given up may have to be begun again.
+    """
+    return [
+        (row.configuration, row.repeat, row.reference)
+        for row in Rows()(study)
+        if row.state in {"complete", "pruned"} and row.given_up is None
+    ]

@@ -1,0 +1,427 @@
+"""The commands: what they print, how they end, and that a mistake is one line that leaves nothing.
+
+Nothing here trains: a study is made by the driver with a fake trainer. `test_commands.py` trains.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakes
+import image_files
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+from typer.testing import CliRunner, Result
+
+from study import prepare, standing, storage
+from study.cli import app
+from study.errors import SlotFailed, TrainingFailed
+from study.lock import driving
+from study.settings import Chosen
+from study.training import Run
+
+SPACE = """
+name = "fake"
+epochs = 4
+batch_size = 10
+repeats = 2
+validation = { folds = 2 }
+
+[hyperparameters.filters]
+options = [1, 2]
+start = 1
+
+[hyperparameters.dropout]
+options = [0.1, 0.2]
+start = 0.2
+
+[fixed]
+k1 = 2
+k2 = 2
+"""
+
+
+def data(**changes: Any) -> str:
+    """A file of 40 images of 12x12 in 4 classes, but for the arrays given."""
+    good = {"x_train": image_files.pictures(shape=(12, 12)), "x_test": None, "y_test": None}
+    return image_files.npz(Path(), **(good | changes))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all tests: a study records where its data is."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder, with a space and some data and nothing else."""
+    shutil.rmtree(home)
+    home.mkdir()
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("fake.toml").write_text(SPACE)
+    Path(data()).rename("data.npz")
+    return home
+
+
+@pytest.fixture(scope="module")
+def database() -> dict[str, bytes]:
+    """The database of a complete study, once it was made."""
+    return {}
+
+
+@pytest.fixture
+def finished(here: Path, database: dict[str, bytes]) -> None:
+    """A complete study."""
+    if not database:
+        drive_fake()
+        database["study.db"] = Path("study.db").read_bytes()
+    Path("study.db").write_bytes(database["study.db"])
+
+
+def study(*words: str, **environment: str) -> Result:
+    return CliRunner().invoke(app, words, env=environment)
+
+
+def drive_fake(trainer: Callable[..., Any] = fakes.train, repeats: int | None = None) -> None:
+    """What `run fake.toml --data data.npz` would do, with a fake trainer."""
+    if repeats is None:
+        prepared = prepare.prepare("fake.toml", None, storage.DEFAULT, {"data": DATA})
+    else:
+        prepared = prepare.prepare_again("fake", storage.DEFAULT, repeats)
+    opened = storage.open_storage(prepared.url, create=True)
+    if prepared.new:
+        storage.create(opened, prepared.name, prepared.settings)
+    else:
+        storage.record(storage.load(opened, prepared.name)[0], prepared.settings)
+    try:
+        fakes.drive(opened, plan=standing.plan_of(prepared.settings), train=trainer)
+    finally:
+        opened.remove_session()
+        opened.engine.dispose()
+
+
+DATA = Chosen("data.npz", "command line")
+
+
+def assert_one_line(result: Result, *said: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("study: ")
+    for fragment in said:
+        assert fragment in lines[0]
+
+
+# What the commands say of a study that is there.
+
+
+def test_best_names_the_configuration_with_its_mean_for_a_program_to_read(finished: None) -> None:
+    answer = json.loads(study("best", "--json").stdout)
+    assert answer["study"] == "fake"
+    assert answer["dataset"].endswith("data.npz")
+    assert answer["params"]["filters"] == 2
+    assert 0 < answer["standard_error"] < answer["mean"] < 1
+    assert answer["repeats"] == 2
+    assert answer["runs"] == 6
+    assert answer["state"] == "complete"
+
+
+def test_best_says_the_same_in_a_sentence(finished: None) -> None:
+    answer = json.loads(study("best", "--json").stdout)
+    said = study("best", "fake").stdout
+    assert "filters=2" in said
+    assert f"{100 * answer['mean']:.2f} ±" in said
+    assert "complete" in said
+
+
+def test_status_shows_every_stage_and_where_each_setting_came_from(finished: None) -> None:
+    status = json.loads(study("status", "--json").stdout)
+    assert [stage["name"] for stage in status["stages"]] == ["filters", "dropout"]
+    assert status["stages"][0]["carried"] == 2
+    assert status["settings"]["data"]["source"] == "command line"
+    assert status["settings"]["epochs"] == {"value": 4, "source": "file"}
+    assert status["settings"]["seed"]["source"] == "default"
+    shown = study("status").stdout
+    assert "State: complete, 6 of at most 6 runs" in shown
+    assert "2 folds" in shown
+    assert "noted, carried" in shown
+
+
+def test_list_has_a_line_for_each_study(finished: None) -> None:
+    (found,) = json.loads(study("list", "--json").stdout)
+    assert found == json.loads(study("best", "--json").stdout)
+    assert "fake" in study("list").stdout
+
+
+def test_a_complete_study_is_told_again_and_not_trained_again(finished: None) -> None:
+    again = study("run", "fake.toml", "--data", "data.npz")
+    assert again.exit_code == 0, again.output
+    assert "Use k1=2, k2=2, filters=2" in again.stdout
+    resumed = study("resume")
+    assert resumed.exit_code == 0
+    assert "tensorflow" not in again.output + resumed.output
+
+
+def test_quiet_prints_the_answer_alone(finished: None) -> None:
+    said = study("run", "fake.toml", "--data", "data.npz", "--quiet").stdout
+    assert said.startswith("Use ")
+    assert len(said.splitlines()) == 1
+
+
+def test_the_address_and_the_name_may_come_from_the_environment(finished: None) -> None:
+    Path("study.db").rename("other.db")
+    assert study("best", "--json", STUDY_STORAGE="sqlite:///other.db").exit_code == 0
+
+
+def state() -> str:
+    return json.loads(study("best", "--json").stdout)["state"]
+
+
+def test_a_study_is_running_while_a_process_drives_it(finished: None) -> None:
+    with driving(storage.DEFAULT, "fake"):
+        assert state() == "running"
+    assert state() == "complete"
+
+
+def test_a_study_that_was_stopped_is_interrupted(here: Path) -> None:
+    def interrupted(run: Run):
+        yield next(fakes.train(run))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drive_fake(interrupted)
+    assert state() == "interrupted"
+    assert json.loads(study("status", "--json").stdout)["runs"] == 0
+    assert study("best").exit_code == 0
+
+
+def test_a_study_with_three_failures_of_a_slot_failed_and_says_why(here: Path) -> None:
+    def broken(run: Run):
+        raise TrainingFailed("out of memory")
+        yield
+
+    with pytest.raises(SlotFailed):
+        drive_fake(broken)
+    assert state() == "failed"
+    assert json.loads(study("status", "--json").stdout)["failure"] == "out of memory"
+    assert "Failed: out of memory" in study("status").stdout
+
+
+def test_more_repeats_continue_a_complete_study(finished: None) -> None:
+    drive_fake(repeats=3)
+    answer = json.loads(study("best", "--json").stdout)
+    assert answer["repeats"] == 3
+    assert answer["runs"] == 9
+    assert answer["state"] == "complete"
+    assert_one_line(study("resume", "--repeats", "2"), "--repeats 2: the study has 3")
+
+
+# What must be withstood.
+
+
+def test_a_name_that_exists_with_another_space_is_refused_with_both_ways_out(
+    finished: None,
+) -> None:
+    Path("other.toml").write_text(SPACE.replace("options = [1, 2]", "options = [1, 2, 3]"))
+    result = study("run", "other.toml", "--data", "data.npz")
+    assert_one_line(result, "'fake'", "the hyperparameters", "resume fake", "another --name")
+
+
+def test_other_settings_of_an_existing_study_are_named(finished: None) -> None:
+    result = study("run", "fake.toml", "--data", "data.npz", "--epochs", "5", "--seed", "2")
+    assert_one_line(result, "epochs (4, not 5)", "seed (1, not 2)")
+
+
+def test_data_that_has_changed_is_refused_on_resume_and_on_run(finished: None) -> None:
+    image_files.write_npz(
+        Path("data.npz"),
+        x_train=image_files.pictures(shape=(12, 12)) // 2,
+        y_train=image_files.numbers(),
+    )
+    assert_one_line(study("resume"), "data.npz", "the data has changed", "--name")
+    assert_one_line(
+        study("run", "fake.toml", "--data", "data.npz"), "the contents of the data", "--name"
+    )
+
+
+def test_data_that_is_gone_is_missed_on_resume(finished: None) -> None:
+    Path("data.npz").unlink()
+    assert_one_line(study("resume"), "data.npz")
+
+
+def test_a_study_that_is_not_there_is_answered_with_those_that_are(finished: None) -> None:
+    for command in ("resume", "status", "best"):
+        assert_one_line(study(command, "nobody"), "no study named 'nobody'", "fake")
+
+
+def test_a_study_that_another_process_drives_is_refused_naming_it(finished: None) -> None:
+    with driving(storage.DEFAULT, "fake"):
+        for words in (["resume"], ["run", "fake.toml", "--data", "data.npz", "--quiet"]):
+            result = study(*words)
+            assert result.exit_code == 2
+            assert f"'fake' is being driven by process {os.getpid()}" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["resume", "status", "best", "list", "dashboard"])
+def test_without_a_database_a_command_says_how_to_make_one(here: Path, command: str) -> None:
+    assert_one_line(study(command), "study.db: no such database", "python -m study run")
+    assert not list(here.glob("*.db*"))
+
+
+def edited(old: str, new: str) -> str:
+    assert old in SPACE
+    Path("bad.toml").write_text(SPACE.replace(old, new))
+    return "bad.toml"
+
+
+SPACES: list[tuple[str, Callable[[], str]]] = [
+    ("filtres", lambda: edited("[hyperparameters.filters]", "[hyperparameters.filtres]")),
+    ("epoch", lambda: edited("epochs = 4", "epoch = 4")),
+    ("hyperparameters.filters", lambda: edited("start = 1", "start = 3")),
+    ("repeats", lambda: edited("repeats = 2", 'repeats = "two"')),
+    ("batch_size", lambda: edited("batch_size = 10", "batch_size = 0")),
+    ("holdout", lambda: edited("{ folds = 2 }", "{ holdout = 1.5 }")),
+    ("bad.toml", lambda: edited("options = [1, 2]", "options = [1, 2")),
+    ("bad.toml", lambda: edited("[hyperparameters.dropout]", "[hyperparameters.filters]")),
+    ("k2", lambda: edited("k2 = 2", "k2 = 20")),
+    ("nowhere.toml", lambda: "nowhere.toml"),
+    ("digits, mnist, smoke", lambda: "nothing"),
+]
+
+
+@pytest.mark.parametrize(("said", "make"), SPACES)
+def test_a_mistake_in_a_space_is_one_line_and_leaves_nothing(
+    here: Path, said: str, make: Callable[[], str]
+) -> None:
+    assert_one_line(study("run", make(), "--data", "data.npz"), said)
+    assert not list(here.glob("*.db*"))
+
+
+def file(contents: bytes, name: str = "bad.npz") -> str:
+    Path(name).write_bytes(contents)
+    return name
+
+
+NAN = np.where(np.arange(144).reshape(12, 12) == 7, np.nan, np.ones((40, 1, 1), np.float32))
+FILES: dict[str, Callable[[], str]] = {
+    "missing": lambda: "nowhere.npz",
+    "empty": lambda: file(b""),
+    "truncated": lambda: file(Path("data.npz").read_bytes()[:900]),
+    "of another kind": lambda: file(b"these are no images"),
+    "of no known kind": lambda: file(b"these are no images", "bad.txt"),
+    "pickled": lambda: data(x_train=np.array([{"a": 1}] * 40, dtype=object)),
+    "NaN": lambda: data(x_train=NAN.astype(np.float32)),
+    "of one class": lambda: data(y_train=np.zeros(40, int)),
+    "too few": lambda: data(x_train=image_files.pictures(5, (12, 12)), y_train=np.arange(5) % 2),
+    "ragged": lambda: file(b"label,pixel0,pixel1,pixel2,pixel3\n0,1,2,3,4\n1,2,3\n", "bad.csv"),
+    "an empty folder": lambda: str(Path("folder").mkdir() or "folder"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_mistake_in_the_data_is_one_line_and_leaves_nothing(here: Path, kind: str) -> None:
+    path = FILES[kind]()
+    assert_one_line(study("run", "fake.toml", "--data", path), Path(path).name)
+    assert not list(here.glob("*.db*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--sampler", "guess"], "--sampler guess"),
+        (["--pruner", "guess"], "--pruner guess"),
+        (["--sampler", "tpe", "--pruner", "sweep"], "--pruner sweep"),
+        (["--storage", "nonsense"], "sqlite:///FILE"),
+        (["--storage", "sqlite:///none/study.db"], "none: no such folder"),
+        (["--storage", "sqlite:///fake.toml"], "no SQLite database"),
+    ],
+)
+def test_a_mistake_in_an_option_is_one_line_and_leaves_nothing(
+    here: Path, options: list[str], said: str
+) -> None:
+    assert_one_line(study("run", "fake.toml", "--data", "data.npz", *options), said)
+    assert not list(here.glob("*.db*"))
+
+
+def test_a_number_that_is_none_is_refused_by_name() -> None:
+    result = study("run", "--epochs", "many")
+    assert result.exit_code == 2
+    assert "--epochs" in result.stderr
+
+
+def test_a_corrupt_database_is_refused_and_left_alone(finished: None) -> None:
+    whole = Path("study.db").read_bytes()
+    Path("study.db").write_bytes(whole[: len(whole) // 2])
+    for words in (["status"], ["resume"], ["run", "fake.toml", "--data", "data.npz"]):
+        assert_one_line(study(*words), "study.db", "damaged")
+    assert Path("study.db").read_bytes() == whole[: len(whole) // 2]
+
+
+def test_damage_that_shows_only_when_reading_is_one_line_too(finished: None) -> None:
+    connection = sqlite3.connect("study.db")
+    query = "SELECT rootpage FROM sqlite_master WHERE name = 'trials'"
+    page = connection.execute(query).fetchone()[0]
+    size = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.close()
+    with Path("study.db").open("r+b") as database:
+        database.seek((page - 1) * size)
+        database.write(b"\xff" * size)
+    for words in (["status"], ["best"], ["list"]):
+        assert_one_line(study(*words), "study.db", "damaged")
+
+
+# Help.
+
+COMMANDS = ("run", "resume", "status", "best", "list", "dashboard")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command: str) -> None:
+    said = study(command, "--help").stdout
+    assert "Examples" in said
+    assert f"python -m study {command}" in said
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["status"], ["list"]])
+def test_what_trains_nothing_imports_nothing_heavy(here: Path, words: list[str]) -> None:
+    program = (
+        "import sys\nfrom study.cli import app\n"
+        "try:\n    app(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    root = Path(__file__).parents[1]
+    run = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(root), "PATH": ""},
+    )
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert "typer" in loaded
+    assert not loaded & {"tensorflow", "keras", "mlflow", "optuna_dashboard", "dask", "distributed"}
+
+
+def test_failed_trials_stay_in_the_database(here: Path) -> None:
+    tries = iter([True, False])
+
+    def fragile(run: Run):
+        if next(tries, False):
+            raise TrainingFailed("the loss is NaN in epoch 1")
+        return (yield from fakes.train(run))
+
+    drive_fake(fragile)
+    trials = storage.load(storage.open_storage(), "fake")[0].trials
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert [trial.user_attrs["failure"] for trial in failed] == ["the loss is NaN in epoch 1"]
+    assert state() == "complete"

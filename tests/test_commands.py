@@ -1,0 +1,192 @@
+"""Real commands that really train: started, stopped in every way, and continued to the same end."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import image_files
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+PROMISED = 5.0  # seconds after which a signal has been answered
+
+SPACE = """
+name = "tiny"
+epochs = 20
+batch_size = 8
+repeats = 2
+validation = { folds = 2 }
+pruner = "none"
+
+[hyperparameters.dropout]
+options = [0.1, 0.2]
+start = 0.1
+
+[fixed]
+filters = 2
+k1 = 2
+k2 = 2
+dense = 4
+"""
+
+
+@contextmanager
+def command(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A command at work in a folder; it is killed if it is still at it in the end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "study", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | environment,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(folder: Path, *words: str, code: int = 0, **environment: str) -> tuple[str, str]:
+    """Run a command to its end; returns what it printed, and on stderr."""
+    with command(folder, *words, **environment) as process:
+        out, err = process.communicate()
+    assert process.returncode == code, out + err
+    return out, err
+
+
+def read(process: subprocess.Popen[str], pattern: str) -> str:
+    """The next line that matches."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(pattern, line):
+            return line
+    assert process.stderr is not None
+    raise AssertionError(f"ended before {pattern}: {process.stderr.read()}")
+
+
+def stop(process: subprocess.Popen[str], number: int) -> str:
+    """Send a signal; returns the last line of the answer."""
+    sent = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert time.monotonic() - sent < PROMISED
+    assert "Traceback" not in out + err
+    return out.splitlines()[-1] if out.strip() else ""
+
+
+def results(folder: Path) -> Any:
+    """Everything that training decides."""
+    status = json.loads(finish(folder, "status", "--json")[0])
+    return [status[name] for name in ("stages", "params", "mean", "standard_error", "runs")]
+
+
+def state(folder: Path) -> str:
+    return json.loads(finish(folder, "best", "--json")[0])["state"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a complete study that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(SPACE)
+    images = image_files.pictures(80, (12, 12))
+    labels = image_files.numbers(80)
+    image_files.npz(folder, x_train=images, y_train=labels, x_test=None, y_test=None)
+    out, err = finish(folder, *RUN)
+    assert "Use filters=2" in out
+    assert err == ""
+    return folder
+
+
+RUN = ("run", "tiny.toml", "--data", "some.npz", "--jobs", "1", "--mlflow", "none")
+
+
+def test_a_study_stopped_in_every_way_ends_as_an_undisturbed_one(
+    finished: Path, tmp_path: Path
+) -> None:
+    for name in ("tiny.toml", "some.npz"):
+        shutil.copy(finished / name, tmp_path)
+    epoch = r"run \d+: epoch [2-9]"
+
+    with command(tmp_path, *RUN, "-v") as process:
+        read(process, epoch)
+        process.send_signal(signal.SIGSTOP)  # as long as it takes to ask others
+        _, err = finish(tmp_path, *RUN, code=2)
+        assert f"process {process.pid}" in err
+        process.send_signal(signal.SIGCONT)
+        assert stop(process, signal.SIGINT).endswith("python -m study resume tiny")
+    assert process.returncode == 130
+
+    with command(tmp_path, "resume", "--jobs", "1", "-v") as process:
+        read(process, epoch)
+        stop(process, signal.SIGKILL)
+
+    finish(tmp_path, "resume", "--jobs", "1")
+    assert results(tmp_path) == results(finished)
+
+
+def test_a_request_to_end_is_answered_while_tensorflow_is_still_loading(
+    finished: Path, tmp_path: Path
+) -> None:
+    for name in ("tiny.toml", "some.npz"):
+        shutil.copy(finished / name, tmp_path)
+    with command(tmp_path, *RUN) as process:
+        read(process, "dropout|Training|sweep with")
+        time.sleep(1)
+        assert stop(process, signal.SIGTERM).endswith("python -m study resume tiny")
+    assert process.returncode == 143
+
+
+def test_settings_come_from_command_line_then_environment_then_file(
+    finished: Path, tmp_path: Path
+) -> None:
+    for name in ("tiny.toml", "some.npz"):
+        shutil.copy(finished / name, tmp_path)
+    given = {"STUDY_EPOCHS": "7", "STUDY_SEED": "5", "STUDY_NAME": "mine"}
+    out, _ = finish(tmp_path, *RUN, "--epochs", "2", "--timeout", "0", **given)
+    assert "python -m study resume mine" in out.splitlines()[-1]
+    status = json.loads(finish(tmp_path, "status", "--json")[0])
+    assert status["study"] == "mine"
+    assert status["state"] == "interrupted"
+    settings = status["settings"]
+    assert settings["epochs"] == {"value": 2, "source": "command line"}
+    assert settings["seed"] == {"value": 5, "source": "environment"}
+    assert settings["batch_size"] == {"value": 8, "source": "file"}
+    assert settings["sampler"] == {"value": "sweep", "source": "default"}
+
+
+def test_a_run_that_fails_three_times_ends_the_study_with_a_line(
+    finished: Path, tmp_path: Path
+) -> None:
+    shutil.copy(finished / "some.npz", tmp_path)
+    wild = SPACE.replace("[fixed]", "[fixed]\nlearning_rate = 1e38")
+    (tmp_path / "tiny.toml").write_text(wild)
+    _, err = finish(tmp_path, *RUN, "--quiet", code=2)
+    (line,) = err.splitlines()
+    assert re.search(r"failed three times.*the (validation )?loss is (NaN|infinite)", line)
+    assert state(tmp_path) == "failed"
+
+
+def test_the_dashboard_shows_the_studies_on_this_machine_alone(finished: Path) -> None:
+    with command(finished, "dashboard", "--port", "0") as process:
+        line = read(process, "Dashboard on")
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found
+        with urllib.request.urlopen(f"{found[0]}/api/studies") as answer:
+            assert "tiny" in answer.read().decode()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 0

@@ -1,0 +1,100 @@
+"""The doctor names the link that is broken, in words, without secrets."""
+
+import mirror_fakes
+import pytest
+import servers
+from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy
+
+from study.doctor import Finding, examine
+
+
+def findings(storage, option=None, environ=None, data="digits") -> dict[str, Finding]:
+    found = {}
+    for finding in examine(storage, data, option, environ or {}):
+        found[finding.link] = finding
+        if finding.link == "data":  # the devices are for whoever can wait for TensorFlow
+            break
+    return found
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+def test_with_nothing_set_up_everything_is_fine(storage):
+    found = findings(storage)
+    assert all(finding.fine is not False for finding in found.values())
+    assert "is made with the first run" in found["MLflow"].says
+    assert "is made with the first study" in found["database"].says
+    assert "28x28x1 in 10 classes" in found["data"].says
+
+
+def test_a_database_says_how_many_studies_it_holds(tmp_path):
+    made = mirror_fakes.make(tmp_path)
+    assert "holds 1 study" in findings(made.url)["database"].says
+
+
+def test_an_unwritable_database_and_unreadable_data_are_named(tmp_path):
+    found = findings(f"sqlite:///{tmp_path / 'nowhere' / 'study.db'}", data=str(tmp_path / "no"))
+    assert (found["database"].fine, found["data"].fine) == (False, False)
+    assert "no such folder" in found["database"].says
+
+
+def test_a_wrong_token_ends_the_probes_of_mlflow(storage):
+    with MFlux("http://tracking", "http://bucket") as mflux:
+        environ = {"MFLUX_TOKEN": "wrong-token", "MFLUX_HOST": mflux.host}
+        found = findings(storage, environ=environ)
+    assert found["MFlux"].fine is False
+    assert "check MFLUX_TOKEN" in found["MFlux"].says
+    assert "MLflow" not in found
+    assert "wrong-token" not in str(found)
+
+
+def test_an_address_that_is_none_is_named(storage):
+    assert "is no address" in findings(storage, "localhost")["MLflow"].says
+
+
+def test_without_a_mirror_there_is_nothing_to_probe(storage):
+    assert findings(storage, "none")["MLflow"].fine is None
+
+
+def test_a_server_that_is_not_there_is_named(storage):
+    found = findings(storage, f"http://127.0.0.1:{servers.free_port()}")
+    assert found["MLflow"].fine is False
+    assert "is not there" in found["MLflow"].says
+
+
+@pytest.mark.parametrize("keys", [{ACCESS_KEY}, {"another"}])
+def test_a_bucket_is_written_and_read_and_its_refusal_named(storage, keys):
+    running = servers.running()
+    s3 = Proxy(running.s3.url, rule=servers.as_minio(keys))
+    with s3, MFlux(running.mlflow.url, s3.url) as mflux:
+        found = findings(storage, environ={"MFLUX_TOKEN": TOKEN, "MFLUX_HOST": mflux.host})
+    assert "MLflow 3" in found["MLflow"].says
+    if ACCESS_KEY in keys:
+        assert "can be written and read" in found["artifacts"].says
+        assert [request.method for request in s3.requests] == ["PUT", "GET", "DELETE"]
+    else:
+        assert found["artifacts"].fine is False
+        assert "check its keys" in found["artifacts"].says
+    assert not any(secret in str(found) for secret in (TOKEN, ACCESS_KEY, SECRET_KEY))
+
+
+def test_an_old_server_is_recognised(storage):
+    running = servers.running()
+    with Proxy(running.mlflow.url, rule=servers.as_old) as old:
+        assert "MLflow 1.x" in findings(storage, old.url)["MLflow"].says
+
+
+def test_a_server_that_fails_is_not_called_fine(storage):
+    running = servers.running()
+    with Proxy(running.mlflow.url, rule=lambda _: Fault(500)) as broken:
+        assert findings(storage, broken.url)["MLflow"].fine is False
+
+
+@pytest.mark.tensorflow
+def test_the_devices_of_tensorflow_are_listed(storage):
+    *_, devices = examine(storage, "digits", "none", {})
+    assert devices.fine, devices.says
+    assert "cores" in devices.says

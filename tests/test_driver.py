@@ -1,0 +1,253 @@
+"""One loop owns a study: whatever ends it, and whenever, the next one comes to the same results."""
+
+import time
+from collections.abc import Generator
+
+import optuna
+import pytest
+from fakes import (
+    EPOCHS,
+    IMAGES,
+    Kept,
+    Mixed,
+    MortalStorage,
+    accuracy,
+    counted,
+    drive,
+    drive_killed,
+    driver,
+    rows,
+    run_of,
+    space,
+    study_in,
+    train,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from study.engine import EpochReported, InProcess
+from study.errors import SlotFailed, TrainingFailed
+from study.plan import Slot
+from study.pruning import Margin, SweepPruner
+from study.sweep import OneAtATime
+from study.training import Epoch, Run
+
+EAGER = SweepPruner(IMAGES, Margin(warmup=1, window=1, errors=0.0, least=0.05))
+
+
+def undisturbed(pruner: optuna.pruners.BasePruner | None = None) -> dict:
+    storage = InMemoryStorage()
+    drive(storage, pruner=pruner)
+    return counted(storage)
+
+
+def test_a_study_is_driven_until_its_plan_is_complete() -> None:
+    standing = drive(storage := InMemoryStorage())
+    assert standing.complete
+    assert dict(standing.incumbent)["width"] == 2
+    assert {trial.state for trial in study_in(storage).trials} == {TrialState.COMPLETE}
+
+
+def test_a_complete_study_is_not_trained_again() -> None:
+    drive(storage := InMemoryStorage())
+    before = study_in(storage).trials
+
+    def never(run: Run) -> Generator[Epoch, None, bytes]:
+        raise AssertionError(f"{run} is trained again")
+        yield
+
+    assert drive(storage, train=never).complete
+    assert study_in(storage).trials == before
+
+
+def test_every_epoch_is_reported_and_the_value_is_the_last_one() -> None:
+    drive(storage := InMemoryStorage())
+    for trial, row in zip(study_in(storage).trials, rows(storage), strict=True):
+        run = run_of(Slot(row.stage, row.option, row.configuration, row.repeat, None))
+        expected = [accuracy(run, number) for number in range(EPOCHS)]
+        assert trial.intermediate_values == dict(enumerate(expected, start=1))
+        assert trial.user_attrs["curve"]["val_acc"] == expected
+        assert trial.value == expected[-1]
+
+
+def test_a_finished_trial_says_its_slot_its_best_epoch_and_its_size() -> None:
+    drive(storage := InMemoryStorage())
+    attributes = study_in(storage).trials[0].user_attrs
+    assert {"stage", "option", "repeat", "parameters"} <= attributes.keys()
+    curve = attributes["curve"]["val_acc"]
+    assert attributes["best_val_acc"] == max(curve) == curve[attributes["best_epoch"] - 1]
+    assert attributes["seconds"] == 0.5 * EPOCHS
+
+
+def test_the_model_of_every_complete_run_is_kept_and_every_told_run_forgotten() -> None:
+    drive(storage := InMemoryStorage(), kept=(kept := Kept()))
+    trained = {run.key.encode() for run in kept.forgotten}
+    assert set(kept.models.values()) == trained
+    assert set(kept.models) == {row.number for row in rows(storage)}
+
+
+def test_a_run_that_falls_behind_is_pruned_and_eliminates_its_option() -> None:
+    falling = space(hyperparameters={"width": {"options": [1, 3], "start": 3}}, fixed={"depth": 1})
+    storage = InMemoryStorage()
+    standing = drive(storage, plan=OneAtATime(falling, images=IMAGES), pruner=EAGER)
+    pruned = [trial for trial in study_in(storage).trials if trial.state == TrialState.PRUNED]
+    assert len(pruned) == 1
+    assert len(pruned[0].user_attrs["curve"]["val_acc"]) < EPOCHS
+    assert standing.stages[0].options[0].state == "eliminated"
+
+
+def test_a_failed_run_is_recorded_with_its_reason_and_tried_again() -> None:
+    failures = iter([True, True, False])
+
+    def fragile(run: Run) -> Generator[Epoch, None, bytes]:
+        if next(failures, False):
+            raise TrainingFailed("the loss is NaN in epoch 1")
+        return (yield from train(run))
+
+    assert drive(storage := InMemoryStorage(), train=fragile).complete
+    failed = [row for row in rows(storage) if row.state == "failed"]
+    assert [row.failure for row in failed] == ["the loss is NaN in epoch 1"] * 2
+    assert counted(storage) == undisturbed()
+
+
+def broken(run: Run) -> Generator[Epoch, None, bytes]:
+    """Fails wherever the network is wide."""
+    epochs = train(run)
+    if dict(run.params)["width"] == 2:
+        yield next(epochs)
+        raise TrainingFailed("out of memory")
+    return (yield from epochs)
+
+
+def test_three_failures_of_one_slot_end_the_study_saying_which_and_why() -> None:
+    with pytest.raises(SlotFailed, match=r"width=2.* failed three times.*out of memory"):
+        drive(storage := InMemoryStorage(), train=broken)
+    assert [row.state for row in rows(storage)].count("failed") == 3
+
+
+def test_a_study_that_failed_goes_on_once_the_reason_is_gone() -> None:
+    storage = InMemoryStorage()
+    for _ in range(2):  # again three tries, whatever happened before
+        with pytest.raises(SlotFailed):
+            drive(storage, train=broken)
+    assert drive(storage).complete
+    assert counted(storage) == undisturbed()
+
+
+def test_an_error_of_the_program_itself_is_no_failure_of_the_run() -> None:
+    def mistaken(run: Run) -> Generator[Epoch, None, bytes]:
+        raise ZeroDivisionError
+        yield
+
+    with pytest.raises(ZeroDivisionError):
+        drive(storage := InMemoryStorage(), train=mistaken)
+    assert [row.state for row in rows(storage)] == ["running"]
+
+
+def test_a_deadline_leaves_the_run_for_the_next_driver_to_adopt() -> None:
+    storage = InMemoryStorage()
+    assert not driver(storage).drive(deadline=time.monotonic()).complete
+    (left,) = rows(storage)
+    assert left.state == "running"
+    drive(storage)
+    assert rows(storage)[0].state == "complete"
+    assert len(rows(storage)) == len(undisturbed())
+
+
+def test_an_adopted_run_keeps_its_trial_and_stores_no_epoch_twice() -> None:
+    def interrupted(run: Run) -> Generator[Epoch, None, bytes]:
+        epochs = train(run)
+        yield next(epochs)
+        yield next(epochs)
+        raise KeyboardInterrupt
+
+    storage = InMemoryStorage()
+    with pytest.raises(KeyboardInterrupt):
+        drive(storage, train=interrupted)
+    assert [len(row.val_acc) for row in rows(storage)] == [2]
+    drive(storage)
+    assert [len(row.val_acc) for row in rows(storage)] == [EPOCHS] * len(undisturbed())
+
+
+def test_a_trial_that_never_got_a_slot_is_put_away() -> None:
+    storage = InMemoryStorage()
+    study_in(storage).ask()
+    assert drive(storage).complete
+    assert study_in(storage).trials[0].state == TrialState.FAIL
+    assert counted(storage) == undisturbed()
+
+
+@settings(max_examples=40, deadline=None)
+@given(deaths=st.lists(st.integers(0, 170), max_size=4), prune=st.booleans())
+def test_a_driver_that_dies_at_any_write_costs_no_result(deaths: list[int], prune: bool) -> None:
+    pruner = EAGER if prune else None
+    storage = MortalStorage()
+    assert drive_killed(storage, deaths, pruner=pruner).complete
+    assert counted(storage) == undisturbed(pruner)
+    assert not [row for row in rows(storage) if row.state in ("failed", "running")]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    workers=st.integers(2, 5),
+    seed=st.integers(0, 1000),
+    deaths=st.lists(st.integers(0, 170), max_size=2),
+    speculate=st.booleans(),
+)
+def test_the_answer_depends_neither_on_workers_nor_on_the_order_of_events(
+    workers: int, seed: int, deaths: list[int], speculate: bool
+) -> None:
+    storage, alone = MortalStorage(), InMemoryStorage()
+    expected = drive(alone, pruner=EAGER)
+    standing = drive_killed(
+        storage,
+        deaths,
+        engine=lambda: Mixed(train, workers, seed),
+        pruner=EAGER,
+        speculate=speculate,
+    )
+    assert standing.incumbent == expected.incumbent
+    assert standing.score == expected.score
+    assert [[o.rows and [r.value for r in o.rows] for o in s.options] for s in standing.stages] == [
+        [o.rows and [r.value for r in o.rows] for o in s.options] for s in expected.stages
+    ]
+
+
+def test_a_run_that_cannot_count_any_more_is_given_up() -> None:
+    falling = space(hyperparameters={"width": {"options": [1, 3], "start": 3}}, fixed={"depth": 1})
+
+    engine = InProcess(train)  # trains the run to its end that was submitted first
+    engine.workers = 2
+    storage = InMemoryStorage()
+    plan = OneAtATime(falling, images=IMAGES)
+    standing = drive(storage, plan=plan, pruner=EAGER, engine=engine)
+    narrow = [row for row in rows(storage) if dict(row.configuration)["width"] == 1]
+    assert {row.state for row in narrow} == {"pruned"}
+    assert [row.given_up is not None for row in narrow] == [False, True]
+    assert [row.repeat for row in standing.stages[0].options[0].rows] == [0]
+
+
+def test_two_runs_in_flight_have_two_slots() -> None:
+    storage = InMemoryStorage()
+    driver(storage, engine=Mixed(train, 3, 0)).drive(deadline=time.monotonic())
+    running = [(row.configuration, row.repeat) for row in rows(storage)]
+    assert len(set(running)) == len(running) > 1
+
+
+def test_the_watch_is_told_of_every_event() -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.events = []
+
+        def see(self, standing, flights, event) -> None:
+            self.events.append(event)
+
+    storage = InMemoryStorage()
+    watched = driver(storage)
+    watched._watch = listener = Listener()
+    watched.drive()
+    epochs = [event for event in listener.events if isinstance(event, EpochReported)]
+    assert len(epochs) == EPOCHS * len(rows(storage))
+    assert listener.events[0] is None

@@ -1,0 +1,101 @@
+"""The modules of the house stand in one order, and each imports only from below itself."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import study
+
+FOLDER = Path(study.__file__).parent
+
+# From the bottom to the top, a room a line. A new module goes after everything that it imports.
+FLOORS = """
+errors space
+formats data model
+lowering step checkpoint remote_checkpoint training callback
+results plan sweep search
+sampler pruning objective
+settings storage lock
+engine cluster driver
+mflux target asking bucket projection artifact kept tracking parents transfer mirror
+tables summary live dashboard
+launch aside follow
+cli __init__ __main__
+"""
+ORDER = FLOORS.split()
+
+
+def modules() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def imported(source: str) -> Iterator[str]:
+    """The modules of the house that a source text imports, inside functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: write absolute imports"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            module = rest.partition(".")[0]
+            if package == "study":
+                yield module if (FOLDER / f"{module}.py").exists() else "__init__"
+
+
+def test_the_order_names_every_module_once() -> None:
+    missing = sorted(set(modules()) - set(ORDER))
+    assert not missing, f"add {', '.join(missing)} to ORDER, after all that they import"
+    gone = sorted(set(ORDER) - set(modules()))
+    assert not gone, f"take {', '.join(gone)} out of ORDER: there are no such modules"
+    assert len(ORDER) == len(set(ORDER))
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_run_downwards(module: str) -> None:
+    below = ORDER[: ORDER.index(module)] if module in ORDER else ORDER
+    found = set(imported((FOLDER / f"{module}.py").read_text("utf-8")))
+    upwards = sorted(found - set(below) - {module})
+    assert not upwards, f"{module} imports {', '.join(upwards)}, which stand after it in ORDER"
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    source = """
+from study import data, load_space
+import study.plan as p
+def late():
+    from study.space import Value
+if TYPE_CHECKING:
+    import study.results, numpy
+"""
+    assert set(imported(source)) == {"data", "__init__", "plan", "space", "results"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "study",
+        "study.errors, study.space, study.data, study.results, study.plan, study.sweep",
+        "study.sampler, study.pruning, study.search, study.storage",
+        "study.cli",
+        "study.training, study.objective",
+    ],
+)
+def test_a_light_import_loads_nothing_heavy(names: str) -> None:
+    heavy = {"tensorflow", "keras", "mlflow", "dask", "distributed", "boto3", "optuna_dashboard"}
+    code = f"import sys, {names}; print(*sys.modules.keys() & {heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_package_and_the_plan_load_no_optuna() -> None:
+    code = "import sys, study, study.sweep, study.search; print('optuna' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,82 @@
+"""What is seen of a study while it runs: a live view in a terminal, plain lines elsewhere."""
+
+import io
+
+from fakes import EPOCHS, driver, train
+from optuna.storages import InMemoryStorage
+from rich.console import Console
+
+from study.driver import Watch
+from study.engine import InProcess
+from study.errors import TrainingFailed
+from study.live import Lines, Screen, Silent, duration
+from study.training import Run
+
+
+def console(**given: bool) -> tuple[Console, io.StringIO]:
+    written = io.StringIO()
+    return Console(file=written, width=100, **given), written
+
+
+def watched(watch: Watch, trainer=train) -> None:
+    """A fake study with somebody looking on."""
+    looked_at = driver(InMemoryStorage(), engine=InProcess(trainer))
+    looked_at._watch = watch
+    looked_at.drive()
+
+
+def test_without_a_terminal_there_is_a_line_a_run_and_a_line_a_decision() -> None:
+    to, written = console()
+    watched(Lines(to, EPOCHS))
+    lines = written.getvalue().splitlines()
+    runs = [line for line in lines if " in 2.0 s  [" in line]
+    assert len(runs) == 8
+    assert runs[0].startswith("width 1, repeat 1: 6")
+    assert "of at most 12 runs" in runs[0]
+    assert [line.partition(":")[0] for line in lines if "is carried" in line] == ["width", "depth"]
+    assert not [line for line in lines if "epoch " in line]
+
+
+def test_verbose_adds_a_line_an_epoch() -> None:
+    to, written = console()
+    watched(Lines(to, EPOCHS, each_epoch=True))
+    epochs = [line for line in written.getvalue().splitlines() if ": epoch " in line]
+    assert len(epochs) == 8 * EPOCHS
+
+
+def test_a_failed_run_is_told_with_its_reason_as_it_is() -> None:
+    failures = iter([True])
+
+    def fragile(run: Run):
+        if next(failures, False):
+            raise TrainingFailed("out of memory in [mul] of [100,28]")
+        return (yield from train(run))
+
+    to, written = console()
+    watched(Lines(to, EPOCHS), fragile)
+    assert "repeat 1: failed, out of memory in [mul] of [100,28]" in written.getvalue()
+
+
+def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
+    seen = []
+
+    class Looking(Screen):
+        def see(self, standing, flights, event) -> None:
+            super().see(standing, flights, event)
+            to, written = console()
+            to.print(self)
+            seen.append(written.getvalue())
+
+    watched(Looking(console(force_terminal=True)[0], EPOCHS, 2))
+    assert "starting TensorFlow" in seen[0]
+    assert any("width 1, repeat 1: epoch 2 of 4" in view for view in seen)
+    assert any("width = 2" in view and "depth (open)" in view for view in seen)
+    assert all("Ctrl-C stops" in view for view in seen)
+
+
+def test_silence_is_silent() -> None:
+    watched(Silent())
+
+
+def test_a_duration_has_the_unit_that_matters() -> None:
+    assert [duration(89), duration(600), duration(9000)] == ["89 s", "10 min", "2.5 h"]

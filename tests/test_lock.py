@@ -1,0 +1,70 @@
+"""One driver a study, and the lock of a dead process is gone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from study.errors import StorageError, StudyLocked
+from study.lock import driven, driving
+
+HOLDER = """
+import sys
+from study.lock import driving
+with driving(sys.argv[1], "one"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+@pytest.fixture
+def holder(url: str):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_driver_is_told_which_process_holds_the_study(url: str, holder) -> None:
+    assert driven(url, "one")
+    with pytest.raises(StudyLocked, match=f"'one' is being driven by process {holder.pid}"):
+        driving(url, "one").__enter__()
+
+
+def test_the_lock_of_a_killed_process_is_free(url: str, holder) -> None:
+    holder.kill()
+    holder.wait()
+    assert not driven(url, "one")
+    with driving(url, "one"):
+        assert driven(url, "one")
+    assert not driven(url, "one")
+
+
+def test_another_study_of_the_same_database_is_free(url: str, holder) -> None:
+    assert holder.poll() is None
+    assert not driven(url, "two")
+    with driving(url, "two"):
+        assert driven(url, "two")
+
+
+def test_a_study_that_was_never_driven_leaves_no_file_when_asked_about(url: str) -> None:
+    assert not driven(url, "one")
+    assert not list(Path(url.removeprefix("sqlite:///")).parent.iterdir())
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="a folder no one can write: Linux")
+def test_a_folder_that_cannot_be_written_is_a_storage_error() -> None:
+    with pytest.raises(StorageError, match=r"/sys/study\.db.*cannot be written"):
+        driving("sqlite:////sys/study.db", "one").__enter__()

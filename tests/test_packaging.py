@@ -1,0 +1,83 @@
+"""What is installed: a wheel with the spaces inside, and lock files that say every byte."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from hatchling import build
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that `pip install .` makes."""
+    folder = tmp_path_factory.mktemp("wheel")
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        return folder / build.build_wheel(str(folder))
+    finally:
+        os.chdir(before)
+
+
+def pins(lock: str) -> dict[str, set[str]]:
+    """Canonical names and the versions they are locked at; a marker can lead to more than one."""
+    found: dict[str, set[str]] = {}
+    for line in (ROOT / lock).read_text().splitlines():
+        if pinned := re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line):
+            found.setdefault(canonicalize_name(pinned[1]), set()).add(pinned[2])
+    return found
+
+
+def test_the_wheel_holds_every_module_and_every_space(wheel: Path) -> None:
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    modules = {f"study/{path.name}" for path in (ROOT / "study").glob("*.py")}
+    spaces = {f"study/search_spaces/{path.name}" for path in (ROOT / "search_spaces").iterdir()}
+    assert modules | spaces <= inside
+    assert not [name for name in inside if name.startswith("tests")]
+
+
+def test_an_installed_wheel_finds_its_spaces_and_has_a_command(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+        (entries,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+        assert "study = study.__main__:main" in archive.read(entries).decode()
+    told = subprocess.run(
+        [sys.executable, "-c", "from study import space; print(*space.shipped().values())"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert {Path(path).stem for path in told} == {"digits", "mnist", "smoke"}
+    assert all(Path(path).is_relative_to(tmp_path) for path in told)
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_a_lock_file_has_hashes_and_neither_addresses_nor_paths(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert "://" not in text
+    assert not re.search(r"(^|\s)(/|\.\.?/|-[a-z]|--(index|extra|find))", text)
+    entries = re.split(r"\n(?=\w)", text.partition("\n")[2])[1:]
+    assert len(entries) > 50
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_the_lock_files_fit_the_project_and_each_other() -> None:
+    locked, dev = pins("requirements.lock"), pins("requirements-dev.lock")
+    assert {name: dev[name] for name in locked} == locked
+    wanted = [(locked, line) for line in PROJECT["project"]["dependencies"]]
+    wanted += [(dev, line) for line in PROJECT["dependency-groups"]["dev"]]
+    for lock, line in wanted:
+        requirement = Requirement(line)
+        versions = lock[canonicalize_name(requirement.name)]
+        assert all(version in requirement.specifier for version in versions), line

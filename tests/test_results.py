@@ -1,0 +1,205 @@
+"""Rows say what is stored; spreads say how sure a mean is."""
+
+import math
+import statistics
+from itertools import pairwise
+from random import Random
+
+import optuna
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from optuna.pruners import HyperbandPruner
+from optuna.storages import InMemoryStorage
+from plan_fakes import EAGER, SMALL, Chance, Crew, new_study
+
+from study.plan import Plan
+from study.results import FORGIVEN, Row, Rows, Spread, image_floor, sample_variance
+from study.sweep import OneAtATime
+
+accuracies = st.integers(0, 1000).map(lambda images: images / 1000)
+repeats = st.lists(accuracies, min_size=1, max_size=5)
+
+
+def plan() -> Plan:
+    return OneAtATime(SMALL)
+
+
+def begun(runs: int) -> optuna.Study:
+    """A study of which some runs are complete and one is running."""
+    study = new_study()
+    Crew(study, plan, Chance(1)).play(runs)
+    study.ask()
+    return study
+
+
+def test_a_row_holds_what_the_trial_stores() -> None:
+    study = begun(2)
+    first, second, third = Rows()(study)
+    assert [row.state for row in (first, second, third)] == ["complete", "running", "running"]
+    assert (first.stage, first.option, first.repeat) == ("a", 2, 0)
+    assert first.params == {"a": 2, "b": 0.1, "c": False}
+    assert first.value == first.val_acc[-1] == study.trials[0].value
+    assert first.val_acc == Chance(1)(first.configuration, 0)
+    assert first.ended is not None
+    assert second.ended is None
+
+
+def test_a_trial_without_a_ticket_is_no_row() -> None:
+    study = new_study()
+    study.ask()
+    assert Rows()(study) == []
+
+
+def test_epochs_are_in_the_order_of_their_steps() -> None:
+    study = begun(0)
+    for step in (3, 1, 2):
+        study._storage.set_trial_intermediate_value(study.trials[0]._trial_id, step, step / 10)
+    assert Rows()(study)[0].val_acc == (0.1, 0.2, 0.3)
+
+
+def test_a_pruned_value_is_no_value() -> None:
+    study = new_study()
+    Crew(study, plan, Chance(3), margin=EAGER).play()
+    pruned = [row for row in Rows()(study) if row.state == "pruned"]
+    assert pruned
+    assert all(row.value is None and row.val_acc for row in pruned)
+
+
+def test_finished_rows_are_converted_once_and_running_ones_each_time() -> None:
+    study = begun(3)
+    rows = Rows()
+    before, after = rows(study), rows(study)
+    same = [one is other for one, other in zip(before, after, strict=True)]
+    assert same == [row.state != "running" for row in before]
+
+
+def test_rows_of_another_study_are_not_mistaken_for_those_of_the_first() -> None:
+    rows = Rows()
+    one, other = begun(3), new_study()
+    Crew(other, plan, Chance(2)).play(3)
+    assert rows(one)[0] != rows(other)[0]
+    assert rows(one) == Rows()(one)
+    assert rows(other) == Rows()(other)
+
+
+def test_failures_are_forgiven_up_to_a_trial() -> None:
+    study = new_study()
+    Crew(study, plan, Chance(1), faults=0.4).play()
+    numbers = [row.number for row in Rows()(study) if row.state == "failed"]
+    assert len(numbers) > 1
+    study.set_user_attr(FORGIVEN, numbers[-1])
+    assert [row.number for row in Rows()(study) if row.state == "failed"] == numbers[-1:]
+
+
+def test_a_hyperband_study_hides_no_rows() -> None:
+    study = optuna.create_study(
+        direction="maximize", pruner=HyperbandPruner(1, max_resource=9), storage=InMemoryStorage()
+    )
+    Crew(study, plan, Chance(1)).play(5)
+    study.pruner = HyperbandPruner(1, max_resource=9)
+    last = study.trials[-1]
+    study.pruner.prune(study, last)  # sets the brackets up
+    part = optuna.pruners._filter_study(study, last)
+    assert len(part.trials) < len(study.trials)
+    assert len(Rows()(part)) == len(study.trials)
+
+
+def test_a_standard_error_is_that_of_the_sample() -> None:
+    values = [0.91, 0.93, 0.92]
+    score = Spread(None).score(values)
+    assert score.mean == pytest.approx(0.92)
+    assert score.standard_error == pytest.approx(statistics.stdev(values) / math.sqrt(3))
+
+
+def test_a_difference_is_taken_repeat_by_repeat() -> None:
+    difference = Spread(None).difference([0.92, 0.95, 0.91], [0.91, 0.93, 0.91])
+    assert difference.pairs == 3
+    assert difference.mean == pytest.approx(0.01)
+    assert difference.standard_error == pytest.approx(0.01 / math.sqrt(3))
+    assert not difference.tie
+
+
+def test_a_difference_within_one_standard_error_is_a_tie() -> None:
+    assert Spread(None).difference([0.92, 0.90], [0.90, 0.90]).tie
+    assert not Spread(None).difference([0.92, 0.91], [0.90, 0.90]).tie
+
+
+def test_one_repeat_takes_the_spread_of_the_study() -> None:
+    spread = Spread(None)
+    assert spread.score([0.9]).standard_error == 0
+    spread.learn([([0.90, 0.92], [0.90, 0.90])])
+    assert spread.score([0.9]).standard_error == pytest.approx(math.sqrt(0.0002))
+    assert spread.difference([0.9], [0.8]).standard_error == pytest.approx(math.sqrt(0.0002))
+
+
+def test_repeats_that_agree_exactly_take_the_spread_of_the_study() -> None:
+    spread = Spread(None)
+    spread.learn([([0.90, 0.92], None), ([0.5, 0.5], None)])
+    assert spread.score([0.9, 0.9]).standard_error == pytest.approx(math.sqrt(0.0002 / 2) / 2**0.5)
+
+
+def test_no_spread_anywhere_leaves_what_the_images_allow() -> None:
+    floor = math.sqrt(0.9 * 0.1 / (2 * 1000))
+    assert Spread(1000).score([0.9]).standard_error == pytest.approx(floor)
+    assert Spread(1000).score([0.9] * 4).standard_error == pytest.approx(floor / 2)
+    pair = Spread(1000).difference([0.9], [0.9])
+    assert pair.standard_error == pytest.approx(math.sqrt(2) * floor)
+
+
+def test_a_perfect_score_is_not_a_certain_one() -> None:
+    assert 0 < image_floor(1.0, 360) == image_floor(1 - 1 / 360, 360) < image_floor(0.9, 360)
+
+
+def test_a_difference_in_the_last_bit_is_no_spread() -> None:
+    assert sample_variance([0.1 + 0.2, 0.3]) == 0
+
+
+@given(repeats)
+def test_a_variance_is_the_one_of_the_textbook(values: list[float]) -> None:
+    expected = statistics.variance(values) if len(values) > 1 else 0
+    assert sample_variance(values) == pytest.approx(expected, abs=1e-15)
+
+
+@given(repeats, st.integers(1, 10_000), st.randoms(use_true_random=True))
+def test_a_score_does_not_depend_on_the_order_of_repeats(
+    values: list[float], images: int, chance: Random
+) -> None:
+    score = Spread(images).score(values)
+    chance.shuffle(values)
+    assert Spread(images).score(values) == score
+    assert score.standard_error >= image_floor(score.mean, images) / math.sqrt(len(values))
+
+
+@given(st.lists(st.tuples(accuracies, accuracies), min_size=1, max_size=5), st.integers(1, 10_000))
+def test_a_difference_the_other_way_round_is_the_same_one(
+    pairs: list[tuple[float, float]], images: int
+) -> None:
+    ones, others = zip(*pairs, strict=True)
+    forth = Spread(images).difference(ones, others)
+    back = Spread(images).difference(others, ones)
+    assert forth.mean == -back.mean
+    assert forth.standard_error == pytest.approx(back.standard_error)
+    assert forth.tie == back.tie
+
+
+@given(st.lists(repeats, min_size=1, max_size=5), st.randoms(use_true_random=True))
+def test_what_is_pooled_depends_neither_on_the_order_nor_on_when_it_is_asked(
+    groups: list[list[float]], chance: Random
+) -> None:
+    assume(any(len(group) > 1 for group in groups))
+    at_once, bit_by_bit = Spread(None), Spread(None)
+    for group in groups:
+        bit_by_bit.learn([(group, None)])
+        bit_by_bit.score([0.5])
+    chance.shuffle(groups)
+    for group in groups:
+        at_once.learn([(group, None)])
+    assert at_once.score([0.5]).standard_error == pytest.approx(
+        bit_by_bit.score([0.5]).standard_error
+    )
+
+
+def test_rows_come_in_the_order_of_their_trials() -> None:
+    rows: list[Row] = Rows()(begun(4))
+    assert all(one.number < other.number for one, other in pairwise(rows))

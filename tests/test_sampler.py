@@ -1,0 +1,422 @@
+"""The plan as an Optuna sampler: in plain loops, by hand, in threads, after a kill."""
+
+import random
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import Trial, TrialState
+from plan_fakes import EAGER, IMAGES, SMALL, Chance, Crew, counted, issued, new_study, space_of
+
+import study as package
+import study.sampler
+from study.errors import PlanExhausted, SettingsError, SlotFailed, SpaceError
+from study.plan import ATTEMPTS, Slot
+from study.pruning import SweepPruner
+from study.results import TICKET, Rows, configuration
+from study.sampler import OneAtATimeSampler, PlanSampler, slot
+from study.space import SearchSpace
+from study.storage import open_storage
+from study.sweep import OneAtATime
+
+CURVES = Chance(1)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+def plan() -> OneAtATime:
+    return OneAtATime(SMALL, images=IMAGES)
+
+
+def study_of(storage: BaseStorage | None = None, **given: Any) -> optuna.Study:
+    """A new study with a new sampler; an existing one as a new process would load it."""
+    found = new_study(storage)
+    found.sampler = OneAtATimeSampler(SMALL, images=IMAGES)
+    for name, value in given.items():
+        setattr(found, name, value)
+    return found
+
+
+def value_of(trial: Trial) -> float:
+    return CURVES(configuration(SMALL.suggest(trial)), slot(trial).repeat)[-1]
+
+
+def states(found: optuna.Study) -> Counter[str]:
+    return Counter(trial.state.name for trial in found.trials)
+
+
+def calm() -> optuna.Study:
+    """The study when nothing disturbs it."""
+    found = study_of()
+    found.optimize(value_of)
+    return found
+
+
+def results(found: optuna.Study) -> dict[Any, Any]:
+    """The values of the slots that count in the end."""
+    standing = plan().standing(Rows()(found))
+    assert standing.complete
+    return {key: value[1] for key, value in counted(standing).items()}
+
+
+def test_the_example_of_the_documentation_runs_and_ends_by_itself() -> None:
+    documentation = study.sampler.__doc__ or ""
+    example = textwrap.dedent(documentation.partition("::\n")[2].partition("\n``")[0])
+    assert "optimize" in example
+    names: dict[str, Any] = {
+        "study": package,
+        "optuna": optuna,
+        "train": lambda filters, k1, k2, dense, dropout: 0.5 + dense / 1000 - dropout,
+    }
+    exec(example, names)
+    trials = names["optuna_study"].trials
+    assert len(trials) in {33, 36}
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert study.slot(trials[0]).stage == "filters"
+
+
+def test_a_loop_ends_with_the_plan() -> None:
+    found = calm()
+    assert states(found) == {"COMPLETE": len(found.trials)}
+    assert max(Counter(issued(found)).values()) == 1
+    assert plan().standing(Rows()(found)).complete
+
+
+def test_a_trial_suggests_what_its_slot_says() -> None:
+    for trial in calm().trials:
+        assert trial.params == dict(slot(trial).configuration or ())
+        assert trial.params == trial.system_attrs[TICKET]["params"]
+
+
+def test_the_slot_of_a_running_trial_is_known_before_it_suggests_anything() -> None:
+    found = study_of()
+    slots = [slot(found.ask()) for _ in range(2)]
+    assert [(one.stage, one.option, one.repeat) for one in slots] == [("a", 2, 0), ("a", 2, 1)]
+    assert slots[0].configuration == configuration(SMALL.start)
+
+
+def test_two_asks_before_either_finishes_get_different_slots() -> None:
+    found = study_of()
+    one, other = found.ask(), found.ask()
+    assert (slot(one).configuration, slot(one).repeat) != (
+        slot(other).configuration,
+        slot(other).repeat,
+    )
+
+
+def test_an_ask_beyond_the_plan_is_refused_and_leaves_no_trial_running() -> None:
+    found = calm()
+    with pytest.raises(PlanExhausted, match="nothing left to ask for"):
+        found.ask()
+    assert states(found)["RUNNING"] == 0
+    assert results(found) == results(calm())
+
+
+def test_an_ask_that_waits_for_the_askers_own_run_is_refused() -> None:
+    found = study_of()
+    first, second = found.ask(), found.ask()
+    with pytest.raises(PlanExhausted, match=r"depends on running trials \[0, 1\]"):
+        found.ask()
+    assert states(found) == {"RUNNING": 2, "FAIL": 1}
+    for trial in (first, second):
+        found.tell(trial, value_of(trial))
+    found.optimize(value_of)
+    assert results(found) == results(calm())
+
+
+def test_a_loop_over_a_complete_study_ends_at_once() -> None:
+    found = calm()
+    before = states(found)["COMPLETE"]
+    found.optimize(value_of)
+    assert states(found)["COMPLETE"] == before
+    assert states(found)["RUNNING"] == 0
+
+
+def test_a_superfluous_trial_ends_before_it_trains_whatever_the_objective_asks_first() -> None:
+    found = calm()
+    trained: list[Slot] = []
+
+    def objective(trial: Trial) -> float:
+        trained.append(slot(trial))
+        return 0.5
+
+    found.optimize(objective)
+    assert trained == []
+    assert states(found)["PRUNED"] == 1
+
+
+def test_the_direction_must_be_to_maximize() -> None:
+    found = optuna.create_study(direction="minimize", sampler=OneAtATimeSampler(SMALL))
+    with pytest.raises(SettingsError, match="direction='maximize'"):
+        found.ask()
+    assert states(found) == {"FAIL": 1}
+
+
+def test_an_objective_that_suggests_an_unknown_name_is_refused() -> None:
+    found = study_of()
+    with pytest.raises(SettingsError, match=r"suggests 'z'.* suggest only a, b, c"):
+        found.optimize(lambda trial: trial.suggest_float("z", 0, 1))
+    assert states(found)["RUNNING"] == 0
+
+
+def test_enqueued_trials_are_refused() -> None:
+    found = study_of()
+    found.enqueue_trial({"a": 3})
+    with pytest.raises(SettingsError, match="enqueue_trial"):
+        found.ask()
+    assert states(found) == {"FAIL": 1}
+    found.optimize(value_of)
+    assert results(found) == results(calm())
+
+
+def test_a_range_is_refused_when_the_sampler_is_made() -> None:
+    table = SMALL.to_dict() | {"hyperparameters": {"a": {"low": 1, "high": 2}}}
+    with pytest.raises(SpaceError, match="is a range"):
+        OneAtATimeSampler(SearchSpace.from_dict(table))
+
+
+def test_a_failing_slot_is_tried_three_times_then_the_study_ends() -> None:
+    found = study_of()
+
+    def objective(trial: Trial) -> float:
+        value = value_of(trial)
+        if slot(trial).option == 3 and slot(trial).repeat == 1:
+            trial.set_user_attr("failure", "out of memory")
+            raise MemoryError
+        return value
+
+    with pytest.raises(SlotFailed, match=r"repeat 1 of a=3, b=0.1, c=False .* out of memory"):
+        found.optimize(objective, catch=(MemoryError,))
+    tried = [row for row in Rows()(found) if row.option == 3 and row.repeat == 1]
+    assert [row.state for row in tried] == ["failed"] * ATTEMPTS
+    assert states(found)["RUNNING"] == 0
+
+
+def test_a_run_that_comes_to_no_number_is_a_failure() -> None:
+    found = study_of()
+    with pytest.raises(SlotFailed, match="no number came back"):
+        found.optimize(lambda trial: float("nan"))
+    assert states(found) == {"FAIL": ATTEMPTS + 1}
+
+
+def test_one_sampler_serves_two_studies() -> None:
+    one, other = study_of(), study_of()
+    other.sampler = one.sampler
+    for found in (one, other):
+        found.optimize(value_of)
+        assert results(found) == results(calm())
+
+
+def test_hyperbands_brackets_hide_nothing_from_the_plan() -> None:
+    pruner = HyperbandPruner(min_resource=1, max_resource=9)
+    found = study_of(pruner=pruner)
+
+    def objective(trial: Trial) -> float:
+        trial.report(value_of(trial), step=1)
+        trial.should_prune()
+        return value_of(trial)
+
+    found.optimize(objective)
+    assert results(found) == results(calm())
+
+
+def test_a_pruner_that_stops_the_incumbent_is_refused() -> None:
+    class Harsh(NopPruner):
+        def prune(self, study: Any, trial: Any) -> bool:
+            return True
+
+    found = study_of(pruner=Harsh())
+
+    def objective(trial: Trial) -> float:
+        trial.report(0.5, step=1)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        return value_of(trial)
+
+    with pytest.raises(SettingsError, match=r"pruner=study\.SweepPruner"):
+        found.optimize(objective)
+    assert states(found) == {"PRUNED": 1}
+    found.pruner = NopPruner()
+    found.optimize(objective)  # what was pruned does not count
+    assert plan().standing(Rows()(found)).complete
+
+
+def test_optunas_default_pruner_goes_with_an_objective_that_reports() -> None:
+    found = study_of(pruner=MedianPruner(n_startup_trials=2, n_warmup_steps=1))
+    pruned = []
+
+    def objective(trial: Trial) -> float:
+        for step, value in enumerate(CURVES(slot(trial).configuration or (), slot(trial).repeat)):
+            trial.report(value, step=step)
+            if slot(trial).reference is not None and trial.should_prune():
+                pruned.append(trial.number)
+                raise optuna.TrialPruned
+        return value_of(trial)
+
+    found.optimize(objective)
+    assert pruned
+    assert plan().standing(Rows()(found)).complete
+
+
+@pytest.mark.parametrize("attempt", range(12))
+@pytest.mark.parametrize("faults", [0.0, 0.1])
+def test_threads_share_the_plan(attempt: int, faults: float) -> None:
+    """Every slot once, whoever takes it; nobody is left running and nobody raises."""
+    chance = random.Random(attempt)
+    failures: Counter[Any] = Counter()
+
+    def objective(trial: Trial) -> float:
+        wanted = slot(trial)
+        value = value_of(trial)
+        time.sleep(chance.random() / 500)
+        key = (wanted.configuration, wanted.repeat)
+        if chance.random() < faults and failures[key] < ATTEMPTS - 1:
+            failures[key] += 1
+            raise RuntimeError
+        return value
+
+    found = study_of()
+    found.optimize(objective, n_jobs=3, catch=(RuntimeError,))
+    assert results(found) == results(calm())
+    assert max(Counter(issued(found)).values()) == 1
+    assert states(found)["RUNNING"] == 0
+    assert states(found)["FAIL"] == failures.total()
+
+
+class SlowToFinish(InMemoryStorage):
+    """Takes its time to write down that a trial is complete; says when it began to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finishing = threading.Event()
+        self.released = threading.Event()
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, *values: Any) -> bool:
+        if state == TrialState.COMPLETE:
+            self.finishing.set()
+            self.released.wait(60)
+        return super().set_trial_state_values(trial_id, state, *values)
+
+
+def test_an_ask_waits_for_a_run_whose_end_is_just_being_written() -> None:
+    storage = SlowToFinish()
+    found = study_of(storage, sampler=OneAtATimeSampler(SMALL, repeats=1))
+    with ThreadPoolExecutor(2) as pool:
+        told = pool.submit(lambda: found.tell(found.ask(), 0.5))
+        assert storage.finishing.wait(60)
+        asked = pool.submit(found.ask)
+        with pytest.raises(TimeoutError):
+            asked.result(0.3)
+        storage.released.set()
+        told.result()
+        assert slot(asked.result()).option == 1
+
+
+def test_an_ask_that_speculates_takes_a_marked_slot_of_the_next_stage() -> None:
+    found = study_of(sampler=PlanSampler(OneAtATime(SMALL, repeats=1), speculate=True))
+    found.tell(found.ask(), 0.5)
+    asked = [found.ask() for _ in range(3)]
+    assert [slot(trial).stage for trial in asked] == ["a", "a", "b"]
+    marks = [trial.system_attrs[TICKET].get("speculative") for trial in found.trials[1:]]
+    assert marks == [None, None, True]
+    with pytest.raises(PlanExhausted, match="depends on running trials"):
+        found.ask()  # the next stage is not guessed further ahead
+
+
+def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
+    """A new process adopts what was running: the same trials, with their tickets and reports."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    space = space_of(a=([1, 2], 1))
+
+    def loaded(*, create: bool = False) -> optuna.Study:
+        found = new_study(open_storage(url, create=create))
+        found.sampler = OneAtATimeSampler(space)
+        return found
+
+    found = loaded(create=True)
+    first, second = found.ask(), found.ask()
+    first.report(0.5, step=1)
+    tickets = [trial.system_attrs[TICKET] for trial in found.trials]
+    del found, first, second
+
+    again = loaded()
+    running = again.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    adopted = [Trial(again, trial._trial_id) for trial in running]
+    assert [trial.number for trial in adopted] == [0, 1]
+    assert [trial.system_attrs[TICKET] for trial in again.trials] == tickets
+    assert [space.suggest(trial) for trial in adopted] == [{"a": 1}, {"a": 1}]
+    for trial in adopted:
+        again.tell(trial, 0.9)
+    del again
+
+    last = loaded()
+    last.optimize(lambda trial: 0.8 + 0.01 * slot(trial).repeat)
+    assert [trial.state for trial in last.trials] == [TrialState.COMPLETE] * 4
+    assert max(Counter(issued(last)).values()) == 1
+    assert last.trials[0].intermediate_values == {1: 0.5}
+
+
+def test_a_study_in_a_database_is_the_study_in_memory(tmp_path: Path) -> None:
+    """Integers, floats and truths come back from JSON as they were."""
+    stored = open_storage(f"sqlite:///{tmp_path / 'study.db'}", create=True)
+    in_memory, in_file = new_study(), new_study(stored)
+    for found in (in_memory, in_file):
+        Crew(found, plan, CURVES, margin=EAGER, workers=2).play()
+    assert Rows()(new_study(stored))[0].configuration == configuration(SMALL.start)
+    assert counted(plan().standing(Rows()(in_file))) == counted(plan().standing(Rows()(in_memory)))
+
+
+def test_an_interrupted_ask_leaves_a_run_to_adopt_or_nothing() -> None:
+    class Interrupted(InMemoryStorage):
+        after = False
+
+        def set_trial_system_attr(self, *args: Any) -> None:
+            if self.after:
+                super().set_trial_system_attr(*args)
+            raise KeyboardInterrupt
+
+    for after in (False, True):
+        storage = Interrupted()
+        storage.after = after
+        found = study_of(storage)
+        with pytest.raises(KeyboardInterrupt):
+            found.ask()
+        assert not [row for row in Rows()(found) if row.state == "failed"]
+
+
+def test_the_sweep_pruner_and_the_sampler_go_together_in_plain_code() -> None:
+    found = study_of(pruner=SweepPruner(IMAGES, EAGER))
+
+    def objective(trial: Trial) -> float:
+        for epoch, value in enumerate(CURVES(slot(trial).configuration or (), slot(trial).repeat)):
+            trial.report(value, step=epoch + 1)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return value_of(trial)
+
+    found.optimize(objective, n_jobs=2)
+    crew = Crew(new_study(), plan, CURVES, margin=EAGER)
+    standing = plan().standing(Rows()(found))
+    assert counted(standing) == counted(crew.play())
+
+
+def test_the_package_offers_the_sampler() -> None:
+    offered = SimpleNamespace(**{name: getattr(package, name) for name in package.__all__})
+    assert offered.OneAtATimeSampler is OneAtATimeSampler
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = package.Nonsense

@@ -1,0 +1,134 @@
+"""A setting comes from the command line, else the environment, else the file, else the default."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from study import data
+from study.errors import SettingsError, SpaceError
+from study.settings import FORMAT, Chosen, Settings, facts, settle
+from study.space import SearchSpace
+
+
+def space(**changes: Any) -> SearchSpace:
+    table = {
+        "name": "small",
+        "epochs": 3,
+        "batch_size": 10,
+        "repeats": 2,
+        "hyperparameters": {"filters": {"options": [4, 8], "start": 4}},
+    }
+    return SearchSpace.from_dict(table | changes)
+
+
+def settled(given: dict[str, Chosen] | None = None, **changes: Any) -> Settings:
+    return settle(space(**changes), "small.toml", given or {})
+
+
+def typed(value: Any) -> Chosen:
+    return Chosen(value, "command line")
+
+
+def test_what_was_given_wins_over_the_file() -> None:
+    settings = settled({"epochs": typed(5), "seed": Chosen(7, "environment")}, seed=3)
+    assert settings.chosen["epochs"] == Chosen(5, "command line")
+    assert settings.chosen["seed"] == Chosen(7, "environment")
+
+
+def test_the_file_wins_over_the_default() -> None:
+    settings = settled(seed=3, data="mnist", pruner="median")
+    assert settings.chosen["seed"] == Chosen(3, "file")
+    assert settings.chosen["data"] == Chosen("mnist", "file")
+    assert settings.chosen["pruner"] == Chosen("median", "file")
+    assert settings.chosen["epochs"] == Chosen(3, "file")
+
+
+def test_what_nobody_says_is_the_default() -> None:
+    settings = settled()
+    assert settings.chosen["data"] == Chosen("digits", "default")
+    assert settings.chosen["sampler"] == Chosen("sweep", "default")
+    assert settings.chosen["threads"].source == "default"
+
+
+def test_a_sweep_is_pruned_by_default_and_another_sampler_is_not() -> None:
+    assert settled()["pruner"] == "sweep"
+    assert settled({"sampler": typed("tpe")})["pruner"] == "none"
+
+
+def test_the_sweeps_pruner_is_refused_for_another_sampler() -> None:
+    with pytest.raises(SettingsError, match="--pruner sweep"):
+        settled({"sampler": typed("tpe"), "pruner": typed("sweep")})
+
+
+def test_a_sweep_over_a_range_is_refused() -> None:
+    with pytest.raises(SpaceError, match="dropout"):
+        settled(hyperparameters={"dropout": {"low": 0.1, "high": 0.3}})
+
+
+@pytest.mark.parametrize(
+    ("filed", "given", "kind"),
+    [
+        ({}, {}, "folds"),
+        ({}, {"data": typed("mnist")}, "holdout"),
+        ({"validation": {"holdout": 0.2}}, {}, "holdout"),
+        ({"validation": {"folds": 4}}, {"data": typed("images.npz")}, "folds"),
+        ({"data": "mnist", "validation": {"holdout": 0.1}}, {"data": typed("digits")}, "folds"),
+    ],
+)
+def test_digits_are_validated_by_folds_unless_their_space_says_otherwise(
+    filed: dict[str, Any], given: dict[str, Chosen], kind: str
+) -> None:
+    assert settled(given, **filed).validation.kind == kind
+
+
+def test_more_repeats_are_taken_and_fewer_are_refused() -> None:
+    settings = settled()
+    assert settings.with_repeats(4).repeats == 4
+    assert settings.with_repeats(2) == settings
+    with pytest.raises(SettingsError, match=r"--repeats 1: the study has 2"):
+        settings.with_repeats(1)
+
+
+def test_a_path_is_recorded_from_the_root_and_a_name_as_it_is() -> None:
+    assert settled({"data": typed("a.npz")}).located()["data"].startswith("/")
+    assert settled().located()["data"] == "digits"
+
+
+def test_settings_survive_the_database() -> None:
+    dataset = data.load("digits")
+    settings = settled(fixed={"k1": 3}).with_data(facts(dataset, 479), {"python": "3"})
+    stored = json.loads(json.dumps(settings.to_dict()))
+    assert stored["format"] == FORMAT
+    assert Settings.from_dict(stored) == settings
+
+
+def test_the_same_settings_do_not_differ_and_repeats_never_do() -> None:
+    settings = settled()
+    assert settings.differences(settled()) == []
+    assert settings.differences(settled({"repeats": typed(9)})) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (settled({"epochs": typed(5)}), "epochs (3, not 5)"),
+        (settled({"data": typed("mnist")}), "data (digits, not mnist)"),
+        (settled(tie="best"), "tie rule"),
+        (settled(fixed={"k1": 3}), "fixed parameters"),
+        (
+            settled(hyperparameters={"filters": {"options": [4, 9], "start": 4}}),
+            "the hyperparameters",
+        ),
+    ],
+)
+def test_each_difference_is_named(other: Settings, said: str) -> None:
+    assert said in "; ".join(settled().differences(other))
+
+
+def test_other_contents_of_the_data_are_a_difference() -> None:
+    known = facts(data.load("digits"), 479)
+    changed = replace(known, fingerprint="other")
+    differences = settled().with_data(known, {}).differences(settled().with_data(changed, {}))
+    assert differences == ["the contents of the data"]

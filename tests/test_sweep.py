@@ -1,0 +1,424 @@
+"""The one-at-a-time sweep: which slots, what is noted, what is carried, what is the answer."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plan_fakes import (
+    EAGER,
+    IMAGES,
+    SMALL,
+    Chance,
+    Crew,
+    counted,
+    decided,
+    fixed_scores,
+    issued,
+    new_study,
+    played,
+    row_of,
+    space_of,
+)
+
+from study.errors import SpaceError
+from study.plan import Standing
+from study.pruning import Margin
+from study.results import Configuration, Row, configuration
+from study.space import SearchSpace, load
+from study.sweep import NOTED, OneAtATime
+
+TUTORIAL = load("mnist")
+CHANCE = st.randoms(use_true_random=True)
+
+
+def scores(**worth: list[float]) -> Any:
+    """Scores that add up over hyperparameters, without any spread between the repeats."""
+
+    def score(configuration: Configuration, repeat: int) -> float:
+        space = {p.name: list(p.options) for p in TUTORIAL.hyperparameters}
+        return sum(worth[name][space[name].index(value)] for name, value in configuration)
+
+    return score
+
+
+CLEAR = scores(
+    filters=[0.1, 0.2, 0.3],
+    k1=[0.03, 0.02, 0.01],
+    k2=[0.01, 0.03, 0.02],
+    dense=[0.01, 0.02, 0.03],
+    dropout=[0.03, 0.02, 0.01],
+)
+
+
+def of(*values: Any) -> Configuration:
+    return tuple(zip(TUTORIAL.start, values, strict=True))
+
+
+def test_the_tutorials_space_without_a_tie_is_trained_in_this_order() -> None:
+    standing, rows = played(OneAtATime(TUTORIAL), CLEAR)
+    start = of(16, 4, 5, 32, 0.2)
+    stages = [
+        [of(8, 4, 5, 32, 0.2), of(32, 4, 5, 32, 0.2)],
+        [of(32, 3, 5, 32, 0.2), of(32, 7, 5, 32, 0.2)],
+        [of(32, 3, 3, 32, 0.2), of(32, 3, 7, 32, 0.2)],
+        [of(32, 3, 5, 16, 0.2), of(32, 3, 5, 64, 0.2)],
+        [of(32, 3, 5, 64, 0.1), of(32, 3, 5, 64, 0.3)],
+    ]
+    expected = [(start, repeat) for repeat in range(3)]
+    expected += [(one, repeat) for stage in stages for repeat in range(3) for one in stage]
+    assert [(row.configuration, row.repeat) for row in rows] == expected
+    assert len(rows) == 33
+    assert standing.complete
+    assert standing.incumbent == of(32, 3, 5, 64, 0.1)
+    assert [stage.name for stage in standing.stages] == list(TUTORIAL.start)
+
+
+def test_a_reference_is_the_incumbent_of_its_stage_and_the_incumbent_has_none() -> None:
+    _, rows = played(OneAtATime(TUTORIAL), CLEAR)
+    assert {row.reference for row in rows[:3]} == {None}
+    assert {row.reference for row in rows[3:9]} == {of(16, 4, 5, 32, 0.2)}
+    assert {row.reference for row in rows[9:15]} == {of(32, 4, 5, 32, 0.2)}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.sampled_from(["cheapest", "best"]), st.integers(1, 3))
+def test_the_tutorials_space_never_takes_more_than_36_runs(
+    seed: int, tie: Any, repeats: int
+) -> None:
+    space = replace(TUTORIAL, tie=tie, repeats=repeats)
+    curves = Chance(seed)
+    standing, rows = played(OneAtATime(space, images=IMAGES), lambda c, r: curves(c, r)[-1])
+    assert standing.complete
+    assert len(rows) in {repeats * 11, repeats * 12}
+    assert standing.runs == standing.runs_expected == len(rows)
+    assert len(set(issued_rows(rows))) == len(rows)
+
+
+def issued_rows(rows: list[Any]) -> list[tuple[Configuration, int]]:
+    return [(row.configuration, row.repeat) for row in rows]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10**6), st.sampled_from(["cheapest", "best"]))
+def test_expected_runs_are_a_bound_that_only_falls(seed: int, tie: Any) -> None:
+    curves = Chance(seed)
+    plan = OneAtATime(replace(SMALL, tie=tie), images=IMAGES)
+    standing, rows = played(plan, lambda c, r: curves(c, r)[-1])
+    expected = [plan.standing(rows[:length]).runs_expected for length in range(len(rows) + 1)]
+    assert expected[0] == (10 if tie == "best" else 12)
+    assert expected == sorted(expected, reverse=True)
+    assert expected[-1] == standing.runs == len(rows)
+
+
+ONE = space_of(a=([1, 2, 3], 2))
+
+
+def outcome(
+    table: dict[Any, list[float]], space: SearchSpace = ONE, images: int | None = None
+) -> tuple[Any, Any, Standing]:
+    """What is noted and carried in the first stage, and where the sweep stands then."""
+    repeats = len(next(iter(table.values())))
+    plan = OneAtATime(space, repeats, images)
+    standing, _ = played(plan, fixed_scores({(key,): value for key, value in table.items()}))
+    first = standing.stages[0]
+    assert first.noted is not None
+    assert first.carried is not None
+    return first.noted.value, first.carried.value, standing
+
+
+def test_the_best_is_noted_and_carried() -> None:
+    assert outcome({1: [0.90, 0.91], 2: [0.92, 0.93], 3: [0.95, 0.96]})[:2] == (3, 3)
+
+
+def test_the_incumbent_is_carried_where_it_ties_with_the_best() -> None:
+    # paired differences 0.00 and 0.02: 0.01 +- 0.01
+    assert outcome({1: [0.90, 0.91], 2: [0.95, 0.93], 3: [0.95, 0.95]})[:2] == (3, 2)
+
+
+def test_the_incumbent_is_not_carried_where_it_is_just_behind_a_tie() -> None:
+    assert outcome({1: [0.8, 0.8], 2: [0.95, 0.92], 3: [0.96, 0.95]})[:2] == (3, 3)
+
+
+def test_else_the_cheapest_that_ties_with_the_best_is_carried() -> None:
+    assert outcome({1: [0.96, 0.94], 2: [0.80, 0.80], 3: [0.96, 0.96]})[:2] == (3, 1)
+
+
+def test_a_tie_is_judged_in_pairs() -> None:
+    # The means are far closer than the spread of either, but every pair says the same.
+    assert outcome({1: [0.5, 0.5], 2: [0.80, 0.900], 3: [0.81, 0.911]})[:2] == (3, 3)
+
+
+def test_of_equal_means_the_incumbent_is_noted_then_the_cheapest() -> None:
+    assert outcome({1: [0.94, 0.96], 2: [0.95, 0.95], 3: [0.96, 0.94]})[:2] == (2, 2)
+    assert outcome({1: [0.94, 0.96], 2: [0.90, 0.90], 3: [0.96, 0.94]})[:2] == (1, 1)
+
+
+def test_the_best_is_carried_whatever_it_ties_with_where_the_space_says_so() -> None:
+    table = {1: [0.90, 0.91], 2: [0.95, 0.93], 3: [0.95, 0.95]}
+    noted, carried, standing = outcome(table, replace(ONE, tie="best"))
+    assert (noted, carried) == (3, 3)
+    assert standing.complete
+    assert len(standing.stages) == 1
+
+
+def test_one_repeat_ties_within_what_the_validation_images_allow() -> None:
+    # At 0.95 on 1,000 images the error of a difference is sqrt(2 * 0.95 * 0.05 / 2000) = 0.0069.
+    assert outcome({1: [0.9], 2: [0.947], 3: [0.953]}, images=1000)[:2] == (3, 2)
+    assert outcome({1: [0.9], 2: [0.943], 3: [0.953]}, images=1000)[:2] == (3, 3)
+
+
+def test_without_spread_and_images_only_equal_means_tie() -> None:
+    assert outcome({1: [0.9], 2: [0.949], 3: [0.95]})[:2] == (3, 3)
+    assert outcome({1: [0.9, 0.9], 2: [0.949, 0.949], 3: [0.95, 0.95]})[:2] == (3, 3)
+
+
+def test_repeats_that_agree_take_their_spread_from_the_other_options() -> None:
+    # 3 is ahead of 2 by 0.01 in every pair, but 1 shows how far apart two pairs can be.
+    table = {1: [0.90, 0.82], 2: [0.94, 0.94], 3: [0.95, 0.95]}
+    assert outcome(table)[:2] == (3, 2)
+
+
+def test_the_spread_of_an_earlier_stage_is_remembered() -> None:
+    space = space_of(a=([1, 2], 1), b=([1, 2], 1))
+    loud = {(1, 1): [0.90, 0.90], (2, 1): [0.80, 0.88], (1, 2): [0.91, 0.91]}
+    quiet = loud | {(2, 1): [0.80, 0.801]}
+    for table, carried in ((loud, 1), (quiet, 2)):
+        table |= {(2, 2): [0.5, 0.5]}
+        standing, _ = played(OneAtATime(space), fixed_scores(table))
+        assert standing.stages[1].carried is not None
+        assert standing.stages[1].carried.value == carried
+
+
+def test_the_spread_of_every_stage_is_remembered() -> None:
+    space = space_of(a=([1, 2], 1), b=([1, 2], 1), c=([1, 2], 1))
+    quiet = {
+        (1, 1, 1): [0.90, 0.90],
+        (2, 1, 1): [0.80, 0.80],
+        (1, 2, 1): [0.80, 0.801],
+        (1, 1, 2): [0.91, 0.91],
+        (1, 2, 2): [0.5, 0.5],
+    }
+    for table, carried in ((quiet | {(1, 2, 1): [0.80, 0.88]}, 1), (quiet, 2)):
+        standing, _ = played(OneAtATime(space), fixed_scores(table))
+        assert standing.stages[2].carried is not None
+        assert standing.stages[2].carried.value == carried
+
+
+TWO = space_of(a=([1, 2], 1), b=([1, 2], 1))
+TIE = {(1, 1): [0.90, 0.92], (2, 1): [0.92, 0.92], (1, 2): [0.95, 0.95]}
+
+
+def test_noted_values_that_were_not_carried_are_trained_together_at_the_end() -> None:
+    standing, rows = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
+    assert [row.configuration for row in rows[-2:]] == [(("a", 2), ("b", 2))] * 2
+    assert {(row.stage, row.option, row.reference) for row in rows[-2:]} == {(NOTED, NOTED, None)}
+    assert standing.incumbent == (("a", 2), ("b", 2))
+    assert [option.value for option in standing.stages[-1].options] == ["carried", NOTED]
+    assert standing.score is not None
+    assert standing.score.mean == pytest.approx(0.975)
+
+
+def test_the_noted_configuration_replaces_the_carried_one_only_by_more_than_a_tie() -> None:
+    standing, _ = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.95, 0.97]}))
+    last = standing.stages[-1]
+    assert last.noted is not None
+    assert last.noted.value == NOTED
+    assert last.options[0].tied
+    assert standing.incumbent == (("a", 1), ("b", 2))
+    assert standing.score is not None
+    assert standing.score.mean == pytest.approx(0.95)
+
+
+def test_the_noted_configuration_is_left_where_it_is_worse() -> None:
+    standing, _ = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.80, 0.80]}))
+    assert standing.incumbent == (("a", 1), ("b", 2))
+
+
+def test_a_noted_configuration_that_was_trained_already_is_not_trained_again() -> None:
+    # a: 2 is noted, 1 carried; b: 1 is noted and carried, so (2, 1) is known from the first stage.
+    table = {(1, 1): [0.90, 0.92], (2, 1): [0.92, 0.92], (1, 2): [0.5, 0.5]}
+    standing, rows = played(OneAtATime(TWO), fixed_scores(table))
+    assert len(rows) == 6
+    assert standing.complete
+    assert standing.stages[-1].name == NOTED
+
+
+def test_while_a_stage_is_open_the_answer_is_the_one_carried_into_it() -> None:
+    plan = OneAtATime(TUTORIAL)
+    assert plan.standing([]).incumbent is None
+    standing, _ = played(plan, CLEAR, runs=1)
+    assert standing.incumbent == configuration(TUTORIAL.start)
+    assert standing.score is not None
+    assert standing.score.repeats == 1
+    standing, _ = played(plan, CLEAR, runs=10)
+    assert standing.incumbent == of(32, 4, 5, 32, 0.2)
+
+
+def test_a_range_is_refused() -> None:
+    parameter = {"low": 1, "high": 3}
+    table = ONE.to_dict() | {"hyperparameters": {"a": parameter}}
+    with pytest.raises(SpaceError, match=r"hyperparameters\.a: is a range"):
+        OneAtATime(SearchSpace.from_dict(table))
+
+
+def test_hyperparameters_may_be_named_like_stages() -> None:
+    space = space_of(noted=([1, 2], 1), search=([1, 2], 1))
+    table = {(1, 1): [0.1, 0.1], (2, 1): [0.2, 0.2], (2, 2): [0.3, 0.3]}
+    standing, rows = played(OneAtATime(space), fixed_scores(table))
+    assert standing.complete
+    assert len(rows) == 6
+    assert OneAtATime(space).standing([]).runs_expected == 8
+
+
+def test_more_repeats_train_only_what_is_missing_and_decide_again() -> None:
+    _, rows = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
+    more = {(1, 1): 0.99, (2, 1): 0.50, (1, 2): 0.95, (2, 2): 0.5}
+    table = {k: [*v, more[k]] for k, v in (TIE | {(2, 2): [0.97, 0.98]}).items()}
+    standing, longer = played(OneAtATime(TWO, repeats=3), fixed_scores(table), rows)
+    assert [(row.repeat, row.stage) for row in longer[len(rows) :]] == [
+        (2, "a"),
+        (2, "a"),
+        (2, "b"),
+    ]
+    assert standing.stages[0].noted is not None
+    assert standing.stages[0].noted.value == 1
+    assert standing.complete
+
+
+def test_more_repeats_train_nothing_more_of_what_was_eliminated() -> None:
+    plan = lambda: OneAtATime(SMALL, images=IMAGES)  # noqa: E731 - a plan without memory
+    study = new_study()
+    before = Crew(study, plan, Chance(7), margin=EAGER).play()
+    gone = {o.configuration for s in before.stages for o in s.options if o.state == "eliminated"}
+    assert gone
+    more = lambda: OneAtATime(SMALL, repeats=4, images=IMAGES)  # noqa: E731
+    after = Crew(study, more, Chance(7), margin=EAGER).play()
+    assert after.complete
+    stage = after.stages[0]
+    assert all(option.state != "open" for option in stage.options)
+    eliminated = [o for o in stage.options if o.configuration in gone]
+    assert all(len(option.rows) <= 2 for option in eliminated)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), CHANCE)
+def test_a_plan_that_has_seen_rows_before_says_what_a_new_one_says(
+    seed: int, chance: random.Random
+) -> None:
+    """What the plan keeps from one call to the next saves time only."""
+    curves = Chance(seed)
+    _, rows = played(OneAtATime(SMALL, images=IMAGES), lambda c, r: curves(c, r)[-1])
+    plan = OneAtATime(SMALL, images=IMAGES)
+    for _ in range(12):
+        shown = rows[: chance.randrange(len(rows) + 1)]
+        for _ in range(chance.randrange(3)):
+            if shown:
+                place = chance.randrange(len(shown))
+                shown[place] = changed(shown[place], chance)
+        assert plan.standing(shown) == OneAtATime(SMALL, images=IMAGES).standing(shown)
+
+
+def changed(row: Any, chance: random.Random) -> Any:
+    state = chance.choice(["running", "pruned", "failed", "complete"])
+    value = chance.random() if state == "complete" else None
+    return replace(row, state=state, value=value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10**6),
+    CHANCE,
+    st.integers(1, 4),
+    st.sampled_from([None, EAGER]),
+    st.sampled_from([0.0, 0.1]),
+    st.sampled_from([0.0, 0.1]),
+    st.booleans(),
+)
+def test_any_order_and_any_interruption_lead_to_the_same_slots_and_decisions(
+    seed: int,
+    chance: random.Random,
+    workers: int,
+    margin: Margin | None,
+    faults: float,
+    breaks: float,
+    speculate: bool,
+) -> None:
+    def plan() -> OneAtATime:
+        return OneAtATime(SMALL, images=IMAGES)
+
+    calm = Crew(new_study(), plan, Chance(seed), margin=margin).play()
+    study = new_study()
+    crew = Crew(study, plan, Chance(seed), chance, workers, margin, faults, breaks, speculate)
+    wild = crew.play()
+    assert counted(wild) == counted(calm)
+    assert decided(wild) == decided(calm)
+    assert max(Counter(issued(study)).values()) == 1
+
+
+WAITING = {(1, 1): [0.9, 0.9], (2, 1): [0.8, 0.95], (2, 2): [0.5, 0.5], (1, 2): [0.6, 0.6]}
+
+
+def waiting(repeat: int) -> list[Row]:
+    """The first stage of ``TWO``, of which the second option's ``repeat`` is still running."""
+    _, rows = played(OneAtATime(TWO), fixed_scores(WAITING), runs=4)
+    return [
+        replace(row, state="running", value=None)
+        if (row.option, row.repeat) == (2, repeat)
+        else row
+        for row in rows
+    ]
+
+
+def test_while_a_stage_waits_the_next_one_is_guessed_from_the_leader_so_far() -> None:
+    plan = OneAtATime(TWO)
+    for repeat, leader in ((0, 2), (1, 1)):  # the repeat that is known is ahead, or behind
+        standing = plan.standing(waiting(repeat))
+        assert standing.slots == ()
+        carried = (("a", leader), ("b", 1))
+        assert {slot.reference for slot in standing.guesses} == {carried}
+        assert {slot.configuration for slot in standing.guesses} == {(("a", leader), ("b", 2))}
+        assert {slot.stage for slot in standing.guesses} == {"b"}
+
+
+def test_nothing_is_guessed_while_there_is_work_nor_in_the_last_stages() -> None:
+    plan = OneAtATime(TWO)
+    _, rows = played(plan, fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
+    for length in range(len(rows)):
+        assert plan.standing(rows[:length]).guesses == ()
+    running = replace(rows[-1], state="running", value=None)
+    assert plan.standing([*rows[:-1], running]).guesses == ()
+
+
+def test_a_guess_counts_when_the_plan_comes_to_want_it_and_never_otherwise() -> None:
+    plan = OneAtATime(TWO)
+    rows = waiting(0)
+    guesses = plan.standing(rows).guesses
+    early = [row_of(guess, 4 + place, 0.5) for place, guess in enumerate(guesses)]
+    for value, counts in ((0.95, True), (0.5, False)):
+        told = [row if row.state == "complete" else complete(row, value) for row in rows]
+        standing = plan.standing([*told, *early])
+        assert all((key in counted(standing)) is counts for key in issued_rows(early))
+        assert early
+
+
+def complete(row: Row, value: float) -> Row:
+    return replace(row, state="complete", value=value, val_acc=(value,))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), CHANCE, st.integers(2, 4))
+def test_asks_before_any_run_finishes_give_different_slots(
+    seed: int, chance: random.Random, workers: int
+) -> None:
+    plan = OneAtATime(SMALL, images=IMAGES)
+    curves = Chance(seed)
+    _, rows = played(plan, lambda c, r: curves(c, r)[-1], runs=chance.randrange(10))
+    given: list[Any] = []
+    while len(given) < workers and (slots := plan.standing([*rows, *given]).slots):
+        given.append(row_of(slots[0], len(rows) + len(given)))
+    asked = [(row.configuration, row.repeat) for row in [*rows, *given]]
+    assert len(set(asked)) == len(asked)

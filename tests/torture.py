@@ -1,0 +1,229 @@
+"""Kills a driver again and again, resumes it, and compares with a study that was never disturbed.
+
+    python tests/torture.py --kills 45 --jobs 1              with a fake trainer
+    python tests/torture.py --kills 5 --jobs 2 --tensorflow  with TensorFlow
+
+Every study runs while optuna-dashboard has its database open and is asked for it. What must agree
+are the counted slots, their values and their learning curves, bit for bit.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from study import launch, prepare, storage
+from study.checkpoint import Checkpoint, Checkpoints
+from study.data import Dataset
+from study.live import Silent
+from study.settings import Chosen
+from study.standing import standing_of
+from study.training import Epoch, Run
+from study.training import train as tensorflow_train
+
+SPACE = """\
+name = "torture"
+data = "digits"
+epochs = 6
+batch_size = 100
+repeats = 2
+[hyperparameters.filters]
+options = [2, 4, 8]
+start = 4
+[hyperparameters.dropout]
+options = [0.1, 0.3]
+start = 0.1
+[fixed]
+k1 = 3
+k2 = 3
+dense = 8
+"""
+PAUSE = 0.02  # seconds an epoch of the fake trainer takes
+COMPARED = ("acc", "loss", "val_acc", "val_loss")
+
+
+def fake_train(
+    run: Run, dataset: Dataset, *, checkpoints: Checkpoints | None = None
+) -> Generator[Epoch, None, bytes]:
+    """Curves that follow from the run alone, after checkpoints like those of a real one."""
+    stored = checkpoints.load(run.key) if checkpoints else None
+    history = [Epoch(**record) for record in stored.history] if stored else []
+    yield from history
+    drawn = np.random.default_rng(int(run.key, 16)).random((run.epochs, 2))
+    quality = 0.9 + 0.01 * int(dict(run.params)["filters"])
+    while len(history) < run.epochs:
+        time.sleep(PAUSE)
+        number = len(history)
+        acc, val_acc = quality - 0.3 / (number + 1) + 0.01 * drawn[number]
+        now = time.time()
+        history.append(Epoch(number, acc, 1 - acc, val_acc, 1 - val_acc, PAUSE, now))
+        if checkpoints:
+            records = tuple(asdict(epoch) for epoch in history)
+            checkpoints.save(Checkpoint(run.key, records, (drawn,)))
+        yield history[-1]
+    return b"model"
+
+
+def drive(folder: Path, jobs: int, seed: int, *, tensorflow: bool) -> None:
+    """The child: run, or go on with, the study in ``folder``."""
+    given = {"seed": Chosen(seed, "command line")}
+    prepared = prepare.prepare(str(folder / "space.toml"), None, url_of(folder), given)
+    trainer = tensorflow_train if tensorflow else fake_train
+    launch.launch(prepared, Silent(), launch.Means(jobs=jobs), print, trainer)
+
+
+def url_of(folder: Path) -> str:
+    return f"sqlite:///{folder / 'study.db'}"
+
+
+def start(folder: Path, jobs: int, seed: int, *, tensorflow: bool) -> "subprocess.Popen[bytes]":
+    """A driver in a process, and a session, of its own."""
+    (folder / "space.toml").write_text(SPACE)
+    command = [sys.executable, __file__, "--drive", str(folder)]
+    command += ["--jobs", str(jobs), "--seed", str(seed)]
+    command += ["--tensorflow"] if tensorflow else []
+    log = (folder / "log").open("ab")
+    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def finish(folder: Path, jobs: int, seed: int, *, tensorflow: bool) -> None:
+    process = start(folder, jobs, seed, tensorflow=tensorflow)
+    if process.wait(timeout=600) != 0:
+        raise RuntimeError((folder / "log").read_text()[-3000:])
+
+
+def counted(folder: Path) -> dict[str, Any]:
+    """The counted slots of the study: state, value and curves by configuration and repeat."""
+    opened = storage.open_storage(url_of(folder))
+    study, settings = storage.load(opened)
+    standing = standing_of(study, settings)
+    rows = {row.number: row for s in standing.stages for o in s.options for row in o.rows}
+    curves = {
+        f"{row.configuration} {row.repeat}": [
+            row.state,
+            row.value,
+            {name: list(row.curve[name]) for name in COMPARED},
+        ]
+        for row in rows.values()
+    }
+    return {"complete": standing.complete, "answer": standing.incumbent, "slots": curves}
+
+
+def running(folder: Path) -> int:
+    """Trials that are still marked as running."""
+    study, _ = storage.load(storage.open_storage(url_of(folder)))
+    return sum(not trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[list[int]]:
+    """optuna-dashboard on the same database, asked for the study all the time."""
+    command = [sys.executable, "-m", "study", "dashboard", "--port", "0", "--storage"]
+    process = subprocess.Popen(
+        [*command, url_of(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    answers: list[int] = []
+    over = threading.Event()
+
+    def look() -> None:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[2]
+        while not over.wait(0.1):
+            for page in ("studies", "studies/1"):
+                with (
+                    suppress(urllib.error.HTTPError),  # no study yet
+                    urllib.request.urlopen(f"{address}/api/{page}", timeout=60) as answer,  # noqa: S310
+                ):
+                    answers.append(answer.status)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        thread.join(timeout=5)
+        process.kill()
+        process.wait()
+
+
+def torture(folder: Path, kills: int, jobs: int, seed: int, *, tensorflow: bool) -> dict[str, Any]:
+    """Kill a study up to ``kills`` times at drawn moments, let it end, compare; what was seen."""
+    calm, killed = folder / "calm", folder / "killed"
+    calm.mkdir()
+    killed.mkdir()
+    began = time.monotonic()
+    finish(calm, 1, seed, tensorflow=tensorflow)
+    length = time.monotonic() - began
+    moments = random.Random(seed)
+    done = 0
+    process = start(killed, jobs, seed, tensorflow=tensorflow)
+    while not (killed / "study.db").exists() and process.poll() is None:
+        time.sleep(0.05)
+    with watched(killed) as answers:
+        while done < kills:
+            try:
+                if process.wait(timeout=moments.uniform(0.2, length)) == 0:
+                    break
+                raise RuntimeError((killed / "log").read_text()[-3000:])
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+                done += 1
+                process = start(killed, jobs, seed, tensorflow=tensorflow)
+        process.wait(timeout=600)
+    finish(killed, jobs, seed, tensorflow=tensorflow)
+    expected, found = counted(calm), counted(killed)
+    return {
+        "jobs": jobs,
+        "kills": done,
+        "slots": len(expected["slots"]),
+        "same": expected == found,
+        "left running": running(killed),
+        "left checkpoints": len(list((killed / "study.db.checkpoints").glob("*"))),
+        "dashboard answers": len(answers),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tensorflow", action="store_true")
+    parser.add_argument("--drive", type=Path)
+    arguments = parser.parse_args()
+    if arguments.drive:
+        drive(arguments.drive, arguments.jobs, arguments.seed, tensorflow=arguments.tensorflow)
+        return
+    done, seed, same = 0, arguments.seed, True
+    while done < arguments.kills:
+        with tempfile.TemporaryDirectory() as folder:
+            left = arguments.kills - done
+            seen = torture(
+                Path(folder), left, arguments.jobs, seed, tensorflow=arguments.tensorflow
+            )
+        print(json.dumps(seen), flush=True)
+        same = same and seen["same"] and not seen["left running"]
+        done += seen["kills"]
+        seed += 1
+    sys.exit(0 if same else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from study import storage
-from study.standing import standing_of
 from study.plan import Option, Stage
 from study.pruning import Margin
+from study.standing import standing_of
 
 WARMUPS = (4, 6, 8)
 ERRORS = (1.5, 2.0, 2.5, 3.0, 4.0)

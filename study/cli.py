@@ -17,6 +17,30 @@ import typer
 from rich.console import Console
 
 from study.errors import SettingsError, StudyError
+from study.options import (
+    CheckpointsAt,
+    Configurations,
+    Data,
+    Epochs,
+    Jobs,
+    Json,
+    KeepModels,
+    Mlflow,
+    Name,
+    Pruner,
+    Quiet,
+    Repeats,
+    Resources,
+    Sampler,
+    Scheduler,
+    Seed,
+    Speculate,
+    Storage,
+    StudyName,
+    Threads,
+    Timeout,
+    Verbose,
+)
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -38,124 +62,6 @@ app = typer.Typer(
     help="A hyperparameter study for small image classifiers: start it with one command, kill it "
     "at any moment, watch it live, and believe it in the end.",
 )
-
-Storage = Annotated[
-    str,
-    typer.Option("--storage", envvar="STUDY_STORAGE", metavar="URL", help="Database of the study."),
-]
-Name = Annotated[
-    str | None,
-    typer.Option("--name", envvar="STUDY_NAME", metavar="NAME", help="Name of the study."),
-]
-StudyName = Annotated[
-    str | None, typer.Argument(metavar="NAME", help="The study; the one made last if left out.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        envvar="STUDY_DATA",
-        metavar="DATA",
-        help="digits, mnist, or a path: .npz, a folder of IDX files, a digit CSV.",
-    ),
-]
-Sampler = Annotated[
-    str | None,
-    typer.Option(
-        "--sampler",
-        envvar="STUDY_SAMPLER",
-        help="sweep (one at a time), tpe, random, qmc, cmaes or gp.",
-    ),
-]
-Pruner = Annotated[
-    str | None,
-    typer.Option(
-        "--pruner", envvar="STUDY_PRUNER", help="none, sweep, median, hyperband or patient."
-    ),
-]
-Repeats = Annotated[
-    int | None,
-    typer.Option("--repeats", envvar="STUDY_REPEATS", min=1, help="Runs of each configuration."),
-]
-Epochs = Annotated[
-    int | None, typer.Option("--epochs", envvar="STUDY_EPOCHS", min=1, help="Epochs of a run.")
-]
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", envvar="STUDY_SEED", min=0, help="Seed of splits, weights and order."),
-]
-Configurations = Annotated[
-    int | None,
-    typer.Option(
-        "--configurations",
-        envvar="STUDY_CONFIGURATIONS",
-        min=1,
-        help="Budget of configurations of the samplers other than sweep.",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads", envvar="STUDY_THREADS", min=1, help="Threads of a run; they decide its bits."
-    ),
-]
-Timeout = Annotated[
-    float | None,
-    typer.Option("--timeout", min=0, metavar="SECONDS", help="Stop, resumable, after this time."),
-]
-Jobs = Annotated[
-    int | None, typer.Option("--jobs", envvar="STUDY_JOBS", min=1, help="Runs trained at once.")
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler",
-        envvar="STUDY_SCHEDULER",
-        metavar="ADDRESS",
-        help="A Dask cluster that exists, as in tcp://host:8786, instead of this machine.",
-    ),
-]
-Resources = Annotated[
-    str | None,
-    typer.Option(
-        "--resources",
-        envvar="STUDY_RESOURCES",
-        metavar="NAME=N",
-        help="What a run takes from a worker of the cluster, as in GPU=1.",
-    ),
-]
-Speculate = Annotated[
-    bool,
-    typer.Option(
-        "--speculate/--no-speculate",
-        help="Let idle workers start what the sweep will probably want next.",
-    ),
-]
-CheckpointsAt = Annotated[
-    str | None,
-    typer.Option(
-        "--checkpoints",
-        envvar="STUDY_CHECKPOINTS",
-        metavar="FOLDER|s3://BUCKET/PREFIX",
-        help="Where unfinished runs are kept; a folder beside the database if left out.",
-    ),
-]
-Mlflow = Annotated[
-    str | None,
-    typer.Option("--mlflow", envvar="STUDY_MLFLOW", metavar="URI|none", help="MLflow server."),
-]
-KeepModels = Annotated[
-    str | None,
-    typer.Option(
-        "--keep-models",
-        envvar="STUDY_KEEP_MODELS",
-        metavar="all|best|none",
-        help="Whose models to keep: of each configuration the best run's, if left out.",
-    ),
-]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more: a line an epoch.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print the answer alone.")]
 
 
 @app.command()
@@ -331,7 +237,6 @@ def mirror(
     """Send a study to MLflow: whatever is missing there, and nothing twice.
 
     Examples:
-
     - `python -m study mirror`
     - `python -m study mirror digits --mlflow http://127.0.0.1:5000`
     """
@@ -391,7 +296,9 @@ def _drive(prepared: Prepared, means: Means, *, verbose: bool, quiet: bool) -> N
             if console.is_terminal and not verbose:
                 watch = live.Screen(console, settings["epochs"], settings.repeats)
         with watch if isinstance(watch, live.Screen) else nullcontext():
-            standing = launch(prepared, watch, means, _say(console))
+            standing = launch(
+                prepared, watch, means, _say(Console(stderr=True) if quiet else console)
+            )
         summary.print_end(console, prepared.name, settings, standing, quiet=quiet)
 
 
@@ -424,6 +331,9 @@ def _explained(url: str) -> Iterator[None]:
     try:
         with explained(url):
             yield
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        raise typer.Exit(130) from None
     except StudyError as error:
         message = " ".join(str(error).split())
         typer.echo(f"study: {message}", err=True)

@@ -23,7 +23,7 @@ from distributed import Client, Future, LocalCluster, WorkerPlugin, get_worker
 from distributed import Event as Flag
 from numpy.typing import NDArray
 
-from study.engine import EpochReported, Event, RunFailed, RunFinished, Trainer, cores
+from study.engine import EpochReported, Event, RunFailed, RunFinished, Trainer, cores, reason
 from study.errors import SettingsError, StudyError, TrainingFailed
 from study.training import Epoch, Run, train
 
@@ -131,12 +131,12 @@ class DaskEngine:
         self._events.put((fields.pop("key"), Epoch(**fields)))
 
     def _finish(self, key: int, task: _Task) -> Event:
-        """The last events of a run; epochs that are still on their way are taken from its result."""
+        """The last events of a run; epochs still on their way are taken from its result."""
         try:
             outcome: _Outcome = task.future.result()
         except Exception as error:  # noqa: BLE001 - whatever a worker died of is a failed run
             del self._tasks[key]
-            return RunFailed(key, " ".join(str(error).split())[:500] or type(error).__name__)
+            return RunFailed(key, reason(error))
         if task.relayed < len(outcome.epochs):
             self._events.put((key, task.future))
             epoch = outcome.epochs[task.relayed]

@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 from study.engine import Engine, EpochReported, Event, RunFailed, RunFinished
 from study.errors import SlotFailed
 from study.plan import Plan, Slot, Standing
-from study.results import FORGIVEN, SERIES, TICKET, Row, Rows
+from study.results import FORGIVEN, SERIES, TICKET, Row
 from study.sampler import PlanSampler, failed_for_good, slot
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Driver:
         self._engine = engine
         self._hooks = hooks
         self._watch = watch
-        self._rows = Rows()
+        self._rows = self._sampler.rows
         self._flights: dict[int, Flight] = {}
         self._known: Standing | None = None
 
@@ -129,6 +129,7 @@ class Driver:
         for number, flight in list(self._flights.items()):
             if standing.outdated(flight.slot):
                 self._give_up(number, "the plan does not want it any more")
+                standing = self._standing()
         while self._sampler.slots(standing) and len(self._flights) < self._engine.workers:
             self._start(self._study.ask())
             standing = self._standing()

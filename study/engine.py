@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from study.errors import TrainingFailed
+from study.errors import StudyError, TrainingFailed
 
 if TYPE_CHECKING:
     from study.checkpoint import Checkpoints
@@ -46,6 +46,14 @@ Event = EpochReported | RunFinished | RunFailed
 
 Train = Callable[["Run"], Generator["Epoch", None, bytes]]
 """Trains a run: yields every epoch from the first, returns the saved model."""
+
+
+def reason(failure: Exception) -> str:
+    """Why a run failed, in one line: its own words, or what went wrong underneath."""
+    said = " ".join(str(failure).split())[:500]
+    if isinstance(failure, TrainingFailed):
+        return said
+    return f"{type(failure).__name__}: {said}" if said else type(failure).__name__
 
 
 class Trainer(Protocol):
@@ -98,9 +106,11 @@ class InProcess:
         except StopIteration as finished:
             del self._runs[key]
             return RunFinished(key, finished.value)
-        except TrainingFailed as failure:
+        except StudyError:
+            raise  # not this run's fault: the same would happen to every other one
+        except Exception as failure:  # noqa: BLE001 - recorded as the reason; the study goes on
             del self._runs[key]
-            return RunFailed(key, str(failure))
+            return RunFailed(key, reason(failure))
 
     def close(self) -> None:
         for key in list(self._runs):

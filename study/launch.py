@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
@@ -15,14 +13,13 @@ from sqlalchemy.engine import make_url
 from study import kept, model, storage
 from study.driver import Driver, Hooks, Together, Watch
 from study.engine import Engine, InProcess, Trainer, cores
-from study.errors import StudyError
 from study.follow import follower
 from study.lock import driving
 from study.plan import Slot, Standing
 from study.pruning import make_pruner
 from study.settings import Settings
 from study.standing import plan_of, standing_of
-from study.training import Run, start_tensorflow, train
+from study.training import Run, train
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -67,56 +64,48 @@ def launch(
     process drives it, ``SlotFailed`` where one slot failed three times, ``StorageError`` where the
     database cannot be written any more.
     """
-    url, settings = prepared.url, prepared.settings
+    url = prepared.url
+    checkpoints = _checkpoints(url, means.checkpoints)
     with storage.explained(url), driving(url, prepared.name):
-        study = _study(prepared)
-        standing = standing_of(study, settings)
-        mirror = follower(url, prepared.name, means.mirror, say)
-        mirror.start()
-        patience = _BRIEF
-        try:
-            if not standing.complete:
-                standing = _drive(prepared, study, Together(watch, mirror), means, say, trainer)
-            mirror.poke()
-            patience = _LAST_PASS
-            return standing
-        finally:
-            mirror.close(patience)
+        study = None if prepared.new else _recorded(prepared)
+        if study is not None and standing_of(study, prepared.settings).complete:
+            means = replace(means, jobs=1, scheduler=None)  # nothing is going to be trained
+        with closing(_engine(prepared, checkpoints, means, trainer)) as engine:
+            study = study or storage.create(
+                storage.open_storage(url, create=True), prepared.name, prepared.settings
+            )
+            mirror = follower(url, prepared.name, means.mirror, say)
+            mirror.start()
+            patience = _BRIEF
+            try:
+                folder = kept.folder(url, kept.identity(study))
+                keeper = kept.Keeper(folder, kept.record(study, means.keep_models), say)
+                hooks = _hooks(prepared, checkpoints, keeper)
+                standing = _drive(prepared, study, engine, hooks, Together(watch, mirror), means)
+                mirror.poke()
+                patience = _LAST_PASS
+                return standing
+            finally:
+                mirror.close(patience)
 
 
-def _study(prepared: Prepared) -> Study:
-    """The study in its database: made, or as it was recorded."""
-    opened = storage.open_storage(prepared.url, create=prepared.new)
-    if prepared.new:
-        return storage.create(opened, prepared.name, prepared.settings)
-    study = storage.load(opened, prepared.name)[0]
+def _recorded(prepared: Prepared) -> Study:
+    """The study as it is in its database; more repeats are recorded."""
+    study = storage.load(storage.open_storage(prepared.url), prepared.name)[0]
     storage.record(study, prepared.settings)
     return study
 
 
 def _drive(
-    prepared: Prepared, study: Study, watch: Watch, means: Means, say: Say, trainer: Trainer
+    prepared: Prepared, study: Study, engine: Engine, hooks: Hooks, watch: Watch, means: Means
 ) -> Standing:
-    """Drive the study with an engine that is closed whatever happens."""
+    """Drive the study along its plan."""
     deadline = None if means.timeout is None else time.monotonic() + means.timeout
     settings = prepared.settings
-    checkpoints = _checkpoints(prepared.url, means.checkpoints)
     pruner = make_pruner(settings["pruner"], settings["epochs"], settings.images)
-    folder = kept.folder(prepared.url, kept.identity(study))
-    keeper = kept.Keeper(folder, kept.record(study, means.keep_models), say)
-    hooks = _hooks(prepared, checkpoints, keeper)
-    engine = _engine(prepared, checkpoints, means, trainer)
-    warm = _warm_up(settings) if isinstance(engine, InProcess) and trainer is train else None
-    try:
-        plan = plan_of(settings)
-        driver = Driver(study, plan, pruner, engine, hooks, watch, speculate=means.speculate)
-        return driver.drive(deadline)
-    except StudyError:
-        if warm:
-            warm.join()  # it holds stderr back, where the message is to be seen
-        raise
-    finally:
-        engine.close()
+    plan = plan_of(settings)
+    driver = Driver(study, plan, pruner, engine, hooks, watch, speculate=means.speculate)
+    return driver.drive(deadline)
 
 
 def jobs_of(settings: Settings, means: Means) -> int:
@@ -189,17 +178,3 @@ def run_maker(settings: Settings, dataset: Dataset) -> Callable[[Slot], Run]:
         )
 
     return run
-
-
-def _warm_up(settings: Settings) -> threading.Thread:
-    """Import TensorFlow while the database is opened and the first trial asked for."""
-
-    def start() -> None:
-        try:
-            start_tensorflow(settings["threads"])
-        except StudyError as error:  # the first run says it again, where it is heard
-            logging.getLogger(__name__).debug("%s", error)
-
-    thread = threading.Thread(target=start, daemon=True)
-    thread.start()
-    return thread

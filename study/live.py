@@ -81,7 +81,7 @@ class Lines:
             if stage.carried is not None:
                 mean = stage.carried.score
                 shown = f", {tables.score(mean)}" if mean else ""
-                self._say(f"{stage.name}: {stage.carried.value} is carried{shown}")
+                self._say(f"{tables.decision(stage)}{shown}")
         self._decided = len(decided)
 
     def _say(self, text: str) -> None:
@@ -119,9 +119,9 @@ class Screen:
         if self._standing is None:
             return Text("starting")
         parts: list[RenderableType] = [
-            Text(f"{stage.name} = {stage.carried.value}", style="dim")
+            Text(tables.decision(stage), style="dim")
             for stage in self._standing.stages
-            if stage.carried is not None
+            if stage.decided
         ]
         parts.append(tables.stage_table(self._standing.stages[-1], self._repeats))
         parts += [Text(_flying(flight, self._epochs)) for flight in self._flights.values()]

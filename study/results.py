@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from study.space import Value
@@ -123,6 +123,7 @@ class Rows:
     def __init__(self) -> None:
         self._source: tuple[BaseStorage, int] | None = None
         self._finished: dict[int, Row] = {}
+        self._configurations: dict[Configuration, Configuration] = {}
 
     def __call__(self, study: Study) -> list[Row]:
         # From the storage: Hyperband hands samplers a study that hides other brackets' trials.
@@ -137,7 +138,9 @@ class Rows:
     def _row(self, trial: FrozenTrial) -> Row | None:
         current = row(trial)
         if current and trial.state.is_finished():
-            self._finished[trial._trial_id] = current
+            # Equal configurations as one object: looking one up compares them all the time.
+            one = self._configurations.setdefault(current.configuration, current.configuration)
+            current = self._finished[trial._trial_id] = replace(current, configuration=one)
         return current
 
 

@@ -197,7 +197,7 @@ def inner_sampler(name: str) -> Callable[[int], BaseSampler]:
     package = {"cmaes": "cmaes", "gp": "torch"}.get(name)
     if package and not _installed(package):
         raise SettingsError(
-            f"--sampler {name} needs the package {package}: pip install 'mnist-study[samplers]'"
+            f"--sampler {name} needs a package that is not installed: pip install {package}"
         )
     return makers[name]
 

@@ -13,6 +13,7 @@ from study.pruning import lag
 from study.results import Configuration, Row, Score
 from study.search import SEARCH
 from study.space import Value
+from study.sweep import NOTED
 
 
 def percent(fraction: float) -> str:
@@ -66,6 +67,17 @@ def verdict(option: Option, stage: Stage) -> str:
     elif stage.decided and option.tied and option.lead is not None:
         said.append("tie")
     return ", ".join(filter(None, said))
+
+
+def decision(stage: Stage) -> str:
+    """What a decided stage decided, in a few words."""
+    assert stage.carried is not None
+    if stage.name == SEARCH:
+        return f"{SEARCH}: {params(stage.carried.configuration)} is the best"
+    if stage.name == NOTED:
+        verdict = "better, and taken" if stage.carried.value == NOTED else "not clearly better"
+        return f"{NOTED}: all noted values together are {verdict}"
+    return f"{stage.name}: {stage.carried.value} is carried"
 
 
 def stage_table(stage: Stage, repeats: int) -> Table:

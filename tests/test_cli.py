@@ -17,13 +17,17 @@ import fakes
 import image_files
 import numpy as np
 import pytest
+import typer
 from optuna.trial import TrialState
 from typer.testing import CliRunner, Result
 
-from study import prepare, standing, storage
+from study import storage
 from study.cli import app
 from study.errors import SlotFailed, TrainingFailed
+from study.launch import Means, launch
+from study.live import Silent
 from study.lock import driving
+from study.prepare import prepare, prepare_again
 from study.settings import Chosen
 from study.training import Run
 
@@ -67,6 +71,7 @@ def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home.mkdir()
     monkeypatch.chdir(home)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("STUDY_MLFLOW", "none")
     Path("fake.toml").write_text(SPACE)
     Path(data()).rename("data.npz")
     return home
@@ -83,6 +88,9 @@ def finished(here: Path, database: dict[str, bytes]) -> None:
     """A complete study."""
     if not database:
         drive_fake()
+        with sqlite3.connect("study.db") as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
         database["study.db"] = Path("study.db").read_bytes()
     Path("study.db").write_bytes(database["study.db"])
 
@@ -92,21 +100,12 @@ def study(*words: str, **environment: str) -> Result:
 
 
 def drive_fake(trainer: Callable[..., Any] = fakes.train, repeats: int | None = None) -> None:
-    """What `run fake.toml --data data.npz` would do, with a fake trainer."""
+    """What `run fake.toml --data data.npz` does, or `resume`, with a fake trainer."""
     if repeats is None:
-        prepared = prepare.prepare("fake.toml", None, storage.DEFAULT, {"data": DATA})
+        prepared = prepare("fake.toml", None, storage.DEFAULT, {"data": DATA})
     else:
-        prepared = prepare.prepare_again("fake", storage.DEFAULT, repeats)
-    opened = storage.open_storage(prepared.url, create=True)
-    if prepared.new:
-        storage.create(opened, prepared.name, prepared.settings)
-    else:
-        storage.record(storage.load(opened, prepared.name)[0], prepared.settings)
-    try:
-        fakes.drive(opened, plan=standing.plan_of(prepared.settings), train=trainer)
-    finally:
-        opened.remove_session()
-        opened.engine.dispose()
+        prepared = prepare_again("fake", storage.DEFAULT, repeats)
+    launch(prepared, Silent(), Means(jobs=1), print, lambda run, *_, **__: trainer(run))
 
 
 DATA = Chosen("data.npz", "command line")
@@ -382,10 +381,8 @@ def test_damage_that_shows_only_when_reading_is_one_line_too(finished: None) -> 
 
 # Help.
 
-COMMANDS = ("run", "resume", "status", "best", "list", "dashboard")
 
-
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))
 def test_every_command_has_help_with_examples(command: str) -> None:
     said = study(command, "--help").stdout
     assert "Examples" in said

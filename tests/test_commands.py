@@ -16,10 +16,14 @@ from typing import Any
 
 import image_files
 import pytest
+from typer.testing import CliRunner
+
+from study.cli import app
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
+HERE = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "STUDY_MLFLOW": "none"}
 PROMISED = 5.0  # seconds after which a signal has been answered
 
 SPACE = """
@@ -51,7 +55,7 @@ def command(folder: Path, *words: str, **environment: str) -> Iterator[subproces
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | environment,
+        env=os.environ | HERE | environment,
     ) as process:
         try:
             yield process
@@ -87,14 +91,16 @@ def stop(process: subprocess.Popen[str], number: int) -> str:
     return out.splitlines()[-1] if out.strip() else ""
 
 
+def told(folder: Path) -> Any:
+    """What `status` says of the study in a folder."""
+    url = f"sqlite:///{folder / 'study.db'}"
+    return json.loads(CliRunner().invoke(app, ["status", "--json", "--storage", url]).stdout)
+
+
 def results(folder: Path) -> Any:
     """Everything that training decides."""
-    status = json.loads(finish(folder, "status", "--json")[0])
+    status = told(folder)
     return [status[name] for name in ("stages", "params", "mean", "standard_error", "runs")]
-
-
-def state(folder: Path) -> str:
-    return json.loads(finish(folder, "best", "--json")[0])["state"]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +117,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-RUN = ("run", "tiny.toml", "--data", "some.npz", "--jobs", "1", "--mlflow", "none")
+RUN = ("run", "tiny.toml", "--data", "some.npz", "--jobs", "1")
 
 
 def test_a_study_stopped_in_every_way_ends_as_an_undisturbed_one(
@@ -158,7 +164,7 @@ def test_settings_come_from_command_line_then_environment_then_file(
     given = {"STUDY_EPOCHS": "7", "STUDY_SEED": "5", "STUDY_NAME": "mine"}
     out, _ = finish(tmp_path, *RUN, "--epochs", "2", "--timeout", "0", **given)
     assert "python -m study resume mine" in out.splitlines()[-1]
-    status = json.loads(finish(tmp_path, "status", "--json")[0])
+    status = told(tmp_path)
     assert status["study"] == "mine"
     assert status["state"] == "interrupted"
     settings = status["settings"]
@@ -177,7 +183,7 @@ def test_a_run_that_fails_three_times_ends_the_study_with_a_line(
     _, err = finish(tmp_path, *RUN, "--quiet", code=2)
     (line,) = err.splitlines()
     assert re.search(r"failed three times.*the (validation )?loss is (NaN|infinite)", line)
-    assert state(tmp_path) == "failed"
+    assert told(tmp_path)["state"] == "failed"
 
 
 def test_the_dashboard_shows_the_studies_on_this_machine_alone(finished: Path) -> None:

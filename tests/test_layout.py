@@ -19,12 +19,12 @@ formats data model
 lowering step checkpoint remote_checkpoint training callback
 results plan sweep search
 sampler pruning objective
-settings storage lock
+settings storage lock prepare standing
 engine cluster driver
 mflux target asking bucket projection artifact kept tracking parents transfer mirror
 tables summary live dashboard
-launch aside follow
-cli __init__ __main__
+aside follow launch doctor
+options cli __init__ __main__
 """
 ORDER = FLOORS.split()
 

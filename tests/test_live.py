@@ -32,8 +32,9 @@ def test_without_a_terminal_there_is_a_line_a_run_and_a_line_a_decision() -> Non
     runs = [line for line in lines if " in 2.0 s  [" in line]
     assert len(runs) == 8
     assert runs[0].startswith("width 1, repeat 1: 6")
-    assert "of at most 12 runs" in runs[0]
-    assert [line.partition(":")[0] for line in lines if "is carried" in line] == ["width", "depth"]
+    assert "[1 of at most " in runs[0]
+    assert any(line.startswith("width: 2 is carried, 7") for line in lines)
+    assert "noted: all noted values together are not clearly better" in written.getvalue()
     assert not [line for line in lines if "epoch " in line]
 
 
@@ -70,7 +71,7 @@ def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
     watched(Looking(console(force_terminal=True)[0], EPOCHS, 2))
     assert "starting TensorFlow" in seen[0]
     assert any("width 1, repeat 1: epoch 2 of 4" in view for view in seen)
-    assert any("width = 2" in view and "depth (open)" in view for view in seen)
+    assert any("width: 2 is carried" in view and "depth (open)" in view for view in seen)
     assert all("Ctrl-C stops" in view for view in seen)
 
 

@@ -541,7 +541,7 @@ def test_a_disk_that_is_full_does_not_pass_for_success(made, tmp_path):
 # --- kills ---------------------------------------------------------------------------------------
 
 
-PRELOADED = ["pytest", "mlflow.tracking", "boto3", "optuna_dashboard", "study.launch"]
+PRELOADED = ["pytest", "mlflow.tracking", "boto3", "optuna_dashboard", "study.standing"]
 
 
 def _mirror_when_told(begin, errand: Errand) -> None:

@@ -84,7 +84,7 @@ def drive(folder: Path, jobs: int, seed: int, *, tensorflow: bool) -> None:
     given = {"seed": Chosen(seed, "command line")}
     prepared = prepare.prepare(str(folder / "space.toml"), None, url_of(folder), given)
     trainer = tensorflow_train if tensorflow else fake_train
-    launch.launch(prepared, Silent(), launch.Means(jobs=jobs), print, trainer)
+    launch.launch(prepared, Silent(), launch.Means(jobs=jobs), sys.stdout.write, trainer)
 
 
 def url_of(folder: Path) -> str:
@@ -147,7 +147,7 @@ def watched(folder: Path) -> Iterator[list[int]]:
             for page in ("studies", "studies/1"):
                 with (
                     suppress(urllib.error.HTTPError),  # no study yet
-                    urllib.request.urlopen(f"{address}/api/{page}", timeout=60) as answer,  # noqa: S310
+                    urllib.request.urlopen(f"{address}/api/{page}", timeout=60) as answer,
                 ):
                     answers.append(answer.status)
 
@@ -218,7 +218,8 @@ def main() -> None:
             seen = torture(
                 Path(folder), left, arguments.jobs, seed, tensorflow=arguments.tensorflow
             )
-        print(json.dumps(seen), flush=True)
+        sys.stdout.write(json.dumps(seen) + "\n")
+        sys.stdout.flush()
         same = same and seen["same"] and not seen["left running"]
         done += seen["kills"]
         seed += 1

@@ -1,0 +1,346 @@
+"""What the mirror costs: the driver, a run, and a thousand stored runs; beside two other ways.
+
+All on one `mlflow server` over HTTP (SQLite behind it, artifacts through it), in one go:
+
+- the tutorial's way: a call a metric while the training loop waits, `mlflow.keras.log_model` as is;
+- `optuna_integration.MLflowCallback` (where installed): a call at the end of each trial, no
+  curves, no model;
+- this program's: the driver pokes, a process of its own mirrors.
+
+Nothing is trained: an epoch is a sleep, a model the saved start configuration.
+
+    python benchmarks/mirror.py [--runs 6] [--trials 1000] [--json benchmarks/records/mirror.json]
+"""
+
+# ruff: noqa: E402 - the servers lie in tests/, which is no package
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("tests", ".")]
+
+import mirror_fakes
+import optuna
+import servers
+from mirror_fakes import Made
+
+from study import kept
+from study.aside import Aside, Errand, Here
+from study.driver import Driver, Hooks
+from study.engine import EpochReported, RunFinished
+from study.follow import Follower
+from study.model import build_cnn
+from study.target import Target, resolve
+from study.training import Epoch
+
+EPOCHS = 30
+SLEEP = 0.05  # seconds of an epoch that does nothing
+SERIES = ("acc", "val_acc", "loss", "val_loss")
+Seconds = list[float]
+
+
+@dataclass
+class Sleeping:
+    """An engine whose epochs are sleeps; ``waited`` is the time the driver spends in it."""
+
+    model: bytes
+    workers: int = 1
+    waited: float = 0.0
+    runs: dict[int, int] = field(default_factory=dict)
+
+    def submit(self, key: int, run: Any) -> None:
+        self.runs[key] = 0
+
+    def stop(self, key: int) -> None:
+        self.runs.pop(key, None)
+
+    def next_event(self) -> EpochReported | RunFinished:
+        began = time.perf_counter()
+        key, epoch = next(iter(self.runs.items()))
+        if epoch == EPOCHS:
+            del self.runs[key]
+            return RunFinished(key, self.model)
+        time.sleep(SLEEP)
+        self.runs[key] += 1
+        value = 0.9 + epoch / 1000
+        event = EpochReported(key, Epoch(epoch, value, 0.1, value, 0.2, SLEEP, time.time()))
+        self.waited += time.perf_counter() - began
+        return event
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
+class Timed(Follower):
+    """A follower that knows how long the driver was with it."""
+
+    inside = 0.0
+
+    def see(self, *seen: Any) -> None:
+        began = time.perf_counter()
+        super().see(*seen)
+        self.inside += time.perf_counter() - began
+
+
+def driven(made: Made, model: bytes, follower: Timed, policy: kept.Policy) -> tuple[float, float]:
+    """Seconds a run that the driver works, and that it is with the mirror."""
+    keeper = kept.Keeper(
+        kept.folder(made.url, kept.identity(made.study)), kept.record(made.study, policy), print
+    )
+    engine = Sleeping(model)
+    hooks = Hooks(
+        run=lambda slot: slot,  # type: ignore[arg-type,return-value]
+        describe=lambda _: {"parameters": 1000},
+        keep=keeper.keep,
+        forget=lambda _: None,
+    )
+    driver = Driver(made.study, made.plan, optuna.pruners.NopPruner(), engine, hooks, follower)
+    follower.start()
+    began = time.perf_counter()
+    runs = driver.drive().runs
+    seconds = time.perf_counter() - began - engine.waited
+    follower.close(300)
+    return seconds / runs, follower.inside / runs
+
+
+def tutorial_run(model: Any, *, with_model: bool) -> tuple[float, float]:
+    """One run logged the tutorial's way: seconds of curves and params, seconds of the model."""
+    import mlflow
+    import mlflow.keras
+
+    began = time.perf_counter()
+    with mlflow.start_run():
+        for name in ("filters", "k1", "k2", "dense", "dropout", "epochs", "batch_size"):
+            mlflow.log_param(name, 1)
+            mlflow.set_tag(name, 1)
+        for epoch in range(EPOCHS):
+            for name in SERIES:
+                mlflow.log_metric(name, 0.9 + epoch / 1000, step=epoch)
+        curves = time.perf_counter() - began
+        if with_model:
+            mlflow.keras.log_model(model, name="model")
+    return curves, time.perf_counter() - began - curves
+
+
+def callback_runs(uri: str, runs: int) -> Seconds | None:
+    """Seconds a trial that `MLflowCallback` keeps `study.optimize` waiting."""
+    try:
+        from optuna_integration import MLflowCallback
+    except ImportError:
+        return None
+    callback = MLflowCallback(tracking_uri=uri, metric_name="val_acc")
+    taken: Seconds = []
+
+    def timed(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        began = time.perf_counter()
+        callback(study, trial)
+        taken.append(time.perf_counter() - began)
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("filters", [8, 16, 32])
+        for epoch in range(EPOCHS):
+            trial.report(0.9 + epoch / 1000, epoch)
+        return 0.93
+
+    study = optuna.create_study(study_name="callback", direction="maximize")
+    study.optimize(objective, n_trials=runs + 1, callbacks=[timed])
+    return taken[1:]  # the first makes the experiment
+
+
+def our_runs(folder: Path, target: Target, model: bytes, runs: int, policy: str) -> Seconds:
+    """Seconds of the whole mirror of a run: one pass for each new trial, its model if kept."""
+    made = mirror_fakes.make(folder, epochs=EPOCHS, repeats=1, name=f"ours {policy} models")
+    kept.record(made.study, policy)
+    models = kept.folder(made.url, kept.identity(made.study))
+    here = Here(Errand(made.url, made.study.study_name, target))
+    taken: Seconds = []
+    for run in range(runs + 1):
+        number = made.add(made.option(filters=8 + run), 0, _curve())
+        if policy == "all":
+            kept.write_whole(kept.file(models, number), model)
+        began = time.perf_counter()
+        report = here.run(live=True)
+        taken.append(time.perf_counter() - began)
+        assert not report.problems, report.problems
+        assert report.models == (policy == "all")
+    return taken[1:]  # the first imports MLflow and makes the experiment
+
+
+def stored_runs(folder: Path, target: Target, trials: int) -> dict[str, Any]:
+    """Seconds to mirror many stored trials, and to find that they are all there."""
+    made = mirror_fakes.make(folder, epochs=EPOCHS, repeats=3, name=f"{trials} trials")
+    kept.record(made.study, "none")
+    for number in range(trials):
+        made.add(made.option(filters=8 + number // 3), number % 3, _curve())
+    here = Here(Errand(made.url, made.study.study_name, target))
+    began = time.perf_counter()
+    report = here.run(live=False, afresh=True)
+    first = time.perf_counter() - began
+    again = time.perf_counter()
+    assert here.run(live=False, afresh=True).made == 0
+    return {
+        "trials": trials,
+        "points": report.points,
+        "seconds": round(first, 1),
+        "seconds again": round(time.perf_counter() - again, 1),
+    }
+
+
+def _curve() -> list[float]:
+    return [0.9 + epoch / 1000 for epoch in range(EPOCHS)]
+
+
+def driver_times(folder: Path, target: Target, model: bytes, rounds: int) -> dict[str, Any]:
+    """Driver time a run without a mirror, with it, and with it in the driver's own process."""
+    passes: dict[str, Callable[[Made], Any]] = {
+        "no mirror": lambda _: None,
+        "mirror": lambda made: Aside(Errand(made.url, made.study.study_name, target)),
+        "mirror in the driver's process": lambda made: Here(
+            Errand(made.url, made.study.study_name, target)
+        ),
+    }
+    taken: dict[str, Seconds] = {name: [] for name in (*passes, "mirror, models kept")}
+    inside: dict[str, Seconds] = {name: [] for name in taken}
+    policies: dict[str, kept.Policy] = {"mirror, models kept": "all"}
+    for turn in range(rounds):
+        for name, seconds in taken.items():
+            place = folder / f"{turn} {name}"
+            place.mkdir()
+            made = mirror_fakes.make(place, epochs=EPOCHS, repeats=2, name=f"{name} {turn}")
+            build = passes.get(name, passes["mirror"])
+            follower = Timed(made.study.study_name, build(made), print)
+            outside, within = driven(made, model, follower, policies.get(name, "none"))
+            seconds.append(outside)
+            inside[name].append(within)
+    found: dict[str, Any] = {name: summary(seconds) for name, seconds in taken.items()}
+    for name, seconds in list(taken.items())[1:]:
+        pairs = [one - other for one, other in zip(seconds, taken["no mirror"], strict=True)]
+        found[name]["in poke ms"] = round(1000 * statistics.median(inside[name]), 3)
+        found[name]["added ms"] = summary(pairs)
+    return found
+
+
+def summary(seconds: Seconds) -> dict[str, Any]:
+    spread = statistics.stdev(seconds) if len(seconds) > 1 else 0.0
+    return {
+        "n": len(seconds),
+        "median ms": round(1000 * statistics.median(seconds), 2),
+        "mean ms": round(1000 * statistics.fmean(seconds), 2),
+        "sd ms": round(1000 * spread, 2),
+    }
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """`mlflow server` with its artifacts in a folder."""
+    port = servers.free_port()
+    arguments = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    arguments += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    arguments += ["--artifacts-destination", str(folder / "artifacts")]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    program = servers.Program(arguments, port, quiet)
+    program.start("/health")
+    try:
+        yield program.url
+    finally:
+        program.kill()
+
+
+def others(uri: str, network: Any, runs: int) -> dict[str, Any]:
+    """The tutorial's way and the callback's; before MLflow is bounded for ours."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("tutorial")
+    tutorial_run(network, with_model=False)
+    curves = [tutorial_run(network, with_model=False)[0] for _ in range(runs)]
+    whole = [sum(tutorial_run(network, with_model=True)) for _ in range(max(1, runs // 3))]
+    found = {"tutorial, no model": summary(curves), "tutorial, model": summary(whole)}
+    callback = callback_runs(uri, runs)
+    if callback is not None:
+        found["MLflowCallback"] = summary(callback)
+    return found
+
+
+def measure(runs: int, trials: int) -> dict[str, Any]:
+    network = build_cnn(dict(mirror_fakes.settings().space.start), (28, 28, 1), 10)
+    network.optimizer.build(network.trainable_variables)
+    with tempfile.TemporaryDirectory() as name, server(Path(name)) as uri:
+        folder = Path(name)
+        network.save(folder / "model.keras")
+        model = (folder / "model.keras").read_bytes()
+        target = resolve(uri, {}, "sqlite:///study.db")
+        assert target is not None
+        waiting = others(uri, network, runs)
+        for part in ("all", "none", "stored", "driver"):
+            (folder / part).mkdir()
+        ours = {
+            "ours, no model": summary(our_runs(folder / "none", target, model, runs, "none")),
+            "ours, model": summary(our_runs(folder / "all", target, model, runs, "all")),
+        }
+        whole = waiting["tutorial, model"]["median ms"] / ours["ours, model"]["median ms"]
+        return {
+            "the whole logging of a run": waiting | ours,
+            "tutorial's way over ours, with a model": round(whole, 1),
+            "stored runs": stored_runs(folder / "stored", target, trials),
+            "driver time a run": driver_times(folder / "driver", target, model, max(2, runs - 1)),
+        }
+
+
+def machine() -> dict[str, Any]:
+    names = ("mlflow", "optuna", "keras", "tensorflow", "optuna-integration")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "command": " ".join(["python", "benchmarks/mirror.py", *sys.argv[1:]]),
+        "commit": commit.stdout.strip() or None,
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load average": [round(load, 1) for load in os.getloadavg()],
+        "versions": versions,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=6)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    about = machine()
+    record = about | {"results": measure(options.runs, options.trials)}
+    record["load average after"] = [round(load, 1) for load in os.getloadavg()]
+    text = json.dumps(record, indent=1)
+    print(text)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,10 +8,12 @@ it decides depends neither on the order in which runs finish nor on how many are
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import (
     BasePruner,
     HyperbandPruner,
@@ -135,5 +137,6 @@ def make_pruner(name: str, epochs: int, images: int | None) -> BasePruner:
     if name == "hyperband":
         return SparingPruner(HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs))
     if name == "patient":
-        return SparingPruner(PatientPruner(MedianPruner(n_startup_trials=3), patience=3))
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            return SparingPruner(PatientPruner(MedianPruner(n_startup_trials=3), patience=3))
     raise SettingsError(f"--pruner {name}: no such pruner; choose one of {', '.join(PRUNERS)}")

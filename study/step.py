@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from study.lowering import stages
+from study.lowering import descent, stages
 
 JUDGED_AT_ONCE = 500  # images a call when validating
 
@@ -47,6 +47,7 @@ class Program:
         self._piece = 1
         model.optimizer.build(model.trainable_variables)
         seeds = [v for v in model.variables if v.name == "seed_generator_state"]
+        self._descend = descent(model.optimizer)
         self._variables = [*model.weights, *seeds, *model.optimizer.variables]
         self._built = self.state()
         index = tf.TensorSpec([None], tf.int64)
@@ -55,8 +56,8 @@ class Program:
             tf.TensorSpec([None], tf.int32),
         )
         scalars = [tf.TensorSpec([], tf.int64)] * 3
-        self._train = tf.function(self._train_steps, input_signature=[data, index, *scalars])
-        self._judge = tf.function(self._judge_batch, input_signature=[data, index])
+        self._train = tf.function(self._train_steps, [data, index, *scalars], autograph=False)
+        self._judge = tf.function(self._judge_batch, [data, index], autograph=False)
 
     def reset(self, draw: Callable[[int, int], int]) -> None:
         """Begin a new run: optimizer as built, weights from each layer's own initializer.
@@ -125,13 +126,16 @@ class Program:
     ) -> tuple[Tensor, Tensor]:
         Program.traces += 1
         count = tf.cast(last - first, tf.int32)
-        losses, hits = tf.TensorArray(tf.float32, count), tf.TensorArray(tf.int32, count)
-        for step in tf.range(first, last):
+
+        def train_one(at: Tensor, losses: Tensor, hits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            step = first + tf.cast(at, tf.int64)
             chosen = order[step * self._batch : (step + 1) * self._batch]
             x, y = (tf.gather(part, chosen) for part in data)
             loss, hit = self._train_batch(x, y, tf.stack([key, step]))
-            at = tf.cast(step - first, tf.int32)
-            losses, hits = losses.write(at, loss), hits.write(at, hit)
+            return at + 1, losses.write(at, loss), hits.write(at, hit)
+
+        empty = tf.TensorArray(tf.float32, count), tf.TensorArray(tf.int32, count)
+        _, losses, hits = tf.while_loop(lambda at, *_: at < count, train_one, (0, *empty))
         return losses.stack(), hits.stack()
 
     def _train_batch(self, x: Tensor, y: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,15 +144,14 @@ class Program:
             losses = keras.losses.sparse_categorical_crossentropy(y, probabilities)
             target = tf.add_n([tf.reduce_mean(losses), *self.model.losses])
         variables = self.model.trainable_variables
-        self.model.optimizer.apply(tape.gradient(target, variables), variables)
+        self._descend(tape.gradient(target, variables), variables)
         return tf.reduce_sum(losses), tf.reduce_sum(_hits(y, probabilities))
 
     def _judge_batch(self, data: Data, chosen: Tensor) -> tuple[Tensor, Tensor]:
         x, y = (tf.gather(part, chosen) for part in data)
         probabilities = self._forward(x, None)
-        return keras.losses.sparse_categorical_crossentropy(y, probabilities), _hits(
-            y, probabilities
-        )
+        losses = keras.losses.sparse_categorical_crossentropy(y, probabilities)
+        return losses, _hits(y, probabilities)
 
     def _forward(self, x: Tensor, seed: Tensor | None) -> Tensor:
         for stage in self._stages:

@@ -28,7 +28,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from study.engine import EpochReported, InProcess
-from study.errors import SlotFailed, TrainingFailed
+from study.errors import SettingsError, SlotFailed, TrainingFailed
 from study.plan import Slot
 from study.pruning import Margin, SweepPruner
 from study.sweep import OneAtATime
@@ -136,13 +136,23 @@ def test_a_study_that_failed_goes_on_once_the_reason_is_gone() -> None:
     assert counted(storage) == undisturbed()
 
 
-def test_an_error_of_the_program_itself_is_no_failure_of_the_run() -> None:
+def test_whatever_a_run_dies_of_is_recorded_as_its_reason() -> None:
     def mistaken(run: Run) -> Generator[Epoch, None, bytes]:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("no images\nto divide by")
         yield
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(SlotFailed, match="ZeroDivisionError: no images to divide by"):
         drive(storage := InMemoryStorage(), train=mistaken)
+    assert [row.state for row in rows(storage)] == ["failed"] * 3
+
+
+def test_what_would_stop_every_run_stops_the_study() -> None:
+    def refused(run: Run) -> Generator[Epoch, None, bytes]:
+        raise SettingsError("TensorFlow runs with other threads")
+        yield
+
+    with pytest.raises(SettingsError):
+        drive(storage := InMemoryStorage(), train=refused)
     assert [row.state for row in rows(storage)] == ["running"]
 
 

@@ -117,6 +117,27 @@ def test_layers_that_were_added_train_as_in_stock_fit() -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("chosen", [{}, {"beta_1": 0.8, "epsilon": 0.1}, {"clipnorm": 0.1}])
+def test_a_step_of_adam_is_that_of_keras(chosen: dict[str, float]) -> None:
+    import keras
+    import tensorflow as tf
+
+    from study.lowering import descent
+
+    start = RNG.normal(size=(5, 4)).astype(np.float32)
+    gradients = RNG.normal(size=(3, 5, 4)).astype(np.float32) * [[[1]], [[1e-3]], [[100]]]
+    ends = []
+    for lowered in (True, False):
+        weight, optimizer = keras.Variable(start), keras.optimizers.Adam(0.01, **chosen)
+        optimizer.build([weight])
+        step = descent(optimizer) if lowered else optimizer.apply
+        for gradient in gradients:
+            step([tf.constant(gradient, tf.float32)], [weight])
+        ends.append([weight.numpy(), *(v.numpy() for v in optimizer.variables)])
+    for mine, theirs in zip(*ends, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+
+
 def test_the_bits_do_not_depend_on_where_the_pieces_are_cut() -> None:
     from study.step import Program, resident
 

@@ -1,0 +1,634 @@
+"""The mirror against real servers: what each run holds, and that nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import mirror_fakes
+import pytest
+import servers
+from mirror_fakes import BORN, Made
+from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, Shown
+
+from study import kept
+from study.aside import Aside, Errand, Here
+from study.errors import MirrorError
+from study.follow import Follower, follower, mirror_once
+from study.target import Target, resolve
+
+PATIENCE = 10.0
+
+
+@dataclass
+class Place:
+    """A target, and where to look at what it was sent."""
+
+    target: Target
+    database: Path
+
+    def see(self, made: Made) -> dict[str, Shown]:
+        return servers.shown(self.database, kept.identity(made.study))
+
+
+@pytest.fixture
+def made(tmp_path) -> Made:
+    return mirror_fakes.make(tmp_path, name=tmp_path.name)
+
+
+@pytest.fixture
+def server() -> servers.Running:
+    return servers.running()
+
+
+@pytest.fixture
+def tracking(server) -> Iterator[Proxy]:
+    with Proxy(server.mlflow.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def s3(server) -> Iterator[Proxy]:
+    with Proxy(server.s3.url, rule=servers.as_minio({ACCESS_KEY})) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def mflux(tracking, s3) -> Iterator[MFlux]:
+    with MFlux(tracking.url, s3.url) as handshake:
+        yield handshake
+
+
+@pytest.fixture
+def place(server, mflux, made) -> Place:
+    """MFlux: a server with S3 behind it, through proxies that can fail."""
+    environ = {"MFLUX_TOKEN": TOKEN, "MFLUX_HOST": mflux.host}
+    target = resolve(None, environ, made.url)
+    assert target is not None
+    return Place(target, server.database)
+
+
+@pytest.fixture(params=["local store", "server", "server with S3", "old server"])
+def anywhere(request, made, tmp_path) -> Place:
+    """Every kind of target."""
+    if request.param == "local store":
+        shutil.copy(servers.local_store(), tmp_path / "mlflow.db")  # making one takes seconds
+        target = resolve(None, {}, made.url)
+        assert target is not None
+        return Place(target, tmp_path / "mlflow.db")
+    if request.param == "server":
+        server = request.getfixturevalue("server")
+        target = resolve(server.mlflow.url, {}, made.url)
+        assert target is not None
+        _make_experiment(server.mlflow.url, made.study.study_name, "mlflow-artifacts:/through")
+        return Place(target, server.database)
+    if request.param == "old server":
+        request.getfixturevalue("tracking").rule = servers.as_old
+    return request.getfixturevalue("place")
+
+
+def _make_experiment(url: str, name: str, location: str) -> None:
+    import requests
+
+    order = {"name": name, "artifact_location": location}
+    requests.post(
+        f"{url}/api/2.0/mlflow/experiments/create", json=order, timeout=60
+    ).raise_for_status()
+
+
+def here(made: Made, place: Place, patience: float = PATIENCE) -> Here:
+    return Here(Errand(made.url, made.study.study_name, place.target, patience))
+
+
+def mirror(made: Made, place: Place, *, live: bool = False):
+    return here(made, place).run(live=live, afresh=True)
+
+
+def fill(made: Made) -> None:
+    """A study with a run of every kind, one of them with its model kept."""
+    made.add(made.start(), 0, (0.5, 0.8, 0.90))
+    made.add(made.start(), 1, (0.5, 0.8, 0.92))
+    made.add(made.option(filters=8), 0, (0.1, 0.2), "pruned")
+    made.add(made.option(filters=8), 1, (), "failed", attributes={"failure": "out of memory"})
+    keep_model(made, 1)
+
+
+def keep_model(made: Made, number: int, model: bytes = b"a model") -> None:
+    folder = kept.folder(made.url, kept.identity(made.study))
+    kept.write_whole(kept.file(folder, number), model)
+
+
+def same(one: dict[str, Shown], other: dict[str, Shown]) -> bool:
+    """Whether two studies look the same, apart from whose they are."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(shown: dict[str, Shown]) -> dict[str, Shown]:
+    own = ("study_uuid", "mlflow.runName", "mlflow.user")
+    return {
+        slot: dataclasses.replace(
+            run, tags={key: run.tags[key] for key in run.tags if key not in own}, name=""
+        )
+        for slot, run in shown.items()
+    }
+
+
+# --- what each run holds, wherever it is sent ----------------------------------------------------
+
+
+def test_every_kind_of_target_shows_the_same_study(made, anywhere):
+    fill(made)
+    report = mirror(made, anywhere)
+    assert report.problems == []
+    shown = anywhere.see(made)
+    assert _statuses(shown) == {
+        "study": ("FINISHED", "KILLED", "FAILED"),
+        "trial 0": ("FINISHED",),
+        "trial 1": ("FINISHED",),
+        "trial 2": ("KILLED", "FAILED"),
+        "trial 3": ("FAILED",),
+    }
+    best = shown["trial 1"]
+    parent = shown[best.parent]
+    assert (parent.status, parent.parent, shown["study"].parent) == ("FINISHED", "study", None)
+    assert best.started == (BORN + 100) * 1000
+    assert best.ended == (BORN + 199) * 1000
+    assert _series(best, "val_acc") == [
+        (1, (BORN + 102) * 1000 + 500, 0.5),
+        (2, (BORN + 105) * 1000, 0.8),
+        (3, (BORN + 107) * 1000 + 500, 0.92),
+    ]
+    assert best.params.items() >= {"filters": "4", "epochs": "3", "batch_size": "32"}.items()
+    assert best.tags.items() >= best.params.items()
+    assert best.tags.items() >= {"trial": "1", "repeat": "1", "seed": "1", "model": "kept"}.items()
+    assert shown["trial 3"].tags["failure"] == "out of memory"
+    assert shown["trial 2"].tags["state"] == "pruned"
+    assert _series(best, "final_val_acc")[0][2] == 0.92
+    assert _series(shown["trial 2"], "final_val_acc") == []
+    means = [(step, round(value, 6)) for step, _, value in _series(parent, "mean_val_acc")]
+    assert means == [(1, 0.9), (2, 0.91)]
+    assert [step for step, _, _ in _series(parent, "standard_error")] == [1, 2]
+
+
+def _statuses(shown: dict[str, Shown]) -> dict[str, tuple[str, ...]]:
+    """The status of each run but the configurations', among those it may have."""
+    allowed = {"study": ("FINISHED", "KILLED", "FAILED"), "trial 2": ("KILLED", "FAILED")}
+    found = {}
+    for slot, run in shown.items():
+        if not slot.startswith("configuration"):
+            may = allowed.get(slot, (run.status,))
+            assert run.status in may
+            found[slot] = may
+    return found
+
+
+def _series(run: Shown, key: str) -> list[tuple[int, int, float]]:
+    return [(step, at, value) for name, step, at, value in run.points if name == key]
+
+
+def test_mirroring_twice_changes_nothing(made, anywhere):
+    fill(made)
+    mirror(made, anywhere)
+    before = anywhere.see(made)
+    report = mirror(made, anywhere)
+    assert (report.made, report.points, report.models) == (0, 0, 0)
+    assert anywhere.see(made) == before
+
+
+@pytest.mark.tensorflow
+def test_a_mirrored_model_predicts_what_the_trained_one_did(made, anywhere, tmp_path, monkeypatch):
+    import mlflow.keras
+    import numpy as np
+
+    from study.model import build_cnn
+
+    model = build_cnn(dict(made.start()), (28, 28, 1), 10)
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    images = np.random.default_rng(1).random((8, 28, 28, 1), dtype=np.float32)
+    made.add(made.start(), 0)
+    made.add(made.start(), 1)
+    keep_model(made, 0, (tmp_path / "model.keras").read_bytes())
+    assert mirror(made, anywhere).models == 1
+    for name, value in anywhere.target.access().environment().items():
+        monkeypatch.setenv(name, value)
+    if "AWS_ACCESS_KEY_ID" not in os.environ:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+    run_id = _run_id(anywhere, made, "trial 0")
+    loaded = mlflow.keras.load_model(f"runs:/{run_id}/model")
+    assert np.array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+def _run_id(place: Place, made: Made, slot: str) -> str:
+    with closing(sqlite3.connect(place.database)) as opened:
+        return str(
+            opened.execute(
+                "SELECT s.run_uuid FROM tags s JOIN tags u ON u.run_uuid = s.run_uuid"
+                " WHERE s.value = ? AND u.value = ?",
+                (slot, kept.identity(made.study)),
+            ).fetchone()[0]
+        )
+
+
+def test_with_none_a_study_is_mirrored_later_with_its_original_times(made, place):
+    off = follower(made.url, made.study.study_name, resolve("none", {}, made.url), print)
+    off.start()
+    off.poke()
+    fill(made)
+    off.close(1)
+    assert place.see(made) == {}
+    mirror_once(made.url, made.study.study_name, place.target)
+    assert place.see(made)["trial 0"].started == BORN * 1000
+    assert place.see(made)["trial 0"].ended == (BORN + 99) * 1000
+
+
+# --- while a study runs --------------------------------------------------------------------------
+
+
+def test_a_running_trial_is_followed_epoch_by_epoch(made, place):
+    number = made.add(made.start(), 0, (0.5,), "running")
+    passes = here(made, place)
+    passes.run(live=True)
+    assert place.see(made)["trial 0"].status == "RUNNING"
+    made.report(number, 0.7)
+    report = passes.run(live=True)
+    assert (report.made, report.points) == (0, 5)
+    made.tell(number, "complete", 0.7)
+    passes.run(live=True)
+    shown = place.see(made)["trial 0"]
+    assert shown.status == "FINISHED"
+    assert [step for step, _, _ in _series(shown, "val_acc")] == [1, 2]
+
+
+def test_a_driver_that_stopped_leaves_nothing_running_and_the_next_one_goes_on(made, place):
+    number = made.add(made.start(), 0, (0.5,), "running")
+    mirror(made, place, live=True)
+    mirror(made, place, live=False)
+    assert {run.status for run in place.see(made).values()} == {"KILLED"}
+    assert place.see(made)["trial 0"].tags["state"] == "interrupted"
+    mirror(made, place, live=True)
+    assert {run.status for run in place.see(made).values()} == {"RUNNING"}
+    made.report(number, 0.6)
+    made.tell(number, "complete", 0.6)
+    mirror(made, place, live=False)
+    shown = place.see(made)["trial 0"]
+    assert (shown.status, shown.tags["state"]) == ("FINISHED", "complete")
+    assert len(_series(shown, "acc")) == 2
+
+
+def test_a_model_is_sent_once_its_configuration_is_decided(made, place):
+    made.add(made.start(), 0, (0.5, 0.9))
+    keep_model(made, 0)
+    passes = here(made, place)
+    assert passes.run(live=True).models == 0
+    made.add(made.start(), 1, (0.5, 0.8))
+    assert passes.run(live=True).models == 1
+
+
+def test_a_model_that_is_gone_is_said_to_be(made, place):
+    fill(made)
+    kept.file(kept.folder(made.url, kept.identity(made.study)), 1).unlink()
+    assert "the model of trial 1 is gone" in mirror(made, place).problems[0]
+    assert place.see(made)["trial 1"].tags["model"] == "gone"
+
+
+def test_the_study_knows_where_it_is_shown(made, place, tracking):
+    from optuna_dashboard import get_note
+
+    fill(made)
+    mirror(made, place)
+    link = made.study.user_attrs["mlflow"]
+    assert link["address"].startswith(f"{tracking.url}/#/experiments/")
+    assert link["run"] == _run_id(place, made, "study")
+    assert link["address"] in get_note(mirror_fakes.again(made).study)
+
+
+# --- what is deleted on the server ---------------------------------------------------------------
+
+
+def _client(server: servers.Running):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(server.mlflow.url)
+
+
+@pytest.mark.parametrize("slot", ["trial 1", "study"])
+def test_a_run_that_is_deleted_on_the_server_is_made_again(made, place, server, slot):
+    fill(made)
+    mirror(made, place)
+    before = place.see(made)
+    _client(server).delete_run(_run_id(place, made, slot))
+    assert mirror(made, place).made == 1
+    assert same(place.see(made), before)
+
+
+def test_a_running_run_that_is_deleted_is_made_again_by_the_next_pass(made, place, server):
+    number = made.add(made.start(), 0, (0.5,), "running")
+    passes = here(made, place)
+    passes.run(live=True)
+    _client(server).delete_run(_run_id(place, made, "trial 0"))
+    made.report(number, 0.7)
+    assert passes.run(live=True).problems == []
+    assert len(_series(place.see(made)["trial 0"], "loss")) == 2
+
+
+def test_an_experiment_that_is_deleted_is_restored(made, place, server):
+    fill(made)
+    mirror(made, place)
+    before = place.see(made)
+    client = _client(server)
+    experiment = client.get_experiment_by_name(made.study.study_name)
+    client.delete_experiment(experiment.experiment_id)
+    mirror(made, place)
+    assert client.get_experiment(experiment.experiment_id).lifecycle_stage == "active"
+    assert same(place.see(made), before)
+
+
+def test_doubles_that_a_lost_answer_caused_are_removed(made, place, server):
+    fill(made)
+    mirror(made, place)
+    before = place.see(made)
+    client = _client(server)
+    first = client.get_run(_run_id(place, made, "trial 0"))
+    client.create_run(first.info.experiment_id, first.info.start_time, first.data.tags)
+    mirror(made, place)
+    assert same(place.see(made), before)
+
+
+# --- servers that fail ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, Shown]:
+    """The same study, mirrored without any fault."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    made = mirror_fakes.make(folder, name=folder.name)
+    fill(made)
+    server = servers.running()
+    _make_experiment(server.mlflow.url, made.study.study_name, "mlflow-artifacts:/undisturbed")
+    target = resolve(server.mlflow.url, {}, made.url)
+    assert target is not None
+    where = Place(target, server.database)
+    mirror(made, where)
+    return where.see(made)
+
+
+FAULTS = {
+    "500 after having done the work": Fault(500, worked=True),
+    "500 without having done it": Fault(500),
+    "429": Fault(429),
+    "a connection cut after the work": Fault(worked=True, cut=True),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_server_that_fails_each_request_once_gets_everything_once(
+    made, place, tracking, undisturbed, fault
+):
+    fill(made)
+    seen = set()
+
+    def at_first(request: servers.Request) -> Fault | None:
+        new = (request.path, request.body) not in seen
+        seen.add((request.path, request.body))
+        return fault if new else None
+
+    tracking.rule = at_first
+    insist(made, place)
+    assert len(seen) > 15
+    assert same(place.see(made), undisturbed)
+
+
+def insist(made: Made, place: Place, tries: int = 60) -> None:
+    """Pass after pass until one has nothing to complain of; complaints are a line, not secret."""
+    passes = here(made, place)
+    complaints = []
+    while len(complaints) < tries:
+        try:
+            if not passes.run(live=False).problems:
+                break
+        except MirrorError as error:
+            complaints.append(str(error))
+    assert len(complaints) < tries
+    for secret in ("\n", TOKEN, ACCESS_KEY, SECRET_KEY):
+        assert not any(secret in complaint for complaint in complaints)
+
+
+def test_a_server_that_answers_nothing_is_given_up_in_time(made, place, tracking, undisturbed):
+    fill(made)
+    tracking.rule = lambda _: Fault(silent=True)
+    began = time.monotonic()
+    with pytest.raises(MirrorError, match="does not answer in time"):
+        here(made, place, patience=1).run(live=False)
+    assert time.monotonic() - began < 30
+    tracking.rule = servers.no_fault
+    mirror(made, place)
+    assert same(place.see(made), undisturbed)
+
+
+def test_a_server_that_is_not_there_at_the_start_is_found_when_it_comes(
+    made, place, tracking, undisturbed
+):
+    fill(made)
+    tracking.stop()
+    lines = Lines()
+    following = Follower("digits", here(made, place), lines.say, pause=0.05)
+    following.start()
+    following.poke()
+    lines.wait_for("MLflow: the server is not there")
+    tracking.start()
+    lines.wait_for("MLflow: the server is back")
+    following.close(60)
+    assert len(lines.said) == 2
+    assert same(place.see(made), undisturbed)
+
+
+class Lines:
+    """What is said, to be waited for."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self._news = threading.Condition()
+
+    def say(self, line: str) -> None:
+        with self._news:
+            self.said.append(line)
+            self._news.notify_all()
+
+    def wait_for(self, start: str) -> None:
+        with self._news:
+            came = self._news.wait_for(
+                lambda: any(line.startswith(start) for line in self.said), timeout=120
+            )
+        assert came, self.said
+
+
+def test_a_server_killed_in_the_middle_and_started_again_gets_everything_once(
+    made, place, tracking, server, undisturbed
+):
+    fill(made)
+    tracking.requests.clear()
+    tracking.answered = lambda request: server.mlflow.kill() if request.number == 8 else None
+    with pytest.raises(MirrorError):
+        mirror(made, place)
+    tracking.answered = None
+    server.mlflow.start("/health")
+    mirror(made, place)
+    assert same(place.see(made), undisturbed)
+
+
+def test_a_wrong_token_is_said_in_one_line_and_nothing_is_sent(made, mflux, tracking):
+    fill(made)
+    target = resolve(None, {"MFLUX_TOKEN": "wrong", "MFLUX_HOST": mflux.host}, made.url)
+    assert target is not None
+    with pytest.raises(MirrorError, match="does not know the token: check MFLUX_TOKEN"):
+        mirror_once(made.url, made.study.study_name, target)
+    assert tracking.requests == []
+
+
+def test_with_expired_keys_metrics_arrive_and_models_follow(made, place, s3, mflux, undisturbed):
+    fill(made)
+    s3.rule = servers.as_minio({"a-new-key"})
+    passes = here(made, place)
+    report = passes.run(live=False)
+    assert "the model of trial 1 is not sent: the bucket refuses" in report.problems[0]
+    assert place.see(made)["trial 1"].status == "FINISHED"
+    assert "model" not in place.see(made)["trial 1"].tags
+    mflux.answer["minio_access_key"] = "a-new-key"
+    assert passes.run(live=False).models == 1
+    assert same(place.see(made), undisturbed)
+
+
+def test_an_address_that_is_no_mlflow_server_is_said_to_be(made, tracking):
+    fill(made)
+    tracking.rule = lambda _: Fault(404, b"<h1>a web page</h1>")
+    target = resolve(tracking.url, {}, made.url)
+    assert target is not None
+    with pytest.raises(MirrorError, match="not that of an MLflow server"):
+        mirror_once(made.url, made.study.study_name, target)
+
+
+def test_a_server_that_wants_a_password_is_said_to_refuse(made, tracking):
+    fill(made)
+    tracking.rule = lambda _: Fault(401, b"who are you")
+    target = resolve(tracking.url, {}, made.url)
+    assert target is not None
+    with pytest.raises(MirrorError, match="refuses the token or password"):
+        mirror_once(made.url, made.study.study_name, target)
+
+
+def test_a_disk_that_is_full_does_not_pass_for_success(made, tmp_path):
+    fill(made)
+    shutil.copy(servers.local_store(), tmp_path / "mlflow.db")
+    (tmp_path / "mlflow-artifacts").write_text("no folder")  # the local store's artifacts
+    target = resolve(None, {}, made.url)
+    assert target is not None
+    report = mirror_once(made.url, made.study.study_name, target)
+    assert "the model of trial 1 is not sent" in report.problems[0]
+
+
+# --- kills ---------------------------------------------------------------------------------------
+
+
+PRELOADED = ["pytest", "mlflow.tracking", "boto3", "optuna_dashboard", "study.standing"]
+
+
+def _mirror_when_told(begin, errand: Errand) -> None:
+    begin.wait()
+    Here(errand).run(live=False, afresh=True)
+
+
+def test_killed_after_any_step_the_next_pass_completes_it(tmp_path, place, tracking, s3):
+    """Steps through every request of mirroring one run with its model."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow.tracking", "study.tracking", "study.standing", "boto3"])
+    (tmp_path / "template").mkdir()
+    template = mirror_fakes.make(tmp_path / "template", repeats=1)
+    template.add(template.start(), 0)
+    reference: dict[str, Shown] = {}
+    steps, step = 0, 0  # step 0 kills nothing, and counts
+    while step <= steps:
+        t0=time.time()
+        made = mirror_fakes.copy(template, tmp_path / str(step), f"{tmp_path.name}-{step}")
+        keep_model(made, 0)
+        begin = context.Event()
+        errand = Errand(made.url, made.study.study_name, place.target, PATIENCE)
+        child = context.Process(target=_mirror_when_told, args=(begin, errand))
+        t1=time.time()
+        child.start()
+        t2=time.time()
+        killer = Killer(child.pid, step)
+        tracking.answered = s3.answered = killer
+        begin.set()
+        child.join(120)
+        tracking.answered = s3.answered = None
+        t3=time.time()
+        if step == 0:
+            assert child.exitcode == 0
+            reference, steps = place.see(made), killer.count
+        else:
+            assert child.exitcode == -signal.SIGKILL
+            mirror(made, place)
+            assert same(place.see(made), reference), f"killed after step {step}"
+        print('STEP',step,'copy',t1-t0,'start',t2-t1,'child',t3-t2,'rest',time.time()-t3, killer.count)
+        step += 1
+    assert steps > 12
+
+
+class Killer:
+    """Kills a process when the request number ``step`` is done, before its answer is sent."""
+
+    def __init__(self, pid: int | None, step: int) -> None:
+        assert pid is not None
+        self._pid = pid
+        self._step = step
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def __call__(self, _: servers.Request) -> None:
+        with self._lock:
+            self.count += 1
+            if self.count == self._step:
+                os.kill(self._pid, signal.SIGKILL)
+
+
+# --- the process of its own ----------------------------------------------------------------------
+
+
+def test_the_process_shows_no_secret_and_is_started_again_when_it_died(made, place, tmp_path):
+    fill(made)
+    aside = Aside(Errand(made.url, made.study.study_name, place.target))
+    try:
+        assert aside.run(live=False).made > 0
+        assert aside._process is not None
+        line = Path(f"/proc/{aside._process.pid}/cmdline")
+        command = line.read_bytes() if line.exists() else b""  # there is none on macOS
+        stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        for secret in (TOKEN, ACCESS_KEY, SECRET_KEY):
+            assert secret.encode() not in command + stored
+        os.kill(aside._process.pid, signal.SIGKILL)
+        with pytest.raises(MirrorError, match="process ended"):
+            aside.run(live=False)
+        assert aside.run(live=False).made == 0
+    finally:
+        aside.close()
+
+
+def test_the_process_ends_with_its_driver(made, place):
+    aside = Aside(Errand(made.url, made.study.study_name, place.target))
+    process = aside._start()
+    assert process.stdin is not None
+    process.stdin.close()  # what the system does for a driver that is killed
+    assert process.wait(60) == 0
+    aside.close()

@@ -76,7 +76,7 @@ class Sleeping:
             del self.runs[key]
             return RunFinished(key, self.model)
         time.sleep(SLEEP)
-        self.runs[key] += 1
+        self.runs[key] = epoch + 1
         value = 0.9 + epoch / 1000
         event = EpochReported(key, Epoch(epoch, value, 0.1, value, 0.2, SLEEP, time.time()))
         self.waited += time.perf_counter() - began
@@ -97,8 +97,11 @@ class Timed(Follower):
         self.inside += time.perf_counter() - began
 
 
-def driven(made: Made, model: bytes, follower: Timed, policy: kept.Policy) -> tuple[float, float]:
-    """Seconds a run that the driver works, and that it is with the mirror."""
+def driven(made: Made, model: bytes, follower: Timed, policy: kept.Policy) -> dict[str, float]:
+    """Seconds of a run that the driver works: on the clock, on the processor, in the mirror's part.
+
+    What the mirror's process needs to start is not in it: its first pass is made before.
+    """
     keeper = kept.Keeper(
         kept.folder(made.url, kept.identity(made.study)), kept.record(made.study, policy), print
     )
@@ -110,12 +113,20 @@ def driven(made: Made, model: bytes, follower: Timed, policy: kept.Policy) -> tu
         forget=lambda _: None,
     )
     driver = Driver(made.study, made.plan, optuna.pruners.NopPruner(), engine, hooks, follower)
+    made.add(made.option(filters=99), 0, stage="search")
+    if follower._passes is not None:
+        follower._passes.run(live=True)
     follower.start()
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.thread_time()
     runs = driver.drive().runs
-    seconds = time.perf_counter() - began - engine.waited
+    worked = time.thread_time() - worked
+    elapsed = time.perf_counter() - began
     follower.close(300)
-    return seconds / runs, follower.inside / runs
+    return {
+        "clock": (elapsed - engine.waited) / runs,
+        "processor": worked / runs,
+        "mirror's part": follower.inside / runs,
+    }
 
 
 def tutorial_run(model: Any, *, with_model: bool) -> tuple[float, float]:
@@ -206,32 +217,35 @@ def _curve() -> list[float]:
 
 
 def driver_times(folder: Path, target: Target, model: bytes, rounds: int) -> dict[str, Any]:
-    """Driver time a run without a mirror, with it, and with it in the driver's own process."""
-    passes: dict[str, Callable[[Made], Any]] = {
-        "no mirror": lambda _: None,
-        "mirror": lambda made: Aside(Errand(made.url, made.study.study_name, target)),
-        "mirror in the driver's process": lambda made: Here(
-            Errand(made.url, made.study.study_name, target)
-        ),
+    """The driver's work a run: without a mirror, with it, and with it in the driver's process."""
+
+    def beside(made: Made) -> Target:
+        local = resolve(None, {}, made.url)
+        assert local is not None
+        return local
+
+    ways: dict[str, tuple[Callable[[Errand], Any], Callable[[Made], Target], kept.Policy]] = {
+        "no mirror": (lambda _: None, beside, "none"),
+        "server": (Aside, lambda _: target, "none"),
+        "server, models kept": (Aside, lambda _: target, "all"),
+        "local store": (Aside, beside, "none"),
+        "local store, in the driver's process": (Here, beside, "none"),
     }
-    taken: dict[str, Seconds] = {name: [] for name in (*passes, "mirror, models kept")}
-    inside: dict[str, Seconds] = {name: [] for name in taken}
-    policies: dict[str, kept.Policy] = {"mirror, models kept": "all"}
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for turn in range(rounds):
-        for name, seconds in taken.items():
+        for name, (build, where, policy) in ways.items():
             place = folder / f"{turn} {name}"
             place.mkdir()
-            made = mirror_fakes.make(place, epochs=EPOCHS, repeats=2, name=f"{name} {turn}")
-            build = passes.get(name, passes["mirror"])
-            follower = Timed(made.study.study_name, build(made), print)
-            outside, within = driven(made, model, follower, policies.get(name, "none"))
-            seconds.append(outside)
-            inside[name].append(within)
-    found: dict[str, Any] = {name: summary(seconds) for name, seconds in taken.items()}
-    for name, seconds in list(taken.items())[1:]:
-        pairs = [one - other for one, other in zip(seconds, taken["no mirror"], strict=True)]
-        found[name]["in poke ms"] = round(1000 * statistics.median(inside[name]), 3)
-        found[name]["added ms"] = summary(pairs)
+            made = mirror_fakes.make(place, epochs=EPOCHS, repeats=3, name=f"{name} {turn}")
+            passes = build(Errand(made.url, made.study.study_name, where(made)))
+            follower = Timed(made.study.study_name, passes, print)
+            taken[name].append(driven(made, model, follower, policy))
+    found: dict[str, Any] = {}
+    for name, times in taken.items():
+        found[name] = {what: summary([time[what] for time in times]) for what in times[0]}
+        pairs = zip(times, taken["no mirror"], strict=True)
+        added = [one["clock"] - other["clock"] for one, other in pairs]
+        found[name]["added on the clock"] = summary(added)
     return found
 
 
@@ -239,9 +253,9 @@ def summary(seconds: Seconds) -> dict[str, Any]:
     spread = statistics.stdev(seconds) if len(seconds) > 1 else 0.0
     return {
         "n": len(seconds),
-        "median ms": round(1000 * statistics.median(seconds), 2),
-        "mean ms": round(1000 * statistics.fmean(seconds), 2),
-        "sd ms": round(1000 * spread, 2),
+        "median ms": round(1000 * statistics.median(seconds), 3),
+        "mean ms": round(1000 * statistics.fmean(seconds), 3),
+        "sd ms": round(1000 * spread, 3),
     }
 
 
@@ -286,9 +300,11 @@ def measure(runs: int, trials: int) -> dict[str, Any]:
         model = (folder / "model.keras").read_bytes()
         target = resolve(uri, {}, "sqlite:///study.db")
         assert target is not None
-        waiting = others(uri, network, runs)
         for part in ("all", "none", "stored", "driver"):
             (folder / part).mkdir()
+        if not trials:
+            return {"driver time a run": driver_times(folder / "driver", target, model, runs)}
+        waiting = others(uri, network, runs)
         ours = {
             "ours, no model": summary(our_runs(folder / "none", target, model, runs, "none")),
             "ours, model": summary(our_runs(folder / "all", target, model, runs, "all")),
@@ -298,7 +314,7 @@ def measure(runs: int, trials: int) -> dict[str, Any]:
             "the whole logging of a run": waiting | ours,
             "tutorial's way over ours, with a model": round(whole, 1),
             "stored runs": stored_runs(folder / "stored", target, trials),
-            "driver time a run": driver_times(folder / "driver", target, model, max(2, runs - 1)),
+            "driver time a run": driver_times(folder / "driver", target, model, runs),
         }
 
 
@@ -329,11 +345,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=6)
     parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--driver-only", action="store_true", help="leave the other parts out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     about = machine()
-    record = about | {"results": measure(options.runs, options.trials)}
+    results = measure(options.runs, 0 if options.driver_only else options.trials)
+    record = about | {"results": results}
     record["load average after"] = [round(load, 1) for load in os.getloadavg()]
     text = json.dumps(record, indent=1)
     print(text)

@@ -14,13 +14,14 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from study import storage
-from study.plan import Option, Stage
+from study.plan import Option, Stage, Standing
 from study.pruning import Margin
-from study.standing import standing_of
+from study.results import Row, Rows
+from study.standing import plan_of, standing_of
 
 WARMUPS = (4, 6, 8)
 ERRORS = (1.5, 2.0, 2.5, 3.0, 4.0)
@@ -89,6 +90,51 @@ def _trained(option: Option, held: Option, margin: Margin, images: int | None) -
     return trained
 
 
+def pruned_sweep(url: str, name: str, margin: Margin) -> tuple[Standing | None, int]:
+    """The whole sweep as it goes with the pruner, on stored curves, and the epochs it trains.
+
+    None where the pruned sweep wants a configuration that the unpruned one never trained.
+    """
+    study, settings = storage.load(storage.open_storage(url), name)
+    stored = {(row.configuration, row.repeat): row for row in Rows()(study)}
+    plan, rows, epochs = plan_of(settings), [], 0
+    while not (standing := plan.standing(rows)).complete:
+        slot = standing.slots[0]
+        found = stored.get((slot.configuration, slot.repeat))
+        if found is None or found.state != "complete":
+            return None, epochs
+        length = _cut(found, stored.get((slot.reference, slot.repeat)), margin, settings.images)
+        changes = {"number": len(rows), "reference": slot.reference, "stage": slot.stage}
+        if length < len(found.val_acc):
+            changes |= {"state": "pruned", "value": None, "val_acc": found.val_acc[:length]}
+        rows.append(replace(found, **changes))
+        epochs += length
+    return standing, epochs
+
+
+def _cut(row: Row, reference: Row | None, margin: Margin, images: int | None) -> int:
+    """After how many epochs a run is stopped; all of them if it is not."""
+    for epoch in range(1, len(row.val_acc) + 1):
+        if reference and margin.behind(row.val_acc[:epoch], reference.val_acc, images) is not None:
+            return epoch
+    return len(row.val_acc)
+
+
+def answers(urls: list[str], margin: Margin) -> None:
+    """Print, study by study, whether the pruned sweep gives the answer of the unpruned one."""
+    for url in urls:
+        for name in storage.names(storage.open_storage(url)):
+            study, settings = storage.load(storage.open_storage(url), name)
+            before = standing_of(study, settings)
+            total = sum(len(row.val_acc) for row in Rows()(study))
+            after, epochs = pruned_sweep(url, name, margin)
+            if after is None or before.incumbent is None:
+                print(f"{name}: the pruned sweep leaves the stored curves")
+                continue
+            same = "same answer" if after.incumbent == before.incumbent else "other answer"
+            print(f"{name}: {same}, {epochs} of {total} epochs; {dict(after.incumbent or ())}")
+
+
 def main() -> None:
     """Print the table, and write it where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -109,6 +155,7 @@ def main() -> None:
             f"{tally.tied:4} | {tally.saved:6} of {tally.epochs} ({share:.0%})"
         )
         records.append({**asdict(margin), **asdict(tally)})
+    answers(arguments.urls, Margin())
     if arguments.json:
         arguments.json.write_text(json.dumps(records, indent=1) + "\n")
 

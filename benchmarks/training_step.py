@@ -2,7 +2,8 @@
 
     python benchmarks/training_step.py --data mnist.npz
 
-All contenders stay alive and take turns, round by round, so that a busy machine is unjust to all.
+All contenders stay alive and take turns, round by round, so that a busy machine is unjust to all;
+images for a second of processor time stand beside, where other work on the machine shows less.
 `fit` is timed from the begin to the end of its epoch: what it does once a call is left out. The
 study trains as it does with `--jobs 2`, in two processes of one thread. TensorFlow decides by the
 processor whether it uses oneDNN; the study switches it on, so `fit` is shown with and without.
@@ -16,12 +17,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+Turn = Callable[[], tuple[float, ...]]
 NAMES = ("filters", "k1", "k2", "dense", "dropout")
 CONFIGURATIONS = ((8, 4, 5, 32, 0.2), (16, 4, 5, 32, 0.2), (32, 7, 7, 32, 0.1))
 RECORD = Path(__file__).with_name("records") / "training_step.json"
@@ -66,12 +69,13 @@ class Team:
             for _ in range(who.processes)
         ]
 
-    def turn(self) -> float:
-        """All processes at once; what they did a second, together."""
+    def turn(self) -> tuple[float, float]:
+        """All processes at once: what they did together, a second and a processor second."""
         for worker in self._workers:
             print("go", file=worker.stdin, flush=True)
         done = [json.loads(worker.stdout.readline()) for worker in self._workers]
-        return sum(amount for amount, _ in done) / max(seconds for _, seconds in done)
+        amounts, seconds, processor = zip(*done, strict=True)
+        return sum(amounts) / max(seconds), sum(amounts) / sum(processor)
 
     def leave(self) -> None:
         for worker in self._workers:
@@ -80,17 +84,31 @@ class Team:
 
 
 def work(kind: str, threads: int, config: list[float], source: str, images: int) -> None:
-    """A worker: one measurement for every line that comes in, as [amount, seconds]."""
+    """A worker: for every line that comes in, [amount, seconds, processor seconds]."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from study.training import start_tensorflow
 
     start_tensorflow(threads)
-    measure = {"fit": fit, "study": study_epoch, "matmul": matmul}[kind](config, source, images)
+    turn = matmul() if kind == "matmul" else MAKERS[kind](config, source, images)
     for _ in sys.stdin:
-        print(json.dumps(measure()), flush=True)
+        print(json.dumps(turn()), flush=True)
 
 
-def fit(config: list[float], source: str, images: int) -> Any:
+@dataclass
+class Clock:
+    """Seconds and processor seconds of this process, of one measurement."""
+
+    began: tuple[float, float] = (0.0, 0.0)
+    took: tuple[float, float] = (0.0, 0.0)
+
+    def start(self) -> None:
+        self.began = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        self.took = time.perf_counter() - self.began[0], time.process_time() - self.began[1]
+
+
+def fit(config: list[float], source: str, images: int) -> Turn:
     import keras
 
     from study import data, model
@@ -99,24 +117,19 @@ def fit(config: list[float], source: str, images: int) -> Any:
     x, y = dataset.images[:images], dataset.labels[:images]
     network = model.build_cnn(named(config), dataset.input_shape, dataset.num_classes)
 
-    class Clock(keras.callbacks.Callback):
-        began = ended = 0.0
+    clock = Clock()
+    hooks = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda *_: clock.start(), on_epoch_end=lambda *_: clock.stop()
+    )
 
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.began = time.perf_counter()
+    def turn() -> tuple[float, ...]:
+        network.fit(x, y, batch_size=100, epochs=1, verbose=0, callbacks=[hooks])
+        return images, *clock.took
 
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.ended = time.perf_counter()
-
-    def measure() -> tuple[int, float]:
-        clock = Clock()
-        network.fit(x, y, batch_size=100, epochs=1, verbose=0, callbacks=[clock])
-        return images, clock.ended - clock.began
-
-    return measure
+    return turn
 
 
-def study_epoch(config: list[float], source: str, images: int) -> Any:
+def study_epoch(config: list[float], source: str, images: int) -> Turn:
     import numpy as np
 
     from study import data, model
@@ -129,28 +142,35 @@ def study_epoch(config: list[float], source: str, images: int) -> Any:
     tensors = resident(dataset.images[:images], dataset.labels[:images])
     rng = np.random.default_rng(0)
 
-    def measure() -> tuple[int, float]:
-        began = time.perf_counter()
+    clock = Clock()
+
+    def turn() -> tuple[float, ...]:
+        clock.start()
         program.epoch(tensors, rng.permutation(images), int(rng.integers(2**63)))
-        return images, time.perf_counter() - began
+        clock.stop()
+        return images, *clock.took
 
-    return measure
+    return turn
 
 
-def matmul(config: list[float], source: str, images: int) -> Any:
+MAKERS = {"fit": fit, "study": study_epoch}
+
+
+def matmul() -> Turn:
     """The machine's own rate: floating-point operations in products of 1024 x 1024 matrices."""
     import tensorflow as tf
 
-    matrix, count = tf.random.normal([1024, 1024]), 50
+    matrix, count, clock = tf.random.normal([1024, 1024]), 50, Clock()
 
-    def measure() -> tuple[int, float]:
-        began = time.perf_counter()
+    def turn() -> tuple[float, ...]:
+        clock.start()
         for _ in range(count):
             product = tf.matmul(matrix, matrix)
         product.numpy()
-        return count * 2 * 1024**3, time.perf_counter() - began
+        clock.stop()
+        return count * 2 * 1024**3, *clock.took
 
-    return measure
+    return turn
 
 
 def named(config: list[float]) -> dict[str, float]:
@@ -173,7 +193,7 @@ def operations(config: tuple[float, ...], side: int = 28) -> float:
 def compare(config: tuple[float, ...], data: str, images: int, rounds: int) -> dict[str, Any]:
     """Rates of every contender, round by round, after one turn each that does not count."""
     teams = {who.name: Team(who, config, data, images) for who in CONTENDERS}
-    rates: dict[str, list[float]] = {name: [] for name in teams}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in teams}
     for turn in range(rounds + 1):
         for name, team in teams.items():
             rate = team.turn()
@@ -186,29 +206,38 @@ def compare(config: tuple[float, ...], data: str, images: int, rounds: int) -> d
 
 def show(result: dict[str, Any]) -> None:
     """One configuration's table: medians, and the ratios of the same rounds."""
-    rates = result["rates"]
-    machine = statistics.median(rates["matmul, 2 x 1 thread"])
-    print(f"\n{result['configuration']}: {result['operations'] / 1e6:.1f} MFLOP an image;")
-    print(f"  the machine multiplies matrices at {machine / 1e9:.0f} GFLOP/s on two cores")
-    print(f"  {'':28}{'images/s':>9}{'of matmul':>10}   the study is faster by (lowest-highest)")
+    rates, each = result["rates"], result["operations"]
+    (machine, per_core), *_ = medians = [middle(rates[name]) for name in reversed(rates)]
+    print(f"\n{result['configuration']}: {each / 1e6:.1f} MFLOP an image; the machine multiplies")
+    print(
+        f"matrices at {machine / 1e9:.0f} GFLOP/s on two cores, {per_core / 1e9:.0f} on one alone"
+    )
+    print(f"{'':26}{'images/s':>10}{'of matmul':>10}{'study is faster by':>24}{'/CPU-s':>9}")
     ours = rates["study, 2 x 1 thread"]
-    for name in list(rates)[:-1]:
-        ratios = sorted(a / b for a, b in zip(ours, rates[name], strict=True))
-        share = statistics.median(rates[name]) * result["operations"] / machine
-        print(
-            f"  {name:28}{statistics.median(rates[name]):9.0f}{share:10.0%}"
-            f"   {statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
-        )
+    for name, (rate, per_processor) in zip(list(rates)[:-1], medians[:0:-1], strict=True):
+        ratios = sorted(a / b for (a, _), (b, _) in zip(ours, rates[name], strict=True))
+        spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
+        share = f"{rate * each / machine:.0%}"
+        print(f"{name:26}{rate:10.0f}{share:>10}{spread:>24}{per_processor:9.0f}")
+
+
+def middle(rates: list[tuple[float, float]]) -> tuple[float, float]:
+    """The medians of both rates."""
+    wall, processor = zip(*rates, strict=True)
+    return statistics.median(wall), statistics.median(processor)
 
 
 def machine() -> dict[str, Any]:
     """What a number needs beside it to be compared."""
     info = Path("/proc/cpuinfo")
-    model = (
-        info.read_text().partition("model name\t: ")[2].partition("\n")[0] if info.exists() else ""
-    )
+    text = info.read_text() if info.exists() else ""
+    model = text.partition("model name\t: ")[2].partition("\n")[0]
     commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {
         "cpu": model or platform.processor(),
@@ -232,7 +261,8 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return work(*json.loads(options.worker))
+        work(*json.loads(options.worker))
+        return
     record: dict[str, Any] = {"command": sys.argv, "machine": machine(), "results": []}
     for config in CONFIGURATIONS:
         result = compare(config, options.data, options.images, options.rounds)

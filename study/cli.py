@@ -275,6 +275,36 @@ def dashboard(
         serve(storage, port, typer.echo)
 
 
+@app.command()
+def doctor(
+    storage: Storage = DEFAULT_STORAGE,
+    data: Data = None,
+    mlflow: Mlflow = None,
+    as_json: Json = False,
+) -> None:
+    """Probe everything a study needs, and say in plain words what is wrong.
+
+    Examples:
+    - `python -m study doctor`
+    - `python -m study doctor --data my.npz --mlflow http://127.0.0.1:5000`
+    """
+    from dataclasses import asdict
+
+    from study import summary
+    from study.doctor import examine
+
+    console, found = Console(), []
+    with console.status("Probing") if not as_json else nullcontext():
+        for finding in examine(storage, data or "digits", mlflow, os.environ):
+            found.append(finding)
+            if not as_json:
+                summary.print_finding(console, finding)
+    if as_json:
+        _print_json([asdict(finding) for finding in found])
+    if any(finding.fine is False for finding in found):
+        raise typer.Exit(2)
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, to be answered as Ctrl-C is."""
 

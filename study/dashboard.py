@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -16,7 +17,7 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def serve(url: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve the dashboard on 127.0.0.1 until Ctrl-C; port 0 takes a free one.
+    """Serve the dashboard on 127.0.0.1 until Ctrl-C or SIGTERM; port 0 takes a free one.
 
     Raises ``StorageError`` where there is no database or the port is taken.
     """
@@ -31,6 +32,8 @@ def serve(url: str, port: int, say: Callable[[str], None]) -> None:
         raise StorageError(
             f"--port {port}: cannot be served ({error.strerror}); choose another"
         ) from None
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     with server:
         say(f"Dashboard on http://127.0.0.1:{server.server_port} (Ctrl-C ends it)")
         try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from study.plan import Standing
 
 PAUSE = 2.0
-"""Seconds between two passes while a study runs."""
+"""Seconds between two passes while a study runs; more where a pass takes long."""
 
 LONGEST = 60.0
 """Seconds between two tries, at most, while the server cannot be used."""
@@ -110,12 +110,13 @@ class Follower:
     def _attempt(self, *, live: bool) -> None:
         """Have a pass made, and tell the user of the first of a row of failures."""
         assert self._passes is not None
+        began = time.monotonic()
         try:
             report = self._passes.run(live=live, afresh=not live)
         except Exception as error:  # noqa: BLE001 - nothing of the mirror may end the thread
             self._fail(str(error) if isinstance(error, MirrorError) else repr(error))
             return
-        self._delay = self._pause
+        self._delay = min(LONGEST, max(self._pause, 2 * (time.monotonic() - began)))
         if self._outage:
             self._say("MLflow: the server is back")
         self._outage = False

@@ -32,8 +32,9 @@ def descent(optimizer: keras.Optimizer) -> Descent:
     Keras' Adam takes a dozen operations a variable, and TensorFlow never forgets a graph that it
     was traced in: 7 MB for every configuration of a study.
     """
+    as_it_is: Descent = optimizer.apply
     if not _is_plain_adam(optimizer):
-        return optimizer.apply
+        return as_it_is
 
     def adam(gradients: Sequence[Tensor], variables: Sequence[keras.Variable]) -> None:
         steps = tf.cast(optimizer.iterations.value.assign_add(1), tf.float32)

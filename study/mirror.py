@@ -153,8 +153,8 @@ class Mirror:
         address = server.link(known.experiment, run.run_id)
         link = {"experiment": known.experiment, "run": run.run_id, "address": address}
         if self._study.user_attrs.get(LINK) != link:
-            self._study.set_user_attr(LINK, link)
             _note(self._study, f"MLflow shows every run: [{address}]({address})")
+            self._study.set_user_attr(LINK, link)
 
 
 def _note(study: Study, line: str) -> None:

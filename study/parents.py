@@ -23,10 +23,10 @@ from study.results import Row, Spread
 def configuration(subject: Subject, rows: Sequence[Row]) -> Wanted:
     """The parent run of the trials of one configuration."""
     repeats = len(_counted(rows))
-    if any(row.state == "pruned" and row.given_up is None for row in rows):
-        state = "pruned"
-    elif repeats >= subject.settings.repeats:
+    if repeats >= subject.settings.repeats:
         state = "complete"
+    elif any(row.state == "pruned" and row.given_up is None for row in rows):
+        state = "pruned"
     else:
         state = "running" if subject.live else "interrupted"
     if subject.live and any(row.state == "running" for row in rows):

@@ -54,7 +54,7 @@ class Margin:
 
     warmup: int = 6
     window: int = WINDOW
-    errors: float = 2.5
+    errors: float = 3.0
     least: float = 0.002
 
     def behind(

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.python.eager import context
 
 from study.lowering import descent, stages
 
@@ -188,7 +189,8 @@ class Shelf:
         self._idle[key] = program
         while len(self._idle) > self._size:
             self._idle.popitem(last=False)
-            gc.collect()  # a model and its graphs refer to each other
+            gc.collect()  # a model and its graphs refer to each other,
+            context.context().clear_kernel_cache()  # and TensorFlow keeps what it has made of them
 
 
 SHELF = Shelf()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,9 @@ from study import tables
 from study.plan import Option, Stage, Standing
 from study.settings import Settings
 from study.space import Validation
+
+if TYPE_CHECKING:
+    from study.doctor import Finding
 
 
 def best(name: str, settings: Settings, standing: Standing, state: str) -> dict[str, Any]:
@@ -149,6 +152,19 @@ def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:
         name, data = Text(item["study"]), Text(item["dataset"])
         table.add_row(name, data, item["state"], runs, mean, params)
     console.print(table)
+
+
+def print_finding(console: Console, finding: Finding) -> None:
+    """A line of the doctor."""
+    mark = {True: "ok", False: "WRONG", None: "-"}[finding.fine]
+    _say(
+        console,
+        Text.assemble(
+            (f"{mark:<7}", "bold red" if mark == "WRONG" else ""),
+            finding.link.ljust(11),
+            finding.says,
+        ),
+    )
 
 
 def _validation(validation: Validation) -> str:

@@ -163,7 +163,8 @@ def secrets(environ: Mapping[str, str], target: Target, access: Access | None) -
     if access is not None:
         found |= {access.token, access.access_key, access.secret_key}
     for uri in (target.uri, access.tracking_uri if access else target.uri):
-        found.add(uri.partition("://")[2].rpartition("@")[0].partition(":")[2])
+        user = uri.partition("://")[2].rpartition("@")[0]
+        found |= {user, user.partition(":")[2]}
     kept = {secret for secret in found if secret}
     return kept | {quote(secret, safe="") for secret in kept}
 

@@ -541,7 +541,8 @@ def test_a_disk_that_is_full_does_not_pass_for_success(made, tmp_path):
 # --- kills ---------------------------------------------------------------------------------------
 
 
-PRELOADED = ["pytest", "mlflow.tracking", "boto3", "optuna_dashboard", "study.standing"]
+PRELOADED = ["pytest", "mlflow.tracking", "boto3", "alembic.command", "optuna_dashboard"]
+PRELOADED += ["optuna.storages._rdb.models", "study.standing"]  # a child then starts in no time
 
 
 def _mirror_when_told(begin, errand: Errand) -> None:

@@ -135,7 +135,7 @@ def test_a_step_of_adam_is_that_of_keras(chosen: dict[str, float]) -> None:
             step([tf.constant(gradient, tf.float32)], [weight])
         ends.append([weight.numpy(), *(v.numpy() for v in optimizer.variables)])
     for mine, theirs in zip(*ends, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+        np.testing.assert_allclose(mine, theirs, rtol=2e-5)  # 1 - 0.999 in float32
 
 
 def test_the_bits_do_not_depend_on_where_the_pieces_are_cut() -> None:

@@ -1,0 +1,110 @@
+"""What MLflow should show follows from rows alone, and what was sent never has to be unsaid."""
+
+from dataclasses import replace
+
+import mirror_fakes
+import pytest
+
+from study import parents, projection
+from study.projection import Subject
+from study.results import Rows
+
+
+@pytest.fixture
+def made(tmp_path):
+    return mirror_fakes.make(tmp_path, repeats=3)
+
+
+def subject(made, *, live=True):
+    return Subject("digits", "a-uuid", made.settings, live=live)
+
+
+def rows(made):
+    return Rows()(made.study)
+
+
+def points(made, number=0):
+    return projection.trial_content(subject(made), rows(made)[number]).points
+
+
+def test_the_points_of_a_run_only_grow_at_their_end(made):
+    number = made.add(made.start(), 0, (0.5,), "running")
+    lengths, before = [], []
+    for value in (0.6, 0.7):
+        made.report(number, value)
+        now = points(made)
+        assert now[: len(before)] == before
+        lengths.append(len(now))
+        before = now
+    made.tell(number, "complete", 0.7)
+    assert points(made)[: len(before)] == before
+    assert lengths == [10, 15]
+
+
+def test_an_epoch_that_is_stored_by_half_is_not_shown(made):
+    number = made.add(made.start(), 0, (0.5, 0.6), "running")
+    trial = made.running(number)
+    curve = trial.user_attrs["curve"]
+    trial.set_user_attr("curve", curve | {"loss": curve["loss"][:1]})
+    assert len(points(made)) == 5
+
+
+def test_a_mean_that_was_shown_does_not_change_when_other_runs_finish(made):
+    made.add(made.start(), 0, (0.90,))
+    one = parents.configuration_content(subject(made), rows(made)).points
+    made.add(made.start(), 1, (0.94,))
+    two = parents.configuration_content(subject(made), rows(made)).points
+    assert two[: len(one)] == one
+    assert [(point.key, point.step) for point in two] == [
+        ("mean_val_acc", 1),
+        ("standard_error", 1),
+        ("mean_val_acc", 2),
+        ("standard_error", 2),
+    ]
+    assert two[2].value == pytest.approx(0.92)
+    assert two[3].value == pytest.approx(0.02)
+
+
+def test_a_repeat_that_came_early_waits_for_the_one_before_it(made):
+    made.add(made.start(), 1, (0.9,))
+    assert parents.configuration_content(subject(made), rows(made)).points == []
+
+
+def test_a_pruned_run_enters_no_mean_and_eliminates_its_configuration(made):
+    made.add(made.start(), 0, (0.9,))
+    made.add(made.start(), 1, (0.2,), "pruned")
+    assert len(parents.configuration_content(subject(made), rows(made)).points) == 2
+    assert parents.configuration(subject(made), rows(made)).status == "KILLED"
+
+
+def test_more_repeats_open_a_configuration_again(made):
+    for repeat in range(3):
+        made.add(made.start(), repeat, (0.9,))
+    done = parents.configuration(subject(made), rows(made))
+    more = replace(subject(made), settings=made.settings.with_repeats(5))
+    again = parents.configuration(more, rows(made))
+    assert (done.status, again.status) == ("FINISHED", "RUNNING")
+    assert done.mark != again.mark
+
+
+def test_without_a_driver_nothing_is_running(made):
+    made.add(made.start(), 0, (0.5,), "running")
+    row = rows(made)[0]
+    assert projection.trial(subject(made), row).status == "RUNNING"
+    assert projection.trial(subject(made, live=False), row).status == "KILLED"
+    standing = made.plan.standing(rows(made))
+    assert parents.study(subject(made, live=False), rows(made), standing).status == "KILLED"
+
+
+def test_a_complete_study_shows_its_answer(made):
+    mirror_fakes.complete(made)
+    standing = made.plan.standing(rows(made))
+    content = parents.study_content(subject(made, live=False), rows(made), standing)
+    assert content.tags["answer.filters"] == str(dict(standing.incumbent)["filters"])
+    assert [point.key for point in content.points] == ["mean_val_acc", "standard_error"]
+
+
+def test_a_reason_longer_than_an_old_server_takes_is_cut(made):
+    made.add(made.start(), 0, (), "failed", attributes={"failure": "x" * 1000})
+    tags = projection.trial_content(subject(made), rows(made)[0]).tags
+    assert tags["failure"] == "x" * 250

@@ -40,12 +40,12 @@ import servers
 from mirror_fakes import Made
 
 from study import kept
-from study.aside import Aside, Errand, Here
 from study.driver import Driver, Hooks
 from study.engine import EpochReported, RunFinished
-from study.follow import Follower
+from study.mirror.aside import Aside, Errand, Here
+from study.mirror.follow import Follower
+from study.mirror.target import Target, resolve
 from study.model import build_cnn
-from study.target import Target, resolve
 from study.training import Epoch
 
 EPOCHS = 30

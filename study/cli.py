@@ -243,8 +243,8 @@ def mirror(
     with _explained(storage):
         from study import storage as database
         from study.errors import MirrorError
-        from study.follow import mirror_once
-        from study.target import resolve
+        from study.mirror.follow import mirror_once
+        from study.mirror.target import resolve
 
         title = database.load(database.open_storage(storage), name)[0].study_name
         target = resolve(mlflow, os.environ, storage)
@@ -408,7 +408,7 @@ def _means(storage: str, mlflow: str | None, **means: Any) -> Means:
     """How to drive, with the MLflow server that is to follow."""
     from study import kept
     from study.launch import Means
-    from study.target import resolve
+    from study.mirror.target import resolve
 
     if means["keep_models"] is not None:
         kept.parse(means["keep_models"])

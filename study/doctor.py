@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from study import bucket
-from study.asking import Refused, Unreachable
 from study.errors import StudyError
-from study.target import Access, Target, beside, redact, resolve, secrets
+from study.mirror import bucket
+from study.mirror.asking import Refused, Unreachable
+from study.mirror.target import Access, Target, beside, redact, resolve, secrets
 
 if TYPE_CHECKING:
-    from study.tracking import Server
+    from study.mirror.tracking import Server
 
 _PATIENCE = 10.0  # seconds a probe waits for an answer
 
@@ -84,7 +84,7 @@ def _handshake(target: Target) -> tuple[Access | None, Finding]:
 
 def _tracking(target: Target, access: Access) -> tuple[Server | None, Finding]:
     """Whether the tracking server answers, and which version it is."""
-    from study.tracking import Server
+    from study.mirror.tracking import Server
 
     store = urlsplit(access.tracking_uri).scheme.startswith("sqlite")
     path = Path(access.tracking_uri.removeprefix("sqlite:///"))

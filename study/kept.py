@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 from sqlalchemy.engine import make_url
 
 from study.errors import SettingsError
-from study.projection import by_configuration
+from study.mirror.projection import by_configuration
+from study.mirror.target import beside
 from study.results import Row
-from study.target import beside
 
 if TYPE_CHECKING:
     from optuna import Study

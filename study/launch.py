@@ -13,8 +13,8 @@ from sqlalchemy.engine import make_url
 from study import kept, model, storage
 from study.driver import Driver, Hooks, Together, Watch
 from study.engine import Engine, InProcess, Trainer, cores
-from study.follow import follower
 from study.lock import driving
+from study.mirror.follow import follower
 from study.plan import Slot, Standing
 from study.pruning import make_pruner
 from study.settings import Settings
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from study.checkpoint import Checkpoints
     from study.data import Dataset
+    from study.mirror.target import Target
     from study.prepare import Prepared
-    from study.target import Target
 
 _LAST_PASS = 60.0  # seconds the mirror may take after the last run
 _BRIEF = 1.5  # the same after Ctrl-C

@@ -349,8 +349,8 @@ def running() -> Running:
 @functools.cache
 def local_store() -> Path:
     """An empty local store, to be copied."""
-    from study.target import Access
-    from study.tracking import Server
+    from study.mirror.target import Access
+    from study.mirror.tracking import Server
 
     folder = Path(tempfile.mkdtemp(prefix="study-store-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -67,7 +67,7 @@ def test_every_file_of_the_program_has_a_line_in_the_tree() -> None:
     tree = blocks("text")[-1]
     lines = [line.split() for line in tree.splitlines()]
     told = {words[0] for words in lines if len(words) > 1}
-    wanted = {path.name for path in (ROOT / "study").glob("*.py")}
+    wanted = {path.name for path in (ROOT / "study").rglob("*.py")}
     wanted |= {path.name for path in (ROOT / "search_spaces").iterdir()}
     assert wanted <= told
     assert {name for name in told if name.endswith(".py")} <= wanted

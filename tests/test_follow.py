@@ -4,8 +4,8 @@ import threading
 from collections import deque
 
 from study.errors import MirrorError
-from study.follow import Follower
-from study.transfer import Report
+from study.mirror.follow import Follower
+from study.mirror.transfer import Report
 
 
 class Passes:

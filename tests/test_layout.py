@@ -21,16 +21,29 @@ results plan sweep search
 sampler pruning objective
 settings storage lock prepare standing
 engine cluster driver
-mflux target asking bucket projection artifact kept tracking parents transfer mirror
-tables summary live dashboard
-aside follow launch doctor
+mirror mirror.mflux mirror.target mirror.asking mirror.bucket mirror.projection mirror.artifact kept
+mirror.tracking mirror.parents mirror.transfer mirror.sync mirror.aside mirror.follow
+doctor tables summary live dashboard
+launch
 options cli __init__ __main__
 """
 ORDER = FLOORS.split()
 
 
 def modules() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("*.py"))
+    """All modules of the house; a room with modules of its own is named as a module too."""
+    paths = (path.relative_to(FOLDER) for path in FOLDER.rglob("*.py"))
+    return sorted(module_of(path) for path in paths)
+
+
+def module_of(path: Path) -> str:
+    own = path.parent if path.name == "__init__.py" and path.parent.name else path
+    return ".".join(own.with_suffix("").parts)
+
+
+def path_of(module: str) -> Path:
+    path = FOLDER.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def imported(source: str) -> Iterator[str]:
@@ -44,10 +57,11 @@ def imported(source: str) -> Iterator[str]:
         else:
             continue
         for name in names:
-            package, _, rest = name.partition(".")
-            module = rest.partition(".")[0]
+            package, _, module = name.partition(".")
             if package == "study":
-                yield module if (FOLDER / f"{module}.py").exists() else "__init__"
+                while module and not path_of(module).exists():
+                    module = module.rpartition(".")[0]
+                yield module or "__init__"
 
 
 def test_the_order_names_every_module_once() -> None:
@@ -61,7 +75,7 @@ def test_the_order_names_every_module_once() -> None:
 @pytest.mark.parametrize("module", modules())
 def test_imports_run_downwards(module: str) -> None:
     below = ORDER[: ORDER.index(module)] if module in ORDER else ORDER
-    found = set(imported((FOLDER / f"{module}.py").read_text("utf-8")))
+    found = set(imported(path_of(module).read_text("utf-8")))
     upwards = sorted(found - set(below) - {module})
     assert not upwards, f"{module} imports {', '.join(upwards)}, which stand after it in ORDER"
 
@@ -72,10 +86,18 @@ from study import data, load_space
 import study.plan as p
 def late():
     from study.space import Value
+    from study.mirror.target import resolve
 if TYPE_CHECKING:
     import study.results, numpy
 """
-    assert set(imported(source)) == {"data", "__init__", "plan", "space", "results"}
+    assert set(imported(source)) == {
+        "data",
+        "__init__",
+        "plan",
+        "space",
+        "mirror.target",
+        "results",
+    }
 
 
 @pytest.mark.parametrize(

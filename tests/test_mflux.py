@@ -6,8 +6,8 @@ import pytest
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, free_port
 
 from study.errors import MirrorError
-from study.mflux import handshake
-from study.target import redact, resolve, secrets
+from study.mirror.mflux import handshake
+from study.mirror.target import redact, resolve, secrets
 
 
 @pytest.fixture

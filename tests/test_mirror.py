@@ -22,10 +22,10 @@ from mirror_fakes import BORN, Made
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, Shown
 
 from study import kept
-from study.aside import Aside, Errand, Here
 from study.errors import MirrorError
-from study.follow import Follower, follower, mirror_once
-from study.target import Target, resolve
+from study.mirror.aside import Aside, Errand, Here
+from study.mirror.follow import Follower, follower, mirror_once
+from study.mirror.target import Target, resolve
 
 PATIENCE = 10.0
 
@@ -541,8 +541,9 @@ def test_a_disk_that_is_full_does_not_pass_for_success(made, tmp_path):
 # --- kills ---------------------------------------------------------------------------------------
 
 
+# What a child is going to need: it then starts in no time.
 PRELOADED = ["pytest", "mlflow.tracking", "boto3", "alembic.command", "optuna_dashboard"]
-PRELOADED += ["optuna.storages._rdb.models", "study.standing"]  # a child then starts in no time
+PRELOADED += ["optuna.storages._rdb.models", "study.standing", "study.mirror.tracking"]
 
 
 def _mirror_when_told(begin, errand: Errand) -> None:
@@ -553,7 +554,7 @@ def _mirror_when_told(begin, errand: Errand) -> None:
 def test_killed_after_any_step_the_next_pass_completes_it(tmp_path, place, tracking, s3):
     """Steps through every request of mirroring one run with its model."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow.tracking", "study.tracking", "study.standing", "boto3"])
+    context.set_forkserver_preload(PRELOADED)
     (tmp_path / "template").mkdir()
     template = mirror_fakes.make(tmp_path / "template", repeats=1)
     template.add(template.start(), 0)

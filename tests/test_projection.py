@@ -5,8 +5,8 @@ from dataclasses import replace
 import mirror_fakes
 import pytest
 
-from study import parents, projection
-from study.projection import Subject
+from study.mirror import parents, projection
+from study.mirror.projection import Subject
 from study.results import Rows
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from study.errors import MirrorError
-from study.mirror import Mirror
-from study.target import Access, Target, redact, secrets
-from study.transfer import Report
+from study.mirror.sync import Mirror
+from study.mirror.target import Access, Target, redact, secrets
+from study.mirror.transfer import Report
 
 _NICE = 10
 _PATIENCE = 20.0
@@ -81,7 +81,7 @@ class Here:
         return Mirror(study, settings, plan_of(settings), models, self._connect)
 
     def _connect(self) -> Any:
-        from study.tracking import Server
+        from study.mirror.tracking import Server
 
         self._access = self._errand.target.access(self._errand.patience)
         return Server(self._access, self._errand.patience)
@@ -119,8 +119,8 @@ class Aside:
                     stream.close()
 
     def _start(self) -> subprocess.Popen[str]:
-        root = str(Path(__file__).resolve().parent.parent)
-        code = f"import sys; sys.path.append({root!r}); from study.aside import main; main()"
+        root = str(Path(__file__).resolve().parents[2])
+        code = f"import sys; sys.path.append({root!r}); from study.mirror.aside import main; main()"
         self._process = subprocess.Popen(  # noqa: S603 - this very program
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from study.asking import Refused, Unreachable
-from study.target import Access
+from study.mirror.asking import Refused, Unreachable
+from study.mirror.target import Access
 
 Answer = TypeVar("Answer")
 

@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from study import artifact, kept, parents, projection
-from study.asking import Refused, Unreachable
+from study import kept
+from study.mirror import artifact, parents, projection
+from study.mirror.asking import Refused, Unreachable
+from study.mirror.projection import Content, Status, Subject, Wanted
+from study.mirror.tracking import MODEL, PARENT, Found
 from study.plan import Standing
-from study.projection import Content, Status, Subject, Wanted
 from study.results import Configuration, Row
-from study.tracking import MODEL, PARENT, Found
 
 
 class Tracking(Protocol):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from study.plan import Standing
-from study.projection import (
+from study.mirror.projection import (
     MARK,
     STUDY,
     Content,
@@ -17,6 +16,7 @@ from study.projection import (
     origin,
     trial,
 )
+from study.plan import Standing
 from study.results import Row, Spread
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from study import bucket
-from study.asking import Missing, Refused, Unreachable, ask, once
-from study.projection import MARK, SLOT, UUID, Content, Status
-from study.target import Access, shown
+from study.mirror import bucket
+from study.mirror.asking import Missing, Refused, Unreachable, ask, once
+from study.mirror.projection import MARK, SLOT, UUID, Content, Status
+from study.mirror.target import Access, shown
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from study.aside import Aside, Errand, Here
 from study.errors import MirrorError
-from study.target import Target
-from study.transfer import Report
+from study.mirror.aside import Aside, Errand, Here
+from study.mirror.target import Target
+from study.mirror.transfer import Report
 
 if TYPE_CHECKING:
     from study.plan import Standing

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study import kept, projection
+from study import kept
+from study.mirror import projection
+from study.mirror.projection import Subject
+from study.mirror.tracking import Found
+from study.mirror.transfer import Known, Report, Tracking, Transfer
 from study.plan import Plan, Standing
-from study.projection import Subject
 from study.results import FORGIVEN, Row
 from study.results import row as row_of
 from study.settings import Settings
-from study.tracking import Found
-from study.transfer import Known, Report, Tracking, Transfer
 
 if TYPE_CHECKING:
     from optuna import Study

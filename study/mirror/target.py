@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from study.errors import MirrorError
-from study.mflux import HOST, handshake
+from study.mirror.mflux import HOST, handshake
 
 NONE = "none"
 """The ``--mlflow`` that turns the mirror off."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 from optuna.trial import Trial, TrialState
 
@@ -35,7 +35,6 @@ class Flight:
     slot: Slot
     curve: dict[str, list[float]]
     stored: int
-    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 class Watch(Protocol):

@@ -16,6 +16,7 @@ from study import tables
 from study.driver import Flight
 from study.engine import EpochReported, Event, RunFailed, RunFinished
 from study.plan import Standing
+from study.sweep import NOTED
 
 
 class Progress:
@@ -138,7 +139,8 @@ def _flying(flight: Flight, epochs: int) -> str:
 
 def _run(flight: Flight) -> str:
     slot = flight.slot
-    return f"{slot.stage} {slot.option}, repeat {slot.repeat + 1}"
+    which = "all noted values" if slot.stage == NOTED else f"{slot.stage} {slot.option}"
+    return f"{which}, repeat {slot.repeat + 1}"
 
 
 def _ended(flight: Flight, event: Event | None) -> str:
@@ -148,7 +150,9 @@ def _ended(flight: Flight, event: Event | None) -> str:
         return f"{_run(flight)}: failed, {event.reason}"
     if isinstance(event, RunFinished) and event.key == flight.trial.number:
         return f"{_run(flight)}: {last} in {sum(flight.curve['seconds']):.1f} s"
-    return f"{_run(flight)}: stopped at epoch {flight.stored} with {last}"
+    if isinstance(event, EpochReported) and event.key == flight.trial.number:
+        return f"{_run(flight)}: stopped at epoch {flight.stored} with {last}"
+    return f"{_run(flight)}: given up, the sweep does not need it"
 
 
 def duration(seconds: float) -> str:

@@ -86,8 +86,8 @@ def stage_table(stage: Stage, repeats: int) -> Table:
     table = Table(title=f"{stage.name}{state}", title_justify="left", title_style="bold")
     table.add_column("configuration" if stage.name == SEARCH else "option", justify="right")
     table.add_column("runs", justify="right")
-    table.add_column("mean ± standard error", justify="right")
-    table.add_column("behind the best (points)", justify="right")
+    table.add_column("mean ± error", justify="right")
+    table.add_column("points behind", justify="right")
     table.add_column("verdict")
     for option in stage.options:
         table.add_row(
@@ -139,5 +139,6 @@ def doubts(standing: Standing) -> list[str]:
             continue
         names = " and ".join(str(option.value) for option in ties)
         kept = stage.carried.value
-        said.append(f"{stage.name}: {names} ties with {stage.noted.value}; {kept} is carried.")
+        verb = "ties" if len(ties) == 1 else "tie"
+        said.append(f"{stage.name}: {names} {verb} with {stage.noted.value}; {kept} is carried.")
     return said

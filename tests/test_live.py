@@ -58,6 +58,24 @@ def test_a_failed_run_is_told_with_its_reason_as_it_is() -> None:
     assert "repeat 1: failed, out of memory in [mul] of [100,28]" in written.getvalue()
 
 
+def test_a_run_that_is_not_wanted_any_more_is_not_called_stopped() -> None:
+    looked_at = driver(InMemoryStorage())
+    seen = []
+    looked_at._watch = seen_by(lambda standing, flights, _: seen.append((standing, dict(flights))))
+    looked_at.drive()
+    standing, flights = next(pair for pair in seen if pair[1])
+    to, written = console()
+    lines = Lines(to, EPOCHS)
+    lines.see(standing, flights, None)
+    lines.see(standing, {}, None)
+    assert "width 1, repeat 1: given up, the sweep does not need it" in written.getvalue()
+    assert "stopped" not in written.getvalue()
+
+
+def seen_by(see) -> Watch:
+    return type("Seen", (), {"see": staticmethod(see)})()
+
+
 def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
     seen = []
 

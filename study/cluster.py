@@ -1,64 +1,51 @@
 """Runs on a Dask cluster: several processes of this machine, or the workers of many machines.
 
-The workers only train and report, an epoch at a time. Dask schedules: it starts a run again
-elsewhere when a worker dies, and the run goes on from its checkpoint. The data travels once per
-worker, as a plugin that workers receive whenever they join.
+The workers only train and report, an epoch at a time (`worker`). Dask schedules: it starts a run
+again elsewhere when a worker dies, and the run goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import logging
 import os
 import queue
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import dask
-import numpy as np
-from distributed import Client, Future, LocalCluster, WorkerPlugin, get_worker
+from distributed import Client, Future, LocalCluster
 from distributed import Event as Flag
-from numpy.typing import NDArray
 
 from study.engine import EpochReported, Event, RunFailed, RunFinished, Trainer, cores, reason
-from study.errors import SettingsError, StudyError, TrainingFailed
+from study.errors import StudyError
 from study.training import Epoch, Run, train
+from study.worker import GROWTH, DataPlugin, Job, Outcome, PinPlugin
 
 if TYPE_CHECKING:
-    from distributed import Worker
-
     from study.checkpoint import Checkpoints
     from study.data import Dataset
 
-GROWTH = 512 * 2**20
-"""Bytes by which a worker process may grow after its first run before it is replaced."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a worker's task returns: nothing but ``failure`` or a model, and the worker's size."""
-
-    epochs: tuple[Epoch, ...] = ()
-    model: bytes = b""
-    failure: str | None = None
-    worker: str = ""
-    memory: int = 0
+_PATIENCE = 10.0  # seconds a scheduler may take to answer
+_CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
 
 @dataclass
 class _Task:
     """A run that was sent away: its future, how many epochs were relayed, how to stop it."""
 
-    future: Future[_Outcome]
+    future: Future[Outcome]
     flag: str
     relayed: int = 0
 
 
 class DaskEngine:
-    """Trains runs on the workers of ``client``, ``workers`` at once.
+    """Trains runs on the workers of ``client``, ``jobs`` at once; None: as many as there are.
 
     ``resources`` is what a run takes from the worker that trains it, as in ``{"GPU": 1}``.
     """
@@ -67,24 +54,33 @@ class DaskEngine:
         self,
         client: Client,
         dataset: Dataset,
-        workers: int,
+        jobs: int | None = None,
         *,
         checkpoints: Checkpoints | None = None,
         trainer: Trainer = train,
-        resources: dict[str, float] | None = None,
+        resources: Mapping[str, float] | None = None,
+        growth: float = GROWTH,
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.workers = workers
         self._client = client
+        self._jobs = jobs
         self._topic = f"study-{uuid.uuid4().hex}"
-        self._events: queue.SimpleQueue[tuple[int, Epoch | Future[_Outcome]]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[int, Epoch | Future[Outcome]] | None]
+        self._events = queue.SimpleQueue()
         self._tasks: dict[int, _Task] = {}
-        self._sizes: dict[str, int] = {}
-        self._resources = resources
+        self._resources = dict(resources) if resources else None
         self._close = close
-        self._job = _Job(self._topic, checkpoints, trainer)
-        client.register_plugin(DataPlugin(self._topic, dataset))
+        data = DataPlugin(dataset)
+        self._job = Job(self._topic, data.name, checkpoints, trainer, growth)
+        client.register_plugin(data)
         client.subscribe_topic(self._topic, self._receive)
+        client.subscribe_topic("all", self._look)
+        self.offered = self._count()
+
+    @property
+    def workers(self) -> int:
+        """How many runs to submit at once; where there is no worker yet, one waits for it."""
+        return self._jobs or max(1, self.offered)
 
     def submit(self, key: int, run: Run) -> None:
         """Send a run to the cluster."""
@@ -99,22 +95,34 @@ class DaskEngine:
         """Stop a run: at once where it waits, at its next epoch where it trains."""
         task = self._tasks.pop(key, None)
         if task is not None:
-            Flag(task.flag, client=self._client).set()
-            task.future.cancel(force=True)
+            with self._lost_in_one_line():
+                Flag(task.flag, client=self._client).set()
+                task.future.cancel(force=True)
 
-    def next_event(self) -> Event:
-        """Wait for the next event of a run that was not stopped."""
+    def next_event(self) -> Event | None:
+        """Wait for the next event of a run that was not stopped.
+
+        None when workers have joined or left. Raises ``StudyError`` when the scheduler is gone.
+        """
         while True:
             try:
-                key, what = self._events.get(timeout=0.5)  # Ctrl-C is heard between two waits
+                item = self._events.get(timeout=0.5)  # Ctrl-C is heard between two waits
             except queue.Empty:
+                if self._client.status != "running":
+                    raise self._lost() from None
                 continue
+            if item is None:
+                before, self.offered = self.offered, self._count()
+                if before != self.offered:
+                    return None
+                continue
+            key, what = item
             task = self._tasks.get(key)
             if task is None:
                 continue
             if isinstance(what, Epoch):
-                if what.number >= task.relayed:
-                    task.relayed = what.number + 1
+                if what.number == task.relayed:  # a run that was started again repeats epochs
+                    task.relayed += 1
                     return EpochReported(key, what)
             elif what is task.future:
                 return self._finish(key, task)
@@ -130,10 +138,29 @@ class DaskEngine:
         fields = dict(event[1])
         self._events.put((fields.pop("key"), Epoch(**fields)))
 
+    def _look(self, event: tuple[float, Any]) -> None:
+        """Have the workers counted again when some have joined or left."""
+        if isinstance(event[1], dict) and event[1].get("action") in ("add-worker", "remove-worker"):
+            self._events.put(None)
+
+    def _count(self) -> int:
+        """How many workers offer what a run takes."""
+        wanted = (self._resources or {}).items()
+        with self._lost_in_one_line():
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            return sum(
+                all(worker["resources"].get(name, 0) >= amount for name, amount in wanted)
+                for worker in workers
+            )
+
     def _finish(self, key: int, task: _Task) -> Event:
         """The last events of a run; epochs still on their way are taken from its result."""
         try:
-            outcome: _Outcome = task.future.result()
+            outcome: Outcome = task.future.result()
+        except _CANCELLED:
+            raise self._lost() from None  # by nobody here: Dask does that without a scheduler
+        except StudyError:
+            raise  # not this run's fault: the same would happen to every other one
         except Exception as error:  # noqa: BLE001 - whatever a worker died of is a failed run
             del self._tasks[key]
             return RunFailed(key, reason(error))
@@ -143,109 +170,24 @@ class DaskEngine:
             task.relayed += 1
             return EpochReported(key, epoch)
         del self._tasks[key]
-        self._watch_size(outcome)
         if outcome.failure is not None:
             return RunFailed(key, outcome.failure)
         return RunFinished(key, outcome.model)
 
-    def _watch_size(self, outcome: _Outcome) -> None:
-        """Replace a worker that has grown too much; what it trains meanwhile is started again."""
-        first = self._sizes.setdefault(outcome.worker, outcome.memory)
-        if outcome.memory - first > GROWTH:
-            del self._sizes[outcome.worker]
-            logging.getLogger(__name__).info("replacing worker %s", outcome.worker)
-            self._client.restart_workers([outcome.worker], raise_for_error=False)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a worker does with a run: train it and report every epoch as an event."""
-
-    topic: str
-    checkpoints: Checkpoints | None
-    trainer: Trainer
-
-    def __call__(self, key: int, run: Run, flag: str) -> _Outcome:
-        import psutil
-
-        worker = get_worker()
-        dataset = cast(DataPlugin, worker.plugins[self.topic]).dataset
-        stop = Flag(flag)
-        epochs: list[Epoch] = []
-        model, failure = b"", None
-        training = self.trainer(run, dataset, checkpoints=self.checkpoints)
+    @contextmanager
+    def _lost_in_one_line(self) -> Iterator[None]:
         try:
-            while not stop.is_set():
-                epochs.append(next(training))
-                report = {"key": key, **asdict(epochs[-1])}
-                worker.loop.add_callback(worker.log_event, self.topic, report)
-        except StopIteration as finished:
-            model = finished.value
-        except TrainingFailed as error:
-            failure = str(error)
-        finally:
-            training.close()
-        size = psutil.Process().memory_info().rss
-        return _Outcome(tuple(epochs), model, failure, worker.address, size)
+            yield
+        except (OSError, *_CANCELLED):
+            raise self._lost() from None
 
-
-class DataPlugin(WorkerPlugin):
-    """Brings the training images to every worker, once, also to those that join later.
-
-    Images made of bytes travel as bytes, a quarter of the size; the test part stays at home.
-    """
-
-    def __init__(self, name: str, dataset: Dataset) -> None:
-        self.name = name
-        nothing = slice(0, 0)
-        self.dataset = replace(
-            dataset,
-            test_images=dataset.test_images[nothing],
-            test_labels=dataset.test_labels[nothing],
+    def _lost(self) -> StudyError:
+        self._tasks.clear()  # the cluster forgets the runs of a driver that is gone
+        address = self._client._start_arg
+        where = address if isinstance(address, str) else "of this machine"
+        return StudyError(
+            f"the Dask scheduler {where} is gone; nothing is lost: resume once it is back"
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        images = self.dataset.images
-        small: NDArray[Any] = np.rint(images * 255).astype(np.uint8)
-        if not np.array_equal(_unpacked(small), images):
-            return dict(self.__dict__)
-        return {"name": self.name, "dataset": replace(self.dataset, images=small)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        images = self.dataset.images
-        if images.dtype == np.uint8:
-            self.dataset = replace(self.dataset, images=_unpacked(images))
-
-    def setup(self, worker: Worker) -> None:
-        """Nothing to do: the data has arrived with the plugin."""
-
-    def teardown(self, worker: Worker) -> None:
-        """Let the data go when the study ends."""
-        del self.dataset
-
-
-def _unpacked(images: NDArray[Any]) -> NDArray[np.float32]:
-    return images.astype(np.float32) / np.float32(255)
-
-
-class PinPlugin(WorkerPlugin):
-    """Gives each local worker its own share of the cores, where the system allows it."""
-
-    name = "pin"
-
-    def __init__(self, threads: int, cores: tuple[int, ...]) -> None:
-        self._threads = threads
-        self._cores = cores
-
-    def setup(self, worker: Worker) -> None:
-        """Pin the process; its name in a local cluster is its number."""
-        if not hasattr(os, "sched_setaffinity"):
-            return
-        first = int(worker.name) * self._threads
-        own = {self._cores[(first + i) % len(self._cores)] for i in range(self._threads)}
-        with suppress(OSError):
-            os.sched_setaffinity(0, own)
 
 
 def local_engine(
@@ -254,6 +196,7 @@ def local_engine(
     threads: int,
     checkpoints: Checkpoints | None,
     trainer: Trainer = train,
+    growth: float = GROWTH,
 ) -> DaskEngine:
     """An engine with ``jobs`` worker processes on this machine, ended by ``close``."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -280,7 +223,15 @@ def local_engine(
         with suppress(Exception):
             cluster.close(timeout=2)
 
-    return DaskEngine(client, dataset, jobs, checkpoints=checkpoints, trainer=trainer, close=close)
+    return DaskEngine(
+        client,
+        dataset,
+        jobs,
+        checkpoints=checkpoints,
+        trainer=trainer,
+        growth=growth,
+        close=close,
+    )
 
 
 def _kill(cluster: LocalCluster) -> None:
@@ -309,31 +260,41 @@ def remote_engine(
     dataset: Dataset,
     checkpoints: Checkpoints | None,
     trainer: Trainer = train,
-    resources: dict[str, float] | None = None,
+    resources: Mapping[str, float] | None = None,
     jobs: int | None = None,
 ) -> DaskEngine:
-    """An engine on the Dask scheduler at ``address``; ``StudyError`` if it does not answer.
+    """An engine on the Dask scheduler at ``address``; ``StudyError`` if it cannot be used.
 
     TLS comes from Dask's own configuration. Without ``jobs`` as many runs at once as the cluster
-    has workers now.
+    has workers that offer the ``resources``, at any time.
     """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StudyError(f"--scheduler {address}: does not answer ({reason})") from None
-    workers = jobs or len(client.scheduler_info(n_workers=-1)["workers"])
-    if not workers:
-        client.close()
-        raise SettingsError(
-            f"--scheduler {address}: has no workers yet; start some, or give --jobs"
+        client = Client(address, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise StudyError(f"--scheduler {address}: does not answer ({said})") from None
+
+    def close() -> None:
+        with suppress(Exception):
+            client.close(timeout=2)
+
+    try:
+        return DaskEngine(
+            client,
+            dataset,
+            jobs,
+            checkpoints=checkpoints,
+            trainer=trainer,
+            resources=resources,
+            close=close,
         )
-    return DaskEngine(
-        client,
-        dataset,
-        workers,
-        checkpoints=checkpoints,
-        trainer=trainer,
-        resources=resources,
-        close=lambda: client.close(timeout=2),
-    )
+    except StudyError:
+        close()
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the data did to the workers
+        close()
+        raise StudyError(
+            f"--scheduler {address}: the workers cannot be used ({reason(error)}); install the "
+            "same version of this program on all of them"
+        ) from None

@@ -41,7 +41,7 @@ class Watch(Protocol):
     """Looks on while a study runs; a projection of the database that decides nothing."""
 
     def see(self, standing: Standing, flights: Mapping[int, Flight], event: Event | None) -> None:
-        """A new standing after ``event``; None: runs were started."""
+        """A new standing after ``event``; None: runs were started, or may be."""
 
 
 class Together:
@@ -114,7 +114,8 @@ class Driver:
             if late or not self._flights:
                 return standing
             event = self._engine.next_event()
-            self._handle(event)
+            if event is not None:
+                self._handle(event)
 
     def _standing(self) -> Standing:
         """The standing; it changes when a trial starts or ends, not with every epoch."""

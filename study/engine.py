@@ -65,9 +65,10 @@ class Trainer(Protocol):
 
 
 class Engine(Protocol):
-    """Trains up to ``workers`` runs at once."""
+    """Trains up to ``workers`` runs at once; how many that is may change."""
 
-    workers: int
+    @property
+    def workers(self) -> int: ...
 
     def submit(self, key: int, run: Run) -> None:
         """Start a run; its events carry ``key``."""
@@ -75,8 +76,8 @@ class Engine(Protocol):
     def stop(self, key: int) -> None:
         """Give a run up; no event of it follows. Unknown keys are ignored."""
 
-    def next_event(self) -> Event:
-        """Wait for the next event of a submitted run."""
+    def next_event(self) -> Event | None:
+        """Wait for the next event of a submitted run; None: there are more or fewer workers."""
 
     def close(self) -> None:
         """Give every run up and release what the engine holds."""

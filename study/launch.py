@@ -70,7 +70,7 @@ def launch(
         study = None if prepared.new else _recorded(prepared)
         if study is not None and standing_of(study, prepared.settings).complete:
             means = replace(means, jobs=1, scheduler=None)  # nothing is going to be trained
-        with closing(_engine(prepared, checkpoints, means, trainer)) as engine:
+        with closing(_engine(prepared, checkpoints, means, trainer, say)) as engine:
             study = study or storage.create(
                 storage.open_storage(url, create=True), prepared.name, prepared.settings
             )
@@ -116,17 +116,22 @@ def jobs_of(settings: Settings, means: Means) -> int:
     return means.jobs or max(1, len(cores()) // int(settings["threads"]))
 
 
-def _engine(prepared: Prepared, checkpoints: Checkpoints, means: Means, trainer: Trainer) -> Engine:
+def _engine(
+    prepared: Prepared, checkpoints: Checkpoints, means: Means, trainer: Trainer, say: Say
+) -> Engine:
     """This process for one run at a time, else a Dask cluster: local, or the one that is there."""
     threads = prepared.settings["threads"]
     jobs = jobs_of(prepared.settings, means)
     if means.scheduler is not None:
         from study.cluster import remote_engine
 
-        resources = dict(means.resources) if means.resources else None
-        return remote_engine(
-            means.scheduler, prepared.dataset, checkpoints, trainer, resources, means.jobs
+        engine = remote_engine(
+            means.scheduler, prepared.dataset, checkpoints, trainer, means.resources, means.jobs
         )
+        if not engine.offered:
+            wanted = "".join(f" with {name}={n:g}" for name, n in (means.resources or {}).items())
+            say(f"The cluster has no worker{wanted} yet: a run waits until one joins")
+        return engine
     if jobs > 1:
         from study.cluster import local_engine
 

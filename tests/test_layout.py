@@ -20,7 +20,7 @@ lowering step checkpoint remote_checkpoint training callback
 results plan sweep search
 sampler pruning objective
 settings storage lock prepare standing
-engine cluster driver
+engine worker cluster driver
 mirror mirror.mflux mirror.target mirror.asking mirror.bucket mirror.projection mirror.artifact kept
 mirror.tracking mirror.parents mirror.transfer mirror.sync mirror.aside mirror.follow
 doctor tables summary live dashboard

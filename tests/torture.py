@@ -19,21 +19,20 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import fake_trainer
 
 from study import launch, prepare, storage
-from study.checkpoint import Checkpoint, Checkpoints
-from study.data import Dataset
 from study.live import Silent
 from study.settings import Chosen
 from study.standing import standing_of
-from study.training import Epoch, Run
 from study.training import train as tensorflow_train
 
 SPACE = """\
@@ -53,37 +52,14 @@ k1 = 3
 k2 = 3
 dense = 8
 """
-PAUSE = 0.02  # seconds an epoch of the fake trainer takes
 COMPARED = ("acc", "loss", "val_acc", "val_loss")
-
-
-def fake_train(
-    run: Run, dataset: Dataset, *, checkpoints: Checkpoints | None = None
-) -> Generator[Epoch, None, bytes]:
-    """Curves that follow from the run alone, after checkpoints like those of a real one."""
-    stored = checkpoints.load(run.key) if checkpoints else None
-    history = [Epoch(**record) for record in stored.history] if stored else []
-    yield from history
-    drawn = np.random.default_rng(int(run.key, 16)).random((run.epochs, 2))
-    quality = 0.9 + 0.01 * int(dict(run.params)["filters"])
-    while len(history) < run.epochs:
-        time.sleep(PAUSE)
-        number = len(history)
-        acc, val_acc = quality - 0.3 / (number + 1) + 0.01 * drawn[number]
-        now = time.time()
-        history.append(Epoch(number, acc, 1 - acc, val_acc, 1 - val_acc, PAUSE, now))
-        if checkpoints:
-            records = tuple(asdict(epoch) for epoch in history)
-            checkpoints.save(Checkpoint(run.key, records, (drawn,)))
-        yield history[-1]
-    return b"model"
 
 
 def drive(folder: Path, jobs: int, seed: int, *, tensorflow: bool) -> None:
     """The child: run, or go on with, the study in ``folder``."""
     given = {"seed": Chosen(seed, "command line")}
     prepared = prepare.prepare(str(folder / "space.toml"), None, url_of(folder), given)
-    trainer = tensorflow_train if tensorflow else fake_train
+    trainer = tensorflow_train if tensorflow else fake_trainer.train
     launch.launch(prepared, Silent(), launch.Means(jobs=jobs), sys.stdout.write, trainer)
 
 

@@ -1,0 +1,82 @@
+"""A trainer without TensorFlow, for whole commands: curves that follow from the run alone.
+
+It leaves checkpoints like the real one. As a program it is `python -m study` with this trainer:
+
+    python tests/fake_trainer.py run space.toml --jobs 2
+
+``FAKE_PAUSE`` is how many seconds an epoch takes; ``FAKE_TRACE`` a file that gets a line for every
+epoch that is trained, with the process that trained it; ``FAKE_GROWTH`` how many bytes the process
+keeps of every run.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from study.checkpoint import Checkpoint, Checkpoints
+from study.data import Dataset
+from study.training import Epoch, Run
+
+_kept: list[bytearray] = []
+
+
+def train(
+    run: Run, dataset: Dataset, *, checkpoints: Checkpoints | None = None
+) -> Generator[Epoch, None, bytes]:
+    """Every epoch after what the checkpoint holds; wider is better, repeats differ."""
+    pause = float(os.environ.get("FAKE_PAUSE", "0.02"))
+    stored = checkpoints.load(run.key) if checkpoints else None
+    history = [Epoch(**record) for record in stored.history] if stored else []
+    yield from history
+    drawn = np.random.default_rng(int(run.key, 16)).random((run.epochs, 2))
+    quality = 0.9 + 0.01 * int(dict(run.params).get("filters", 1))
+    _kept.append(bytearray(b"x" * int(os.environ.get("FAKE_GROWTH", "0"))))
+    while len(history) < run.epochs:
+        time.sleep(pause)
+        number = len(history)
+        acc, val_acc = quality - 0.3 / (number + 1) + 0.01 * drawn[number]
+        history.append(Epoch(number, acc, 1 - acc, val_acc, 1 - val_acc, pause, time.time()))
+        _trace(run, number)
+        if checkpoints:
+            _save(checkpoints, Checkpoint(run.key, tuple(map(asdict, history)), (drawn,)))
+        yield history[-1]
+    return b"model"
+
+
+def _save(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
+    """As the real trainer: a checkpoint that cannot be saved does not end a run."""
+    try:
+        checkpoints.save(checkpoint)
+    except OSError as error:
+        sys.stderr.write(f"no checkpoint: {error}\n")
+
+
+def _trace(run: Run, number: int) -> None:
+    file = os.environ.get("FAKE_TRACE")
+    if file:
+        with Path(file).open("a") as opened:
+            opened.write(f"{os.getpid()} {run.key} {number}\n")
+
+
+def main() -> None:
+    """The commands, with this trainer."""
+    import fake_trainer  # by its name, so that other processes find the trainer
+
+    import study.training
+
+    study.training.train = fake_trainer.train
+    from study.__main__ import main as commands
+
+    commands()
+
+
+if __name__ == "__main__":
+    main()

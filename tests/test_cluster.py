@@ -1,0 +1,284 @@
+"""Runs on real Dask clusters: workers join, leave and die, and the answer is that of one process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import fake_trainer
+import fakes
+import numpy as np
+import pytest
+from distributed.security import Security
+from optuna.storages import BaseStorage, InMemoryStorage
+from servers import free_port
+
+from study import cluster
+from study.checkpoint import FolderCheckpoints
+from study.data import Dataset
+from study.driver import Flight
+from study.engine import Engine, EpochReported, Event, InProcess
+from study.errors import StudyError
+from study.plan import Standing
+
+ROOT = Path(__file__).parents[1]
+PAUSE = 0.1
+
+
+def dataset() -> Dataset:
+    """Images that nothing looks at; in bytes, so that they travel as bytes."""
+    images = np.arange(6 * 4, dtype=np.float32).reshape(6, 2, 2, 1) / np.float32(255)
+    labels = np.arange(6, dtype=np.int64) % 2
+    return Dataset("fake", "fake", images, labels, images[:2], labels[:2], 2)
+
+
+class Servers:
+    """A Dask scheduler and its workers, each in a session of its own on a free loopback port."""
+
+    def __init__(self, folder: Path, scheme: str = "tcp", **environ: str) -> None:
+        self.folder = folder
+        self.address = f"{scheme}://127.0.0.1:{free_port()}"
+        self._environ = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "FAKE_PAUSE": str(PAUSE),
+            "FAKE_TRACE": str(folder / "trace"),
+            **environ,
+        }
+        self._started: list[subprocess.Popen[bytes]] = []
+        port = self.address.rpartition(":")[2]
+        words = ["--host", f"{scheme}://127.0.0.1", "--port", port, "--no-dashboard"]
+        self.scheduler = self._start("scheduler", *words)
+
+    def worker(self, *words: str) -> "subprocess.Popen[bytes]":
+        """Have a worker join."""
+        small = ["--nthreads", "1", "--no-dashboard", "--local-directory", str(self.folder)]
+        return self._start("worker", self.address, *small, *words)
+
+    def _start(self, *words: str) -> "subprocess.Popen[bytes]":
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *words],
+                stdout=log,
+                stderr=log,
+                env=self._environ,
+                start_new_session=True,
+            )
+        self._started.append(process)
+        return process
+
+    @property
+    def trace(self) -> list[list[str]]:
+        """Process, run and number of every epoch that was trained."""
+        file = self.folder / "trace"
+        return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+    def close(self) -> None:
+        for process in self._started:
+            kill(process)
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """As a power cut: the process and all it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    with closing(Servers(tmp_path)) as started:
+        yield started
+
+
+class Once:
+    """A watch that does something at one of the epochs, and remembers how many runs it saw."""
+
+    def __init__(self, epoch: int, act: Callable[[], object]) -> None:
+        self._left = epoch
+        self._act = act
+        self.most = 0
+
+    def see(self, standing: Standing, flights: Mapping[int, Flight], event: Event | None) -> None:
+        self.most = max(self.most, len(flights))
+        if isinstance(event, EpochReported):
+            self._left -= 1
+            if self._left == 0:
+                self._act()
+
+
+def drive(storage: BaseStorage, engine: Engine, watch: Any = None) -> Standing:
+    with closing(engine):
+        driven = fakes.driver(storage, engine=engine)
+        driven._watch = watch or driven._watch
+        return driven.drive()
+
+
+def results(storage: BaseStorage) -> dict[Any, Any]:
+    """What training decided, run by run; a failed or unfinished one would show."""
+    series = ("acc", "loss", "val_acc", "val_loss")
+    return {
+        (row.configuration, row.repeat): (row.state, [list(row.curve[name]) for name in series])
+        for row in fakes.rows(storage)
+    }
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[Any, Any]:
+    """The results of one process that nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_PAUSE", "0")
+        storage = InMemoryStorage()
+        drive(storage, InProcess(lambda run: fake_trainer.train(run, dataset())))
+    return results(storage)
+
+
+def remote(servers: Servers, **given: Any) -> cluster.DaskEngine:
+    store = FolderCheckpoints(servers.folder / "checkpoints")
+    return cluster.remote_engine(servers.address, dataset(), store, fake_trainer.train, **given)
+
+
+def local(folder: Path, **given: Any) -> cluster.DaskEngine:
+    store = FolderCheckpoints(folder / "checkpoints")
+    return cluster.local_engine(dataset(), 2, 1, store, fake_trainer.train, **given)
+
+
+def twice(trace: list[list[str]]) -> int:
+    """How many epochs were trained more than once."""
+    epochs = [tuple(line[1:]) for line in trace]
+    return len(epochs) - len(set(epochs))
+
+
+def test_a_worker_that_joins_is_given_runs(servers: Servers, expected: dict) -> None:
+    engine = remote(servers)  # before there is any worker
+    assert engine.offered == 0
+    servers.worker()
+    watch = Once(2, servers.worker)
+    drive(storage := InMemoryStorage(), engine, watch)
+    assert watch.most == 2
+    assert len({line[0] for line in servers.trace}) == 2
+    assert results(storage) == expected
+    assert twice(servers.trace) == 0
+
+
+def test_a_worker_that_dies_costs_at_most_the_epoch_it_trained(
+    servers: Servers, expected: dict
+) -> None:
+    doomed = servers.worker()
+    watch = Once(2, lambda: (kill(doomed), servers.worker()))
+    drive(storage := InMemoryStorage(), remote(servers), watch)
+    assert results(storage) == expected
+    assert len({line[0] for line in servers.trace}) == 2
+    assert twice(servers.trace) <= 1
+
+
+def test_runs_go_only_to_workers_that_offer_what_they_take(
+    servers: Servers, expected: dict
+) -> None:
+    with closing(remote(servers)) as waiting:
+        servers.worker("--name", "plain")
+        servers.worker("--name", "gpu", "--resources", "GPU=1")
+        waiting._client.wait_for_workers(2, timeout=60)
+        by_name = waiting._client.run(os.getpid)
+        names = waiting._client.scheduler_info()["workers"]
+    engine = remote(servers, resources={"GPU": 1})
+    assert engine.workers == engine.offered == 1
+    drive(storage := InMemoryStorage(), engine)
+    assert results(storage) == expected
+    (gpu,) = [str(by_name[address]) for address, w in names.items() if w["name"] == "gpu"]
+    assert {line[0] for line in servers.trace} == {gpu}
+
+
+def test_a_scheduler_that_dies_ends_the_study_with_a_line_and_it_can_be_resumed(
+    servers: Servers, expected: dict
+) -> None:
+    servers.worker()
+    storage = InMemoryStorage()
+    with pytest.raises(StudyError, match=r"scheduler tcp://127.* is gone.*resume") as gone:
+        drive(storage, remote(servers), Once(3, lambda: kill(servers.scheduler)))
+    assert "\n" not in str(gone.value)
+    assert {row.state for row in fakes.rows(storage)} <= {"running", "complete"}
+    drive(storage, InProcess(lambda run: fake_trainer.train(run, dataset())))
+    assert results(storage) == expected
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{}", "http://127.0.0.1:{}", "tcp://"])
+def test_an_address_without_a_scheduler_is_one_line(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    address = address.format(free_port())
+    with pytest.raises(StudyError, match=f"--scheduler {address}: does not answer") as wrong:
+        cluster.remote_engine(address, dataset(), None)
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_cluster_with_tls_is_reached_through_dasks_configuration(
+    tmp_path: Path, expected: dict
+) -> None:
+    import dask
+
+    keys = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
+    made = Security.temporary()
+    keys["ca"].write_text(made.tls_ca_file)
+    keys["cert"].write_text(made.tls_client_cert)
+    keys["key"].write_text(made.tls_client_key)
+    comm = "DASK_DISTRIBUTED__COMM__"
+    environ = {f"{comm}TLS__CA_FILE": str(keys["ca"]), f"{comm}REQUIRE_ENCRYPTION": "True"}
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        environ[f"{comm}TLS__{role}__CERT"] = str(keys["cert"])
+        environ[f"{comm}TLS__{role}__KEY"] = str(keys["key"])
+    with closing(Servers(tmp_path, "tls", **environ)) as servers:
+        servers.worker()
+        with dask.config.set(dask.config.collect_env(environ)):
+            drive(storage := InMemoryStorage(), remote(servers))
+        assert results(storage) == expected
+        with pytest.raises(StudyError, match="does not answer.*tls"):
+            remote(servers)  # a stranger without a certificate
+
+
+def test_a_local_worker_that_is_killed_is_replaced_and_its_run_goes_on(
+    tmp_path: Path, expected: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced = traced_here(tmp_path, monkeypatch)
+    watch = Once(3, lambda: os.kill(int(traced()[-1][0]), signal.SIGKILL))
+    drive(storage := InMemoryStorage(), local(tmp_path), watch)
+    assert results(storage) == expected
+    assert len({line[0] for line in traced()}) == 3
+    assert twice(traced()) <= 1
+
+
+def test_a_worker_that_has_grown_is_replaced_between_two_runs(
+    tmp_path: Path, expected: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced = traced_here(tmp_path, monkeypatch)
+    monkeypatch.setenv("FAKE_GROWTH", str(200 * 2**20))
+    drive(storage := InMemoryStorage(), local(tmp_path, growth=0.5))
+    assert results(storage) == expected
+    assert twice(traced()) == 0
+    runs_of = {pid: {line[1] for line in traced() if line[0] == pid} for pid, *_ in traced()}
+    assert len(runs_of) > 2
+    assert max(map(len, runs_of.values())) == 2  # the first run sets the measure
+
+
+def traced_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[list[str]]]:
+    """Have the workers of this machine trace; reads what they have trained."""
+    monkeypatch.setenv("FAKE_TRACE", str(folder / "trace"))
+    monkeypatch.setenv("FAKE_PAUSE", str(PAUSE))
+    return lambda: [line.split() for line in (folder / "trace").read_text().splitlines()]
+
+
+def test_closing_leaves_no_process_behind(tmp_path: Path) -> None:
+    import psutil
+
+    before = set(psutil.Process().children(recursive=True))
+    began = time.monotonic()
+    local(tmp_path).close()
+    left = set(psutil.Process().children(recursive=True)) - before
+    gone, alive = psutil.wait_procs(left, timeout=5)
+    assert not [p for p in alive if "resource_tracker" not in " ".join(p.cmdline())]
+    assert time.monotonic() - began < 60

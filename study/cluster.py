@@ -208,7 +208,7 @@ def local_engine(
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # the default is 8787 on every interface
             memory_limit=None,
             silence_logs=logging.CRITICAL,
         )

@@ -71,7 +71,10 @@ class Hooks:
 
 
 class Driver:
-    """Drives ``study`` along ``plan`` on ``engine`` until the plan is complete."""
+    """Drives ``study`` along ``plan`` on ``engine`` until the plan is complete.
+
+    ``held`` raises when the study is not this driver's any more; it is asked before every write.
+    """
 
     def __init__(
         self,
@@ -83,7 +86,9 @@ class Driver:
         watch: Watch,
         *,
         speculate: bool = False,
+        held: Callable[[], None] = lambda: None,
     ) -> None:
+        self._held = held
         self._sampler = PlanSampler(plan, speculate=speculate)
         study.sampler = self._sampler
         study.pruner = pruner
@@ -114,6 +119,7 @@ class Driver:
             if late or not self._flights:
                 return standing
             event = self._engine.next_event()
+            self._held()
             if event is not None:
                 self._handle(event)
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from study import kept, model, storage
 from study.driver import Driver, Hooks, Together, Watch
 from study.engine import Engine, InProcess, Trainer, cores
-from study.lock import driving
+from study.lock import Held, driving
 from study.mirror.follow import follower
 from study.plan import Slot, Standing
 from study.pruning import make_pruner
@@ -66,7 +66,7 @@ def launch(
     """
     url = prepared.url
     checkpoints = _checkpoints(url, means.checkpoints)
-    with storage.explained(url), driving(url, prepared.name):
+    with storage.explained(url), driving(url, prepared.name) as held:
         study = None if prepared.new else _recorded(prepared)
         if study is not None and standing_of(study, prepared.settings).complete:
             means = replace(means, jobs=1, scheduler=None)  # nothing is going to be trained
@@ -81,7 +81,11 @@ def launch(
                 folder = kept.folder(url, kept.identity(study))
                 keeper = kept.Keeper(folder, kept.record(study, means.keep_models), say)
                 hooks = _hooks(prepared, checkpoints, keeper)
-                standing = _drive(prepared, study, engine, hooks, Together(watch, mirror), means)
+                driver = _driver(
+                    prepared, study, engine, hooks, Together(watch, mirror), means, held
+                )
+                deadline = None if means.timeout is None else time.monotonic() + means.timeout
+                standing = driver.drive(deadline)
                 mirror.poke()
                 patience = _LAST_PASS
                 return standing
@@ -96,16 +100,28 @@ def _recorded(prepared: Prepared) -> Study:
     return study
 
 
-def _drive(
-    prepared: Prepared, study: Study, engine: Engine, hooks: Hooks, watch: Watch, means: Means
-) -> Standing:
-    """Drive the study along its plan."""
-    deadline = None if means.timeout is None else time.monotonic() + means.timeout
+def _driver(
+    prepared: Prepared,
+    study: Study,
+    engine: Engine,
+    hooks: Hooks,
+    watch: Watch,
+    means: Means,
+    held: Held,
+) -> Driver:
+    """The driver of a study along its own plan."""
     settings = prepared.settings
     pruner = make_pruner(settings["pruner"], settings["epochs"], settings.images)
-    plan = plan_of(settings)
-    driver = Driver(study, plan, pruner, engine, hooks, watch, speculate=means.speculate)
-    return driver.drive(deadline)
+    return Driver(
+        study,
+        plan_of(settings),
+        pruner,
+        engine,
+        hooks,
+        watch,
+        speculate=means.speculate,
+        held=held,
+    )
 
 
 def jobs_of(settings: Settings, means: Means) -> int:

@@ -11,23 +11,28 @@ import hashlib
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from study.errors import StorageError, StudyLocked
+from study.storage import network
 
 _PROBE = 0.3
-"""Seconds to try: another command may be looking whether the study is driven."""
+"""Seconds to try: another command may be looking whether the study is driven, or have just died."""
 
 # A host that was cut off is noticed within half a minute, not after TCP's two hours.
 _KEEPALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
+_TAKE = text("SELECT pg_try_advisory_lock(:key)")
+_RELEASE = text("SELECT pg_advisory_unlock(:key)")
 _HOLDER = text(
     "SELECT activity.application_name FROM pg_locks JOIN pg_stat_activity AS activity USING (pid) "
     "WHERE locktype = 'advisory' AND granted AND database = "
@@ -36,16 +41,23 @@ _HOLDER = text(
 )
 
 
+Held = Callable[[], None]
+"""Raises ``StorageError`` where the lock has been lost, because the connection was cut."""
+
+
 @contextmanager
-def driving(url: str, name: str) -> Iterator[None]:
-    """Hold the study ``name`` in the database ``url``; ``StudyLocked`` names the other holder."""
+def driving(url: str, name: str) -> Iterator[Held]:
+    """Hold the study ``name`` in the database ``url``; ``StudyLocked`` names the other holder.
+
+    Whoever writes asks what this yields before: a lock that was lost may be another driver's now.
+    """
     address = make_url(url)
     if address.get_backend_name() == "postgresql":
-        with _advisory(address, name):
-            yield
+        with _advisory(address, name) as held:
+            yield held
     else:
         with _file(_path(address, name), name):
-            yield
+            yield lambda: None
 
 
 def driven(url: str, name: str) -> bool:
@@ -87,22 +99,43 @@ def _file(path: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _advisory(address: URL, name: str) -> Iterator[None]:
+def _advisory(address: URL, name: str) -> Iterator[Held]:
     """The server's own lock, held by a session that does nothing else."""
     with _session(address) as session:
         key = {"key": _key(name)}
-        if not session.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
-            holder = session.execute(_HOLDER, key).scalar()
-            raise _locked(name, str(holder or ""))
-        yield
+        deadline = time.monotonic() + _PROBE
+        while not session.execute(_TAKE, key).scalar():
+            if time.monotonic() > deadline:
+                raise _locked(name, str(session.execute(_HOLDER, key).scalar() or ""))
+            time.sleep(_PROBE / 10)  # the server is just noticing that a driver has died
+
+        def held() -> None:
+            try:
+                session.execute(text("SELECT 1"))
+            except SQLAlchemyError:
+                raise StorageError(
+                    f"{address.render_as_string(hide_password=True)}: the connection was cut, and "
+                    "the lock of the study with it; nothing is lost: resume once the server answers"
+                ) from None
+
+        try:
+            yield held
+        finally:
+            with suppress(SQLAlchemyError):  # the connection was cut, and the lock with it
+                session.execute(_RELEASE, key)
 
 
 @contextmanager
 def _session(address: URL) -> Iterator[Connection]:
-    arguments = {"application_name": _self()[:63], "options": _KEEPALIVE}
+    """A connection that says whose it is."""
+    arguments = {"application_name": _self()[:63], "options": _KEEPALIVE, **network(address)}
     engine = create_engine(address, poolclass=NullPool, connect_args=arguments)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
+    session = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
         yield session
+    finally:
+        with suppress(SQLAlchemyError):  # it was cut
+            session.close()
 
 
 def _locked(name: str, holder: str) -> StudyLocked:

@@ -114,7 +114,7 @@ def open_storage(url: str = DEFAULT, *, create: bool = False) -> RDBStorage:
             f"{address.database}: no such database; start a study with: python -m study run"
         )
     sqlite = address.get_backend_name() == "sqlite"
-    options: dict[str, Any] = {"pool_pre_ping": True}
+    options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": network(address)}
     if sqlite:
         options = {"connect_args": {"factory": PatientConnection, "timeout": _BUSY}}
     with explained(url), _usable(address.render_as_string(hide_password=True)):
@@ -125,6 +125,14 @@ def open_storage(url: str = DEFAULT, *, create: bool = False) -> RDBStorage:
             event.listen(storage.engine, "connect", _relax)
             storage.engine.dispose()
         return storage
+
+
+def network(address: URL) -> dict[str, Any]:
+    """How a client of PostgreSQL notices within half a minute that the server is out of reach."""
+    if address.get_driver_name() not in ("psycopg", "psycopg2"):
+        return {}
+    alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+    return {"connect_timeout": 10, "tcp_user_timeout": 30_000, **alive}
 
 
 @contextmanager

@@ -227,6 +227,8 @@ class Driver:
             flight.trial.set_user_attr("seconds", round(sum(flight.curve["seconds"]), 3))
         self._study.tell(flight.trial, value, state=state)
         del self._flights[flight.trial.number]
+        # The worker that is free now has this network compiled.
+        self._sampler.prefer = flight.slot.configuration
         self._known = None
         self._hooks.forget(self._hooks.run(flight.slot))
 

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.errors import PlanExhausted, SettingsError, SlotFailed
 from study.plan import Plan, Slot, Standing
-from study.results import STATES, TICKET, Row, Rows, configuration, row
+from study.results import STATES, TICKET, Configuration, Row, Rows, configuration, row
 from study.search import Search
 from study.space import SearchSpace
 from study.sweep import OneAtATime
@@ -49,11 +49,13 @@ class PlanSampler(BaseSampler):
     the next slot depends on runs that other threads of this process are training, the ask waits
     for them. A slot that has failed three times raises ``SlotFailed``. With ``speculate`` an ask
     does not wait but takes the slot that the plan will probably want next, marked in its ticket.
+    Of several slots the first is given, or the first of the configuration that ``prefer`` names.
     """
 
     def __init__(self, plan: Plan, *, speculate: bool = False) -> None:
         self.plan = plan
         self.speculate = speculate
+        self.prefer: Configuration | None = None
         self.rows = Rows()
         self._lock = threading.Lock()
         self._threads: dict[int, int] = {}
@@ -95,13 +97,18 @@ class PlanSampler(BaseSampler):
             if not slots:
                 self._await_others(standing, rows)
                 return False
-            ticket = self._ticket(slots[0], rows)
+            ticket = self._ticket(self._preferred(standing.slots) or slots[0], rows)
             if not standing.slots:
                 ticket["speculative"] = True
             trial.system_attrs[TICKET] = ticket  # Optuna goes on with this copy
             study._storage.set_trial_system_attr(trial._trial_id, TICKET, ticket)
             self._threads[trial.number] = threading.get_ident()
             return True
+
+    def _preferred(self, slots: Sequence[Slot]) -> Slot | None:
+        if self.prefer is None:
+            return None
+        return next((slot for slot in slots if slot.configuration == self.prefer), None)
 
     def slots(self, standing: Standing) -> tuple[Slot, ...]:
         """What an ask can be given now."""

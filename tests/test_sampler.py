@@ -119,6 +119,17 @@ def test_two_asks_before_either_finishes_get_different_slots() -> None:
     )
 
 
+def test_a_preferred_configuration_goes_on_before_another_one_begins() -> None:
+    found = study_of()
+    for trial in (found.ask(), found.ask()):  # the start's two repeats
+        found.tell(trial, value_of(trial))
+    begun, other = slot(found.ask()), slot(found.ask())
+    assert other.configuration != begun.configuration
+    found.sampler.prefer = other.configuration
+    went_on = slot(found.ask())
+    assert (went_on.configuration, went_on.repeat) == (other.configuration, other.repeat + 1)
+
+
 def test_an_ask_beyond_the_plan_is_refused_and_leaves_no_trial_running() -> None:
     found = calm()
     with pytest.raises(PlanExhausted, match="nothing left to ask for"):

@@ -41,6 +41,7 @@ class _Task:
 
     future: Future[Outcome]
     flag: str
+    run: Run
     relayed: int = 0
 
 
@@ -85,11 +86,14 @@ class DaskEngine:
     def submit(self, key: int, run: Run) -> None:
         """Send a run to the cluster."""
         flag = f"{self._topic}-{key}"
-        future = self._client.submit(
+        self._tasks[key] = _Task(self._send(key, run, flag), flag, run)
+
+    def _send(self, key: int, run: Run, flag: str) -> Future[Outcome]:
+        future: Future[Outcome] = self._client.submit(
             self._job, key, run, flag, pure=False, resources=self._resources, retries=0
         )
-        self._tasks[key] = _Task(future, flag)
         future.add_done_callback(lambda done: self._events.put((key, done)))
+        return future
 
     def stop(self, key: int) -> None:
         """Stop a run: at once where it waits, at its next epoch where it trains."""
@@ -111,21 +115,26 @@ class DaskEngine:
                 if self._client.status != "running":
                     raise self._lost() from None
                 continue
-            if item is None:
-                before, self.offered = self.offered, self._count()
-                if before != self.offered:
-                    return None
-                continue
-            key, what = item
-            task = self._tasks.get(key)
-            if task is None:
-                continue
-            if isinstance(what, Epoch):
-                if what.number == task.relayed:  # a run that was started again repeats epochs
-                    task.relayed += 1
-                    return EpochReported(key, what)
-            elif what is task.future:
-                return self._finish(key, task)
+            event = self._relay(*item) if item else None
+            if event is not None or (item is None and self._recounted()):
+                return event
+
+    def _relay(self, key: int, what: Epoch | Future[Outcome]) -> Event | None:
+        """The event that a message is; None for one that is late, or to be waited for."""
+        task = self._tasks.get(key)
+        if task is None:
+            return None
+        if isinstance(what, Epoch):
+            if what.number != task.relayed:  # a run that was started again repeats epochs
+                return None
+            task.relayed += 1
+            return EpochReported(key, what)
+        return self._finish(key, task) if what is task.future else None
+
+    def _recounted(self) -> bool:
+        """Whether there are more or fewer workers than before."""
+        before, self.offered = self.offered, self._count()
+        return before != self.offered
 
     def close(self) -> None:
         """Give every run up, and end the cluster if it is this engine's own."""
@@ -135,8 +144,8 @@ class DaskEngine:
         self._close()
 
     def _receive(self, event: tuple[float, dict[str, Any]]) -> None:
-        fields = dict(event[1])
-        self._events.put((fields.pop("key"), Epoch(**fields)))
+        """An epoch that a worker reports; Dask adds to it which worker that is."""
+        self._events.put((event[1]["key"], Epoch(**event[1]["epoch"])))
 
     def _look(self, event: tuple[float, Any]) -> None:
         """Have the workers counted again when some have joined or left."""
@@ -153,15 +162,24 @@ class DaskEngine:
                 for worker in workers
             )
 
-    def _finish(self, key: int, task: _Task) -> Event:
-        """The last events of a run; epochs still on their way are taken from its result."""
+    def _finish(self, key: int, task: _Task) -> Event | None:
+        """The last events of a run; epochs still on their way are taken from its result.
+
+        None where the result was lost with its worker: the run is sent again, to its checkpoint.
+        """
         try:
-            outcome: Outcome = task.future.result()
+            outcome: Outcome = task.future.result(timeout=_PATIENCE)
         except _CANCELLED:
             raise self._lost() from None  # by nobody here: Dask does that without a scheduler
         except StudyError:
             raise  # not this run's fault: the same would happen to every other one
         except Exception as error:  # noqa: BLE001 - whatever a worker died of is a failed run
+            if task.future.status == "lost":
+                task.future = self._send(key, task.run, task.flag)
+                return None
+            if task.future.status == "finished":  # it is large, or the network slow
+                self._events.put((key, task.future))
+                return None
             del self._tasks[key]
             return RunFailed(key, reason(error))
         if task.relayed < len(outcome.epochs):

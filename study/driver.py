@@ -93,7 +93,7 @@ class Driver:
         study.sampler = self._sampler
         study.pruner = pruner
         self._study = study
-        self._plan = plan
+        self._space = plan.space
         self._engine = engine
         self._hooks = hooks
         self._watch = watch
@@ -126,16 +126,16 @@ class Driver:
     def _standing(self) -> Standing:
         """The standing; it changes when a trial starts or ends, not with every epoch."""
         if self._known is None:
-            self._known = self._plan.standing(self._rows(self._study))
+            self._known = self._sampler.standing(self._rows(self._study))
         return self._known
 
     def _fill(self) -> Standing:
         """Give up runs that no longer count; start new ones while there are workers and slots."""
+        if self._known is None:  # else nothing has started or ended since the last look
+            for number, flight in list(self._flights.items()):
+                if self._standing().outdated(flight.slot):
+                    self._give_up(number, "the plan does not want it any more")
         standing = self._standing()
-        for number, flight in list(self._flights.items()):
-            if standing.outdated(flight.slot):
-                self._give_up(number, "the plan does not want it any more")
-                standing = self._standing()
         while self._sampler.slots(standing) and len(self._flights) < self._engine.workers:
             self._start(self._study.ask())
             standing = self._standing()
@@ -144,7 +144,7 @@ class Driver:
     def _start(self, trial: Trial) -> None:
         """Start, or start again, the run of a trial that has its ticket."""
         wanted = slot(trial)
-        self._plan.space.suggest(trial)
+        self._space.suggest(trial)
         attributes = {
             "stage": wanted.stage,
             "option": wanted.option,

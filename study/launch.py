@@ -15,6 +15,7 @@ from study.driver import Driver, Hooks, Together, Watch
 from study.engine import Engine, InProcess, Trainer, cores
 from study.lock import Held, driving
 from study.mirror.follow import follower
+from study.owned import owned
 from study.plan import Slot, Standing
 from study.pruning import make_pruner
 from study.settings import Settings
@@ -81,9 +82,7 @@ def launch(
                 folder = kept.folder(url, kept.identity(study))
                 keeper = kept.Keeper(folder, kept.record(study, means.keep_models), say)
                 hooks = _hooks(prepared, checkpoints, keeper)
-                driver = _driver(
-                    prepared, study, engine, hooks, Together(watch, mirror), means, held
-                )
+                driver = _driver(prepared, engine, hooks, Together(watch, mirror), means, held)
                 deadline = None if means.timeout is None else time.monotonic() + means.timeout
                 standing = driver.drive(deadline)
                 mirror.poke()
@@ -102,7 +101,6 @@ def _recorded(prepared: Prepared) -> Study:
 
 def _driver(
     prepared: Prepared,
-    study: Study,
     engine: Engine,
     hooks: Hooks,
     watch: Watch,
@@ -113,7 +111,7 @@ def _driver(
     settings = prepared.settings
     pruner = make_pruner(settings["pruner"], settings["epochs"], settings.images)
     return Driver(
-        study,
+        owned(prepared.name, storage.open_storage(prepared.url)),
         plan_of(settings),
         pruner,
         engine,

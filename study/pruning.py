@@ -81,15 +81,26 @@ class SweepPruner(BasePruner):
     def __init__(self, images: int | None = None, margin: Margin | None = None) -> None:
         self.images = images
         self.margin = margin or Margin()
+        self._references: dict[tuple[Any, ...], list[float]] = {}
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         ticket = trial.system_attrs.get(TICKET)
         if ticket is None or not ticket["reference"]:
             return False
-        reference = _same_repeat(study, ticket)
+        reference = self._reference(study, ticket)
         if reference is None:
             return False
-        return self.margin.behind(_values(trial), _values(reference), self.images) is not None
+        return self.margin.behind(_values(trial), reference, self.images) is not None
+
+    def _reference(self, study: Study, ticket: Mapping[str, Any]) -> list[float] | None:
+        """The curve of the reference's same repeat; a complete one never changes."""
+        key = (study._storage, study._study_id, ticket["repeat"], *ticket["reference"].items())
+        if key not in self._references:
+            found = _same_repeat(study, ticket)
+            if found is None:
+                return None
+            self._references[key] = _values(found)
+        return self._references[key]
 
 
 class SparingPruner(BasePruner):

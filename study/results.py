@@ -115,7 +115,7 @@ STATES: dict[str, State] = {
 
 
 class Rows:
-    """The rows of a study, read again at each call; a finished trial is converted only once.
+    """The rows of a study, read again at each call; a trial that is the same is converted once.
 
     Failures from before a study was resumed after three of them (``FORGIVEN``) are left out.
     """
@@ -123,24 +123,31 @@ class Rows:
     def __init__(self) -> None:
         self._source: tuple[BaseStorage, int] | None = None
         self._finished: dict[int, Row] = {}
+        self._running: dict[int, tuple[FrozenTrial, Row | None]] = {}
         self._configurations: dict[Configuration, Configuration] = {}
 
     def __call__(self, study: Study) -> list[Row]:
         # From the storage: Hyperband hands samplers a study that hides other brackets' trials.
         storage, study_id = source = (study._storage, study._study_id)
         if source != self._source:
-            self._source, self._finished = source, {}
+            self._source, self._finished, self._running = source, {}, {}
         forgiven = storage.get_study_user_attrs(study_id).get(FORGIVEN, 0)
         trials = storage.get_all_trials(study_id, deepcopy=False)
         rows = [self._finished.get(trial._trial_id) or self._row(trial) for trial in trials]
         return [r for r in rows if r and not (r.state == "failed" and r.number < forgiven)]
 
     def _row(self, trial: FrozenTrial) -> Row | None:
-        current = row(trial)
+        before, current = self._running.pop(trial._trial_id, (None, None))
+        if before is not trial:
+            current = row(trial)
+            if current:
+                # Equal configurations as one object: looking one up compares them all the time.
+                one = self._configurations.setdefault(current.configuration, current.configuration)
+                current = replace(current, configuration=one)
         if current and trial.state.is_finished():
-            # Equal configurations as one object: looking one up compares them all the time.
-            one = self._configurations.setdefault(current.configuration, current.configuration)
-            current = self._finished[trial._trial_id] = replace(current, configuration=one)
+            self._finished[trial._trial_id] = current
+        else:
+            self._running[trial._trial_id] = trial, current
         return current
 
 

@@ -15,6 +15,7 @@ and repeat a trial is.
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,7 @@ class PlanSampler(BaseSampler):
         self.rows = Rows()
         self._lock = threading.Lock()
         self._threads: dict[int, int] = {}
+        self._known: tuple[tuple[Row, ...], Standing | None] = ((), None)
 
     def reseed_rng(self) -> None:
         """There is no random state: a slot is a function of the stored trials."""
@@ -90,7 +92,7 @@ class PlanSampler(BaseSampler):
         """Take the next slot; False where it is to be awaited."""
         with self._lock:
             rows = self.rows(study)
-            standing = self.plan.standing(rows)
+            standing = self.standing(rows)
             if standing.complete:
                 return self._surplus(study)
             slots = self.slots(standing)
@@ -109,6 +111,14 @@ class PlanSampler(BaseSampler):
         if self.prefer is None:
             return None
         return next((slot for slot in slots if slot.configuration == self.prefer), None)
+
+    def standing(self, rows: Sequence[Row]) -> Standing:
+        """What the plan says of these rows; about the same ones it is asked once."""
+        known, standing = self._known
+        if standing is None or len(known) != len(rows) or not all(map(operator.is_, known, rows)):
+            standing = self.plan.standing(rows)
+            self._known = tuple(rows), standing
+        return standing
 
     def slots(self, standing: Standing) -> tuple[Slot, ...]:
         """What an ask can be given now."""
@@ -195,16 +205,15 @@ class PlanSampler(BaseSampler):
                 "the pruner stopped a run that others are compared with: create the study with "
                 "pruner=study.SweepPruner() or optuna.pruners.NopPruner()"
             )
+        if not study._thread_local.in_optimize_loop:
+            return  # asked and told by hand: there is no loop to end
         with self._lock:
             rows = [other for other in self.rows(study) if other.number != trial.number]
             value = values[0] if values and state == TrialState.COMPLETE else None
             told = replace(last, state=STATES[state.name], value=value)
             done = self.plan.standing([*rows, told]).complete
         if done:
-            try:
-                study.stop()
-            except RuntimeError:
-                return  # asked and told by hand: there is no loop to end
+            study.stop()
 
 
 class OneAtATimeSampler(PlanSampler):

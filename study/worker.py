@@ -72,7 +72,7 @@ class Job:
         try:
             while not stop.is_set():
                 epochs.append(next(training))
-                report = {"key": key, **asdict(epochs[-1])}
+                report = {"key": key, "epoch": asdict(epochs[-1])}
                 worker.loop.add_callback(worker.log_event, self.topic, report)
         except StopIteration as finished:
             return Outcome(tuple(epochs), model=finished.value)

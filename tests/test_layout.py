@@ -19,7 +19,7 @@ formats data model
 lowering step checkpoint remote_checkpoint training callback
 results plan sweep search
 sampler pruning objective
-settings storage lock prepare standing
+settings storage owned lock prepare standing
 engine worker cluster driver
 mirror mirror.mflux mirror.target mirror.asking mirror.bucket mirror.projection mirror.artifact kept
 mirror.tracking mirror.parents mirror.transfer mirror.sync mirror.aside mirror.follow

@@ -1,0 +1,257 @@
+"""What does the driver itself cost, with many workers and many stored trials?
+
+A study in SQLite is filled along the plan of a sweep, then driven on with simulated workers whose
+runs sleep. The processor time from an event to the next question to the engine is the driver's own: to
+decide and to start a run, to store an epoch, to end a run. No TensorFlow, no processes.
+
+    python benchmarks/driver_cost.py [--trials 100 1000 10000] [--workers 1 2 16 200] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+import psutil
+
+from study import storage
+from study.driver import Driver, Hooks
+from study.engine import EpochReported, Event, RunFinished
+from study.live import Silent
+from study.owned import owned
+from study.plan import Slot, Standing
+from study.pruning import SweepPruner
+from study.results import SERIES, TICKET, Row
+from study.space import SearchSpace, Validation
+from study.sweep import OneAtATime
+from study.training import Epoch, Run
+
+EPOCHS = 4
+REPEATS = 3
+HYPERPARAMETERS = 10
+STEPS = 400  # events that are measured
+
+
+def space(trials: int) -> SearchSpace:
+    """A sweep of about this many runs."""
+    options = max(2, round((trials + STEPS) / (HYPERPARAMETERS * REPEATS)))
+    table = {
+        "name": "cost",
+        "epochs": EPOCHS,
+        "batch_size": 10,
+        "repeats": REPEATS,
+        "hyperparameters": {
+            f"h{place}": {"options": list(range(options)), "start": 0}
+            for place in range(HYPERPARAMETERS)
+        },
+    }
+    return SearchSpace.from_dict(table)
+
+
+def accuracy(run_or_slot: Run | Slot, number: int) -> float:
+    """Some accuracy of an epoch that follows from the run alone."""
+    where = hash((run_or_slot.repeat, number)) % 97
+    return 0.9 + 0.0001 * number + 0.000001 * where
+
+
+def filled(folder: Path, trials: int) -> tuple[Path, SearchSpace]:
+    """A database whose study has this many finished trials, as a driver would have left it."""
+    wide = space(trials)
+    plan = OneAtATime(wide, images=1000)
+    path = folder / f"{trials}.db"
+    opened = storage.open_storage(f"sqlite:///{path}", create=True)
+    study = optuna.create_study(study_name="cost", storage=opened, direction="maximize")
+    rows: list[Row] = []
+    while len(rows) < trials:
+        for slot in plan.standing(rows).slots[: trials - len(rows)]:
+            rows.append(_add(study, wide, slot, len(rows)))
+            if len(rows) % 1000 == 0:
+                print(f"  {len(rows)} of {trials} trials stored", flush=True)
+    opened.remove_session()
+    opened.engine.dispose()
+    return path, wide
+
+
+def _add(study: optuna.Study, wide: SearchSpace, slot: Slot, number: int) -> Row:
+    assert slot.configuration is not None
+    series = [accuracy(slot, epoch) for epoch in range(EPOCHS)]
+    curve = dict.fromkeys(SERIES, series)
+    params = dict(slot.configuration)
+    reference = None if slot.reference is None else dict(slot.reference)
+    ticket = {
+        "stage": slot.stage,
+        "option": slot.option,
+        "params": params,
+        "repeat": slot.repeat,
+        "reference": reference,
+    }
+    study.add_trial(
+        optuna.trial.create_trial(
+            params=params,
+            distributions={p.name: p.distribution for p in wide.hyperparameters},
+            value=series[-1],
+            intermediate_values=dict(enumerate(series, 1)),
+            user_attrs={"curve": curve},
+            system_attrs={TICKET: ticket},
+        )
+    )
+    return Row(
+        number,
+        number,
+        "complete",
+        slot.stage,
+        slot.option,
+        slot.configuration,
+        slot.repeat,
+        slot.reference,
+        series[-1],
+        tuple(series),
+    )
+
+
+@dataclass
+class Simulated:
+    """An engine whose runs only sleep; it times what the driver does between two waits."""
+
+    workers: int
+    pause: float
+    left: int = STEPS
+    runs: dict[int, Iterator[Event]] = field(default_factory=dict)
+    due: list[tuple[float, int]] = field(default_factory=list)
+    costs: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    returned: tuple[str, float] = ("fill", 0.0)
+    begun: float = 0.0
+    submitted: float = 0.0
+
+    def submit(self, key: int, run: Run) -> None:
+        """A run starts; between two of them the driver decides and stores a slot."""
+        now = time.process_time()
+        if self.submitted:
+            self.costs["decide and start a run"].append(now - self.submitted)
+        self.runs[key] = events(key, run)
+        heapq.heappush(self.due, (time.monotonic() + self.pause, key))
+        self.submitted = time.process_time()
+
+    def stop(self, key: int) -> None:
+        self.runs.pop(key, None)
+
+    def next_event(self) -> Event:
+        name, since = self.returned
+        self.costs[name].append(time.process_time() - since)
+        if self.left <= 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        when, key = heapq.heappop(self.due)
+        while key not in self.runs:
+            when, key = heapq.heappop(self.due)
+        time.sleep(max(0.0, when - time.monotonic()))
+        event = next(self.runs[key])
+        if isinstance(event, EpochReported):
+            heapq.heappush(self.due, (time.monotonic() + self.pause, key))
+        else:
+            del self.runs[key]
+        ends = isinstance(event, RunFinished)
+        self.submitted = 0.0
+        self.returned = ("end a run, start the next" if ends else "store an epoch"), 0.0
+        self.returned = self.returned[0], time.process_time()
+        return event
+
+    def close(self) -> None:
+        self.runs.clear()
+
+
+def events(key: int, run: Run) -> Iterator[Event]:
+    for number in range(run.epochs):
+        right = accuracy(run, number)
+        yield EpochReported(
+            key, Epoch(number, right, 1 - right, right, 1 - right, 0.1, time.time())
+        )
+    yield RunFinished(key, b"")
+
+
+def run_of(slot: Slot) -> Run:
+    assert slot.configuration is not None
+    return Run(slot.configuration, slot.repeat, 1, EPOCHS, 10, Validation("holdout"), 1, "cost")
+
+
+def _time_decisions(driver: Driver, costs: list[float]) -> None:
+    """Take the time from the stored trials to the next slot, whenever it is asked for anew."""
+    plan = driver._sampler.plan
+    ask = plan.standing
+
+    def timed(rows: Sequence[Row]) -> Standing:
+        began = time.process_time()
+        standing = ask(rows)
+        costs.append(time.process_time() - began)
+        return standing
+
+    plan.standing = timed
+
+
+def measure(path: Path, wide: SearchSpace, workers: int, pause: float) -> dict[str, object]:
+    """Drive the study on for ``STEPS`` events; milliseconds by what the driver did."""
+    before = psutil.Process().memory_info().rss
+    opened = storage.open_storage(f"sqlite:///{path}")
+    study = owned("cost", opened)
+    engine = Simulated(workers, pause)
+    hooks = Hooks(run_of, lambda _slot: {}, lambda _row, _model, _rows: None, lambda _run: None)
+    plan = OneAtATime(wide, images=1000)
+    driver = Driver(study, plan, SweepPruner(1000), engine, hooks, Silent())
+    _time_decisions(driver, engine.costs["decide the next slot"])
+    began = time.process_time()
+    engine.returned = ("load, and fill all workers", began)
+    with suppress(KeyboardInterrupt):
+        driver.drive()
+    opened.remove_session()
+    opened.engine.dispose()
+    epochs = engine.costs["store an epoch"]
+    return {
+        "workers": workers,
+        "milliseconds": {
+            name: {
+                "n": len(costs),
+                "median": round(1000 * statistics.median(costs), 2),
+                "95 %": round(1000 * sorted(costs)[int(0.95 * (len(costs) - 1))], 2),
+            }
+            for name, costs in sorted(engine.costs.items())
+        },
+        "epochs stored a second": round(len(epochs) / sum(epochs), 1),
+        "memory, MB": round((psutil.Process().memory_info().rss - before) / 2**20, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, nargs="*", default=[100, 1000, 10000])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 16, 200])
+    parser.add_argument("--pause", type=float, default=0.01, help="seconds a simulated epoch takes")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found = []
+    for trials in arguments.trials:
+        with tempfile.TemporaryDirectory() as folder:
+            path, wide = filled(Path(folder), trials)
+            for workers in arguments.workers:
+                copy = Path(folder) / f"{workers}.db"
+                shutil.copy(path, copy)
+                seen = {"trials": trials, **measure(copy, wide, workers, arguments.pause)}
+                print(json.dumps(seen), flush=True)
+                found.append(seen)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

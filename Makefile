@@ -17,7 +17,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version
 # A word that was given to make itself. One of the environment is none of ours (WSL has a NAME).
 given = $(if $(filter command,$(origin $1)),$2"$$$1")
 
-.PHONY: help setup study test check dashboard mlflow lock clean
+.PHONY: help setup study test torture check dashboard mlflow lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.* ## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.* ## /: /'
@@ -29,6 +29,10 @@ study: .venv/locked ## run, or go on with, a study; DATA=, SPACE=, NAME= choose
 
 test: .venv/locked-dev ## the tests; they need no network
 	@$(BIN)/python -m pytest
+
+torture: .venv/locked-dev ## 100 kills, and a cluster of three hosts (needs root); an hour
+	@$(BIN)/python tests/torture.py --whole
+	@$(BIN)/python -m pytest -m hosts
 
 check: .venv/locked-dev ## formatter, linter, types
 	@$(BIN)/ruff format --check --quiet .

@@ -1,8 +1,8 @@
 """What does the driver itself cost, with many workers and many stored trials?
 
 A study in SQLite is filled along the plan of a sweep, then driven on with simulated workers whose
-runs sleep. The processor time from an event to the next question to the engine is the driver's own: to
-decide and to start a run, to store an epoch, to end a run. No TensorFlow, no processes.
+runs sleep. The processor time from an event to the next question to the engine is the driver's own:
+to decide and to start a run, to store an epoch, to end a run. No TensorFlow, no processes.
 
     python benchmarks/driver_cost.py [--trials 100 1000 10000] [--workers 1 2 16 200] [--json FILE]
 """

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from study.data import Dataset
 
 _PATIENCE = 10.0  # seconds a scheduler may take to answer
+_MUTE = logging.CRITICAL + 1  # Dask logs tracebacks of connections that are closed on purpose
 _CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
 
@@ -48,7 +49,8 @@ class _Task:
 class DaskEngine:
     """Trains runs on the workers of ``client``, ``jobs`` at once; None: as many as there are.
 
-    ``resources`` is what a run takes from the worker that trains it, as in ``{"GPU": 1}``.
+    ``resources`` is what a run takes from the worker that trains it, as in ``{"GPU": 1}``;
+    ``close`` ends the connection, and the cluster too where it is this engine's ``own``.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class DaskEngine:
         resources: Mapping[str, float] | None = None,
         growth: float = GROWTH,
         close: Callable[[], None] = lambda: None,
+        own: bool = False,
     ) -> None:
+        self._own = own
         self._client = client
         self._jobs = jobs
         self._topic = f"study-{uuid.uuid4().hex}"
@@ -137,10 +141,14 @@ class DaskEngine:
         return before != self.offered
 
     def close(self) -> None:
-        """Give every run up, and end the cluster if it is this engine's own."""
-        for key in list(self._tasks):
-            with suppress(Exception):
-                self.stop(key)
+        """Give every run up, or end the cluster if it is this engine's own."""
+        if not self._own:
+            for key in list(self._tasks):
+                with suppress(Exception):
+                    self.stop(key)
+            for topic in ("all", self._topic):
+                with suppress(Exception):
+                    self._client.unsubscribe_topic(topic)
         self._close()
 
     def _receive(self, event: tuple[float, dict[str, Any]]) -> None:
@@ -217,7 +225,7 @@ def local_engine(
     growth: float = GROWTH,
 ) -> DaskEngine:
     """An engine with ``jobs`` worker processes on this machine, ended by ``close``."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    logging.getLogger("distributed").setLevel(_MUTE)
     # Dask has its workers give freed memory back at once, which a training step pays for.
     dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**30})
     with _children_deaf_to_ctrl_c():
@@ -228,7 +236,7 @@ def local_engine(
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # the default is 8787 on every interface
             memory_limit=None,
-            silence_logs=logging.CRITICAL,
+            silence_logs=_MUTE,
         )
         client = Client(cluster)
     if jobs * threads <= len(cores()):
@@ -249,6 +257,7 @@ def local_engine(
         trainer=trainer,
         growth=growth,
         close=close,
+        own=True,
     )
 
 
@@ -286,7 +295,7 @@ def remote_engine(
     TLS comes from Dask's own configuration. Without ``jobs`` as many runs at once as the cluster
     has workers that offer the ``resources``, at any time.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    logging.getLogger("distributed").setLevel(_MUTE)
     try:
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError, ImportError) as error:

@@ -66,12 +66,16 @@ def test_a_pruned_value_is_no_value() -> None:
     assert all(row.value is None and row.val_acc for row in pruned)
 
 
-def test_finished_rows_are_converted_once_and_running_ones_each_time() -> None:
+def test_only_rows_of_trials_that_changed_are_converted_again() -> None:
     study = begun(3)
     rows = Rows()
-    before, after = rows(study), rows(study)
+    before = rows(study)
+    changed = next(row for row in before if row.state == "running")
+    study._storage.set_trial_intermediate_value(changed.trial_id, 99, 0.5)
+    after = rows(study)
     same = [one is other for one, other in zip(before, after, strict=True)]
-    assert same == [row.state != "running" for row in before]
+    assert same == [row is not changed for row in before]
+    assert after[changed.number].val_acc[-1] == 0.5
 
 
 def test_rows_of_another_study_are_not_mistaken_for_those_of_the_first() -> None:

@@ -1,0 +1,193 @@
+"""What a machine does to whole commands: full disks, locks, clocks, Ctrl-C; with a fake trainer."""
+
+import ctypes
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fake_trainer import __file__ as commands
+from typer.testing import CliRunner
+
+from study import storage
+from study.cli import app
+
+pytestmark = pytest.mark.slow
+
+PROMISED = 5.0  # seconds after which a signal has been answered
+SPACE = """
+name = "tiny"
+epochs = 8
+batch_size = 100
+repeats = 2
+pruner = "none"
+
+[hyperparameters.filters]
+options = [2, 4]
+start = 2
+
+[fixed]
+k1 = 2
+k2 = 2
+dense = 4
+"""
+
+
+@contextmanager
+def command(folder: Path, *words: str, **environ: str) -> Iterator["subprocess.Popen[str]"]:
+    """A command with the fake trainer, at work in a folder."""
+    (folder / "tiny.toml").write_text(SPACE)
+    with subprocess.Popen(
+        [sys.executable, commands, *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"STUDY_MLFLOW": "none", "PYTHONUNBUFFERED": "1"} | environ,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(folder: Path, *words: str, **environ: str) -> tuple[int, str]:
+    """Run a command to its end; its exit code, and what it said on stderr."""
+    with command(folder, *words, **environ) as process:
+        _, err = process.communicate()
+    return process.returncode, err
+
+
+def read(process: "subprocess.Popen[str]", word: str) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return line
+    assert process.stderr is not None
+    raise AssertionError(f"ended before {word}: {process.stderr.read()}")
+
+
+def answer(folder: Path) -> Any:
+    url = f"sqlite:///{folder / 'study.db'}"
+    said = json.loads(CliRunner().invoke(app, ["status", "--json", "--storage", url]).stdout)
+    return [said[name] for name in ("state", "stages", "params", "mean", "runs")]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The answer of a study that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("calm")
+    code, err = finish(folder, "run", "tiny.toml", "--jobs", "1", FAKE_PAUSE="0")
+    assert code == 0, err
+    return answer(folder)
+
+
+def test_ctrl_c_leaves_no_process_behind(tmp_path: Path, expected: Any) -> None:
+    with command(tmp_path, "run", "tiny.toml", "--jobs", "2", "-v", FAKE_PAUSE="0.3") as process:
+        read(process, "epoch 1")
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 2
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        assert time.monotonic() - sent < PROMISED
+    assert process.returncode == 130
+    assert out.splitlines()[-1].endswith("python -m study resume tiny")
+    assert "Traceback" not in out + err
+    _, alive = psutil.wait_procs(children, timeout=PROMISED)
+    assert not alive
+    assert finish(tmp_path, "resume", "--jobs", "1", FAKE_PAUSE="0")[0] == 0
+    assert answer(tmp_path) == expected
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield place
+    libc = ctypes.CDLL(None)
+    libc.umount2(str(place).encode(), 2)  # whatever is still open in it
+
+
+def test_a_full_disk_is_one_line_and_the_study_goes_on_once_there_is_room(
+    small_disk: Path, expected: Any
+) -> None:
+    words = ("run", "tiny.toml", "--jobs", "1", "-v")
+    ballast = small_disk / "ballast"
+    with command(small_disk, *words, FAKE_PAUSE="0.3") as process:
+        read(process, "epoch 2")
+        free = os.statvfs(small_disk)
+        ballast.write_bytes(bytes(free.f_bavail * free.f_frsize))
+        _, err = process.communicate()
+    lines = [line for line in err.splitlines() if not line.startswith("no checkpoint: ")]
+    assert process.returncode == 2
+    assert len(lines) == 1
+    assert "the disk" in lines[0]
+    assert "free some space, then resume" in lines[0]
+    assert not list(small_disk.rglob("*.tmp"))
+    ballast.unlink()
+    assert finish(small_disk, "resume", "--jobs", "1", FAKE_PAUSE="0")[0] == 0
+    assert answer(small_disk) == expected
+
+
+def test_a_database_that_another_process_locks_is_waited_for_and_ctrl_c_heard(
+    tmp_path: Path, expected: Any
+) -> None:
+    words = ("run", "tiny.toml", "--jobs", "1", "-v")
+    with command(tmp_path, *words, FAKE_PAUSE="0.1") as process:
+        read(process, "epoch 1")
+        with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as other:
+            other.execute("PRAGMA busy_timeout = 10000")
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(2)
+            assert process.poll() is None
+            other.execute("ROLLBACK")
+        read(process, "epoch 3")  # free again, and the study goes on
+        with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as other:
+            other.execute("PRAGMA busy_timeout = 10000")
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(1)
+            sent = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+            assert time.monotonic() - sent < PROMISED
+    assert process.returncode == 130
+    assert finish(tmp_path, "resume", "--jobs", "1", FAKE_PAUSE="0")[0] == 0
+    assert answer(tmp_path) == expected
+
+
+CLOCK = """
+import time
+real, began = time.time, time.monotonic()
+time.time = lambda: real() - 3600 * (time.monotonic() - began > 3.0)
+"""
+
+
+def test_a_clock_that_is_set_back_by_an_hour_changes_no_result(
+    tmp_path: Path, expected: Any
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    environ = {"PYTHONPATH": str(tmp_path), "FAKE_PAUSE": "0.2"}
+    code, err = finish(tmp_path, "run", "tiny.toml", "--jobs", "1", **environ)
+    assert (code, err) == (0, "")
+    assert answer(tmp_path) == expected
+    study, _ = storage.load(storage.open_storage(f"sqlite:///{tmp_path / 'study.db'}"))
+    ended = [when for trial in study.trials for when in trial.user_attrs["curve"]["ended"]]
+    assert ended != sorted(ended)  # the clock was set back while the study ran

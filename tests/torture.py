@@ -178,7 +178,7 @@ def torture(folder: Path, kills: int, jobs: int, seed: int, *, tensorflow: bool)
 
 
 def rounds(kills: int, jobs: int, seed: int, *, tensorflow: bool) -> tuple[int, int]:
-    """Studies until there were so many kills, a line each; returns kills, and studies that differ."""
+    """Studies until there were so many kills, a line each; kills, and studies that differ."""
     done = differing = 0
     while done < kills:
         with tempfile.TemporaryDirectory() as folder:

@@ -48,6 +48,7 @@ mlflow: .venv/locked ## an MLflow server on this machine, kept in mlflow.db
 lock: ## settle the versions anew (needs uv)
 	$(COMPILE) --upgrade --output-file requirements.lock
 	$(COMPILE) --upgrade --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) --upgrade --group bench --constraints requirements.lock --output-file requirements-bench.lock
 
 clean: ## remove .venv and all caches; studies stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

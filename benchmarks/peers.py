@@ -59,8 +59,9 @@ def turns(options: argparse.Namespace, task: Task) -> Iterator[tuple[Job, dict[s
 
 
 def done(records: Path, mark: dict[str, Any]) -> bool:
-    """Whether there is a record of this turn."""
-    return any(mark.items() <= record.items() for record in recorded.read(records))
+    """Whether this turn has a record; what failed is tried again."""
+    found = (record for record in recorded.read(records) if mark.items() <= record.items())
+    return any("failed" not in record for record in found)
 
 
 def work(job: Job, *, logging: bool, limit: float | None) -> dict[str, Any]:

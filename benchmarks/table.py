@@ -40,10 +40,8 @@ def _block(task: Task, turns: Records, records: Path, seeds: int) -> None:
     for contender in dict.fromkeys(turn["contender"] for turn in turns):
         own = [turn for turn in turns if turn["contender"] == contender]
         fine = [turn for turn in own if "failed" not in turn]
-        for turn in own:
-            if "failed" in turn:
-                print(f"{contender:{WIDTHS[0]}}failed: {turn['failed']}")
         if not fine:
+            print(f"{contender:{WIDTHS[0]}}failed: {own[-1]['failed']}")
             continue
         seconds = _seconds(fine)
         rough = "~" if any(turn.get("extrapolated from runs") for turn in fine) else ""

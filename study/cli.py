@@ -103,6 +103,7 @@ def run(
     - `python -m study run my.toml --data my.npz --repeats 5`
     """
     with _explained(storage):
+        from study.launch import ahead
         from study.prepare import prepare
 
         given = _given(
@@ -116,7 +117,6 @@ def run(
             configurations=configurations,
             threads=threads,
         )
-        prepared = prepare(space, name, storage, given)
         means = _means(
             storage,
             mlflow,
@@ -128,6 +128,7 @@ def run(
             speculate=speculate,
             keep_models=keep_models,
         )
+        prepared = prepare(space, name, storage, given, ahead(means))
     _drive(prepared, means, verbose=verbose, quiet=quiet)
 
 

@@ -22,6 +22,7 @@ import dask
 from distributed import Client, Future, LocalCluster
 from distributed import Event as Flag
 
+from study import forks
 from study.engine import EpochReported, Event, RunFailed, RunFinished, Trainer, cores, reason
 from study.errors import StudyError
 from study.training import Epoch, Run, train
@@ -226,15 +227,18 @@ def local_engine(
 ) -> DaskEngine:
     """An engine with ``jobs`` worker processes on this machine, ended by ``close``."""
     logging.getLogger("distributed").setLevel(_MUTE)
-    # Dask has its workers give freed memory back at once, which a training step pays for.
-    dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**30})
-    with _children_deaf_to_ctrl_c():
+    dask.config.set({"distributed.nanny.pre-spawn-environ": forks.ENVIRONMENT})
+    if forks.FORKS:
+        forks.start()
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    with forks.deaf_to_ctrl_c():
         cluster = LocalCluster(
             n_workers=jobs,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # the default is 8787 on every interface
+            dashboard_address="127.0.0.1:0",  # a port of its own: two studies may run at once
+            scheduler_kwargs={"dashboard": False},
             memory_limit=None,
             silence_logs=_MUTE,
         )
@@ -267,19 +271,6 @@ def _kill(cluster: LocalCluster) -> None:
         nanny.auto_restart = False
         with suppress(ProcessLookupError, TypeError):
             os.kill(nanny.pid, signal.SIGKILL)
-
-
-@contextmanager
-def _children_deaf_to_ctrl_c() -> Iterator[None]:
-    """Block SIGINT in the threads and processes that are started inside.
-
-    A terminal sends Ctrl-C to every process in it; the driver alone is to answer.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def remote_engine(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
-from study import kept, model, storage
+from study import forks, kept, model, storage
 from study.driver import Driver, Hooks, Together, Watch
 from study.engine import Engine, InProcess, Trainer, cores
 from study.lock import Held, driving
@@ -90,6 +90,16 @@ def launch(
                 return standing
             finally:
                 mirror.close(patience)
+
+
+def ahead(means: Means) -> Callable[[Settings], None]:
+    """What `prepare` may start early: the process that this machine's workers are forked from."""
+
+    def start(settings: Settings) -> None:
+        if means.scheduler is None and jobs_of(settings, means) > 1:
+            forks.start()
+
+    return start
 
 
 def _recorded(prepared: Prepared) -> Study:

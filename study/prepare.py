@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -35,9 +35,16 @@ class Prepared:
 
 
 def prepare(
-    name_or_path: str | None, name: str | None, url: str, given: Mapping[str, Chosen]
+    name_or_path: str | None,
+    name: str | None,
+    url: str,
+    given: Mapping[str, Chosen],
+    ahead: Callable[[Settings], None] = lambda _: None,
 ) -> Prepared:
     """Check everything that a new study needs; a study of the same settings is continued.
+
+    ``ahead`` is called with the settings of a new study before its data is read, which takes a
+    while: what it starts must leave no trace if the data turns out to be of no use.
 
     Raises the ``StudyError`` that says what is wrong; nothing has been made then.
     """
@@ -45,9 +52,11 @@ def prepare(
     origin = name_or_path or _default_space(given)
     settings = _checked_names(settle(space.load(origin), origin, given))
     name = name or settings.space.name
+    existing = _existing(url, name)
+    if existing is None:
+        ahead(settings)
     dataset = datasets.load(settings["data"])
     settings = _fitted(settings.located(), dataset)
-    existing = _existing(url, name)
     if existing is not None:
         _same_or_refused(name, existing, settings)
         repeats = max(existing.repeats, settings.repeats)

@@ -129,15 +129,7 @@ def start_tensorflow(threads: int) -> None:
 
     Raises SettingsError if this process already runs it with another number.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow leaves oneDNN off on processors without AVX-512; there it doubles the speed.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with _errors_only() if "tensorflow" not in sys.modules else nullcontext():
-        import tensorflow as tf
-
-        import study.step  # noqa: F401 - Keras greets as well
-
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it counts traces, of many networks
+    tf = import_tensorflow()
     config = tf.config.threading
     try:
         config.set_intra_op_parallelism_threads(threads)
@@ -147,6 +139,20 @@ def start_tensorflow(threads: int) -> None:
             f"TensorFlow runs in this process already, and not with threads={threads}:"
             " train in a new process, or call start_tensorflow before TensorFlow is used"
         ) from None
+
+
+def import_tensorflow() -> Any:
+    """Import TensorFlow and Keras quietly; leaves open with how many threads they will run."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow leaves oneDNN off on processors without AVX-512; there it doubles the speed.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    with _errors_only() if "tensorflow" not in sys.modules else nullcontext():
+        import tensorflow as tf
+
+        import study.step  # noqa: F401 - Keras greets as well
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it counts traces, of many networks
+    return tf
 
 
 @contextmanager

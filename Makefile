@@ -5,6 +5,7 @@
 #   make study DATA=mnist           on other data: mnist, or the path of a file or folder
 #   make study SPACE=my.toml NAME=mine
 #   make setup PYTHON=python3.12    with another Python than python3
+#   make bench BENCH="--log without --rounds 3"
 
 PYTHON ?= python3
 UV ?= uv
@@ -14,13 +15,16 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command 'make lock'
 
+PYTHON_FITS = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	{ echo "Python 3.11, 3.12 or 3.13 is needed: make setup PYTHON=python3.12" >&2; exit 1; }
+
 # A word that was given to make itself. One of the environment is none of ours (WSL has a NAME).
 given = $(if $(filter command,$(origin $1)),$2"$$$1")
 
-.PHONY: help setup study test torture check dashboard mlflow lock clean
+.PHONY: help setup study test torture check dashboard mlflow bench bench-mnist lock clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.* ## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.* ## /: /'
+	@grep -E '^[a-z-]+:.* ## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.* ## /: /'
 
 setup: .venv/locked ## .venv with what a study needs
 
@@ -45,18 +49,23 @@ dashboard: .venv/locked ## the studies of study.db in the browser
 mlflow: .venv/locked ## an MLflow server on this machine, kept in mlflow.db
 	@$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db
 
+bench: .venv-bench/locked ## study, tutorial and peers side by side on the digits; BENCH= takes options
+	@.venv-bench/bin/python benchmarks/peers.py --space digits $(BENCH)
+
+bench-mnist: .venv-bench/locked ## the same on MNIST, over hours; goes on where it was stopped
+	@.venv-bench/bin/python benchmarks/peers.py --space mnist --stages 1 $(BENCH)
+
 lock: ## settle the versions anew (needs uv)
 	$(COMPILE) --upgrade --output-file requirements.lock
 	$(COMPILE) --upgrade --group dev --constraints requirements.lock --output-file requirements-dev.lock
 	$(COMPILE) --upgrade --group bench --constraints requirements.lock --output-file requirements-bench.lock
 
 clean: ## remove .venv and all caches; studies stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/locked: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
-	{ echo "Python 3.11, 3.12 or 3.13 is needed: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON_FITS)
 	@echo "Setting up .venv (once; TensorFlow is large)"
 	@$(PYTHON) -m venv .venv
 	@$(PIP) --require-hashes -r requirements.lock
@@ -64,4 +73,12 @@ clean: ## remove .venv and all caches; studies stay
 
 .venv/locked-dev: .venv/locked requirements-dev.lock
 	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Apart from .venv: what is compared with is no part of the program.
+.venv-bench/locked: requirements-bench.lock
+	@$(PYTHON_FITS)
+	@echo "Setting up .venv-bench (once; TensorFlow again, and what is compared with)"
+	@$(PYTHON) -m venv .venv-bench
+	@$(subst .venv,.venv-bench,$(PIP)) --require-hashes -r $<
 	@touch $@

@@ -19,16 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +32,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in (
 
 import mirror_fakes
 import optuna
-import servers
+import recorded
 from mirror_fakes import Made
+from mlflow_server import mlflow_server
 
 from study import kept
 from study.driver import Driver, Hooks
@@ -259,22 +256,6 @@ def summary(seconds: Seconds) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """`mlflow server` with its artifacts in a folder."""
-    port = servers.free_port()
-    arguments = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    arguments += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    arguments += ["--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    program = servers.Program(arguments, port, quiet)
-    program.start("/health")
-    try:
-        yield program.url
-    finally:
-        program.kill()
-
-
 def others(uri: str, network: Any, runs: int) -> dict[str, Any]:
     """The tutorial's way and the callback's; before MLflow is bounded for ours."""
     import mlflow
@@ -294,7 +275,7 @@ def others(uri: str, network: Any, runs: int) -> dict[str, Any]:
 def measure(runs: int, trials: int) -> dict[str, Any]:
     network = build_cnn(dict(mirror_fakes.settings().space.start), (28, 28, 1), 10)
     network.optimizer.build(network.trainable_variables)
-    with tempfile.TemporaryDirectory() as name, server(Path(name)) as uri:
+    with tempfile.TemporaryDirectory() as name, mlflow_server(Path(name)) as uri:
         folder = Path(name)
         network.save(folder / "model.keras")
         model = (folder / "model.keras").read_bytes()
@@ -318,29 +299,6 @@ def measure(runs: int, trials: int) -> dict[str, Any]:
         }
 
 
-def machine() -> dict[str, Any]:
-    names = ("mlflow", "optuna", "keras", "tensorflow", "optuna-integration")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return {
-        "command": " ".join(["python", "benchmarks/mirror.py", *sys.argv[1:]]),
-        "commit": commit.stdout.strip() or None,
-        "cores": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "load average": [round(load, 1) for load in os.getloadavg()],
-        "versions": versions,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=6)
@@ -349,15 +307,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    about = machine()
+    about = recorded.machine("mlflow", "optuna", "keras", "tensorflow", "optuna-integration")
     results = measure(options.runs, 0 if options.driver_only else options.trials)
     record = about | {"results": results}
     record["load average after"] = [round(load, 1) for load in os.getloadavg()]
-    text = json.dumps(record, indent=1)
-    print(text)
+    print(json.dumps(record, indent=1))
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text + "\n")
+        recorded.write_whole(options.json, record)
 
 
 if __name__ == "__main__":

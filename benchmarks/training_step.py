@@ -12,17 +12,16 @@ processor whether it uses oneDNN; the study switches it on, so `fit` is shown wi
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import recorded
 
 Turn = Callable[[], tuple[float, ...]]
 NAMES = ("filters", "k1", "k2", "dense", "dropout")
@@ -227,31 +226,6 @@ def middle(rates: list[tuple[float, float]]) -> tuple[float, float]:
     return statistics.median(wall), statistics.median(processor)
 
 
-def machine() -> dict[str, Any]:
-    """What a number needs beside it to be compared."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    model = text.partition("model name\t: ")[2].partition("\n")[0]
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "cpu": model or platform.processor(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "tensorflow": version("tensorflow"),
-        "keras": version("keras"),
-        "commit": commit.stdout.strip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load": os.getloadavg(),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default="mnist", help="a source of 28x28 images with 10 classes")
@@ -263,13 +237,12 @@ def main() -> None:
     if options.worker:
         work(*json.loads(options.worker))
         return
-    record: dict[str, Any] = {"command": sys.argv, "machine": machine(), "results": []}
+    record: dict[str, Any] = {"machine": recorded.machine("tensorflow", "keras"), "results": []}
     for config in CONFIGURATIONS:
         result = compare(config, options.data, options.images, options.rounds)
         show(result)
         record["results"].append(result)
-    options.record.parent.mkdir(exist_ok=True)
-    options.record.write_text(json.dumps(record, indent=1) + "\n")
+        recorded.write_whole(options.record, record)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,10 @@ def test_an_installed_wheel_finds_its_spaces_and_has_a_command(wheel: Path, tmp_
     assert all(Path(path).is_relative_to(tmp_path) for path in told)
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_file_has_hashes_and_neither_addresses_nor_paths(lock: str) -> None:
     text = (ROOT / lock).read_text()
     assert "://" not in text
@@ -73,10 +76,12 @@ def test_a_lock_file_has_hashes_and_neither_addresses_nor_paths(lock: str) -> No
 
 
 def test_the_lock_files_fit_the_project_and_each_other() -> None:
-    locked, dev = pins("requirements.lock"), pins("requirements-dev.lock")
+    locked, dev, bench = map(pins, LOCKS)
     assert {name: dev[name] for name in locked} == locked
+    assert {name: bench[name] for name in locked} == locked
     wanted = [(locked, line) for line in PROJECT["project"]["dependencies"]]
     wanted += [(dev, line) for line in PROJECT["dependency-groups"]["dev"]]
+    wanted += [(bench, line) for line in PROJECT["dependency-groups"]["bench"]]
     for lock, line in wanted:
         requirement = Requirement(line)
         versions = lock[canonicalize_name(requirement.name)]

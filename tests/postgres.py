@@ -1,6 +1,7 @@
 """A real PostgreSQL server, started once for all tests of a process; it ends with the process."""
 
 import functools
+import getpass
 import secrets
 import tempfile
 import warnings
@@ -55,3 +56,13 @@ def cut(application: str) -> int:
             "WHERE application_name LIKE %s",
             (f"%{application}%",),
         ).fetchone()[0]
+
+
+def programs() -> str:
+    """The folder of `initdb`, `pg_ctl` and the others."""
+    return str(server().bin_path)
+
+
+def user() -> str:
+    """The system's user that PostgreSQL's server runs as: it refuses to be root."""
+    return server().system_user or getpass.getuser()

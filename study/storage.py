@@ -128,11 +128,12 @@ def open_storage(url: str = DEFAULT, *, create: bool = False) -> RDBStorage:
 
 
 def network(address: URL) -> dict[str, Any]:
-    """How a client of PostgreSQL notices within half a minute that the server is out of reach."""
+    """How to connect to PostgreSQL, so that within half a minute a lost server is noticed."""
     if address.get_driver_name() not in ("psycopg", "psycopg2"):
         return {}
     alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-    return {"connect_timeout": 10, "tcp_user_timeout": 30_000, **alive}
+    # A server that was set up without a locale would send bytes.
+    return {"connect_timeout": 10, "tcp_user_timeout": 30_000, "client_encoding": "utf8", **alive}
 
 
 @contextmanager

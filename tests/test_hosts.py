@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,22 +132,22 @@ class Hosts:
         file = self.folder / "trace"
         return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
-    def wait_for(self, epochs: int) -> None:
+    def wait_for(self, epochs: int, driver: "subprocess.Popen[str]") -> None:
         """Wait until so many epochs have been trained."""
         deadline = time.monotonic() + PATIENCE
         while len(self.trace) < epochs:
-            assert time.monotonic() < deadline, (self.folder / "log").read_text()[-3000:]
+            alive = driver.poll() is None and time.monotonic() < deadline
+            assert alive, (self.folder / "log").read_text()[-3000:]
             time.sleep(0.1)
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # the user of the database passes through
-    built = Hosts(tmp_path)
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(FAKE)
-    (tmp_path / "trace").touch()
+def hosts() -> Iterator[Hosts]:
+    folder = Path(tempfile.mkdtemp(prefix="study-hosts-"))  # pytest's own are closed to others
+    folder.chmod(0o755)
+    built = Hosts(folder)
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(FAKE)
     try:
         try:
             built.build()
@@ -155,6 +156,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         yield built
     finally:
         built.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 BUCKET = """
@@ -191,11 +193,11 @@ def follow(hosts: Hosts) -> None:
         hosts.start(host, worker)
     while not (hosts.folder / "bucket").exists():
         time.sleep(0.2)
-    hosts.start(THIRD, block(f"`{THIRD}`"))
-    hosts.wait_for(4)
+    begun = hosts.start(THIRD, block(f"`{THIRD}`"))
+    hosts.wait_for(4, begun)
     hosts.kill(SECOND)  # two workers with it, in the middle of their runs
     hosts.start(DATABASE, worker)
-    hosts.wait_for(len(hosts.trace) + 2)
+    hosts.wait_for(len(hosts.trace) + 2, begun)
     hosts.kill(THIRD)  # the driver, and a worker
     resume = block(f"`{DATABASE}` after the driver has died")
     deadline = time.monotonic() + PATIENCE

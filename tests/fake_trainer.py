@@ -46,7 +46,7 @@ def train(
         number = len(history)
         if number == run.epochs // 2:
             _die()
-        acc, val_acc = quality - 0.3 / (number + 1) + 0.01 * drawn[number]
+        acc, val_acc = (quality - 0.3 / (number + 1) + 0.01 * drawn[number]).tolist()
         history.append(Epoch(number, acc, 1 - acc, val_acc, 1 - val_acc, pause, time.time()))
         _trace(run, number)
         if checkpoints:

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torture
 from fake_trainer import __file__ as commands
 from typer.testing import CliRunner
 
@@ -191,3 +192,13 @@ def test_a_clock_that_is_set_back_by_an_hour_changes_no_result(
     study, _ = storage.load(storage.open_storage(f"sqlite:///{tmp_path / 'study.db'}"))
     ended = [when for trial in study.trials for when in trial.user_attrs["curve"]["ended"]]
     assert ended != sorted(ended)  # the clock was set back while the study ran
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_study_killed_at_drawn_moments_is_the_one_that_never_stopped(
+    jobs: int, tmp_path: Path
+) -> None:
+    seen = torture.torture(tmp_path, 2, jobs, seed=jobs, tensorflow=False)
+    assert seen["same"]
+    assert seen["left running"] == seen["left checkpoints"] == 0
+    assert seen["slots"] == 8

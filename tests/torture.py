@@ -112,7 +112,11 @@ def watched(folder: Path) -> Iterator[list[int]]:
     """optuna-dashboard on the same database, asked for the study all the time."""
     command = [sys.executable, "-m", "study", "dashboard", "--port", "0", "--storage"]
     process = subprocess.Popen(
-        [*command, url_of(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*command, url_of(folder)],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     answers: list[int] = []
     over = threading.Event()

@@ -177,6 +177,9 @@ def remote(servers: Servers, **given: Any) -> cluster.DaskEngine:
 
 
 def local(folder: Path, **given: Any) -> cluster.DaskEngine:
+    """Its workers are forked from a process that may be older than a test's environment."""
+    environ = {name: value for name, value in os.environ.items() if name.startswith("FAKE_")}
+    dask.config.set({"distributed.nanny.environ": environ})
     store = FolderCheckpoints(folder / "checkpoints")
     return cluster.local_engine(dataset(), 2, 1, store, fake_trainer.train, **given)
 
@@ -319,7 +322,7 @@ def test_a_worker_that_has_grown_is_replaced_between_two_runs(
 ) -> None:
     traced = traced_here(tmp_path, monkeypatch)
     monkeypatch.setenv("FAKE_GROWTH", str(40 * 2**20))
-    drive(storage := InMemoryStorage(), local(tmp_path, growth=0.5))
+    drive(storage := InMemoryStorage(), local(tmp_path, growth=0.05))
     assert results(storage) == expected
     assert twice(traced()) == 0
     runs_of = {pid: {line[1] for line in traced() if line[0] == pid} for pid, *_ in traced()}

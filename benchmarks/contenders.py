@@ -12,6 +12,7 @@ import time
 BEGAN = time.time()
 
 import os  # noqa: E402 - a contender's time begins before its first import
+import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
@@ -94,6 +95,12 @@ def keras_tuner(kind: str) -> Callable[[Job, Tally], dict[str, Any]]:
             verbose=0,
             callbacks=[tally.callback(len(train_on))],
         )
+        broken = [
+            one for one in tuner.oracle.trials.values() if one.status in ("FAILED", "INVALID")
+        ]
+        if broken:  # KerasTuner counts them as tried, after a restart too
+            shutil.rmtree(tuner.project_dir)
+            raise RuntimeError(f"{len(broken)} trials failed: {broken[0].message}")
         best = tuner.get_best_hyperparameters(1)[0].values
         found = {name: best[name] for name in task.options}
         return {"configuration": found, "threads": OWN_THREADS}

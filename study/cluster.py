@@ -230,6 +230,7 @@ def local_engine(
     dask.config.set({"distributed.nanny.pre-spawn-environ": forks.ENVIRONMENT})
     if forks.FORKS:
         forks.start()
+        forks.wait()
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
     with forks.deaf_to_ctrl_c():
         cluster = LocalCluster(

@@ -9,6 +9,7 @@ each worker is a process of its own from the start.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -38,6 +39,13 @@ def start() -> None:
     path = os.pathsep.join(entry for entry in sys.path if entry)
     with deaf_to_ctrl_c(), _environment({**ENVIRONMENT, "PYTHONPATH": path}):
         forkserver.ensure_running()
+
+
+def wait() -> None:
+    """Wait until workers can be forked; Ctrl-C ends the wait, before a cluster is half made."""
+    process = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    process.start()
+    process.join()
 
 
 @contextmanager

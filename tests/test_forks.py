@@ -31,6 +31,7 @@ def looked_around(answers: Any) -> None:
 def found() -> dict[str, Any]:
     forks.start()
     forks.start()  # the second time does nothing
+    forks.wait()
     context = multiprocessing.get_context("forkserver")
     answers = context.SimpleQueue()
     process = context.Process(target=looked_around, args=(answers,))

@@ -27,6 +27,7 @@ from study.options import (
     KeepModels,
     Mlflow,
     Name,
+    Output,
     Pruner,
     Quiet,
     Repeats,
@@ -232,6 +233,25 @@ def list_studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> N
 
 
 @app.command()
+def report(
+    name: StudyName = None, storage: Storage = DEFAULT_STORAGE, output: Output = None
+) -> None:
+    """Write a report of a study: one page to mail, its figures and its tables.
+
+    Examples:
+    - `python -m study report`
+    - `python -m study report digits --output digits-report`
+    """
+    with _explained(storage):
+        from study.report.write import report as write
+
+        console = Console(stderr=True)
+        with console.status("Writing the report"):
+            page = write(storage, name, output)
+        typer.echo(f"Report: {page}")
+
+
+@app.command()
 def mirror(
     name: StudyName = None, storage: Storage = DEFAULT_STORAGE, mlflow: Mlflow = None
 ) -> None:
@@ -331,6 +351,21 @@ def _drive(prepared: Prepared, means: Means, *, verbose: bool, quiet: bool) -> N
                 prepared, watch, means, _say(Console(stderr=True) if quiet else console)
             )
         summary.print_end(console, prepared.name, settings, standing, quiet=quiet)
+        with console.status("Writing the report") if not quiet else nullcontext():
+            written = _reported(prepared)
+        if not quiet:
+            _say(console)(written)
+
+
+def _reported(prepared: Prepared) -> str:
+    """Write the report at the end of a study; where it cannot be written nothing else changes."""
+    from study.report.write import report as write
+
+    try:
+        return f"Report: {write(prepared.url, prepared.name)}"
+    except Exception as error:  # noqa: BLE001 - the study is done, whatever a drawing may raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"Report: not written ({reason})"
 
 
 @contextmanager

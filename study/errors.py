@@ -9,7 +9,8 @@ Exception
 │   │   └── StudyLocked   another process drives this study
 │   ├── PlanExhausted     asked for a slot the plan does not have
 │   ├── SlotFailed        one slot failed three times
-│   └── MirrorError       the MLflow server or MFlux cannot be used as asked
+│   ├── MirrorError       the MLflow server or MFlux cannot be used as asked
+│   └── ReportError       the report cannot be written where it was asked for
 └── TrainingFailed        one run failed; recorded in its trial, the study goes on
 """
 
@@ -48,6 +49,10 @@ class SlotFailed(StudyError):
 
 class MirrorError(StudyError):
     """The MLflow server or MFlux cannot be used as asked."""
+
+
+class ReportError(StudyError):
+    """The folder of a report cannot be written."""
 
 
 class TrainingFailed(Exception):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import make_url
 
 from study import forks, kept, model, storage
+from study.board import follow as board
 from study.driver import Driver, Hooks, Together, Watch
 from study.engine import Engine, InProcess, Trainer, cores
 from study.lock import Held, driving
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from study.prepare import Prepared
 
 _LAST_PASS = 60.0  # seconds the mirror may take after the last run
+_LAST_NOTES = 10.0  # the same of the dashboard's notes
 _BRIEF = 1.5  # the same after Ctrl-C
 
 
@@ -76,19 +78,23 @@ def launch(
                 storage.open_storage(url, create=True), prepared.name, prepared.settings
             )
             mirror = follower(url, prepared.name, means.mirror, say)
+            notes = board.follower(url, prepared.name, prepared.settings, say)
             mirror.start()
+            notes.start()
             patience = _BRIEF
             try:
                 folder = kept.folder(url, kept.identity(study))
                 keeper = kept.Keeper(folder, kept.record(study, means.keep_models), say)
                 hooks = _hooks(prepared, checkpoints, keeper)
-                driver = _driver(prepared, engine, hooks, Together(watch, mirror), means, held)
+                together = Together(watch, mirror, notes)
+                driver = _driver(prepared, engine, hooks, together, means, held)
                 deadline = None if means.timeout is None else time.monotonic() + means.timeout
                 standing = driver.drive(deadline)
                 mirror.poke()
                 patience = _LAST_PASS
                 return standing
             finally:
+                notes.close(min(patience, _LAST_NOTES))
                 mirror.close(patience)
 
 

@@ -123,3 +123,11 @@ KeepModels = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more: a line an epoch.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the answer alone.")]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        metavar="FOLDER",
+        help="Where to write; NAME-report beside the database if left out.",
+    ),
+]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study import kept
+from study.board import note
 from study.mirror import projection
 from study.mirror.projection import Subject
 from study.mirror.tracking import Found
@@ -24,9 +25,6 @@ from study.settings import Settings
 
 if TYPE_CHECKING:
     from optuna import Study
-
-LINK = "mlflow"
-"""The study attribute that says where MLflow shows the study: experiment, run and address."""
 
 HOLD = 30.0
 """Seconds between two tries to send models that could not be sent."""
@@ -153,15 +151,6 @@ class Mirror:
             return
         address = server.link(known.experiment, run.run_id)
         link = {"experiment": known.experiment, "run": run.run_id, "address": address}
-        if self._study.user_attrs.get(LINK) != link:
-            _note(self._study, f"MLflow shows every run: [{address}]({address})")
-            self._study.set_user_attr(LINK, link)
-
-
-def _note(study: Study, line: str) -> None:
-    """Put a line into the study's note in the dashboard, in the place of the one before it."""
-    from optuna_dashboard import get_note, save_note
-
-    sign = line.partition(":")[0]
-    kept_lines = [text for text in get_note(study).splitlines() if not text.startswith(sign)]
-    save_note(study, "\n".join([*kept_lines, line]).strip())
+        if self._study.user_attrs.get(note.LINK) != link:
+            note.save(self._study, [(note.MLFLOW, note.link(address))])
+            self._study.set_user_attr(note.LINK, link)

@@ -1,0 +1,94 @@
+"""A standing as Markdown for the dashboard: the study's note, and a trial's place in the sweep."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from study import tables, words
+from study.board.note import STANDING
+from study.plan import Option, Stage, Standing
+from study.results import Row
+from study.search import SEARCH
+
+MOST_OPTIONS = 20
+"""Options of a stage in the study's note; of more, those with the best means."""
+
+_HEAD = ("option", "runs", "mean ± standard error", "behind the best", "verdict")
+
+
+def standing(standing: Standing, repeats: int) -> str:
+    """The part of the study's note that says how it stands."""
+    runs = f"{standing.runs} of at most {standing.runs_expected} runs"
+    parts = [STANDING.first, f"{_plain(words.answer(standing))} {runs} are done."]
+    if standing.failure:
+        parts.append(f"It stopped: {_plain(standing.failure)}")
+    for stage in standing.stages:
+        parts += [f"### {_plain(stage.name)}", _plain(words.outcome(stage)), _table(stage, repeats)]
+    parts.append(f"{STANDING.last}after {standing.runs} runs.*")
+    return "\n\n".join(parts)
+
+
+def _table(stage: Stage, repeats: int) -> str:
+    options = list(stage.options)
+    if stage.name == SEARCH or len(options) > MOST_OPTIONS:
+        options = ranked(stage)
+    lines = [_line(_HEAD), _line(["---"] * len(_HEAD))]
+    lines += [_line(_cells(option, stage, repeats)) for option in options[:MOST_OPTIONS]]
+    if len(options) > MOST_OPTIONS:
+        lines.append(f"\nThe best {MOST_OPTIONS} of {len(options)}.")
+    return "\n".join(lines)
+
+
+def _cells(option: Option, stage: Stage, repeats: int) -> Iterator[str]:
+    values = option.values
+    yield _plain(words.label(option, stage))
+    yield f"{len(option.rows)}/{repeats}"
+    if option.score is not None:
+        yield tables.score(option.score)
+    else:
+        yield f"{tables.percent(math.fsum(values) / len(values))} so far" if values else ""
+    yield words.distance(option.lead) if option.lead else ""
+    yield _plain(tables.verdict(option, stage)) if option.state != "open" else "open"
+
+
+def _line(cells: Sequence[str] | Iterator[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def ranked(stage: Stage) -> list[Option]:
+    """The options of a stage, the best mean first, those without a mean last."""
+    return sorted(
+        stage.options, key=lambda option: option.score.mean if option.score else -1.0, reverse=True
+    )
+
+
+def places(standing: Standing, repeats: int) -> Iterator[tuple[Row, str]]:
+    """The runs of every decided stage, each with its place in the sweep as a note."""
+    for number, stage in enumerate(standing.stages, start=1):
+        for place, option in enumerate(ranked(stage) if stage.decided else (), start=1):
+            text = _place(option, stage, place)
+            where = f"of **{_plain(words.label(option, stage))}** in stage {number}"
+            for row in option.rows:
+                if row.stage == stage.name:
+                    which = f"Repeat {row.repeat + 1} of {repeats}"
+                    yield row, f"{which} {where}, {_plain(stage.name)}.\n\n{text}"
+
+
+def _place(option: Option, stage: Stage, place: int) -> str:
+    if option.score is None:
+        return f"{_plain(tables.verdict(option, stage)).capitalize()}."
+    behind = f", {words.distance(option.lead)} behind the best" if option.lead else ""
+    verdict = tables.verdict(option, stage)
+    said = f" ({_plain(verdict)})" if verdict else ""
+    return (
+        f"Place {place} of {len(stage.options)}{said}: mean {tables.score(option.score)}{behind}."
+        f"\n\n{_plain(words.outcome(stage))}"
+    )
+
+
+def _plain(text: str) -> str:
+    """Text that means nothing in Markdown or HTML."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", line)

@@ -1,0 +1,112 @@
+"""Writes what the dashboard shows of a standing, over a connection of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from study.board import markdown, note, pairs
+from study.plan import Standing
+from study.storage import open_storage
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import BaseStorage, RDBStorage
+
+MOST_NOTES = 1000
+"""Trials that get a note, in the order of the stages: each note is two rows that the dashboard
+reads and sends whenever it shows the study (docs/log.md)."""
+
+
+class Writer:
+    """Writes the notes and the figure of the study ``name`` in the database at ``url``.
+
+    ``images`` is the number of validation images of a repeat. To be used by one thread.
+    """
+
+    def __init__(self, url: str, name: str, repeats: int, images: int | None) -> None:
+        self._url = url
+        self._name = name
+        self._repeats = repeats
+        self._images = images
+        self._storage: RDBStorage | None = None
+        self._study: Study | None = None
+        self._noted: set[int] = set()
+
+    def write(self, standing: Standing, enough: threading.Event) -> None:
+        """Bring note, figure and trials' notes up to date; leaves off early once ``enough``."""
+        study = self._opened()
+        parts = [(note.STANDING, markdown.standing(standing, self._repeats))]
+        link = study.user_attrs.get(note.LINK)
+        if link:
+            parts.append((note.MLFLOW, note.link(link["address"])))
+        note.save(study, parts)
+        pairs.save(study, standing, self._images)
+        self._write_places(study, standing, enough)
+
+    def _write_places(self, study: Study, standing: Standing, enough: threading.Event) -> None:
+        """A note for each run of a decided stage that has none yet."""
+        from optuna_dashboard import save_note
+
+        wanted = [
+            (row, text)
+            for row, text in markdown.places(standing, self._repeats)
+            if row.number not in self._noted
+        ]
+        room = MOST_NOTES - len(self._noted)
+        if not wanted or room <= 0:
+            return
+        remembering = Remembering(study._storage, study._study_id)
+        for row, text in wanted[:room]:
+            if enough.is_set():
+                return
+            if not remembering.noted(row.trial_id):
+                save_note(_Trial(remembering, study, row.trial_id), text)
+            self._noted.add(row.number)
+
+    def _opened(self) -> Study:
+        if self._study is None:
+            import optuna
+
+            self._storage = open_storage(self._url)
+            self._study = optuna.load_study(study_name=self._name, storage=self._storage)
+        return self._study
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._storage is not None:
+            self._storage.engine.dispose()
+        self._storage = self._study = None
+
+
+class Remembering:
+    """A study's attributes, read once: `save_note` would read all of them twice a note.
+
+    It stands in for a storage in the two calls that `save_note` makes.
+    """
+
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self._storage = storage
+        self._attributes: dict[str, Any] = dict(storage.get_study_system_attrs(study_id))
+
+    def noted(self, trial_id: int) -> bool:
+        """Whether a trial has a note: from an earlier driver, or by a person."""
+        return f"dashboard:{trial_id}:note_ver" in self._attributes
+
+    def get_study_system_attrs(self, study_id: int) -> Mapping[str, Any]:
+        return self._attributes
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._storage.set_study_system_attr(study_id, key, value)
+        self._attributes[key] = value
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The part of a trial that `save_note` looks at; a real one would be read from the database."""
+
+    storage: Remembering
+    study: Study
+    _trial_id: int

@@ -1,0 +1,69 @@
+"""What a report is about: everything that the database says of one study, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from study import storage
+from study.board.note import LINK
+from study.plan import Standing
+from study.results import Row, Rows
+from study.settings import Settings
+from study.standing import plan_of, state_of
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+FINALS = "finals"
+"""The study attribute that lists what was measured on the test set, an object a model.
+
+Its keys, as far as they are there: model, accuracy, low, high (fractions), images, opened (the
+time the test set was opened, ISO).
+"""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A study as it is reported: settings, standing, every run, and what became of the test set."""
+
+    name: str
+    settings: Settings
+    standing: Standing
+    state: str
+    rows: tuple[Row, ...]
+    finals: tuple[Mapping[str, Any], ...] = ()
+    mlflow: str | None = None
+
+    @property
+    def opened(self) -> int:
+        """How often the test set was opened."""
+        return len({final.get("opened") for final in self.finals})
+
+
+def read(url: str, name: str | None) -> Contents:
+    """Read the study ``name``, or the one made last, from the database at ``url``.
+
+    Raises ``StorageError`` where there is none.
+    """
+    study, settings = storage.load(storage.open_storage(url), name)
+    return contents_of(study, settings, url)
+
+
+def contents_of(study: Study, settings: Settings, url: str) -> Contents:
+    """The same of a study that is open."""
+    rows = Rows()(study)
+    standing = plan_of(settings).standing(rows)
+    attributes = study.user_attrs
+    finals = attributes.get(FINALS)
+    link = attributes.get(LINK)
+    return Contents(
+        name=study.study_name,
+        settings=settings,
+        standing=standing,
+        state=state_of(standing, url, study.study_name),
+        rows=tuple(rows),
+        finals=tuple(f for f in finals if isinstance(f, dict)) if isinstance(finals, list) else (),
+        mlflow=link.get("address") if isinstance(link, dict) else None,
+    )

@@ -1,0 +1,277 @@
+"""Figures drawn with matplotlib: an SVG for the page, which takes its colours from it, and a PNG.
+
+Nothing of a graphical interface is touched: figures are made without pyplot, and rendered by Agg.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from study.report.figures import Choice, Cost, Line, Panel, StageFigure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID, OTHER = "#1f2328", "#59636e", "#d9dee4", "#9aa4af"
+SERIES = ("#2a78d6", "#e0622c", "#16976a", "#6f5bd0", "#b98200", "#d0558f", "#4b5563")
+"""Told apart by people with colour blindness too, as far as seven colours can be."""
+
+COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", OTHER: "other"} | {
+    colour: f"s{number}" for number, colour in enumerate(SERIES, start=1)
+}
+"""The colours of a figure, and the page's variables that stand for them."""
+
+_WIDTH = 7.4  # inches; the page scales an SVG to its column
+_LONGEST = 44  # characters of a label
+
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": GRID,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "text.parse_math": False,  # a name with dollars in it is a name
+    "svg.fonttype": "none",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawn figure: its file name without ending, what it shows in words, SVG text, PNG bytes."""
+
+    name: str
+    alt: str
+    svg: str
+    png: bytes
+
+
+def draw_stage(figure: StageFigure, name: str) -> Picture:
+    """Options of a stage against validation accuracy: repeats, mean, interval."""
+    count = len(figure.choices)
+    with _canvas(0.75 + 0.34 * count) as (canvas, axes):
+        low, high = _limits(figure.choices)
+        for place, choice in enumerate(figure.choices):
+            _choice(axes, choice, place, low)
+        axes.set_xlim(low, high)
+        axes.set_ylim(count - 0.4, -0.6)
+        axes.set_yticks(range(count), [_short(choice.label) for choice in figure.choices])
+        for tick, choice in zip(axes.get_yticklabels(), figure.choices, strict=True):
+            tick.set_fontweight("bold" if choice.kind == "carried" else "normal")
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("validation accuracy, %")
+        alt = f"Plot of the options of {figure.name}. {figure.outcome}"
+        return _rendered(canvas, name, alt)
+
+
+def _limits(choices: Sequence[Choice]) -> tuple[float, float]:
+    """The accuracies (per cent) between which an axis shows what is close to the best."""
+    points = sorted(100 * v for c in choices for v in (*c.values, *c.stopped))
+    if not points:
+        return 0.0, 100.0
+    best, middle = points[-1], points[len(points) // 2]
+    low = max(points[0], best - max(1.0, 5 * (best - middle)))
+    ends = [100 * end for c in choices for end in c.interval or ()]
+    room = max(best - low, 0.1)
+    low = max(min([low, *ends]), low - room)
+    high = min(max([best, *ends]), best + room)
+    margin = 0.06 * max(high - low, 0.1)
+    return low - margin, high + margin
+
+
+def _choice(axes: Axes, choice: Choice, place: int, low: float) -> None:
+    """One option: hollow points are runs, crosses stopped runs, the diamond is the mean."""
+    colour = {"carried": SERIES[0], "best": SERIES[1], "other": OTHER}[choice.kind]
+    if choice.interval is not None:
+        ends = [100 * end for end in choice.interval]
+        axes.plot(ends, [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
+    for values, marker in ((choice.values, "o"), (choice.stopped, "x")):
+        inside = [100 * value for value in values if 100 * value >= low]
+        axes.plot(
+            inside,
+            [place + 0.22] * len(inside),
+            linestyle="none",
+            marker=marker,
+            markersize=5,
+            markerfacecolor="none",
+            markeredgecolor=MUTED,
+            markeredgewidth=1.1,
+        )
+    if any(100 * value < low for value in (*choice.values, *choice.stopped)):
+        axes.plot([low], [place + 0.22], marker="<", color=MUTED, markersize=5, clip_on=False)
+    if choice.mean is not None and 100 * choice.mean >= low:
+        axes.plot([100 * choice.mean], [place], marker="D", color=colour, markersize=6)
+
+
+def draw_curves(panel: Panel, name: str) -> Picture:
+    """The learning curves of a stage; where a run was stopped it ends in a cross."""
+    from matplotlib.ticker import MaxNLocator
+
+    with _canvas(2.9) as (canvas, axes):
+        for line in panel.lines:
+            _line(axes, line, panel)
+        low = _floor(panel.lines)
+        if low is not None:
+            axes.set_ylim(bottom=low)
+        axes.margins(x=0.02)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("validation accuracy, %")
+        _legend(axes, panel)
+        stopped = sum(line.end == "pruned" for line in panel.lines)
+        alt = f"Learning curves of {len(panel.lines)} runs of {panel.name}, {stopped} stopped early"
+        return _rendered(canvas, name, alt)
+
+
+def _coloured(panel: Panel) -> bool:
+    """Whether every option has a colour of its own; of many only the carried one has."""
+    return len(panel.options) <= len(SERIES)
+
+
+def _line(axes: Axes, line: Line, panel: Panel) -> None:
+    colour = SERIES[0] if line.kind == "carried" else OTHER
+    if _coloured(panel):
+        colour = SERIES[line.place]
+    epochs = range(1, len(line.accuracies) + 1)
+    values = [100 * accuracy for accuracy in line.accuracies]
+    many = len(panel.lines) > 60 and line.kind != "carried"
+    axes.plot(epochs, values, color=colour, linewidth=0.6 if many else 1.3)
+    mark = {"pruned": "X", "failed": "v", "given up": "|", "running": "o"}.get(line.end)
+    if mark:
+        axes.plot(
+            epochs[-1:],
+            values[-1:],
+            marker=mark,
+            markersize=4 if many else 7,
+            color=colour,
+            markerfacecolor="none" if mark == "o" else colour,
+        )
+
+
+def _floor(lines: Sequence[Line]) -> float | None:
+    """Where the axis begins: below nine tenths of what is seen after the first quarter."""
+    late = sorted(
+        100 * accuracy
+        for line in lines
+        for accuracy in line.accuracies[len(line.accuracies) // 4 :]
+    )
+    if not late:
+        return None
+    low, high = late[len(late) // 20], late[-1]
+    return low - 0.25 * max(high - low, 0.2)
+
+
+def _legend(axes: Axes, panel: Panel) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    if _coloured(panel):
+        shown = {line.place for line in panel.lines}
+        handles = [
+            Line2D([], [], color=SERIES[place], label=_short(label))
+            for place, label in enumerate(panel.options)
+            if place in shown
+        ]
+    elif any(line.kind == "carried" for line in panel.lines):
+        handles = [Line2D([], [], color=SERIES[0], label="the one carried")]
+    signs = {"pruned": ("X", "stopped"), "failed": ("v", "failed"), "given up": ("|", "given up")}
+    ends = {line.end for line in panel.lines}
+    for end, (mark, word) in signs.items():
+        if end in ends:
+            handles.append(Line2D([], [], color=MUTED, marker=mark, linestyle="none", label=word))
+    if handles:
+        axes.legend(handles=handles, loc="lower right", ncols=min(4, len(handles)))
+
+
+def draw_cost(cost: Cost, name: str) -> Picture:
+    """Mean accuracy against the seconds of a run and against the number of parameters."""
+    with _canvas(3.0, columns=2) as (canvas, left):
+        right = canvas.axes[1]
+        for axes, measure in ((left, "seconds"), (right, "parameters")):
+            xs = [getattr(place, measure) for place in cost.places]
+            for place, x in zip(cost.places, xs, strict=True):
+                if x is None:
+                    continue
+                colour = {"carried": SERIES[0], "best": SERIES[1], "other": OTHER}[place.kind]
+                axes.errorbar(
+                    [x],
+                    [100 * place.mean],
+                    yerr=[100 * place.error],
+                    fmt="D" if place.kind != "other" else "o",
+                    color=colour,
+                    markersize=6 if place.kind != "other" else 4,
+                    elinewidth=1,
+                )
+            known = [x for x in xs if x]
+            if known and max(known) > 20 * min(known):
+                axes.set_xscale("log")
+            axes.set_xlabel("seconds a run" if measure == "seconds" else "parameters")
+            axes.locator_params(axis="x", nbins=6) if axes.get_xscale() == "linear" else None
+        left.set_ylabel("mean validation accuracy, %")
+        alt = f"Mean accuracy of {len(cost.places)} configurations against seconds and parameters"
+        return _rendered(canvas, name, alt)
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
+
+
+@contextmanager
+def _canvas(height: float, columns: int = 1) -> Iterator[tuple[Figure, Axes]]:
+    """An empty figure in the style of the report, and its first axes."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(), warnings.catch_warnings(action="ignore", category=UserWarning):
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        canvas = Figure(figsize=(_WIDTH, height), layout="constrained")
+        canvas.subplots(1, columns, sharey=True)
+        yield canvas, canvas.axes[0]
+
+
+def _rendered(canvas: Figure, name: str, alt: str) -> Picture:
+    import matplotlib as mpl
+
+    mpl.rcParams["svg.hashsalt"] = name  # identifiers must not meet those of another figure
+    text, image = io.StringIO(), io.BytesIO()
+    canvas.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    canvas.set_layout_engine("none")  # it is settled: once is enough
+    canvas.savefig(image, format="png", dpi=130, facecolor="white", metadata={"Software": None})
+    return Picture(name, alt, _for_page(text.getvalue()), image.getvalue())
+
+
+def _for_page(svg: str) -> str:
+    """The ``svg`` element alone, with the page's colours and without what could meet another's."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (?:xmlns|xmlns:xlink|version)="[^"]*"', "", svg)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r" font-family: [^;]*;", "", svg)
+    for colour, variable in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return re.sub(r"\n\s*", "\n", svg).replace("<svg", '<svg aria-hidden="true"', 1)

@@ -1,0 +1,293 @@
+"""What the figures of a report show, computed from rows and standing; nothing is drawn here.
+
+Accuracies are fractions throughout. What would be too much to draw is thinned by a rule that the
+figure states; the tables in the CSV files are never thinned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from study import tables, words
+from study.plan import Option, Stage, Standing
+from study.results import Configuration, Row, Score
+from study.search import SEARCH
+
+MOST_OPTIONS = 40
+"""Options of a stage that are drawn; of more, those with the best means."""
+
+MOST_LINES = 200
+"""Learning curves that are drawn in a panel; of more, evenly spaced ones in the order of trials."""
+
+MOST_PLACES = 400
+"""Configurations in the plot of cost; of more, those with the best means."""
+
+Kind = Literal["carried", "best", "other"]
+End = Literal["complete", "pruned", "failed", "running", "given up"]
+
+Item = TypeVar("Item")
+
+
+def interval(score: Score) -> tuple[float, float] | None:
+    """The 95 % interval of a mean: Student's t with n - 1 degrees of freedom; None for one repeat.
+
+    The standard error is the score's, which never falls below what the images allow.
+    """
+    if score.repeats < 2:
+        return None
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(score.repeats - 1, 0.975)) * score.standard_error
+    return score.mean - half, score.mean + half
+
+
+def thinned(items: Sequence[Item], most: int) -> list[Item]:
+    """At most ``most`` of the items, evenly spaced."""
+    if len(items) <= most:
+        return list(items)
+    return [items[place * len(items) // most] for place in range(most)]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An option of a stage: its repeats' accuracies, those of stopped repeats, its mean."""
+
+    label: str
+    kind: Kind
+    values: tuple[float, ...]
+    stopped: tuple[float, ...]
+    mean: float | None
+    interval: tuple[float, float] | None
+    error: float | None
+    behind: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageFigure:
+    """The options of one stage, in their own order; of a search the best first."""
+
+    name: str
+    outcome: str
+    eliminated: tuple[str, ...]
+    choices: tuple[Choice, ...]
+    options: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A run's validation accuracies, an epoch each, and how the run ended."""
+
+    number: int
+    label: str
+    repeat: int
+    place: int
+    kind: Kind
+    reused: bool
+    end: End
+    accuracies: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The learning curves of one stage; ``options`` are the labels that a line's place names."""
+
+    name: str
+    options: tuple[str, ...]
+    lines: tuple[Line, ...]
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A configuration between its cost and its mean accuracy."""
+
+    label: str
+    kind: Kind
+    seconds: float | None
+    parameters: float | None
+    mean: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Configurations with their costs; ``configurations`` counts those that are not drawn too."""
+
+    places: tuple[Place, ...]
+    configurations: int
+
+
+def stage_figure(stage: Stage) -> StageFigure:
+    """One stage as it is drawn."""
+    options = list(stage.options)
+    if stage.name == SEARCH or len(options) > MOST_OPTIONS:
+        options.sort(key=_mean, reverse=True)
+    choices = [_choice(option, stage) for option in options[:MOST_OPTIONS]]
+    gone = tuple(words.eliminated(stage)[:MOST_OPTIONS])
+    return StageFigure(stage.name, words.outcome(stage), gone, tuple(choices), len(options))
+
+
+def _mean(option: Option) -> float:
+    return option.score.mean if option.score else -math.inf
+
+
+def _choice(option: Option, stage: Stage) -> Choice:
+    values, score = option.values, option.score
+    return Choice(
+        label=words.label(option, stage),
+        kind=kind(option, stage),
+        values=values,
+        stopped=tuple(row.val_acc[-1] for row in option.rows if row.value is None and row.val_acc),
+        mean=score.mean if score else (math.fsum(values) / len(values) if values else None),
+        interval=interval(score) if score else None,
+        error=score.standard_error if score else None,
+        behind=words.distance(option.lead) if option.lead else "",
+        verdict=tables.verdict(option, stage) if option.state != "open" else "open",
+    )
+
+
+def kind(option: Option, stage: Stage) -> Kind:
+    """Whether an option is the one carried, else the one with the best mean."""
+    if stage.carried is not None and option.configuration == stage.carried.configuration:
+        return "carried"
+    best = stage.noted is not None and option.configuration == stage.noted.configuration
+    return "best" if best else "other"
+
+
+def panels(standing: Standing, rows: Sequence[Row]) -> tuple[Panel, ...]:
+    """The learning curves, a panel a stage; runs of a stage not reached yet have one too."""
+    own: dict[str, list[Row]] = {stage.name: [] for stage in standing.stages}
+    for row in rows:
+        own.setdefault(row.stage, []).append(row)
+    stages = {stage.name: stage for stage in standing.stages}
+    made = [_panel(name, held, stages.get(name)) for name, held in own.items()]
+    return tuple(panel for panel in made if panel.runs)
+
+
+def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
+    options = stage.options if stage else ()
+    reused = [row for option in options for row in option.rows if row.stage != name]
+    kinds = {o.configuration: kind(o, stage) for o in options} if stage else {}
+    places: dict[Configuration, int] = {o.configuration: n for n, o in enumerate(options)}
+    labels = {o.configuration: words.label(o, stage) for o in options} if stage else {}
+    for row in rows:
+        places.setdefault(row.configuration, len(places))
+        labels.setdefault(row.configuration, str(row.option))
+    numbers = {row.number for row in rows}
+    drawn = [row for row in (*reused, *rows) if row.val_acc]
+    kept = [row for row in drawn if kinds.get(row.configuration) == "carried"]
+    others = [row for row in drawn if kinds.get(row.configuration) != "carried"]
+    lines = [
+        Line(
+            number=row.number,
+            label=labels[row.configuration],
+            repeat=row.repeat,
+            place=places[row.configuration],
+            kind=kinds.get(row.configuration, "other"),
+            reused=row.number not in numbers,
+            end="given up" if row.given_up is not None else row.state,
+            accuracies=row.val_acc,
+        )
+        for row in [*thinned(others, MOST_LINES), *kept]
+    ]
+    return Panel(name, tuple(labels[c] for c in places), tuple(lines), len(drawn))
+
+
+def cost(standing: Standing) -> Cost:
+    """Every configuration with a mean, between its cost and its accuracy; the answer last."""
+    found: dict[Configuration, Option] = {}
+    for stage in standing.stages:
+        found |= {o.configuration: o for o in stage.options if o.score is not None}
+    ranked = sorted(found.values(), key=_mean, reverse=True)
+    places = [
+        _place(option, "best" if number == 0 else "other", standing)
+        for number, option in enumerate(ranked[:MOST_PLACES])
+    ]
+    places.sort(key=lambda place: ("other", "best", "carried").index(place.kind))
+    return Cost(tuple(places), len(ranked))
+
+
+def _place(option: Option, rank: Kind, standing: Standing) -> Place:
+    assert option.score is not None
+    return Place(
+        label=tables.params(option.configuration),
+        kind="carried" if option.configuration == standing.incumbent else rank,
+        seconds=_average(row.attributes.get("seconds") for row in option.rows),
+        parameters=_average(row.attributes.get("parameters") for row in option.rows),
+        mean=option.score.mean,
+        error=option.score.standard_error,
+    )
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Training that the answer did not need: why, and how much of it."""
+
+    why: str
+    runs: int
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a study took: runs by state, epochs trained, their seconds, and what was saved.
+
+    ``span`` is the time from the first start to the last end in seconds, pauses included.
+    """
+
+    runs: Mapping[str, int]
+    epochs: int
+    seconds: float
+    span: float | None
+    savings: tuple[Saving, ...]
+
+    @property
+    def saved(self) -> int:
+        """Epochs that were not trained."""
+        return sum(saving.epochs for saving in self.savings)
+
+    @property
+    def saved_seconds(self) -> float:
+        """What the saved epochs would have taken, at the mean seconds of a trained one."""
+        return self.saved * self.seconds / self.epochs if self.epochs else 0.0
+
+
+def spent(standing: Standing, rows: Sequence[Row], epochs: int, repeats: int) -> Spent:
+    """Count what was trained, and what a grid of all repeats over all epochs would add."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        state = "given up" if row.given_up is not None else row.state
+        counts[state] = counts.get(state, 0) + 1
+    starts = [row.started for row in rows if row.started]
+    ends = [row.ended for row in rows if row.ended]
+    return Spent(
+        runs=counts,
+        epochs=sum(len(row.val_acc) for row in rows),
+        seconds=math.fsum(math.fsum(row.curve.get("seconds", ())) for row in rows),
+        span=(max(ends) - min(starts)).total_seconds() if starts and ends else None,
+        savings=tuple(_savings(standing, epochs, repeats)),
+    )
+
+
+def _savings(standing: Standing, epochs: int, repeats: int) -> Iterable[Saving]:
+    gone = [o for stage in standing.stages for o in stage.options if o.state == "eliminated"]
+    reused = sum(
+        row.stage != stage.name
+        for stage in standing.stages
+        for option in stage.options
+        for row in option.rows
+    )
+    skipped = sum(repeats - len(option.rows) for option in gone)
+    tails = [epochs - len(row.val_acc) for option in gone for row in option.rows[-1:]]
+    yield Saving("runs of an earlier stage that counted again", reused, reused * epochs)
+    yield Saving("further repeats of options that were stopped", skipped, skipped * epochs)
+    yield Saving("the remaining epochs of stopped runs", len(tails), sum(tails))

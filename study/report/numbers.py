@@ -1,0 +1,188 @@
+"""The numbers of a report: each figure's as a table to read, everything as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from study import tables
+from study.plan import Standing
+from study.report.figures import Cost, Panel, Spent, StageFigure, interval
+from study.results import Row
+
+MOST_ROWS = 200
+"""Lines of a table in the page; the CSV files have them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table in words: its caption, the names of its columns, its lines, how many there are."""
+
+    caption: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    total: int
+
+
+def _table(caption: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+    held = [tuple(line) for line in lines]
+    return Table(caption, tuple(columns), tuple(held[:MOST_ROWS]), len(held))
+
+
+def stage_table(figure: StageFigure) -> Table:
+    """The options of a stage with their repeats, means, intervals and verdicts."""
+    columns = ("option", "runs (%)", "stopped at (%)", "mean ± standard error (%)")
+    lines = (
+        (
+            choice.label,
+            "; ".join(f"{100 * value:.2f}" for value in choice.values),
+            "; ".join(f"{100 * value:.2f}" for value in choice.stopped),
+            _mean(choice.mean, choice.error),
+            _interval(choice.interval),
+            choice.behind,
+            choice.verdict,
+        )
+        for choice in figure.choices
+    )
+    more = ("95 % interval", "behind the best", "verdict")
+    shown = _table(f"Options of {figure.name}", (*columns, *more), lines)
+    return Table(shown.caption, shown.columns, shown.lines, figure.options)
+
+
+def _mean(mean: float | None, error: float | None) -> str:
+    if mean is None:
+        return ""
+    if error is None:
+        return f"{100 * mean:.2f} so far"
+    return f"{100 * mean:.2f} ± {100 * error:.2f}"
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f}" if ends else ""
+
+
+def curves_table(panel: Panel) -> Table:
+    """A line a run that is drawn, with its accuracy after every epoch."""
+    epochs = max((len(line.accuracies) for line in panel.lines), default=0)
+    lines = (
+        (
+            str(line.number),
+            line.label,
+            str(line.repeat + 1),
+            f"{line.end}, from an earlier stage" if line.reused else line.end,
+            *(f"{100 * value:.2f}" for value in line.accuracies),
+            *[""] * (epochs - len(line.accuracies)),
+        )
+        for line in panel.lines
+    )
+    columns = ("trial", "option", "repeat", "end", *map(str, range(1, epochs + 1)))
+    caption = f"Validation accuracy (%) after each epoch, runs of {panel.name}"
+    shown = _table(caption, columns, lines)
+    return Table(shown.caption, shown.columns, shown.lines, panel.runs)
+
+
+def cost_table(cost: Cost) -> Table:
+    """Every configuration that is drawn, the best mean first."""
+    places = sorted(cost.places, key=lambda place: -place.mean)
+    lines = (
+        (
+            place.label,
+            "" if place.seconds is None else f"{place.seconds:.1f}",
+            "" if place.parameters is None else f"{place.parameters:,.0f}",
+            _mean(place.mean, place.error),
+            {"carried": "the answer", "best": "best mean", "other": ""}[place.kind],
+        )
+        for place in places
+    )
+    columns = ("configuration", "seconds a run", "parameters", "mean ± standard error (%)", "")
+    shown = _table("Cost of each configuration", columns, lines)
+    return Table(shown.caption, shown.columns, shown.lines, cost.configurations)
+
+
+def savings_table(spent: Spent) -> Table:
+    """What did not have to be trained."""
+    lines = [(s.why, str(s.runs), str(s.epochs)) for s in spent.savings]
+    return _table("Not trained", ("what", "runs", "epochs"), lines)
+
+
+def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
+    """What was measured on the test set."""
+
+    def percent(value: object) -> str:
+        return tables.percent(value) if isinstance(value, int | float) else ""
+
+    lines = [
+        (
+            str(final.get("model", "")),
+            percent(final.get("accuracy")),
+            " to ".join(filter(None, [percent(final.get("low")), percent(final.get("high"))])),
+            str(final.get("images", "")),
+            str(final.get("opened", "")),
+        )
+        for final in finals
+    ]
+    columns = ("model", "test accuracy", "95 % interval", "images", "opened")
+    return _table("Measured on the test set", columns, lines)
+
+
+def stages_csv(standing: Standing) -> str:
+    """A line an option of every stage; accuracies are fractions."""
+    columns = ("stage", "option", "state", "runs", "mean", "standard_error", "low", "high")
+    more = ("behind_best", "behind_best_standard_error", "verdict", "values", "configuration")
+    lines: list[Sequence[object]] = [(*columns, *more)]
+    for stage in standing.stages:
+        for option in stage.options:
+            score, lead = option.score, option.lead
+            ends = interval(score) if score else None
+            lines.append(
+                (
+                    stage.name,
+                    option.value,
+                    option.state,
+                    len(option.rows),
+                    score and score.mean,
+                    score and score.standard_error,
+                    *(ends or ("", "")),
+                    lead and lead.mean,
+                    lead and lead.standard_error,
+                    tables.verdict(option, stage) if option.state != "open" else "open",
+                    " ".join(map(str, option.values)),
+                    tables.params(option.configuration),
+                )
+            )
+    return _csv(lines)
+
+
+def runs_csv(rows: Sequence[Row]) -> str:
+    """A line a run; accuracies are fractions, those after each epoch in one field."""
+    columns = ("trial", "stage", "option", "configuration", "repeat", "state", "value", "epochs")
+    more = ("best_epoch", "best_val_acc", "seconds", "parameters", "started", "why", "val_acc")
+    lines: list[Sequence[object]] = [(*columns, *more)]
+    for row in rows:
+        known = row.attributes
+        lines.append(
+            (
+                row.number,
+                row.stage,
+                row.option,
+                tables.params(row.configuration),
+                row.repeat + 1,
+                "given up" if row.given_up is not None else row.state,
+                row.value,
+                len(row.val_acc),
+                *(known.get(name) for name in more[:4]),
+                row.started.isoformat(timespec="seconds") if row.started else None,
+                row.failure or row.given_up,
+                " ".join(map(str, row.val_acc)),
+            )
+        )
+    return _csv(lines)
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

@@ -1,0 +1,243 @@
+"""The report as one HTML page that needs nothing else: pictures and style are inside.
+
+What comes from names and data is escaped by the template engine; only the drawn figures, whose
+texts matplotlib has escaped, are taken as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from study import tables, words
+from study.live import duration
+from study.report import again, figures, numbers
+from study.report.contents import Contents
+from study.report.drawing import Picture
+from study.report.figures import Cost, Panel, Spent, StageFigure
+from study.report.numbers import Table
+from study.settings import Settings
+from study.space import Hyperparameter
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure of the page: what is shown, its picture, its table, its caption."""
+
+    shown: StageFigure | Panel | Cost
+    picture: Picture
+    table: Table
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Every figure of a page."""
+
+    stages: tuple[Drawn, ...]
+    curves: tuple[Drawn, ...]
+    cost: Drawn | None
+
+    @property
+    def pictures(self) -> list[Picture]:
+        drawn = [*self.stages, *self.curves, *([self.cost] if self.cost else [])]
+        return [figure.picture for figure in drawn]
+
+
+def page(contents: Contents, drawn: Figures) -> str:
+    """The page of a study."""
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    css = (_HERE / "page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(
+        css=css, **_texts(contents), **_figures(contents, drawn)
+    )
+
+
+def _texts(contents: Contents) -> dict[str, Any]:
+    settings, standing = contents.settings, contents.standing
+    return {
+        "name": contents.name,
+        "state": contents.state,
+        "complete": standing.complete,
+        "runs": f"{standing.runs} of at most {standing.runs_expected} runs",
+        "question": _question(settings),
+        "searched": _searched(settings),
+        "method": _method(settings),
+        "answer": words.answer(standing),
+        "remarks": _remarks(contents),
+        "outcomes": [(stage.name, words.outcome(stage)) for stage in standing.stages],
+        "test": _test(contents),
+        "finals": numbers.finals_table(contents.finals) if contents.finals else None,
+        "settings": _settings(settings),
+        "versions": _versions(settings),
+        "command": again.command(contents.name, settings),
+        "space": again.toml(settings.space),
+        "mlflow": contents.mlflow,
+    }
+
+
+def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
+    settings = contents.settings
+    spent = figures.spent(
+        contents.standing, contents.rows, settings["epochs"], int(settings.repeats)
+    )
+    return {
+        "stages": drawn.stages,
+        "curves": drawn.curves,
+        "cost": drawn.cost,
+        "spent": _spent(spent),
+        "savings": numbers.savings_table(spent),
+    }
+
+
+def _question(settings: Settings) -> str:
+    names = words.listed([parameter.name for parameter in settings.space.hyperparameters])
+    data = settings.data
+    what = f"Which {names} give a small convolutional network the best validation accuracy on "
+    if data is None:
+        return f"{what}{settings['data']}?"
+    height, width, channels = data.input_shape
+    return (
+        f"{what}{settings['data']}, {data.images:,} images of {height}x{width}x{channels} in "
+        f"{data.num_classes} classes? {data.test_images:,} more images are kept for the test, and "
+        "the search never sees them."
+    )
+
+
+def _searched(settings: Settings) -> Table:
+    space = settings.space
+    lines = [(p.name, _domain(p), _shown(p.start)) for p in space.hyperparameters]
+    lines += [(name, str(value), "fixed") for name, value in space.fixed.items()]
+    return Table(
+        "The search space", ("hyperparameter", "options", "start"), tuple(lines), len(lines)
+    )
+
+
+def _domain(parameter: Hyperparameter) -> str:
+    if parameter.options:
+        return ", ".join(map(str, parameter.options))
+    scale = ", logarithmic" if parameter.log else ""
+    step = f", steps of {parameter.step}" if parameter.step else ""
+    return f"{parameter.low} to {parameter.high}{scale}{step}"
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _method(settings: Settings) -> str:
+    validation = settings.validation
+    how = (
+        f"fold r of {validation.folds}"
+        if validation.kind == "folds"
+        else f"{validation.fraction:.0%} of the images, drawn anew for each repeat"
+    )
+    search = f"The sampler {settings['sampler']} tries {settings['configurations']} configurations"
+    if settings["sampler"] == "sweep":
+        search = "One hyperparameter is changed at a time, the others stay at what was carried"
+    images = f" ({settings.images:,} images)" if settings.images else ""
+    return (
+        f"{search}. Every configuration is trained {settings.repeats} times for "
+        f"{settings['epochs']} epochs in batches of {settings['batch_size']}; repeat r is "
+        f"validated on {how}{images}. Runs that fall too far behind are stopped by the pruner "
+        f"{settings['pruner']}."
+    ).replace(" Runs that fall too far behind are stopped by the pruner none.", "")
+
+
+def _remarks(contents: Contents) -> list[str]:
+    standing, said = contents.standing, []
+    score = standing.score
+    ends = figures.interval(score) if score else None
+    if score is not None and ends is not None:
+        said.append(
+            f"The 95 % interval of this mean is {tables.percent(ends[0])} to "
+            f"{tables.percent(min(ends[1], 1.0))} (Student's t, {score.repeats} repeats). As the "
+            "best of several configurations that were measured on the same images it flatters "
+            "itself a little; only the test set can tell how much."
+        )
+    elif score is not None:
+        said.append("One repeat has no spread of its own: the standard error is an estimate.")
+    if not standing.complete:
+        said.append(
+            f"The study is not complete ({contents.state}). To go on: python -m study resume "
+            f"{again.quoted(contents.name)}"
+        )
+    if standing.failure:
+        said.append(f"It stopped because a run failed again and again: {standing.failure}")
+    return said
+
+
+def _spent(spent: Spent) -> list[str]:
+    if not spent.runs:
+        return ["Nothing was trained yet."]
+    runs = words.listed([f"{count} {state}" for state, count in sorted(spent.runs.items())])
+    trained = f"{spent.epochs:,} epochs were trained in {duration(spent.seconds)}"
+    said = [f"Runs: {runs}. {trained} of training time, added up over runs."]
+    if spent.span is not None:
+        said.append(
+            f"From the first start to the last end {duration(spent.span)} passed, pauses included."
+        )
+    if spent.saved:
+        share = spent.saved / (spent.saved + spent.epochs)
+        said.append(
+            f"{spent.saved:,} epochs, {share:.0%} of what would have been trained, were saved: "
+            f"about {duration(spent.saved_seconds)}."
+        )
+    return said
+
+
+def _test(contents: Contents) -> str:
+    if not contents.finals:
+        return "The test set was never opened: every accuracy in this report is of validation data."
+    times = "once" if contents.opened == 1 else f"{contents.opened} times"
+    return (
+        f"The test set was opened {times}. All accuracies outside this section are of validation "
+        "data."
+    )
+
+
+def _settings(settings: Settings) -> Table:
+    def shown(value: Any) -> str:
+        if isinstance(value, dict):
+            return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
+        return str(value)
+
+    lines = [("search space", settings.origin, "")]
+    lines += [(key, shown(chosen.value), chosen.source) for key, chosen in settings.chosen.items()]
+    return Table("Settings", ("setting", "value", "from"), tuple(lines), len(lines))
+
+
+def _versions(settings: Settings) -> Table:
+    lines = list(settings.versions.items())
+    if settings.data is not None:
+        lines.append(("data (SHA-256)", settings.data.fingerprint))
+    return Table("Versions and data", ("what", "version"), tuple(lines), len(lines))
+
+
+def captions(shown: StageFigure | Panel | Cost) -> str:
+    """What a figure shows and, where it does not show all, by which rule it was thinned."""
+    match shown:
+        case StageFigure():
+            drawn, total = len(shown.choices), shown.options
+            said = f"Validation accuracy of {drawn} options."
+            rule = "those with the best means"
+        case Panel():
+            drawn, total = len(shown.lines), shown.runs
+            said = f"{drawn} runs."
+            rule = "evenly spaced ones in the order of trials, and those of what is carried"
+        case Cost():
+            drawn, total = len(shown.places), shown.configurations
+            said = (
+                "Means with one standard error against the seconds a run took, beside whatever "
+                "else the machine did, and against the number of parameters. Blue is the answer, "
+                "orange the best mean where that is another one."
+            )
+            rule = "those with the best means"
+    return said if drawn >= total else f"{said} {drawn} of {total} are drawn: {rule}."

@@ -206,9 +206,9 @@ def _relax(connection: sqlite3.Connection, _: object) -> None:
 def names(storage: RDBStorage) -> list[str]:
     """The names of the studies in a database that this program made, oldest first."""
     return [
-        summary.study_name
-        for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)
-        if SETTINGS in summary.user_attrs
+        study.study_name
+        for study in storage.get_all_studies()  # Optuna's summaries would read every trial
+        if SETTINGS in study.user_attrs
     ]
 
 

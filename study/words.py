@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from study import tables
 from study.plan import Option, Stage, Standing
-from study.results import Difference
+from study.results import Configuration, Difference
 from study.search import SEARCH
+from study.space import Value
 from study.sweep import NOTED
 
 
-def label(option: Option, stage: Stage) -> str:
-    """What an option is called within its stage."""
+def labels(stage: Stage) -> dict[Configuration, str]:
+    """What the options of a stage are called; in a search by what differs between them."""
     if stage.name == NOTED:
-        return f"{option.value} values"
-    return tables.params(option.configuration) if stage.name == SEARCH else str(option.value)
+        return {option.configuration: f"{option.value} values" for option in stage.options}
+    if stage.name != SEARCH:
+        return {option.configuration: str(option.value) for option in stage.options}
+    seen: dict[str, set[Value]] = {}
+    for option in stage.options:
+        for name, value in option.configuration:
+            seen.setdefault(name, set()).add(value)
+    return {o.configuration: _differing(o.configuration, seen) for o in stage.options}
+
+
+def _differing(configuration: Configuration, seen: Mapping[str, set[Value]]) -> str:
+    """The parameters that have more than one value; reals to four digits."""
+    shown = {
+        name: f"{value:.4g}" if isinstance(value, float) else str(value)
+        for name, value in configuration
+        if len(seen[name]) > 1 or len(seen) == 1
+    }
+    return tables.params(shown or dict(configuration))
 
 
 def distance(difference: Difference) -> str:
@@ -32,20 +49,14 @@ def outcome(stage: Stage) -> str:
         return _searched(stage, stage.noted)
     if stage.name == NOTED:
         return _together(stage)
-    named = _named(stage, stage.noted)
-    if stage.carried.configuration == stage.noted.configuration:
-        return _clear(stage, stage.noted, named)
-    assert stage.carried.lead is not None
-    return (
-        f"{named} beats {stage.carried.value} by {distance(stage.carried.lead)}: a tie; "
-        f"{stage.carried.value} is carried because {_reason(stage)}."
-    )
+    return _swept(stage, stage.noted, stage.carried)
 
 
 def eliminated(stage: Stage) -> list[str]:
     """The options that were stopped early, each with how far behind it was and when."""
+    called = labels(stage)
     return [
-        f"{label(option, stage)}: {tables.behind(option, stage)}, in repeat "
+        f"{called[option.configuration]}: {tables.behind(option, stage)}, in repeat "
         f"{option.rows[-1].repeat + 1}"
         for option in stage.options
         if option.state == "eliminated"
@@ -61,45 +72,40 @@ def _kind(stage: Stage) -> str:
     return "configurations" if stage.name == SEARCH else "options"
 
 
-def _named(stage: Stage, option: Option) -> str:
-    return f"{stage.name} {option.value}"
-
-
 def next_best(stage: Stage) -> Option | None:
     """Of a decided stage the option with the second-best mean."""
     others = [option for option in stage.options if option.lead is not None]
     return min(others, key=lambda option: option.lead.mean if option.lead else 0.0, default=None)
 
 
-def _clear(stage: Stage, noted: Option, named: str) -> str:
-    other = next_best(stage)
+def _swept(stage: Stage, noted: Option, carried: Option) -> str:
+    """The best mean against the option carried or, where that is the same one, the next best."""
+    other = next_best(stage) if carried.lead is None else carried
     if other is None or other.lead is None:
-        return f"{named} is carried: no other option has a mean."
+        return f"{noted.value} is carried: no other option has a mean."
     if not other.lead.tie:
-        return f"{named} beats {other.value} by {distance(other.lead)}, and is carried."
-    held = noted.configuration == stage.incumbent
-    why = "the better mean is carried, and the sweep had it already" if held else _cheapest(stage)
-    return f"{named} beats {other.value} by {distance(other.lead)}: a tie; {why}."
+        return f"{noted.value} beats {other.value} by {distance(other.lead)}, and is carried."
+    return f"{_against(noted, other)}: a tie; {carried.value} is carried because {_reason(stage)}."
 
 
-def _cheapest(stage: Stage) -> str:
-    """Why a noted option that was not the incumbent is carried although another ties with it."""
-    tied = [option for option in stage.options if option.tied]
-    assert stage.carried is not None
-    if tied and tied[0].configuration == stage.carried.configuration:
-        return f"{stage.carried.value} is carried because it is cheaper"
-    return f"{stage.carried.value} is carried because its mean is better"
+def _against(noted: Option, other: Option) -> str:
+    assert other.lead is not None
+    if abs(other.lead.mean) < 5e-5:  # 0.00 points
+        return f"{noted.value} and {other.value} have the same mean ({distance(other.lead)})"
+    return f"{noted.value} beats {other.value} by {distance(other.lead)}"
 
 
 def _reason(stage: Stage) -> str:
-    """Why another option than the one with the best mean is carried."""
+    """Why one of the options that tie is carried, as the sweep's rule has it."""
     assert stage.carried is not None
     assert stage.noted is not None
     places = [option.configuration for option in stage.options]
-    cheaper = places.index(stage.carried.configuration) < places.index(stage.noted.configuration)
-    if stage.carried.configuration != stage.incumbent:
-        return "it is cheaper"
-    return "the sweep had it already" + (" and it is cheaper" if cheaper else "")
+    carried, noted = stage.carried.configuration, stage.noted.configuration
+    if carried == stage.incumbent:
+        cheaper = places.index(carried) < places.index(noted)
+        return "the sweep had it already" + (" and it is cheaper" if cheaper else "")
+    cheapest = next(option for option in stage.options if option.tied)
+    return "it is cheaper" if carried == cheapest.configuration else "its mean is better"
 
 
 def _together(stage: Stage) -> str:

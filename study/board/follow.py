@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PAUSE = 5.0
 """Seconds between two writings; more where a writing takes long, so that it costs little."""
 
-_SHARE = 20  # the pause is at least so many times as long as the writing before it
+_SHARE = 20  # the pause is at least so many times as long as this thread computed before it
 
 
 class Writes(Protocol):
@@ -68,12 +68,15 @@ class Follower:
 
     def _follow(self) -> None:
         try:
+            first = True  # it imports and connects, which is no measure of the others
             while not self._closing.is_set():
                 self._news.wait()
                 self._news.clear()
-                began = time.monotonic()
+                began = time.thread_time()
                 self._attempt()
-                self._closing.wait(max(self._pause, _SHARE * (time.monotonic() - began)))
+                cost = 0.0 if first else time.thread_time() - began
+                self._closing.wait(max(self._pause, _SHARE * cost))
+                first = False
             self._attempt()
         finally:
             self._writer.close()

@@ -35,15 +35,19 @@ def _table(stage: Stage, repeats: int) -> str:
     if stage.name == SEARCH or len(options) > MOST_OPTIONS:
         options = ranked(stage)
     lines = [_line(_HEAD), _line(["---"] * len(_HEAD))]
-    lines += [_line(_cells(option, stage, repeats)) for option in options[:MOST_OPTIONS]]
+    called = words.labels(stage)
+    lines += [
+        _line(_cells(option, stage, repeats, called[option.configuration]))
+        for option in options[:MOST_OPTIONS]
+    ]
     if len(options) > MOST_OPTIONS:
         lines.append(f"\nThe best {MOST_OPTIONS} of {len(options)}.")
     return "\n".join(lines)
 
 
-def _cells(option: Option, stage: Stage, repeats: int) -> Iterator[str]:
+def _cells(option: Option, stage: Stage, repeats: int, label: str) -> Iterator[str]:
     values = option.values
-    yield _plain(words.label(option, stage))
+    yield _plain(label)
     yield f"{len(option.rows)}/{repeats}"
     if option.score is not None:
         yield tables.score(option.score)
@@ -67,9 +71,10 @@ def ranked(stage: Stage) -> list[Option]:
 def places(standing: Standing, repeats: int) -> Iterator[tuple[Row, str]]:
     """The runs of every decided stage, each with its place in the sweep as a note."""
     for number, stage in enumerate(standing.stages, start=1):
+        called, outcome = words.labels(stage), _plain(words.outcome(stage))
         for place, option in enumerate(ranked(stage) if stage.decided else (), start=1):
-            text = _place(option, stage, place)
-            where = f"of **{_plain(words.label(option, stage))}** in stage {number}"
+            text = f"{_place(option, stage, place)}\n\n{outcome}"
+            where = f"of **{_plain(called[option.configuration])}** in stage {number}"
             for row in option.rows:
                 if row.stage == stage.name:
                     which = f"Repeat {row.repeat + 1} of {repeats}"
@@ -82,10 +87,8 @@ def _place(option: Option, stage: Stage, place: int) -> str:
     behind = f", {words.distance(option.lead)} behind the best" if option.lead else ""
     verdict = tables.verdict(option, stage)
     said = f" ({_plain(verdict)})" if verdict else ""
-    return (
-        f"Place {place} of {len(stage.options)}{said}: mean {tables.score(option.score)}{behind}."
-        f"\n\n{_plain(words.outcome(stage))}"
-    )
+    mean = tables.score(option.score)
+    return f"Place {place} of {len(stage.options)}{said}: mean {mean}{behind}."
 
 
 def _plain(text: str) -> str:

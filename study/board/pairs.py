@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from study import words
 from study.board.markdown import ranked
-from study.plan import Option, Stage, Standing
+from study.plan import Option, Standing
 from study.results import Difference, Spread
 from study.search import SEARCH
 
@@ -43,11 +43,13 @@ def pairs(standing: Standing, images: int | None) -> list[Pairs]:
     """
     found = []
     for stage in standing.stages:
+        called = words.labels(stage)
         against = next((o for o in stage.options if o.configuration == stage.incumbent), None)
         for option in ranked(stage) if stage.name == SEARCH else stage.options:
             if against is None or option is against:
                 continue
-            made = _pairs(option, against, stage, images)
+            name = "" if stage.name == SEARCH else f"{stage.name} "
+            made = _pairs(option, against, f"{name}{called[option.configuration]}", images)
             if made is not None:
                 found.append(made)
             if stage.name == SEARCH and len(found) == MOST:
@@ -55,15 +57,14 @@ def pairs(standing: Standing, images: int | None) -> list[Pairs]:
     return found[-MOST:]
 
 
-def _pairs(option: Option, against: Option, stage: Stage, images: int | None) -> Pairs | None:
+def _pairs(option: Option, against: Option, label: str, images: int | None) -> Pairs | None:
     own, other = _values(option), _values(against)
     both = sorted(own.keys() & other.keys())
     if not both:
         return None
     values, others = [own[r] for r in both], [other[r] for r in both]
-    name = "" if stage.name == SEARCH else f"{stage.name} "
     return Pairs(
-        f"{name}{words.label(option, stage)}",
+        label,
         tuple(one - two for one, two in zip(values, others, strict=True)),
         Spread(images).difference(values, others),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,18 +51,13 @@ class Writer:
         """A note for each run of a decided stage that has none yet."""
         from optuna_dashboard import save_note
 
-        wanted = [
-            (row, text)
-            for row, text in markdown.places(standing, self._repeats)
-            if row.number not in self._noted
-        ]
-        room = MOST_NOTES - len(self._noted)
-        if not wanted or room <= 0:
-            return
-        remembering = Remembering(study._storage, study._study_id)
-        for row, text in wanted[:room]:
+        remembering: Remembering | None = None
+        for row, text in itertools.islice(markdown.places(standing, self._repeats), MOST_NOTES):
+            if row.number in self._noted:
+                continue
             if enough.is_set():
                 return
+            remembering = remembering or Remembering(study._storage, study._study_id)
             if not remembering.noted(row.trial_id):
                 save_note(_Trial(remembering, study, row.trial_id), text)
             self._noted.add(row.number)

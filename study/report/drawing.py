@@ -30,6 +30,7 @@ COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", OTHER: "other"} | {
 
 _WIDTH = 7.4  # inches; the page scales an SVG to its column
 _LONGEST = 44  # characters of a label
+_MANY = 60  # lines or points beyond which single ones are drawn finer
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -157,8 +158,11 @@ def _line(axes: Axes, line: Line, panel: Panel) -> None:
         colour = SERIES[line.place]
     epochs = range(1, len(line.accuracies) + 1)
     values = [100 * accuracy for accuracy in line.accuracies]
-    many = len(panel.lines) > 60 and line.kind != "carried"
-    axes.plot(epochs, values, color=colour, linewidth=0.6 if many else 1.3)
+    many = len(panel.lines) > _MANY and line.kind != "carried"
+    width = 2.0 if line.kind == "carried" else 0.5 if many else 1.2
+    front = 3 if line.kind == "carried" else 2
+    alpha = 0.5 if many else 1.0
+    axes.plot(epochs, values, color=colour, linewidth=width, alpha=alpha, zorder=front)
     mark = {"pruned": "X", "failed": "v", "given up": "|", "running": "o"}.get(line.end)
     if mark:
         axes.plot(
@@ -166,8 +170,9 @@ def _line(axes: Axes, line: Line, panel: Panel) -> None:
             values[-1:],
             marker=mark,
             markersize=4 if many else 7,
-            color=colour,
-            markerfacecolor="none" if mark == "o" else colour,
+            color=MUTED if many else colour,
+            markeredgewidth=0.5,
+            fillstyle="none" if mark == "o" else "full",
         )
 
 
@@ -190,8 +195,15 @@ def _legend(axes: Axes, panel: Panel) -> None:
     handles = []
     if _coloured(panel):
         shown = {line.place for line in panel.lines}
+        bold = {line.label for line in panel.lines if line.kind == "carried"}
         handles = [
-            Line2D([], [], color=SERIES[place], label=_short(label))
+            Line2D(
+                [],
+                [],
+                color=SERIES[place],
+                linewidth=2 if label in bold else 1.2,
+                label=_short(label),
+            )
             for place, label in enumerate(panel.options)
             if place in shown
         ]
@@ -211,6 +223,7 @@ def draw_cost(cost: Cost, name: str) -> Picture:
     with _canvas(3.0, columns=2) as (canvas, left):
         right = canvas.axes[1]
         for axes, measure in ((left, "seconds"), (right, "parameters")):
+            few = len(cost.places) <= _MANY
             xs = [getattr(place, measure) for place in cost.places]
             for place, x in zip(cost.places, xs, strict=True):
                 if x is None:
@@ -219,7 +232,7 @@ def draw_cost(cost: Cost, name: str) -> Picture:
                 axes.errorbar(
                     [x],
                     [100 * place.mean],
-                    yerr=[100 * place.error],
+                    yerr=[100 * place.error] if place.kind != "other" or few else None,
                     fmt="D" if place.kind != "other" else "o",
                     color=colour,
                     markersize=6 if place.kind != "other" else 4,
@@ -259,7 +272,7 @@ def _rendered(canvas: Figure, name: str, alt: str) -> Picture:
     mpl.rcParams["svg.hashsalt"] = name  # identifiers must not meet those of another figure
     text, image = io.StringIO(), io.BytesIO()
     canvas.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    canvas.set_layout_engine("none")  # it is settled: once is enough
+    canvas.set_layout_engine(None)  # it is settled: once is enough
     canvas.savefig(image, format="png", dpi=130, facecolor="white", metadata={"Software": None})
     return Picture(name, alt, _for_page(text.getvalue()), image.getvalue())
 

@@ -16,7 +16,7 @@ from study.plan import Option, Stage, Standing
 from study.results import Configuration, Row, Score
 from study.search import SEARCH
 
-MOST_OPTIONS = 40
+MOST_OPTIONS = 25
 """Options of a stage that are drawn; of more, those with the best means."""
 
 MOST_LINES = 200
@@ -126,7 +126,8 @@ def stage_figure(stage: Stage) -> StageFigure:
     options = list(stage.options)
     if stage.name == SEARCH or len(options) > MOST_OPTIONS:
         options.sort(key=_mean, reverse=True)
-    choices = [_choice(option, stage) for option in options[:MOST_OPTIONS]]
+    called = words.labels(stage)
+    choices = [_choice(o, stage, called[o.configuration]) for o in options[:MOST_OPTIONS]]
     gone = tuple(words.eliminated(stage)[:MOST_OPTIONS])
     return StageFigure(stage.name, words.outcome(stage), gone, tuple(choices), len(options))
 
@@ -135,10 +136,10 @@ def _mean(option: Option) -> float:
     return option.score.mean if option.score else -math.inf
 
 
-def _choice(option: Option, stage: Stage) -> Choice:
+def _choice(option: Option, stage: Stage, label: str) -> Choice:
     values, score = option.values, option.score
     return Choice(
-        label=words.label(option, stage),
+        label=label,
         kind=kind(option, stage),
         values=values,
         stopped=tuple(row.val_acc[-1] for row in option.rows if row.value is None and row.val_acc),
@@ -173,7 +174,7 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
     reused = [row for option in options for row in option.rows if row.stage != name]
     kinds = {o.configuration: kind(o, stage) for o in options} if stage else {}
     places: dict[Configuration, int] = {o.configuration: n for n, o in enumerate(options)}
-    labels = {o.configuration: words.label(o, stage) for o in options} if stage else {}
+    labels = words.labels(stage) if stage else {}
     for row in rows:
         places.setdefault(row.configuration, len(places))
         labels.setdefault(row.configuration, str(row.option))

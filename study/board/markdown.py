@@ -74,11 +74,11 @@ def places(standing: Standing, repeats: int) -> Iterator[tuple[Row, str]]:
         called, outcome = words.labels(stage), _plain(words.outcome(stage))
         for place, option in enumerate(ranked(stage) if stage.decided else (), start=1):
             text = f"{_place(option, stage, place)}\n\n{outcome}"
-            where = f"of **{_plain(called[option.configuration])}** in stage {number}"
+            name = f"**{_plain(stage.name)}: {_plain(called[option.configuration])}**"
             for row in option.rows:
                 if row.stage == stage.name:
-                    which = f"Repeat {row.repeat + 1} of {repeats}"
-                    yield row, f"{which} {where}, {_plain(stage.name)}.\n\n{text}"
+                    which = f"repeat {row.repeat + 1} of {repeats}"
+                    yield row, f"{name}, {which}, in stage {number}.\n\n{text}"
 
 
 def _place(option: Option, stage: Stage, place: int) -> str:

@@ -109,6 +109,7 @@ class Figure:
         layout = {
             "title": {"text": f"Options against {against}, in pairs"},
             "xaxis": {"type": "category"},
+            "legend": {"orientation": "h", "y": -0.2},
             "yaxis": {"title": {"text": "points of validation accuracy"}, "zeroline": True},
         }
         return json.dumps({"data": [points, means], "layout": layout}, separators=(",", ":"))

@@ -117,4 +117,7 @@ def _put(folder: Path, made: Mapping[str, bytes]) -> None:
             whole.rename(folder)
             return
         for name in made:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(None, f"{name} is a folder in it")
+        for name in made:
             (whole / name).replace(folder / name)

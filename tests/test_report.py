@@ -1,0 +1,407 @@
+"""The report of a study: what its figures show, what its page says, and how it is written."""
+
+import csv
+import io
+import itertools
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import mirror_fakes
+import pytest
+from fakes import IMAGES, drive, rows, space
+from optuna.storages import InMemoryStorage
+from plan_fakes import EAGER
+from typer.testing import CliRunner
+
+from study.cli import app
+from study.plan import Plan
+from study.pruning import SweepPruner
+from study.report import again, figures, numbers
+from study.report.contents import FINALS, Contents, read
+from study.report.page import Figures, captions
+from study.report.page import page as page_of
+from study.report.write import PAGE, default_folder, files, report
+from study.results import Score
+from study.search import Search
+from study.settings import Chosen
+from study.sweep import OneAtATime
+
+WIDE = space(
+    hyperparameters={
+        "width": {"options": [1, 2], "start": 2},
+        "depth": {"options": [1, 2, 3], "start": 2},
+    }
+)
+
+
+def told(plan: Plan | None = None, name: str = "fake") -> Contents:
+    """A study of fake curves, in which width 1 is stopped in its first epoch."""
+    plan = plan or OneAtATime(WIDE, images=IMAGES)
+    storage = InMemoryStorage()
+    swept = isinstance(plan, OneAtATime)
+    given = {"pruner": SweepPruner(IMAGES, EAGER)} if swept else {}
+    standing = drive(storage, plan=plan, **given)
+    settings = replace(mirror_fakes.settings(epochs=4), space=plan.space)
+    return Contents(name, settings, standing, "complete", tuple(rows(storage)))
+
+
+@pytest.fixture(scope="module")
+def contents() -> Contents:
+    return told()
+
+
+@pytest.fixture(scope="module")
+def made(contents: Contents) -> dict[str, bytes]:
+    return files(contents)
+
+
+@pytest.fixture(scope="module")
+def page(made: dict[str, bytes]) -> str:
+    return made[PAGE].decode()
+
+
+def text_of(contents: Contents) -> str:
+    """The page without its figures, whose drawing takes most of the time."""
+    return page_of(contents, Figures((), (), None))
+
+
+class Reader(HTMLParser):
+    """Checks that what is opened is closed, and collects what is looked at here."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.ids: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def count(self, wanted: str) -> int:
+        return sum(tag == wanted for tag, _ in self.tags)
+
+
+# Figures ---------------------------------------------------------------------------------------
+
+
+def test_an_interval_is_student_s_with_a_degree_of_freedom_less_than_repeats() -> None:
+    low, high = figures.interval(Score(3, 0.97, 0.01)) or (0, 0)
+    assert (low, high) == pytest.approx((0.97 - 0.0430265, 0.97 + 0.0430265), abs=1e-6)
+
+
+def test_one_repeat_has_no_interval() -> None:
+    assert figures.interval(Score(1, 0.97, 0.01)) is None
+
+
+def test_a_stage_shows_every_repeat_and_where_a_stopped_one_was(contents: Contents) -> None:
+    stopped, kept = figures.stage_figure(contents.standing.stages[0]).choices
+    assert (len(stopped.values), len(stopped.stopped), stopped.mean) == (0, 1, None)
+    assert (len(kept.values), len(kept.stopped), kept.kind) == (2, 0, "carried")
+    assert kept.interval is not None
+    assert kept.interval[0] < min(kept.values) <= max(kept.values) < kept.interval[1]
+
+
+def test_every_run_has_a_curve_and_a_stopped_one_ends_where_it_was_stopped(
+    contents: Contents,
+) -> None:
+    panels = figures.panels(contents.standing, contents.rows)
+    own = [line.number for panel in panels for line in panel.lines if not line.reused]
+    assert sorted(own) == [row.number for row in contents.rows]
+    (stopped,) = [line for line in panels[0].lines if line.end == "pruned"]
+    assert len(stopped.accuracies) == 1
+
+
+def test_a_stage_repeats_the_curves_that_it_took_from_the_one_before(contents: Contents) -> None:
+    depth = figures.panels(contents.standing, contents.rows)[1]
+    assert {line.label for line in depth.lines if line.reused} == {"2"}
+    assert {line.repeat for line in depth.lines if line.reused} == {0, 1}
+
+
+def test_what_was_saved_is_counted_run_by_run(contents: Contents) -> None:
+    spent = figures.spent(contents.standing, contents.rows, epochs=4, repeats=2)
+    counted = [(saving.runs, saving.epochs) for saving in spent.savings]
+    again_, skipped, tails = counted
+    assert skipped == (1, 4)  # width 1, repeat 2
+    assert tails == (1, 3)  # width 1, repeat 1 after its first epoch
+    assert again_[0] >= 2  # width 2 stands for depth 2
+    assert spent.epochs == 1 + 4 * (len(contents.rows) - 1)
+    assert spent.seconds == pytest.approx(0.5 * spent.epochs)
+
+
+def test_more_curves_than_can_be_seen_are_thinned_evenly_and_the_figure_says_so(
+    contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert figures.thinned(range(10), 4) == [0, 2, 5, 7]
+    monkeypatch.setattr(figures, "MOST_LINES", 2)
+    panel = figures.panels(contents.standing, contents.rows)[1]
+    assert len(panel.lines) < panel.runs
+    assert f"{len(panel.lines)} of {panel.runs} are drawn: evenly" in captions(panel)
+    assert sum(line.kind == "carried" for line in panel.lines) == 2
+
+
+# The page --------------------------------------------------------------------------------------
+
+
+def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(page: str) -> None:
+    reader = Reader(page)
+    assert len(set(reader.ids)) == len(reader.ids)
+    assert reader.count("script") == reader.count("link") == reader.count("img") == 0
+    assert "http" not in page
+    assert "url(" not in page.replace("url(#", "")
+    links = re.findall(r'href="([^"]*)"', page)
+    assert {link.removeprefix("#") for link in links} <= set(reader.ids)
+
+
+def test_headings_are_in_order_and_there_is_one_of_the_first_rank(page: str) -> None:
+    ranks = [int(tag[1]) for tag, _ in Reader(page).tags if re.fullmatch("h[1-6]", tag)]
+    assert ranks.count(1) == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(ranks))
+
+
+def test_every_figure_has_words_for_those_who_do_not_see_it_and_its_numbers(page: str) -> None:
+    reader = Reader(page)
+    images = [given for tag, given in reader.tags if given.get("role") == "img"]
+    assert len(images) == reader.count("figure") == reader.count("svg") > 0
+    assert all(image["aria-label"] for image in images)
+    assert page.count("The numbers of this figure") == len(images)
+    assert reader.count("caption") == reader.count("table")
+
+
+def test_the_page_says_the_answer_what_was_stopped_and_how_to_do_it_again(page: str) -> None:
+    assert "Use width=2" in page
+    assert re.search(r"1: behind by \d+\.\d points at epoch 1", page)
+    assert "The test set was never opened" in page
+    assert "python -m study run smoke --name fake" in page
+    assert "f" * 64 in page
+
+
+def test_colours_follow_the_reader_s_scheme(page: str) -> None:
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    svgs = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert "var(--s1)" in svgs
+    assert not re.findall(r"(?:fill|stroke): #(?!ffffff|000000)\w+", svgs)
+
+
+def test_names_that_look_like_html_are_text(contents: Contents) -> None:
+    nasty = "<script>alert('1')</script> & \"$x$\""
+    page = text_of(replace(contents, name=nasty, state=nasty))
+    assert "<script" not in page
+    assert Reader(page).count("script") == 0
+    assert "&lt;script&gt;" in page
+
+
+def test_options_that_look_like_html_are_text_in_figures_too() -> None:
+    plan = OneAtATime(
+        space(hyperparameters={"width": {"options": ["<b>$x$&", "it's"], "start": "it's"}})
+    )
+    storage = InMemoryStorage()
+    standing = drive(storage, plan=plan, train=_flat)
+    settings = replace(mirror_fakes.settings(epochs=4), space=plan.space)
+    page = files(Contents("x", settings, standing, "complete", tuple(rows(storage))))[PAGE].decode()
+    assert Reader(page).count("b") == 0
+    assert "&lt;b&gt;$x$&amp;" in page
+
+
+def _flat(run):
+    """Runs whose accuracy does not depend on anything."""
+    from study.training import Epoch
+
+    for number in range(run.epochs):
+        yield Epoch(number, 0.9, 0.1, 0.9, 0.1, 0.5, 1e9 + number)
+    return b""
+
+
+def test_a_study_without_a_finished_run_has_a_report(contents: Contents) -> None:
+    nothing = OneAtATime(WIDE, images=IMAGES).standing([])
+    page = files(replace(contents, standing=nothing, rows=(), state="interrupted"))[PAGE].decode()
+    Reader(page)
+    assert "No configuration has a finished run yet" in page
+    assert "Nothing was trained yet" in page
+    assert "python -m study resume fake" in page
+
+
+def test_an_unfinished_study_has_a_report(contents: Contents) -> None:
+    first = contents.rows[:3]
+    standing = OneAtATime(WIDE, images=IMAGES).standing(first)
+    page = files(replace(contents, standing=standing, rows=first, state="running"))[PAGE].decode()
+    Reader(page)
+    assert "The answer so far" in page
+    assert "Open: " in page
+
+
+def test_a_search_has_a_report_whose_options_are_ranked() -> None:
+    found = told(Search(space(), "random", 5, seed=1, images=IMAGES))
+    figure = figures.stage_figure(found.standing.stages[0])
+    means = [choice.mean for choice in figure.choices]
+    assert len(means) == 5
+    assert means == sorted(means, reverse=True)
+    page = files(found)[PAGE].decode()
+    Reader(page)
+    assert "The best of 5 configurations" in page
+
+
+def test_what_was_measured_on_the_test_set_is_shown_and_its_openings_counted(
+    contents: Contents,
+) -> None:
+    one = {"model": "seed 1", "accuracy": 0.991, "low": 0.989, "high": 0.993, "images": 10000}
+    finals = tuple(
+        one | {"model": name, "opened": at}
+        for name, at in (("seed 1", "2026-01-01"), ("average of 3", "2026-01-01"), ("x", "2027"))
+    )
+    page = text_of(replace(contents, finals=finals))
+    assert "The test set was opened 2 times" in page
+    assert "average of 3" in page
+    assert "98.90 % to 99.30 %" in page
+
+
+# Numbers, and doing it again -------------------------------------------------------------------
+
+
+def test_the_csv_files_have_a_line_for_every_option_and_every_run(
+    contents: Contents, made: dict[str, bytes]
+) -> None:
+    runs = list(csv.DictReader(io.StringIO(made["runs.csv"].decode())))
+    assert [int(run["trial"]) for run in runs] == [row.number for row in contents.rows]
+    assert [run["value"] for run in runs].count("") == 1
+    options = list(csv.DictReader(io.StringIO(made["stages.csv"].decode())))
+    assert len(options) == sum(len(stage.options) for stage in contents.standing.stages)
+    best = next(option for option in options if "carried" in option["verdict"])
+    assert float(best["low"]) < float(best["mean"]) < float(best["high"])
+
+
+def test_a_long_table_is_cut_in_the_page_and_says_where_the_rest_is(
+    contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbers, "MOST_ROWS", 2)
+    (panel, *_) = figures.panels(contents.standing, contents.rows)
+    table = numbers.curves_table(panel)
+    assert (len(table.lines), table.total) == (2, panel.runs)
+    assert "2 of 3; all of them are in report.html" in text_of(replace(contents, finals=({},) * 3))
+
+
+def test_the_recorded_space_is_the_same_space_again() -> None:
+    for name in ("smoke", "mnist"):
+        from study.space import SearchSpace, load
+
+        held = load(name)
+        assert SearchSpace.from_dict(tomllib.loads(again.toml(held))) == held
+
+
+def test_the_command_has_what_was_given_and_not_what_is_default() -> None:
+    settings = mirror_fakes.settings(epochs=4)
+    chosen = {**settings.chosen, "data": Chosen("my data.npz", "environment")}
+    said = again.command("a name", replace(settings, chosen=chosen))
+    assert said == (
+        "python -m study run smoke --name 'a name' --data 'my data.npz' --repeats 2 --epochs 4"
+    )
+
+
+# Writing ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> mirror_fakes.Made:
+    """A complete study in a database."""
+    found = mirror_fakes.make(tmp_path)
+    mirror_fakes.complete(found)
+    return found
+
+
+def study(*words: str):
+    return CliRunner().invoke(app, words)
+
+
+def test_the_command_writes_a_folder_and_says_where_in_one_line(stored, tmp_path: Path) -> None:
+    result = study("report", "--storage", stored.url)
+    page = tmp_path / "digits-report" / PAGE
+    assert (result.exit_code, result.stdout) == (0, f"Report: {page}\n")
+    held = {path.name for path in page.parent.iterdir()}
+    assert {"report.html", "stages.csv", "runs.csv", "cost.png", "stage-1-filters.png"} <= held
+    assert (page.parent / "cost.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob(".report-*"))
+
+
+def test_a_report_is_written_again_over_the_old_one_and_leaves_other_files_alone(
+    stored, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    (folder / PAGE).write_text("old")
+    report(stored.url, "digits", folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / PAGE).read_text() != "old"
+    assert not list(folder.glob(".report-*"))
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "nowhere/report"])
+def test_a_folder_that_cannot_be_written_is_one_line(stored, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    result = study("report", "--storage", stored.url, "--output", str(tmp_path / place))
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "--output" in result.stderr
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_one_line(stored, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    result = study("report", "--storage", stored.url, "--output", str(tmp_path / "closed" / "x"))
+    assert result.exit_code == 2
+    assert "permission" in result.stderr
+
+
+def test_a_report_that_cannot_be_written_whole_leaves_nothing(stored, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "runs.csv").mkdir(parents=True)  # a folder where a file is to go
+    result = study("report", "--storage", stored.url, "--output", str(folder))
+    assert result.exit_code == 2
+    assert [path.name for path in folder.iterdir()] == ["runs.csv"]
+
+
+def test_a_name_that_no_folder_can_have_still_has_a_folder(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    assert default_folder(url, "../a/b:c") == tmp_path / "..-a-b-c-report"
+
+
+def test_what_is_read_is_what_the_study_recorded(stored) -> None:
+    stored.study.set_user_attr(FINALS, [{"model": "seed 1", "accuracy": 0.5}, "nonsense"])
+    found = read(stored.url, None)
+    assert (found.name, found.state, len(found.finals), found.opened) == (
+        "digits",
+        "complete",
+        1,
+        1,
+    )
+
+
+def test_the_report_loads_neither_tensorflow_nor_mlflow(stored, tmp_path: Path) -> None:
+    code = (
+        "import sys; from study.report.write import report; "
+        f"report({stored.url!r}, None, {str(tmp_path / 'out')!r}); "
+        "print(*sys.modules.keys() & {'tensorflow', 'keras', 'mlflow', 'tkinter'}, "
+        "'matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

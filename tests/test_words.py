@@ -1,0 +1,95 @@
+"""What was decided and why, in sentences that a person can check against the numbers."""
+
+from fakes import IMAGES, drive, space
+from optuna.storages import InMemoryStorage
+from plan_fakes import EAGER, fixed_scores, played, space_of
+
+from study import words
+from study.plan import Stage
+from study.pruning import SweepPruner
+from study.search import Search
+from study.sweep import OneAtATime
+
+
+def stage(scores: dict[int, list[float]], start: int, tie: str = "cheapest") -> Stage:
+    """The only swept stage of a hyperparameter whose options have these scores."""
+    given = space_of(filters=(list(scores), start))
+    table = given.to_dict() | {"tie": tie}
+    plan = OneAtATime(type(given).from_dict(table))
+    standing, _ = played(plan, fixed_scores({(value,): held for value, held in scores.items()}))
+    return standing.stages[0]
+
+
+def test_a_tie_says_who_is_ahead_by_how_much_and_why_the_other_is_carried() -> None:
+    found = stage({16: [0.97, 0.98], 32: [0.972, 0.979]}, start=16)
+    assert words.outcome(found) == (
+        "32 beats 16 by 0.05 ± 0.15 points: a tie; 16 is carried because the sweep had it already "
+        "and it is cheaper."
+    )
+
+
+def test_of_two_that_beat_the_start_and_tie_the_cheaper_one_is_carried_for_that() -> None:
+    found = stage({8: [0.97, 0.98], 16: [0.972, 0.979], 32: [0.9, 0.91]}, start=32)
+    assert words.outcome(found) == (
+        "16 beats 8 by 0.05 ± 0.15 points: a tie; 8 is carried because it is cheaper."
+    )
+
+
+def test_where_the_best_is_carried_whatever_ties_its_mean_is_the_reason() -> None:
+    found = stage({8: [0.97, 0.98], 16: [0.972, 0.979]}, start=8, tie="best")
+    assert words.outcome(found).endswith("16 is carried because its mean is better.")
+
+
+def test_a_clear_difference_needs_no_reason() -> None:
+    found = stage({16: [0.90, 0.91], 32: [0.95, 0.962]}, start=16)
+    assert words.outcome(found) == "32 beats 16 by 5.10 ± 0.10 points, and is carried."
+
+
+def test_equal_means_are_no_victory() -> None:
+    found = stage({16: [0.97, 0.98], 32: [0.98, 0.97]}, start=16)
+    assert words.outcome(found).startswith("16 and 32 have the same mean (0.00 ± 1.00 points): a ")
+
+
+def test_an_eliminated_option_says_how_far_behind_it_was_and_when() -> None:
+    wide = space(hyperparameters={"width": {"options": [1, 2], "start": 2}})
+    plan = OneAtATime(wide, images=IMAGES)
+    standing = drive(InMemoryStorage(), plan=plan, pruner=SweepPruner(IMAGES, EAGER))
+    (said,) = words.eliminated(standing.stages[0])
+    assert said.startswith("1: behind by 1")
+    assert said.endswith(" points at epoch 1, in repeat 1")
+    assert words.outcome(standing.stages[0]) == "2 is carried: no other option has a mean."
+
+
+def test_an_open_stage_says_how_much_of_it_is_known() -> None:
+    plan = OneAtATime(space_of(filters=([16, 32], 16)))
+    scores = fixed_scores({(16,): [0.9, 0.91], (32,): [0.95, 0.96]})
+    standing, _ = played(plan, scores, runs=2)
+    assert words.outcome(standing.stages[0]) == "Open: 1 of 2 options are known so far."
+
+
+def test_the_noted_values_together_are_compared_with_the_carried_ones() -> None:
+    plan = OneAtATime(space_of(a=([1, 2], 1), b=([1, 2], 1)))
+    table = {
+        (1, 1): [0.90, 0.92],
+        (2, 1): [0.91, 0.92],
+        (1, 2): [0.91, 0.92],
+        (2, 2): [0.95, 0.975],
+    }
+    standing, _ = played(plan, fixed_scores(table))
+    assert words.outcome(standing.stages[-1]) == (
+        "All noted values together beat the carried ones by 5.25 ± 0.25 points, and are taken."
+    )
+    assert set(words.labels(standing.stages[-1]).values()) == {"carried values", "noted values"}
+
+
+def test_a_search_names_what_differs_and_how_many_tie_with_the_best() -> None:
+    table = {"hyperparameters": {"a": {"options": [1, 2, 3], "start": 1}}, "fixed": {"width": 3}}
+    plan = Search(space(**table), "random", 3, seed=1, images=IMAGES)
+    standing = drive(InMemoryStorage(), plan=plan)
+    stage = standing.stages[0]
+    assert set(words.labels(stage).values()) == {"a=1", "a=2", "a=3"}
+    assert words.outcome(stage).startswith("The best of 3 configurations beats the next best by ")
+
+
+def test_words_are_listed_as_people_list_them() -> None:
+    assert [words.listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]

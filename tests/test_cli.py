@@ -171,6 +171,22 @@ def test_a_complete_study_is_told_again_and_not_trained_again(finished: None) ->
     assert "tensorflow" not in again.output + resumed.output
 
 
+def test_a_study_ends_with_its_report(finished: None) -> None:
+    told = study("resume")
+    page = Path("fake-report/report.html").resolve()
+    assert told.stdout.splitlines()[-1] == f"Report: {page}"
+    assert "Use k1=2" in page.read_text()
+
+
+def test_a_report_that_cannot_be_written_is_a_line_and_changes_nothing(finished: None) -> None:
+    Path("fake-report").write_text("in the way")
+    told = study("resume")
+    assert told.exit_code == 0
+    last = told.stdout.splitlines()[-1]
+    assert last.startswith("Report: not written (")
+    assert "is no folder" in last
+
+
 def test_quiet_prints_the_answer_alone(finished: None) -> None:
     said = study("run", "fake.toml", "--data", "data.npz", "--quiet").stdout
     assert said.startswith("Use ")

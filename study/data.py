@@ -83,9 +83,14 @@ def split(
     """What a repeat trains and validates on: a function of its arguments alone.
 
     A holdout is drawn from (seed, repeat), stratified. Of folds, repeat r validates on fold
-    r modulo their number; every further round of folds is shuffled anew. `seed` and `repeat`
-    are not negative. Raises `DataError`, beginning with `source`, for classes that are too small.
+    r modulo their number; every further round of folds is shuffled anew. A seed of the validation
+    itself stands in the place of both. `seed` and `repeat` are not negative. Raises `DataError`,
+    beginning with `source`, for classes that are too small.
     """
+    if validation.kind == "none":
+        return Split(np.arange(len(labels)), np.arange(0))
+    if validation.seed is not None:
+        seed, repeat = validation.seed, 0
     if validation.kind == "holdout":
         drawn_with = _derive(seed, repeat, HOLDOUT)
         return _draw(labels, validation.fraction, drawn_with, f"{source}: validation")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from optuna.trial import Trial, TrialState
 
+from study import recipe
 from study.engine import Engine, EpochReported, Event, RunFailed, RunFinished
 from study.errors import SlotFailed
 from study.plan import Plan, Slot, Standing
@@ -203,7 +204,7 @@ class Driver:
 
     def _complete(self, flight: Flight, model: bytes) -> None:
         """Keep the model, then tell: killed in between, the run is adopted and kept again."""
-        value = flight.curve["val_acc"][-1]
+        value = recipe.value(dict(flight.slot.configuration or ()), flight.curve["val_acc"])
         rows = {row.number: row for row in self._rows(self._study)}
         done = replace(rows[flight.trial.number], state="complete", value=value)
         rows[done.number] = done

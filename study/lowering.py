@@ -15,7 +15,8 @@ from keras import layers
 
 Tensor = Any
 Stage = Callable[[Tensor, Tensor | None], Tensor]
-Descent = Callable[[Sequence[Tensor], Sequence[keras.Variable]], None]
+Descent = Callable[..., None]
+"""Takes gradients, variables and, where there is a schedule, the share of the rate it leaves."""
 
 
 def stages(model_layers: Sequence[layers.Layer]) -> list[Stage]:
@@ -32,11 +33,16 @@ def descent(optimizer: keras.Optimizer) -> Descent:
     Keras' Adam takes a dozen operations a variable, and TensorFlow never forgets a graph that it
     was traced in: 7 MB for every configuration of a study.
     """
-    as_it_is: Descent = optimizer.apply
     if not _is_plain_adam(optimizer):
-        return as_it_is
+        return _as_it_is(optimizer)
 
-    def adam(gradients: Sequence[Tensor], variables: Sequence[keras.Variable]) -> None:
+    def adam(
+        gradients: Sequence[Tensor],
+        variables: Sequence[keras.Variable],
+        share: Tensor | None = None,
+    ) -> None:
+        rate = tf.convert_to_tensor(optimizer.learning_rate)
+        rate = rate if share is None else rate * share
         steps = tf.cast(optimizer.iterations.value.assign_add(1), tf.float32)
         for gradient, variable in zip(gradients, variables, strict=True):
             slot = optimizer._get_variable_index(variable)
@@ -46,7 +52,7 @@ def descent(optimizer: keras.Optimizer) -> Descent:
                 v=optimizer._velocities[slot].value.handle,
                 beta1_power=optimizer.beta_1**steps,
                 beta2_power=optimizer.beta_2**steps,
-                lr=tf.convert_to_tensor(optimizer.learning_rate),
+                lr=rate,
                 beta1=optimizer.beta_1,
                 beta2=optimizer.beta_2,
                 epsilon=optimizer.epsilon,
@@ -54,6 +60,23 @@ def descent(optimizer: keras.Optimizer) -> Descent:
             )
 
     return adam
+
+
+def _as_it_is(optimizer: keras.Optimizer) -> Descent:
+    def apply(
+        gradients: Sequence[Tensor],
+        variables: Sequence[keras.Variable],
+        share: Tensor | None = None,
+    ) -> None:
+        if share is None:
+            optimizer.apply(gradients, variables)
+            return
+        whole = tf.identity(optimizer.learning_rate)
+        optimizer.learning_rate.assign(whole * share)
+        optimizer.apply(gradients, variables)
+        optimizer.learning_rate.assign(whole)
+
+    return apply
 
 
 def _is_plain_adam(optimizer: keras.Optimizer) -> bool:

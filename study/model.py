@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import isfinite
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from study import recipe
 from study.errors import SpaceError
+from study.recipe import is_number
 
 if TYPE_CHECKING:
     import keras
+    from keras import Layer
 
-DEFAULTS: Mapping[str, int | float] = MappingProxyType(
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"filters": 16, "k1": 4, "k2": 5, "dense": 32, "dropout": 0.2, "learning_rate": 0.001}
+    | {"blocks": 2, "convolutions": 1, "strided": False, "batch_norm": False}
+    | dict(recipe.DEFAULTS)
 )
-"""What a search space may leave out: the tutorial's starting point, and Adam's own step size."""
+"""What a search space may leave out: the tutorial's starting point, Adam's own step size, and what
+goes further than the tutorial, which is off."""
+
+_COUNTS = {"filters": 1, "k1": 1, "k2": 1, "dense": 1, "blocks": 2, "convolutions": 1}
+_SWITCHES = ("strided", "batch_norm")
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """A convolution: its filters, the width of its kernel, its stride and its padding."""
+
+    filters: int
+    width: int
+    stride: int = 1
+    padding: str = "same"
+
+    def side(self, side: int) -> int:
+        """The height or width of what comes out."""
+        left = side if self.padding == "same" else side - self.width + 1
+        return -(-left // self.stride)
+
+
+Block = list[_Convolution]
 
 
 def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int) -> None:
@@ -29,13 +56,17 @@ def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classe
         allowed = ", ".join(DEFAULTS)
         raise SpaceError(f"the network has no parameter '{unknown[0]}'; it has {allowed}")
     p: dict[str, Any] = {**DEFAULTS, **params}
-    for name in ("filters", "k1", "k2", "dense"):
-        if type(p[name]) is not int or p[name] < 1:
-            raise SpaceError(f"{name} is {p[name]!r}; it must be a whole number from 1")
-    if not _is_number(p["dropout"]) or not 0 <= p["dropout"] < 1:
+    for name, least in _COUNTS.items():
+        if type(p[name]) is not int or p[name] < least:
+            raise SpaceError(f"{name} is {p[name]!r}; it must be a whole number from {least}")
+    if not is_number(p["dropout"]) or not 0 <= p["dropout"] < 1:
         raise SpaceError(f"dropout is {p['dropout']!r}; it must be a number from 0 to below 1")
-    if not _is_number(p["learning_rate"]) or not p["learning_rate"] > 0:
+    if not is_number(p["learning_rate"]) or not p["learning_rate"] > 0:
         raise SpaceError(f"learning_rate is {p['learning_rate']!r}; it must be a number above 0")
+    for name in _SWITCHES:
+        if type(p[name]) is not bool:
+            raise SpaceError(f"{name} is {p[name]!r}; it must be true or false")
+    recipe.check(params)
     _check_fit(p, input_shape, num_classes)
 
 
@@ -55,12 +86,7 @@ def build_cnn(
     model = keras.Sequential(
         [
             layers.Input(input_shape),
-            layers.Conv2D(p["filters"], p["k1"], padding="same", activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Dropout(p["dropout"]),
-            layers.Conv2D(2 * p["filters"], p["k2"], padding="valid", activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Dropout(p["dropout"]),
+            *(layer for block in _blocks(p) for layer in _block_layers(block, p)),
             layers.Flatten(),
             layers.Dense(p["dense"]),
             layers.Dropout(p["dropout"]),
@@ -80,16 +106,55 @@ def count_parameters(
 ) -> int:
     """How many trainable parameters `build_cnn` gives the network; imports no Keras."""
     p: dict[str, Any] = {**DEFAULTS, **params}
-    height, width, channels = input_shape
-    first, second = p["filters"], 2 * p["filters"]
-    rows, columns = ((side // 2 - p["k2"] + 1) // 2 for side in (height, width))
-    convolutions = (p["k1"] ** 2 * channels + 1) * first + (p["k2"] ** 2 * first + 1) * second
-    dense = (rows * columns * second + 1) * p["dense"] + (p["dense"] + 1) * num_classes
-    return int(convolutions + dense)
+    *sides, channels = input_shape
+    beside = 2 if p["batch_norm"] else 1  # scale and offset, or a bias
+    count = 0
+    for block in _blocks(p):
+        for one in block:
+            count += (one.width**2 * channels + beside) * one.filters
+            channels, sides = one.filters, [one.side(side) for side in sides]
+        sides = [_pooled(side, p) for side in sides]
+    rows, columns = sides
+    count += (rows * columns * channels + 1) * p["dense"] + (p["dense"] + 1) * num_classes
+    return int(count)
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and isfinite(value)  # type: ignore[arg-type]
+def _blocks(p: Mapping[str, Any]) -> Iterator[Block]:
+    """The convolutions of each block; the second block has twice the filters, the third twice more.
+
+    The tutorial's two blocks have one each, the second without padding. Strided convolutions stand
+    where the tutorial pools.
+    """
+    for number in range(p["blocks"]):
+        filters, width = p["filters"] * 2**number, p["k1"] if number == 0 else p["k2"]
+        first = _Convolution(filters, width, padding="valid" if number == 1 else "same")
+        block = [first] + [_Convolution(filters, width)] * (p["convolutions"] - 1)
+        yield [*block, _Convolution(filters, width, stride=2)] if p["strided"] else block
+
+
+def _block_layers(block: Block, p: Mapping[str, Any]) -> Iterator[Layer]:
+    from keras import layers
+
+    for one in block:
+        yield layers.Conv2D(
+            one.filters,
+            one.width,
+            one.stride,
+            padding=one.padding,
+            activation=None if p["batch_norm"] else "relu",
+            use_bias=not p["batch_norm"],
+        )
+        if p["batch_norm"]:
+            # Keras' own 0.99 would be far behind the weights after an epoch of a few dozen steps.
+            yield layers.BatchNormalization(momentum=0.95)
+            yield layers.Activation("relu")
+    if not p["strided"]:
+        yield layers.MaxPooling2D(2)
+    yield layers.Dropout(p["dropout"])
+
+
+def _pooled(side: int, p: Mapping[str, Any]) -> int:
+    return side if p["strided"] else side // 2
 
 
 def _check_fit(p: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> None:
@@ -108,4 +173,11 @@ def _check_fit(p: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: 
         raise SpaceError(
             f"k2 is {p['k2']}; it must be at most {largest} on {height}x{width} images"
             " (they are halved before the second convolution)"
+        )
+    left = side // 2 - p["k2"] + 1
+    fitting = left.bit_length()  # blocks before nothing is left to be halved
+    if p["blocks"] > fitting:
+        raise SpaceError(
+            f"blocks is {p['blocks']}; it must be at most {fitting} on {height}x{width} images"
+            f" with k2 = {p['k2']} (every block halves them)"
         )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from optuna.exceptions import TrialPruned
 
+from study import recipe
 from study.errors import TrainingFailed
 from study.results import SERIES, TICKET
 from study.space import SearchSpace, Validation, Value
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 class Objective:
     """Trains one run of the configuration that a trial suggests; its value is a fraction.
 
-    The value is the last epoch's validation accuracy. Every epoch is reported; the whole curve and
-    the best epoch are attributes of the trial. ``validation`` defaults to the space's, else to a
-    tenth held out. Raises ``TrainingFailed`` and ``optuna.TrialPruned``.
+    The value is the last epoch's validation accuracy, or with ``keep_best`` the best one's. Every
+    epoch is reported; the whole curve and the best epoch are attributes of the trial.
+    ``validation`` defaults to the space's, else to a tenth held out. Raises ``TrainingFailed`` and ``optuna.TrialPruned``.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Objective:
             trial.set_user_attr(name, value)
         if callback.pruned:
             raise TrialPruned(f"too far behind at epoch {len(epochs)}")
-        return epochs[-1].val_acc
+        return recipe.value(params, [epoch.val_acc for epoch in epochs])
 
     def _run(self, trial: Trial, params: Mapping[str, Value]) -> Run:
         ticket = trial.storage.get_trial_system_attrs(trial._trial_id).get(TICKET)

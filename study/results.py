@@ -45,7 +45,8 @@ class Row:
 
     ``val_acc`` holds the reported validation accuracy of each epoch (fraction, from epoch 1);
     ``curve`` every stored series by name (``SERIES``), each as long as the run got. ``value`` is
-    the last epoch's validation accuracy of a complete run. ``reference`` is the configuration that
+    the validation accuracy of a complete run, of its last epoch or, where it keeps its best epoch's
+    weights, of that one. ``reference`` is the configuration that
     a pruner may compare the run with, repeat by repeat; empty where there is no such one, None for
     a run that is never pruned.
     """

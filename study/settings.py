@@ -183,8 +183,13 @@ def _validation(space: SearchSpace, chosen: Mapping[str, Chosen]) -> Chosen:
     digits = chosen["data"].value == "digits"
     foreign = digits and space.data not in (None, "digits")
     if space.validation is not None and not foreign:
-        return Chosen(asdict(space.validation), "file")
-    return Chosen(asdict(Validation("folds" if digits else "holdout")), "default")
+        return Chosen(_plain(space.validation), "file")
+    return Chosen(_plain(Validation("folds" if digits else "holdout")), "default")
+
+
+def _plain(validation: Validation) -> dict[str, Any]:
+    """As it is recorded: the runs of a study draw with the study's seed."""
+    return {name: value for name, value in asdict(validation).items() if name != "seed"}
 
 
 def _check(space: SearchSpace, chosen: Mapping[str, Chosen]) -> None:

@@ -186,11 +186,16 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Validation:
-    """How a run's validation images are chosen: a drawn fraction, or the repeat's fold."""
+    """How a run's validation images are chosen: a drawn fraction, or the repeat's fold.
 
-    kind: Literal["holdout", "folds"]
+    With a ``seed`` of its own it is the same part for runs of any seed and repeat. ``none``: every
+    image is trained on. Files give neither; both are for models that are trained in the end.
+    """
+
+    kind: Literal["holdout", "folds", "none"]
     fraction: Annotated[float, Field(strict=True, gt=0, lt=1, validation_alias="holdout")] = 0.1
     folds: Annotated[int, Field(strict=True, ge=2)] = 3
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.eager import context
 
+from study.augment import augmented
 from study.lowering import descent, stages
+from study.recipe import Recipe
 
 JUDGED_AT_ONCE = 500  # images a call when validating
 
@@ -38,10 +40,15 @@ class Program:
     """How often this process has traced a training step: once a program, however many runs."""
 
     def __init__(
-        self, model: keras.Sequential, batch_size: int, piece_seconds: float = 0.4
+        self,
+        model: keras.Sequential,
+        batch_size: int,
+        recipe: Recipe | None = None,
+        piece_seconds: float = 0.4,
     ) -> None:
         """`model` is built and compiled. Signals are answered between two pieces of an epoch."""
         self.model = model
+        self._recipe = recipe or Recipe()
         self._piece_seconds = piece_seconds
         self._batch = batch_size
         self._stages = stages(model.layers)
@@ -57,7 +64,9 @@ class Program:
             tf.TensorSpec([None], tf.int32),
         )
         scalars = [tf.TensorSpec([], tf.int64)] * 3
-        self._train = tf.function(self._train_steps, [data, index, *scalars], autograph=False)
+        rates = [tf.TensorSpec([None], tf.float32)] if self._recipe.scheduled else []
+        signature = [data, index, *scalars, *rates]
+        self._train = tf.function(self._train_steps, signature, autograph=False)
         self._judge = tf.function(self._judge_batch, [data, index], autograph=False)
 
     def reset(self, draw: Callable[[int, int], int]) -> None:
@@ -87,18 +96,23 @@ class Program:
         for variable, array in zip(self._variables, state, strict=True):
             variable.assign(array)
 
-    def epoch(self, data: Data, order: NDArray[np.int64], key: int) -> tuple[float, float]:
+    def epoch(
+        self, data: Data, order: NDArray[np.int64], key: int, number: int = 0, epochs: int = 1
+    ) -> tuple[float, float]:
         """Train once over the images in `order`; the last batch may be smaller.
 
-        `key` (63 bits) decides the random numbers. Returns loss and accuracy, each the mean over
-        the images as they were met. The result does not depend on where the pieces were cut.
+        `key` (63 bits) decides the random numbers, `number` of `epochs` where a schedule stands.
+        Returns loss and accuracy, each the mean over the images as they were met. The result does
+        not depend on where the pieces were cut.
         """
         steps = -(-len(order) // self._batch)
         resident = tf.constant(order)
+        rates = self._recipe.rates(number, epochs, steps)
+        scheduled = [] if rates is None else [tf.constant(rates)]
         losses, hits, done = [], [], 0
         while done < steps:
             size, began = min(self._piece, steps - done), time.perf_counter()
-            loss, hit = self._train(data, resident, done, done + size, key)
+            loss, hit = self._train(data, resident, done, done + size, key, *scheduled)
             losses.append(loss.numpy())
             hits.append(hit.numpy())
             done += size
@@ -115,6 +129,10 @@ class Program:
         losses, hits = zip(*((loss.numpy(), hit.numpy()) for loss, hit in parts), strict=True)
         return _mean(losses, len(indices)), _mean(hits, len(indices))
 
+    def weights(self) -> tuple[NDArray[Any], ...]:
+        """What of the `state` is saved in the model."""
+        return tuple(self.model.get_weights())
+
     def saved(self) -> bytes:
         """The model as the bytes of a `.keras` file, which Keras alone can load."""
         with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +141,13 @@ class Program:
             return path.read_bytes()
 
     def _train_steps(
-        self, data: Data, order: Tensor, first: Tensor, last: Tensor, key: Tensor
+        self,
+        data: Data,
+        order: Tensor,
+        first: Tensor,
+        last: Tensor,
+        key: Tensor,
+        rates: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         Program.traces += 1
         count = tf.cast(last - first, tf.int32)
@@ -132,21 +156,35 @@ class Program:
             step = first + tf.cast(at, tf.int64)
             chosen = order[step * self._batch : (step + 1) * self._batch]
             x, y = (tf.gather(part, chosen) for part in data)
-            loss, hit = self._train_batch(x, y, tf.stack([key, step]))
+            rate = None if rates is None else rates[step]
+            loss, hit = self._train_batch(x, y, tf.stack([key, step]), rate)
             return at + 1, losses.write(at, loss), hits.write(at, hit)
 
         empty = tf.TensorArray(tf.float32, count), tf.TensorArray(tf.int32, count)
         _, losses, hits = tf.while_loop(lambda at, *_: at < count, train_one, (0, *empty))
         return losses.stack(), hits.stack()
 
-    def _train_batch(self, x: Tensor, y: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+    def _train_batch(
+        self, x: Tensor, y: Tensor, seed: Tensor, rate: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if self._recipe.augments:
+            x = augmented(x, self._recipe, seed)
         with tf.GradientTape() as tape:
             probabilities = self._forward(x, seed)
-            losses = keras.losses.sparse_categorical_crossentropy(y, probabilities)
+            losses = self._losses(y, probabilities)
             target = tf.add_n([tf.reduce_mean(losses), *self.model.losses])
         variables = self.model.trainable_variables
-        self._descend(tape.gradient(target, variables), variables)
+        self._descend(tape.gradient(target, variables), variables, rate)
         return tf.reduce_sum(losses), tf.reduce_sum(_hits(y, probabilities))
+
+    def _losses(self, y: Tensor, probabilities: Tensor) -> Tensor:
+        smoothing = self._recipe.label_smoothing
+        if not smoothing:
+            return keras.losses.sparse_categorical_crossentropy(y, probabilities)
+        truth = tf.one_hot(y, probabilities.shape[-1])
+        return keras.losses.categorical_crossentropy(
+            truth, probabilities, label_smoothing=smoothing
+        )
 
     def _judge_batch(self, data: Data, chosen: Tensor) -> tuple[Tensor, Tensor]:
         x, y = (tf.gather(part, chosen) for part in data)

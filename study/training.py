@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study import data, model
+from study import data, model, recipe
 from study.checkpoint import Checkpoint, Checkpoints
 from study.errors import DataError, SettingsError, TrainingFailed
+from study.recipe import Recipe
 from study.space import Validation, Value
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Run:
     def key(self) -> str:
         """A short name of the run, the same in every process: 24 hexadecimal digits."""
         fields = asdict(self) | {"params": sorted(self.params)}
+        if self.validation.seed is None:  # as it was named before there was such a seed
+            del fields["validation"]["seed"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:24]
 
     def entropy(self, purpose: int, *position: int) -> np.random.SeedSequence:
@@ -64,7 +67,9 @@ class Run:
 class Epoch:
     """What one epoch reports: accuracies in 0..1, seconds of training and validation, Unix time.
 
-    `number` counts from 0. `acc` and `loss` are means over the epoch, while it was trained.
+    `number` counts from 0. `acc` and `loss` are means over the epoch, while it was trained; `loss`
+    is of smoothed labels where a run smooths them, `val_loss` never. A run that trains on every
+    image has NaN for `val_acc` and `val_loss`.
     """
 
     number: int
@@ -115,12 +120,15 @@ def train(
     def build() -> Program:
         params = dict(run.params)
         network = model.build_cnn(params, dataset.input_shape, dataset.num_classes)
-        return Program(network, run.batch_size)
+        return Program(network, run.batch_size, Recipe.of(params))
 
     shape = (dataset.input_shape, dataset.num_classes, run.batch_size)
     with _one_line_reasons(), SHELF.borrow((run.params, shape), build) as program:
         images = resident(dataset.images, dataset.labels)
-        yield from _Session(run, split, program, images, checkpoints).epochs(callbacks)
+        session = _Session(run, split, program, images, checkpoints)
+        yield from session.epochs(callbacks)
+        if session.best:
+            program.model.set_weights(session.best)
         return program.saved()
 
 
@@ -186,6 +194,7 @@ class _Session:
     program: Program
     images: Data
     checkpoints: Checkpoints | None
+    best: tuple[NDArray[Any], ...] = ()  # the best epoch's weights, where a run keeps them
 
     def epochs(self, callbacks: Sequence[Callback]) -> Iterator[Epoch]:
         """Every epoch from the first: the stored ones, then those that are trained now."""
@@ -205,6 +214,7 @@ class _Session:
             while len(history) < self.run.epochs and not network.stop_training:
                 hooks.on_epoch_begin(len(history))
                 history.append(self._epoch(len(history)))
+                self._remember(history)
                 hooks.on_epoch_end(history[-1].number, history[-1].logs())
                 self._save(history)
                 yield history[-1]
@@ -214,15 +224,17 @@ class _Session:
     def _begin(self) -> tuple[list[Epoch], tuple[NDArray[Any], ...]]:
         """The stored epochs and the variables after them; those of a new run if there are none."""
         self.program.reset(self._initial_seed)
+        own = len(self.program.state())
         stored = self.checkpoints.load(self.run.key) if self.checkpoints else None
         if stored is not None:
             try:
                 epochs = [Epoch(**record) for record in stored.history]
-                self.program.restore(stored.arrays)
+                self.program.restore(stored.arrays[:own])
             except (TypeError, ValueError) as error:  # written by another version
                 _log.warning("a checkpoint is ignored, the run starts anew: %s", error)
             else:
-                return epochs, stored.arrays
+                self.best = stored.arrays[own:]
+                return epochs, stored.arrays[:own]
         return [], self.program.state()
 
     def _initial_seed(self, layer: int, variable: int) -> int:
@@ -232,21 +244,35 @@ class _Session:
         began = time.monotonic()
         shuffle = np.random.default_rng(self.run.entropy(_ORDER, number)).permutation
         key = int(self.run.entropy(_NOISE, number).generate_state(1, np.uint64)[0] >> 1)
-        loss, acc = self.program.epoch(self.images, shuffle(self.split.train), key)
-        val_loss, val_acc = self.program.evaluate(self.images, self.split.validation)
-        for name, value in {"loss": loss, "validation loss": val_loss}.items():
+        order = shuffle(self.split.train)
+        loss, acc = self.program.epoch(self.images, order, key, number, self.run.epochs)
+        losses = {"loss": loss}
+        val_loss = val_acc = math.nan
+        if len(self.split.validation):
+            val_loss, val_acc = self.program.evaluate(self.images, self.split.validation)
+            losses["validation loss"] = val_loss
+        for name, value in losses.items():
             if not math.isfinite(value):
                 said = "NaN" if math.isnan(value) else "infinite"
                 raise TrainingFailed(f"the {name} is {said} in epoch {number + 1}")
         seconds = time.monotonic() - began
         return Epoch(number, acc, loss, val_acc, val_loss, seconds, time.time())
 
+    def _remember(self, history: Sequence[Epoch]) -> None:
+        """Keep the weights of the newest epoch if the run keeps its best one's, and it is."""
+        if not Recipe.of(dict(self.run.params)).keep_best:
+            return
+        curve = [epoch.val_acc for epoch in history]
+        if math.isnan(curve[-1]) or recipe.best_epoch(curve) == len(curve) - 1:
+            self.best = self.program.weights()
+
     def _save(self, history: Sequence[Epoch]) -> None:
         if self.checkpoints is None:
             return
         records = tuple(asdict(epoch) for epoch in history)
         try:
-            self.checkpoints.save(Checkpoint(self.run.key, records, self.program.state()))
+            arrays = (*self.program.state(), *self.best)
+            self.checkpoints.save(Checkpoint(self.run.key, records, arrays))
         except OSError as error:
             _log.warning("no checkpoint of epoch %d: %s", history[-1].number + 1, error)
 

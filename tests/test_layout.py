@@ -15,8 +15,8 @@ FOLDER = Path(study.__file__).parent
 # From the bottom to the top, a room a line. A new module goes after everything that it imports.
 FLOORS = """
 errors space
-formats data model
-lowering step checkpoint remote_checkpoint training callback
+recipe formats data model
+augment lowering step checkpoint remote_checkpoint training callback
 results plan sweep search
 sampler pruning objective
 settings storage owned lock prepare standing

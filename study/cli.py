@@ -1,23 +1,22 @@
-"""The commands: declare options, call one function, print. The one place that exits.
+"""The commands: declare options, call one function, print.
 
 Nothing here imports TensorFlow, MLflow, Dask or Optuna before a command needs it.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from study.errors import SettingsError, StudyError
+from study.ending import explained, interruptible, print_json
+from study.final import commands
 from study.options import (
+    DEFAULT_STORAGE,
     CheckpointsAt,
     Configurations,
     Data,
@@ -41,19 +40,16 @@ from study.options import (
     Threads,
     Timeout,
     Verbose,
+    amounts,
 )
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from optuna.storages import RDBStorage
 
     from study.launch import Means
     from study.plan import Standing
     from study.prepare import Prepared
     from study.settings import Chosen, Settings
-
-DEFAULT_STORAGE = "sqlite:///study.db"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,7 +68,7 @@ def run(
         str | None,
         typer.Argument(
             metavar="SPACE",
-            help="A search-space file, or a shipped space: digits (default), mnist, smoke.",
+            help="A search-space file, or a shipped space: digits (default), mnist, modern, smoke.",
         ),
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
@@ -103,7 +99,7 @@ def run(
     - `python -m study run mnist --name first`
     - `python -m study run my.toml --data my.npz --repeats 5`
     """
-    with _explained(storage):
+    with explained(storage):
         from study.launch import ahead
         from study.prepare import prepare
 
@@ -123,7 +119,7 @@ def run(
             mlflow,
             jobs=jobs,
             scheduler=scheduler,
-            resources=_resources(resources),
+            resources=amounts(resources),
             timeout=timeout,
             checkpoints=checkpoints,
             speculate=speculate,
@@ -155,7 +151,7 @@ def resume(
     - `python -m study resume`
     - `python -m study resume digits --repeats 5`
     """
-    with _explained(storage):
+    with explained(storage):
         from study.prepare import prepare_again
 
         prepared = prepare_again(name, storage, repeats)
@@ -164,7 +160,7 @@ def resume(
             mlflow,
             jobs=jobs,
             scheduler=scheduler,
-            resources=_resources(resources),
+            resources=amounts(resources),
             timeout=timeout,
             checkpoints=checkpoints,
             speculate=speculate,
@@ -183,12 +179,12 @@ def status(
     - `python -m study status`
     - `python -m study status digits --json`
     """
-    with _explained(storage):
+    with explained(storage):
         title, settings, standing, state = _read(name, storage)
         from study import summary
 
         if as_json:
-            _print_json(summary.status(title, settings, standing, state))
+            print_json(summary.status(title, settings, standing, state))
         else:
             summary.print_status(Console(), title, settings, standing, state)
 
@@ -201,12 +197,12 @@ def best(name: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: Js
     - `python -m study best`
     - `python -m study best digits --json`
     """
-    with _explained(storage):
+    with explained(storage):
         title, settings, standing, state = _read(name, storage)
         from study import summary
 
         if as_json:
-            _print_json(summary.best(title, settings, standing, state))
+            print_json(summary.best(title, settings, standing, state))
         else:
             summary.print_best(Console(), title, standing, state)
 
@@ -219,7 +215,7 @@ def list_studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> N
     - `python -m study list`
     - `python -m study list --json --storage sqlite:///other.db`
     """
-    with _explained(storage):
+    with explained(storage):
         from study import storage as database
         from study import summary
 
@@ -227,7 +223,7 @@ def list_studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> N
         names = database.names(opened)
         found = [summary.best(*_stand(opened, name, storage)) for name in names]
         if as_json:
-            _print_json(found)
+            print_json(found)
         else:
             summary.print_list(Console(), found)
 
@@ -242,7 +238,7 @@ def report(
     - `python -m study report`
     - `python -m study report digits --output digits-report`
     """
-    with _explained(storage):
+    with explained(storage):
         from study.report.write import report as write
 
         console = Console(stderr=True)
@@ -261,7 +257,7 @@ def mirror(
     - `python -m study mirror`
     - `python -m study mirror digits --mlflow http://127.0.0.1:5000`
     """
-    with _explained(storage):
+    with explained(storage):
         from study import storage as database
         from study.errors import MirrorError
         from study.mirror.follow import mirror_once
@@ -290,7 +286,7 @@ def dashboard(
     - `python -m study dashboard`
     - `python -m study dashboard --port 9000`
     """
-    with _explained(storage):
+    with explained(storage):
         from study.dashboard import serve
 
         serve(storage, port, typer.echo)
@@ -321,13 +317,12 @@ def doctor(
             if not as_json:
                 summary.print_finding(console, finding)
     if as_json:
-        _print_json([asdict(finding) for finding in found])
+        print_json([asdict(finding) for finding in found])
     if any(finding.fine is False for finding in found):
         raise typer.Exit(2)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, to be answered as Ctrl-C is."""
+commands.add_to(app)
 
 
 def _drive(prepared: Prepared, means: Means, *, verbose: bool, quiet: bool) -> None:
@@ -337,7 +332,7 @@ def _drive(prepared: Prepared, means: Means, *, verbose: bool, quiet: bool) -> N
 
     console = Console()
     settings = prepared.settings
-    with _explained(prepared.url), _interruptible(prepared.name):
+    with explained(prepared.url), interruptible(f"resume {_quoted(prepared.name)}"):
         if not quiet:
             summary.print_header(console, prepared.name, settings, new=prepared.new)
             summary.print_means(console, jobs_of(settings, means), means.scheduler)
@@ -366,44 +361,6 @@ def _reported(prepared: Prepared) -> str:
     except Exception as error:  # noqa: BLE001 - the study is done, whatever a drawing may raise
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"Report: not written ({reason})"
-
-
-@contextmanager
-def _interruptible(name: str) -> Iterator[None]:
-    """Answer Ctrl-C with exit code 130 and SIGTERM with 143, and say how to go on."""
-
-    def terminate(_: int, __: FrameType | None) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        typer.echo(
-            f"\nStopped; nothing is lost. Continue with: python -m study resume {_quoted(name)}"
-        )
-        raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
-    else:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Turn a mistake that has a message into one line and exit code 2."""
-    from study.storage import explained
-
-    try:
-        with explained(url):
-            yield
-    except KeyboardInterrupt:
-        typer.echo("Stopped.", err=True)
-        raise typer.Exit(130) from None
-    except StudyError as error:
-        message = " ".join(str(error).split())
-        typer.echo(f"study: {message}", err=True)
-        raise typer.Exit(2) from None
 
 
 def _read(name: str | None, url: str) -> tuple[str, Settings, Standing, str]:
@@ -449,22 +406,6 @@ def _means(storage: str, mlflow: str | None, **means: Any) -> Means:
     if means["keep_models"] is not None:
         kept.parse(means["keep_models"])
     return Means(**means, mirror=resolve(mlflow, os.environ, storage))
-
-
-def _resources(given: str | None) -> dict[str, float] | None:
-    """``GPU=1`` as Dask wants it."""
-    if given is None:
-        return None
-    name, _, amount = given.partition("=")
-    try:
-        return {name: float(amount)}
-    except ValueError:
-        raise SettingsError(f"--resources {given}: write NAME=NUMBER, as in GPU=1") from None
-
-
-def _print_json(value: object) -> None:
-    json.dump(value, sys.stdout, indent=2)
-    sys.stdout.write("\n")
 
 
 def _quoted(name: str) -> str:

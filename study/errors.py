@@ -9,6 +9,7 @@ Exception
 │   │   └── StudyLocked   another process drives this study
 │   ├── PlanExhausted     asked for a slot the plan does not have
 │   ├── SlotFailed        one slot failed three times
+│   ├── ModelError        a final model cannot be made, read or used
 │   ├── MirrorError       the MLflow server or MFlux cannot be used as asked
 │   └── ReportError       the report cannot be written where it was asked for
 └── TrainingFailed        one run failed; recorded in its trial, the study goes on
@@ -45,6 +46,10 @@ class PlanExhausted(StudyError):
 
 class SlotFailed(StudyError):
     """One slot failed three times; the study can be resumed once the reason is gone."""
+
+
+class ModelError(StudyError):
+    """A final model, or an image for it, cannot be made, read or used."""
 
 
 class MirrorError(StudyError):

@@ -68,12 +68,12 @@ def launch(
     database cannot be written any more.
     """
     url = prepared.url
-    checkpoints = _checkpoints(url, means.checkpoints)
+    checkpoints = checkpoints_for(url, means.checkpoints)
     with storage.explained(url), driving(url, prepared.name) as held:
         study = None if prepared.new else _recorded(prepared)
         if study is not None and standing_of(study, prepared.settings).complete:
             means = replace(means, jobs=1, scheduler=None)  # nothing is going to be trained
-        with closing(_engine(prepared, checkpoints, means, trainer, say)) as engine:
+        with closing(engine_for(prepared, checkpoints, means, trainer, say)) as engine:
             study = study or storage.create(
                 storage.open_storage(url, create=True), prepared.name, prepared.settings
             )
@@ -146,7 +146,7 @@ def jobs_of(settings: Settings, means: Means) -> int:
     return means.jobs or max(1, len(cores()) // int(settings["threads"]))
 
 
-def _engine(
+def engine_for(
     prepared: Prepared, checkpoints: Checkpoints, means: Means, trainer: Trainer, say: Say
 ) -> Engine:
     """This process for one run at a time, else a Dask cluster: local, or the one that is there."""
@@ -169,7 +169,7 @@ def _engine(
     return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))
 
 
-def _checkpoints(url: str, place: str | None) -> Checkpoints:
+def checkpoints_for(url: str, place: str | None) -> Checkpoints:
     """Where unfinished runs are kept: a place that was named, else a folder beside the database."""
     from study.remote_checkpoint import checkpoints_at
 

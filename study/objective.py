@@ -36,7 +36,8 @@ class Objective:
 
     The value is the last epoch's validation accuracy, or with ``keep_best`` the best one's. Every
     epoch is reported; the whole curve and the best epoch are attributes of the trial.
-    ``validation`` defaults to the space's, else to a tenth held out. Raises ``TrainingFailed`` and ``optuna.TrialPruned``.
+    ``validation`` defaults to the space's, else to a tenth held out. Raises
+    ``TrainingFailed`` and ``optuna.TrialPruned``.
     """
 
     def __init__(

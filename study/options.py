@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from study.errors import SettingsError
+
+DEFAULT_STORAGE = "sqlite:///study.db"
 
 Storage = Annotated[
     str,
@@ -131,3 +136,56 @@ Output = Annotated[
         help="Where to write; NAME-report beside the database if left out.",
     ),
 ]
+FinalMembers = Annotated[
+    int | None,
+    typer.Option(
+        "--members",
+        min=1,
+        max=99,
+        metavar="N",
+        help="Trainings of each configuration with fresh seeds: 3, or 1 with --from-top.",
+    ),
+]
+FromTop = Annotated[
+    int | None,
+    typer.Option(
+        "--from-top", min=1, metavar="K", help="Members of the K best configurations, not of one."
+    ),
+]
+Holdout = Annotated[
+    float,
+    typer.Option(
+        "--holdout",
+        min=0,
+        max=0.9,
+        metavar="FRACTION",
+        help="Images left out to choose the best epoch and model by; 0: every image is trained on.",
+    ),
+]
+OutputFolder = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FOLDER", help="Where to write; beside the models if not."),
+]
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A .keras file that finalize has written.")
+]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILES", help="PNG, JPEG, CSV or npz files, or folders of images."),
+]
+Submission = Annotated[
+    Path | None,
+    typer.Option("--submission", metavar="FILE", help="Write ImageId,Label as Kaggle wants it."),
+]
+Invert = Annotated[bool, typer.Option("--invert", help="Swap dark and bright: ink on paper.")]
+
+
+def amounts(given: str | None) -> dict[str, float] | None:
+    """``GPU=1`` as Dask wants it."""
+    if given is None:
+        return None
+    name, _, amount = given.partition("=")
+    try:
+        return {name: float(amount)}
+    except ValueError:
+        raise SettingsError(f"--resources {given}: write NAME=NUMBER, as in GPU=1") from None

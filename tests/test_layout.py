@@ -29,7 +29,10 @@ board.markdown board.pairs board.writer board.follow
 report report.contents report.figures report.drawing report.numbers report.again report.page
 report.write
 launch
-options cli __init__ __main__
+options ending
+final final.records final.members final.archive final.export final.measure final.finalize
+final.registry final.gallery final.pictures final.predict final.commands
+cli __init__ __main__
 """
 ORDER = FLOORS.split()
 

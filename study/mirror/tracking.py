@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,26 @@ class Server:
             self._access.tracking_uri
         )
         return ask(lambda: rest_utils.http_request(host, path, "GET"))  # type: ignore[no-untyped-call]
+
+    # --- registry ---
+
+    def register(self, run: Found, name: str, artifact: str) -> str:
+        """Make a version of the registered model ``name`` of a run's artifact; its number.
+
+        Raises ``Refused`` or ``Unreachable`` where the server has no registry.
+        """
+        with suppress(Refused):  # there already, or there is no registry: the next request tells
+            ask(lambda: self._client.create_registered_model(name))
+        source = f"{run.artifacts}/{artifact}"
+        made = once(lambda: self._client.create_model_version(name, source, run.run_id))
+        return str(made.version)
+
+    def name_version(self, name: str, version: str, alias: str) -> None:
+        """Give a version an alias; a tag where the server is too old for aliases."""
+        try:
+            ask(lambda: self._client.set_registered_model_alias(name, alias, version))
+        except Refused:
+            ask(lambda: self._client.set_model_version_tag(name, version, "alias", alias))
 
     # --- artifacts ---
 

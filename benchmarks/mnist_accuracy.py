@@ -1,0 +1,232 @@
+"""How far a search space's start gets on MNIST's test set: single networks, and their averages.
+
+    python benchmarks/mnist_accuracy.py --data mnist.npz --work accuracy --members 1 2 3 4 5 6
+
+Members are trained one after the other with different seeds, on the same part of the training
+images; the rest chooses the epoch of each, and says which member is the best. Two processes with
+other members each may share a work folder: a member is a file there, and the table is made of all
+that are there. A killed one goes on where it was, from the checkpoint of its last epoch.
+`--table` prints the table alone; `--record` writes it to records/mnist_accuracy.json.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from study import data, kept, space
+from study.checkpoint import FolderCheckpoints
+from study.data import Dataset
+from study.space import Validation
+from study.training import Epoch, Run, start_tensorflow, train
+
+RECORD = Path(__file__).with_name("records") / "mnist_accuracy.json"
+SPLIT_SEED = 2026  # of the images that choose, the same for all members
+
+Numbers = NDArray[Any]
+
+
+def run_of(args: argparse.Namespace, number: int, dataset: Dataset) -> Run:
+    searched = space.load(args.space)
+    params = {**searched.start, "keep_best": bool(args.holdout)}
+    return Run(
+        params=tuple(params.items()),
+        repeat=0,
+        seed=1000 + number,
+        epochs=args.epochs or searched.epochs,
+        batch_size=searched.batch_size,
+        validation=(
+            Validation("holdout", args.holdout, seed=SPLIT_SEED)
+            if args.holdout
+            else Validation("none")
+        ),
+        threads=args.threads,
+        data_fingerprint=dataset.fingerprint,
+    )
+
+
+def train_member(run: Run, number: int, dataset: Dataset, work: Path) -> None:
+    """Train one member and write its probabilities, then its record: the record says it is done."""
+    store = FolderCheckpoints(work / "checkpoints")
+    busy = time.process_time()
+    training, epochs = train(run, dataset, checkpoints=store), []
+    while True:
+        try:
+            epochs.append(next(training))
+        except StopIteration as finished:
+            model = finished.value
+            break
+        print(progress(number, run, epochs), flush=True)
+    kept.write_whole(work / f"{run.key}.keras", model)
+    said = probabilities(work / f"{run.key}.keras", dataset, run)
+    with (work / f"{run.key}.npz.tmp").open("wb") as file:
+        np.savez_compressed(file, **said)
+    (work / f"{run.key}.npz.tmp").replace(work / f"{run.key}.npz")
+    record = {
+        "member": number,
+        "key": run.key,
+        "run": asdict(run),
+        "seconds": round(sum(epoch.seconds for epoch in epochs), 1),
+        "processor_seconds_of_this_process": round(time.process_time() - busy, 1),
+        "val_acc": [epoch.val_acc for epoch in epochs] if len(said["validation"]) else None,
+    }
+    kept.write_whole(work / f"{run.key}.json", json.dumps(record).encode())
+    store.delete(run.key)
+
+
+def progress(number: int, run: Run, epochs: Sequence[Epoch]) -> str:
+    last = epochs[-1]
+    return (
+        f"member {number}, epoch {len(epochs)} of {run.epochs}: trained on {last.acc:.4f}, "
+        f"held out {last.val_acc:.4f}, {last.seconds:.0f} s"
+    )
+
+
+def probabilities(path: Path, dataset: Dataset, run: Run) -> dict[str, Numbers]:
+    """What a trained member says of the held-out and of the test images."""
+    from study.final import export
+
+    member = export.raw(path)
+    part = data.split(dataset.labels, run.validation, run.seed, run.repeat).validation
+    model = export.exported([member])
+    held_out = np.zeros((0, dataset.num_classes), np.float32)
+    if len(part):
+        held_out = export.probabilities(model, export.as_pixels(dataset.images[part]))
+    test = export.probabilities(model, export.as_pixels(dataset.test_images))
+    return {"validation": held_out, "test": test, "part": part}
+
+
+def trained(work: Path, like: Run) -> Iterator[tuple[dict[str, Any], dict[str, Numbers]]]:
+    """Records and probabilities of the members of this configuration, in the order of numbers."""
+    found = [json.loads(path.read_text()) for path in work.glob("*.json")]
+    own = json.loads(json.dumps(asdict(like)))
+    for record in sorted(found, key=lambda record: record["member"]):
+        if {**record["run"], "seed": own["seed"]} == own:
+            with np.load(work / f"{record['key']}.npz", allow_pickle=False) as stored:
+                yield record, {name: stored[name] for name in stored.files}
+
+
+def interval(values: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of a mean (Student's t); None of a single value."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return None
+    return float(t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)))
+
+
+def table(work: Path, like: Run, dataset: Dataset) -> dict[str, Any]:
+    """Single members, the best by validation, and averages of disjoint groups of k members."""
+    members = list(trained(work, like))
+    if not members:
+        sys.exit(f"{work}: no member is trained yet")
+    held_out = dataset.labels[members[0][1]["part"]]
+
+    def accuracies(group: Sequence[int]) -> tuple[float | None, float]:
+        said = [
+            np.mean([members[i][1][name] for i in group], axis=0) for name in ("validation", "test")
+        ]
+        right = said[1].argmax(1) == dataset.test_labels
+        chosen = float((said[0].argmax(1) == held_out).mean()) if len(held_out) else None
+        return chosen, float(right.mean())
+
+    rows = []
+    for size in range(1, len(members) + 1):
+        groups = [range(i * size, (i + 1) * size) for i in range(len(members) // size)]
+        pairs = [accuracies(group) for group in groups]
+        tests = [test for _, test in pairs]
+        rows.append(
+            {
+                "members": size,
+                "groups": len(groups),
+                "validation": [chosen for chosen, _ in pairs],
+                "test": tests,
+                "mean": statistics.fmean(tests),
+                "half_interval": interval(tests),
+                "minutes": statistics.fmean(
+                    sum(members[i][0]["seconds"] for i in group) / 60 for group in groups
+                ),
+            }
+        )
+    best = max(range(len(members)), key=lambda i: rows[0]["validation"][i] or 0)
+    chosen = {"member": members[best][0]["member"], "test": rows[0]["test"][best]}
+    return {
+        "trainings": [record for record, _ in members],
+        "rows": rows,
+        "best_by_validation": chosen if len(held_out) else None,
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    print(f"{'members':>8}{'groups':>8}{'test accuracy, 95 % interval':>32}{'minutes':>9}")
+    for row in result["rows"]:
+        half = row["half_interval"]
+        spread = f" ± {100 * half:.3f}" if half is not None else ""
+        said = f"{100 * row['mean']:.3f}{spread} %"
+        print(f"{row['members']:>8}{row['groups']:>8}{said:>32}{row['minutes']:>9.1f}")
+    if best := result["best_by_validation"]:
+        print(f"best by validation: member {best['member']}, {100 * best['test']:.3f} %")
+    print("minutes are those of one process, for all members of a group one after the other")
+
+
+def origin() -> dict[str, Any]:
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": " ".join(["python", "benchmarks/mnist_accuracy.py", *sys.argv[1:]]),
+        "commit": commit.stdout.strip(),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--space", default="modern")
+    parser.add_argument("--work", type=Path, default=Path("accuracy"))
+    parser.add_argument("--members", type=int, nargs="*", default=list(range(1, 6)))
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--holdout", type=float, default=0.1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--record", action="store_true")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    dataset = data.load(args.data)
+    for number in [] if args.table else args.members:
+        run = run_of(args, number, dataset)
+        if not (args.work / f"{run.key}.json").exists():
+            start_tensorflow(args.threads)
+            train_member(run, number, dataset, args.work)
+    result = table(args.work, run_of(args, 0, dataset), dataset)
+    show(result)
+    if args.record:
+        text = json.dumps({**origin(), **result}, indent=1) + "\n"
+        kept.write_whole(RECORD, text.encode())
+
+
+if __name__ == "__main__":
+    main()

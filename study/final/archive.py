@@ -1,0 +1,140 @@
+"""A final model's file: a `.keras` archive that Keras alone can load, with a card inside.
+
+The card (`study.json`) says what the model takes and what its outputs are called; Keras passes it
+over. A file is looked through before Keras is asked: it may hold the stock layers that this program
+writes and nothing else, so that nothing in it is ever run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from study.errors import ModelError
+
+CARD = "study.json"
+FORMAT = 1
+
+_LARGEST = 20 * 2**20  # bytes of a description
+_LAYERS = {"Activation", "Average", "BatchNormalization", "Conv2D", "Dense", "Dropout", "Flatten"}
+_LAYERS |= {"InputLayer", "MaxPooling2D", "Rescaling"}
+_KNOWN = {
+    *(("keras.layers", name) for name in _LAYERS),
+    *(("keras.initializers", name) for name in ("Zeros", "Ones", "GlorotUniform")),
+    ("keras", "DTypePolicy"),
+    ("keras", "Sequential"),
+    ("keras.src.models.functional", "Functional"),
+    ("keras.models", "Functional"),
+    (None, "__keras_tensor__"),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model takes: pixels 0..255 of ``input_shape``; and what its outputs are called.
+
+    ``labels`` are as the training data has them. ``brightness`` is the mean of its pixels (0..1).
+    """
+
+    model: str
+    study: str
+    labels: tuple[int | str, ...]
+    input_shape: tuple[int, int, int]
+    brightness: float
+    data_fingerprint: str
+    members: tuple[str, ...]
+    format: int = FORMAT
+
+
+def with_card(model: bytes, card: Card) -> bytes:
+    """The `.keras` file ``model`` with a card in it."""
+    archive = io.BytesIO(model)
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(CARD, json.dumps(asdict(card), indent=1))
+    return archive.getvalue()
+
+
+def read_card(path: Path) -> Card:
+    """The card of a model that may be loaded; ``ModelError`` says why it may not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if "config.json" not in names:
+                raise ModelError(f"{path}: not a .keras file; give one that finalize has written")
+            config = _json(archive, "config.json")
+            card = _json(archive, CARD) if CARD in names else None
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file; give a .keras file that finalize wrote") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
+    except (zipfile.BadZipFile, ValueError, RecursionError, NotImplementedError, RuntimeError):
+        raise ModelError(
+            f"{path}: not a .keras file, or a damaged one; give one that finalize has written"
+        ) from None
+    for found in _classes(config):
+        if found not in _KNOWN:
+            raise ModelError(
+                f"{path}: holds a {found[1]}, which finalize does not write and which is never "
+                "loaded; give a model of stock layers that finalize has written"
+            )
+    if card is None:
+        raise ModelError(
+            f"{path}: has no {CARD}, so its labels and the scale of its pixels are not known; "
+            "give a model that finalize has written"
+        )
+    return _card(path, card)
+
+
+def load(path: Path) -> tuple[Any, Card]:
+    """The Keras model of a file, and its card; imports Keras. Raises ``ModelError``."""
+    card = read_card(path)
+    import keras
+
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # noqa: BLE001 - Keras raises what it likes for another version
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{path}: cannot be loaded by Keras {keras.__version__} ({said}); it may be damaged or "
+            "of another version"
+        ) from None
+    classes = len(card.labels)
+    if model.input_shape[1:] != card.input_shape or model.output_shape[1:] != (classes,):
+        raise ModelError(f"{path}: its {CARD} is that of another model; finalize it again")
+    return model, card
+
+
+def _json(archive: zipfile.ZipFile, name: str) -> Any:
+    if archive.getinfo(name).file_size > _LARGEST:
+        raise ValueError(name)
+    return json.loads(archive.read(name))
+
+
+def _card(path: Path, stored: Any) -> Card:
+    version = stored.get("format") if isinstance(stored, dict) else None
+    if version != FORMAT:
+        raise ModelError(
+            f"{path}: has format {version}, this version reads {FORMAT}; finalize the study again, "
+            "or use the version that wrote it"
+        )
+    try:
+        lists = {name: tuple(stored[name]) for name in ("labels", "input_shape", "members")}
+        return Card(**{**stored, **lists})
+    except (KeyError, TypeError):
+        raise ModelError(f"{path}: its {CARD} is damaged; finalize the study again") from None
+
+
+def _classes(config: Any) -> Iterator[tuple[Any, Any]]:
+    """Module and class of everything that a configuration would make."""
+    if isinstance(config, dict):
+        if "class_name" in config:
+            yield str(config["module"]) if config.get("module") else None, config["class_name"]
+        config = list(config.values())
+    if isinstance(config, list):
+        for item in config:
+            yield from _classes(item)

@@ -1,0 +1,63 @@
+"""Members as models for everybody: pixels of 0..255 in, class probabilities out, stock layers.
+
+Importing this module imports Keras.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+AT_ONCE = 500  # images a call
+
+
+def raw(path: Path) -> keras.Model:
+    """A member as it was trained: images of 0..1 in."""
+    return keras.models.load_model(path, compile=False)
+
+
+def exported(members: Sequence[keras.Model]) -> keras.Model:
+    """One model with its preprocessing: a member's, or the average of the members' outputs."""
+    pixels = keras.Input(members[0].input_shape[1:], name="pixels")
+    images = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
+    said = [
+        _named(member, f"member_{place}")(images) for place, member in enumerate(members, start=1)
+    ]
+    together = keras.layers.Average(name="average")(said) if len(said) > 1 else said[0]
+    return keras.Model(pixels, together, name="classifier")
+
+
+def file_of(model: keras.Model) -> bytes:
+    """The bytes of a model's `.keras` file."""
+    with tempfile.TemporaryDirectory(prefix="study-") as folder:
+        path = Path(folder, "model.keras")
+        model.save(path)
+        return path.read_bytes()
+
+
+def probabilities(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """What a model says of images with pixels of 0..255: (n, classes)."""
+    parts = [
+        np.asarray(model(pixels[first : first + AT_ONCE].astype(np.float32), training=False))
+        for first in range(0, len(pixels), AT_ONCE)
+    ]
+    return np.concatenate(parts)
+
+
+def as_pixels(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Images of 0..1 as pixels of 0..255; whole numbers where they were whole numbers."""
+    pixels = images * np.float32(255)
+    whole = np.rint(pixels)
+    return np.where(np.abs(pixels - whole) < 1e-3, whole, pixels).astype(np.float32)
+
+
+def _named(member: keras.Model, name: str) -> keras.Model:
+    copy = type(member).from_config({**member.get_config(), "name": name})
+    copy.set_weights(member.get_weights())
+    return copy

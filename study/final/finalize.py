@@ -1,0 +1,129 @@
+"""Finalize a study: members trained, files written, the test set opened once and recorded.
+
+It may be killed at any moment. Members that were trained are not trained again, an unfinished one
+goes on from its checkpoint, and what was recorded of the test set is told again without opening it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study import data, storage
+from study.errors import ModelError
+from study.final import records
+from study.final.measure import measure
+from study.final.members import Bench, Member, chosen, plan
+from study.launch import Means, checkpoints_for, engine_for, jobs_of
+from study.lock import driving
+from study.results import Rows
+from study.standing import standing_of
+from study.training import train
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+    from study.engine import Trainer
+    from study.prepare import Prepared
+    from study.training import Epoch
+
+HOLDOUT = 0.1
+"""The part left out to choose by, unless something else is asked for.
+
+Without one there is no honest way to say which member or which epoch is the best; a tenth of the
+images costs less than choosing by the test set would.
+"""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be made.
+
+    ``seeds`` trainings (None: 3, or 1 of each with ``top``) of the chosen configuration, or of each
+    of the ``top`` best ones; ``holdout`` is a fraction, 0 trains on every image.
+    """
+
+    seeds: int | None = None
+    top: int | None = None
+    holdout: float = HOLDOUT
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told of what: ``say`` of a line, ``see`` of an epoch, ``done`` of a trained member."""
+
+    say: Callable[[str], None]
+    see: Callable[[Member, Epoch], None]
+    done: Callable[[Member, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The models of one opening of the test set, as recorded, and the folder of their files."""
+
+    folder: Path
+    models: Sequence[Mapping[str, Any]]
+    openings: int
+    new: bool
+
+
+def finalize(
+    prepared: Prepared, wish: Wish, means: Means, watch: Watch, trainer: Trainer = train
+) -> Outcome:
+    """Make the final models of a study and measure them.
+
+    Raises ``ModelError`` where that cannot be, ``StudyLocked`` where another process drives the
+    study or finalizes it.
+    """
+    url = prepared.url
+    with storage.explained(url), driving(url, prepared.name):
+        study = storage.load(storage.open_storage(url), prepared.name)[0]
+        members = _members(study, prepared, wish, watch.say)
+        folder = records.folder(url, study)
+        records.own(folder, study)
+        checkpoints = checkpoints_for(url, means.checkpoints)
+        bench = Bench(study, folder, lambda run: checkpoints.delete(run.key), watch.see, watch.done)
+        missing = bench.missing(members)
+        if missing:
+            jobs = min(jobs_of(prepared.settings, means), len(missing))
+            with closing(
+                engine_for(prepared, checkpoints, replace(means, jobs=jobs), trainer)
+            ) as engine:
+                bench.train(missing, engine)
+        known = _recorded(study, members, folder)
+        if known and not missing:
+            return Outcome(folder, known, records.openings(records.finals(study)), new=False)
+        watch.say("Putting the models together and opening the test set")
+        models = measure(study, prepared, members, bench, folder)
+        return Outcome(folder, models, records.openings(records.finals(study)), new=True)
+
+
+def _members(
+    study: Study, prepared: Prepared, wish: Wish, say: Callable[[str], None]
+) -> list[Member]:
+    settings = prepared.settings
+    standing = standing_of(study, settings)
+    configurations = chosen(standing, Rows()(study), settings.repeats, settings.images, wish.top)
+    if not standing.complete:
+        say("The study is not complete: its choice may still change")
+    if not len(prepared.dataset.test_labels):
+        raise ModelError(f"{prepared.dataset.source}: has no test images to measure a model on")
+    seeds = wish.seeds or (3 if wish.top is None else 1)
+    members = plan(settings, configurations, seeds, wish.holdout, prepared.dataset.fingerprint)
+    run = members[0].run
+    data.split(prepared.dataset.labels, run.validation, run.seed, run.repeat, settings["data"])
+    return members
+
+
+def _recorded(study: Study, members: Sequence[Member], folder: Path) -> list[dict[str, Any]]:
+    """What an earlier opening for these members said, if all that it left is still there."""
+    name = records.opening([member.key for member in members])
+    found = [final for final in records.finals(study) if final["opening"] == name]
+    found = [final for final in found if final["opened"] == found[-1]["opened"]]
+    whole = records.probabilities(folder, name).exists() and all(
+        (folder / final["file"]).exists() for final in found
+    )
+    return found if whole else []

@@ -1,0 +1,186 @@
+"""The members: trainings of the chosen configurations with fresh seeds, each trained only once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from study import kept
+from study.engine import Engine, EpochReported, RunFailed, RunFinished
+from study.errors import ModelError
+from study.final.records import MEMBERS
+from study.results import Configuration, Row, Spread
+from study.space import Validation
+from study.training import Epoch, Run
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+    from study.plan import Standing
+    from study.settings import Settings
+
+_FRESH = 99  # keeps the seeds of final models apart from everything a study draws
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training: its name among the others, and its run."""
+
+    name: str
+    run: Run
+
+    @property
+    def key(self) -> str:
+        return self.run.key
+
+
+def chosen(
+    standing: Standing, rows: Sequence[Row], repeats: int, images: int | None, top: int | None
+) -> list[Configuration]:
+    """The configuration that the study chose; or its ``top`` best by mean, the best first.
+
+    Raises ``ModelError`` where there are not as many with all their repeats.
+    """
+    if standing.incumbent is None or standing.score is None:
+        raise ModelError(
+            "the study has no finished configuration yet: continue it with: python -m study resume"
+        )
+    if top is None:
+        return [standing.incumbent]
+    values: dict[Configuration, dict[int, float]] = {}
+    for row in rows:
+        if row.state == "complete" and row.value is not None:
+            values.setdefault(row.configuration, {}).setdefault(row.repeat, row.value)
+    spread = Spread(images)
+    scores = {
+        configuration: spread.score(list(found.values())).mean
+        for configuration, found in values.items()
+        if set(range(repeats)) <= set(found)
+    }
+    if len(scores) < top:
+        raise ModelError(
+            f"--from-top {top}: the study has {len(scores)} configurations with all their repeats"
+        )
+    return sorted(scores, key=scores.__getitem__, reverse=True)[:top]
+
+
+def seed_of(settings: Settings, number: int) -> int:
+    """The fresh seed ``number`` (from 1) of a study: the same every time, and never its own."""
+    own = int(settings["seed"])
+    drawn = int(np.random.SeedSequence((own, _FRESH, number)).generate_state(1)[0])
+    return drawn if drawn != own else drawn ^ 1
+
+
+def plan(
+    settings: Settings,
+    configurations: Sequence[Configuration],
+    seeds: int,
+    holdout: float,
+    fingerprint: str,
+) -> list[Member]:
+    """``seeds`` trainings of each configuration.
+
+    With a ``holdout`` (a fraction) all members leave the same images out, and each has the weights
+    of the epoch that was best on them; without one every image is trained on.
+    """
+    validation = Validation("none")
+    if holdout:
+        validation = Validation("holdout", holdout, seed=seed_of(settings, 0))
+    members = []
+    for place, configuration in enumerate(configurations, start=1):
+        params = {**dict(configuration), "keep_best": bool(holdout)}
+        for number in range(1, seeds + 1):
+            run = Run(
+                params=tuple(params.items()),
+                repeat=0,
+                seed=seed_of(settings, number),
+                epochs=settings["epochs"],
+                batch_size=settings["batch_size"],
+                validation=validation,
+                threads=settings["threads"],
+                data_fingerprint=fingerprint,
+            )
+            which = f"configuration {place}, " if len(configurations) > 1 else ""
+            members.append(Member(f"{which}seed {number}", run))
+    return members
+
+
+class Bench:
+    """Trains members on an engine, and keeps what was trained in ``folder`` and in the study.
+
+    ``forget`` is told of a run that is kept; ``see`` of every epoch, ``done`` of every member.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        forget: Callable[[Run], None],
+        see: Callable[[Member, Epoch], None],
+        done: Callable[[Member, Mapping[str, Any]], None],
+    ) -> None:
+        self._study = study
+        self._folder = folder
+        self._forget = forget
+        self._see = see
+        self._done = done
+
+    def file(self, member: Member) -> Path:
+        """Where a trained member is kept."""
+        return kept.file(self._folder / "members", 0).with_name(f"{member.key}.keras")
+
+    def record(self, member: Member) -> dict[str, Any]:
+        """What became of a trained member: its name, curve, seconds and best accuracy."""
+        return dict(self._study.user_attrs.get(MEMBERS, {})[member.key])
+
+    def missing(self, members: Sequence[Member]) -> list[Member]:
+        """The members that are still to be trained; a lost file is trained again."""
+        known = self._study.user_attrs.get(MEMBERS, {})
+        return [m for m in members if m.key not in known or not self.file(m).exists()]
+
+    def train(self, members: Sequence[Member], engine: Engine) -> None:
+        """Train ``members``; raises ``ModelError`` with the reason where one cannot be."""
+        waiting = dict(enumerate(members))
+        flying: dict[int, list[Epoch]] = {}
+        while waiting or flying:
+            while waiting and len(flying) < engine.workers:
+                number = min(waiting)
+                engine.submit(number, waiting.pop(number).run)
+                flying[number] = []
+            event = engine.next_event()
+            member = members[event.key]
+            match event:
+                case EpochReported(epoch=epoch):
+                    flying[event.key].append(epoch)
+                    self._see(member, epoch)
+                case RunFinished(model=model):
+                    self._keep(member, flying.pop(event.key), model)
+                case RunFailed(reason=reason):
+                    raise ModelError(f"{member.name} cannot be trained: {reason}")
+
+    def _keep(self, member: Member, epochs: Sequence[Epoch], model: bytes) -> None:
+        """The file first, then the record: killed in between, the member is trained again."""
+        accuracies = [epoch.val_acc for epoch in epochs]
+        held_out = member.run.validation.kind != "none"
+        record = {
+            "name": member.name,
+            "seed": member.run.seed,
+            "params": dict(member.run.params),
+            "validation": asdict(member.run.validation),
+            "val_acc": accuracies if held_out else None,
+            "best_val_acc": max(accuracies) if held_out else None,
+            "epochs": len(epochs),
+            "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
+        }
+        try:
+            kept.write_whole(self.file(member), model)
+        except OSError as error:
+            raise ModelError(f"{self._folder}: cannot be written ({error.strerror})") from None
+        known = self._study.user_attrs.get(MEMBERS, {})
+        self._study.set_user_attr(MEMBERS, {**known, member.key: record})
+        self._forget(member.run)
+        self._done(member, record)

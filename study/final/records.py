@@ -1,0 +1,95 @@
+"""What a study records of its final models, and where their files are."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study import kept
+from study.errors import ModelError
+from study.mirror.target import beside
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+FINALS = "finals"
+"""The study attribute with an object for every model that the test set was opened for."""
+
+MEMBERS = "final_members"
+"""The study attribute that holds, by run key, what became of each member's training."""
+
+_OWNER = "study.txt"
+_Z = 1.959963984540054  # the normal distribution's quantile for 95 %
+
+
+def wilson(hits: int, images: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy, as fractions (Wilson, JASA 22 (1927), 209-212)."""
+    share, weight = hits / images, _Z**2 / images
+    middle = (share + weight / 2) / (1 + weight)
+    half = _Z / (1 + weight) * math.sqrt(share * (1 - share) / images + weight / (4 * images))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def finals(study: Study) -> list[dict[str, Any]]:
+    """Every model the test set was opened for, in order; the last opening is the one that counts.
+
+    The objects have ``model``, ``accuracy``, ``low``, ``high``, ``images``, ``opened`` (ISO time),
+    ``errors``, ``file``, ``validation`` (accuracy or None), ``members`` (run keys) and ``opening``
+    (the same for all models of one opening).
+    """
+    return list(study.user_attrs.get(FINALS, []))
+
+
+def latest(study: Study) -> list[dict[str, Any]]:
+    """The models of the last opening; ``ModelError`` where there was none."""
+    recorded = finals(study)
+    if not recorded:
+        name = study.study_name
+        raise ModelError(
+            f"study {name!r} has no final model yet: make one with: python -m study finalize"
+        )
+    return [final for final in recorded if final["opened"] == recorded[-1]["opened"]]
+
+
+def openings(recorded: Sequence[Mapping[str, Any]]) -> int:
+    """How often the test set was opened."""
+    return len({final["opened"] for final in recorded})
+
+
+def opening(keys: Sequence[str]) -> str:
+    """The name of an opening of the test set for these runs, in their order."""
+    return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12]
+
+
+def probabilities(folder: Path, opening: str) -> Path:
+    """The file with what each member says of each test image."""
+    return folder / f"test-{opening}.npz"
+
+
+def folder(url: str, study: Study) -> Path:
+    """Where the final models of a study are: ``NAME-models`` beside its database.
+
+    Signs that a file's name cannot have are written as %XX.
+    Where another study of that name has the folder, this one's has its UUID in the name.
+    """
+    identity = kept.identity(study)
+    name = re.sub(
+        r'[/\\:*?"<>|%\x00-\x1f]|^[.]', lambda sign: f"%{ord(sign[0]):02X}", study.study_name
+    )
+    path = beside(url) / f"{name.encode()[:150].decode(errors='ignore')}-models"
+    owner = path / _OWNER
+    if owner.exists() and owner.read_text().strip() != identity:
+        path = path.with_name(f"{path.name}-{identity[:8]}")
+    return path
+
+
+def own(folder: Path, study: Study) -> None:
+    """Make the folder and write down whose it is."""
+    try:
+        kept.write_whole(folder / _OWNER, f"{kept.identity(study)}\n".encode())
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be written ({error.strerror})") from None

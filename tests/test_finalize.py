@@ -1,0 +1,205 @@
+"""Final models: what is trained, that it is trained once, and that the test set is opened once."""
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import fakes
+import numpy as np
+import pytest
+import test_cli as commands
+from test_cli import assert_one_line, database, finished, here, home, study  # noqa: F401
+
+from study import storage
+from study.engine import InProcess
+from study.errors import ModelError
+from study.final import records
+from study.final.finalize import Wish
+from study.final.members import Bench, Member, chosen, plan, seed_of
+from study.lock import driving
+from study.prepare import prepare_again
+from study.results import Rows
+from study.standing import standing_of
+from study.training import Epoch, Run
+
+pytestmark = pytest.mark.usefixtures("finished")
+
+
+def loaded() -> tuple[Any, Any]:
+    return storage.load(storage.open_storage(storage.DEFAULT), None)
+
+
+def members(count: int = 3, holdout: float = 0.1) -> list[Member]:
+    kept, settings = loaded()
+    standing = standing_of(kept, settings)
+    picked = chosen(standing, Rows()(kept), settings.repeats, None, None)
+    return plan(settings, picked, count, holdout, "fake")
+
+
+class Bookkeeper:
+    """A bench, and what it was told."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+        self.done: list[str] = []
+        self.seen = 0
+        kept, _ = loaded()
+        self.bench = Bench(
+            kept,
+            Path("models"),
+            lambda run: self.forgotten.append(run.key),
+            self._see,
+            lambda member, record: self.done.append(member.name),
+        )
+
+    def _see(self, member: Member, epoch: Epoch) -> None:
+        self.seen += 1
+
+
+def test_the_seeds_are_fresh_and_the_same_every_time() -> None:
+    _, settings = loaded()
+    seeds = [seed_of(settings, number) for number in range(1, 20)]
+    assert seeds == [seed_of(settings, number) for number in range(1, 20)]
+    assert len({settings["seed"], *seeds}) == 20
+
+
+def test_the_members_of_a_holdout_leave_the_same_images_out_and_keep_their_best_epoch() -> None:
+    runs = [member.run for member in members()]
+    assert len({run.seed for run in runs}) == len({run.key for run in runs}) == 3
+    assert len({run.validation for run in runs}) == 1
+    assert [dict(run.params)["keep_best"] for run in runs] == [True] * 3
+    everything = members(holdout=0)[0].run
+    assert everything.validation.kind == "none"
+    assert dict(everything.params)["keep_best"] is False
+
+
+def test_more_members_begin_with_the_same_ones() -> None:
+    assert [m.key for m in members(5)][:3] == [m.key for m in members(3)]
+
+
+def test_the_best_configurations_are_those_of_the_best_means() -> None:
+    kept, settings = loaded()
+    standing, rows = standing_of(kept, settings), Rows()(kept)
+    best = chosen(standing, rows, 2, None, 3)
+    means = []
+    for configuration in best:
+        values = [row.value for row in rows if row.configuration == configuration]
+        means.append(sum(values) / len(values))
+    assert means == sorted(means, reverse=True)
+    assert [m.name for m in plan(settings, best, 1, 0.1, "fake")][:2] == [
+        "configuration 1, seed 1",
+        "configuration 2, seed 1",
+    ]
+    with pytest.raises(ModelError, match=r"--from-top 99: the study has \d configurations"):
+        chosen(standing, rows, 2, None, 99)
+
+
+def test_members_that_were_trained_are_not_trained_again() -> None:
+    book, wanted = Bookkeeper(), members()
+    killed: list[str] = []
+
+    def mortal(run: Run) -> Generator[Epoch, None, bytes]:
+        if len(book.done) == 2:
+            killed.append(run.key)
+            raise fakes.Killed
+        return (yield from fakes.train(run))
+
+    with pytest.raises(fakes.Killed):
+        book.bench.train(wanted, InProcess(mortal))
+    assert book.done == ["seed 1", "seed 2"]
+    again = Bookkeeper()
+    left = again.bench.missing(wanted)
+    assert [member.name for member in left] == ["seed 3"]
+    again.bench.train(left, fakes.Mixed(fakes.train, 2, seed=1))
+    assert again.bench.missing(wanted) == []
+    assert again.forgotten == killed == [wanted[2].key]
+    record = again.bench.record(wanted[2])
+    assert (record["epochs"], record["best_val_acc"]) == (4, max(record["val_acc"]))
+    again.bench.file(wanted[0]).unlink()
+    assert [member.name for member in again.bench.missing(wanted)] == ["seed 1"]
+
+
+def test_a_member_that_cannot_be_trained_ends_it_with_the_reason() -> None:
+    def broken(run: Run) -> Generator[Epoch, None, bytes]:
+        yield from ()
+        raise MemoryError("no room")
+
+    with pytest.raises(ModelError, match="seed 1 cannot be trained: MemoryError: no room"):
+        Bookkeeper().bench.train(members(), InProcess(broken))
+
+
+def test_the_interval_is_wilsons() -> None:
+    assert records.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert records.wilson(10, 10)[1] == 1
+    assert records.wilson(0, 10) == (0, pytest.approx(0.27753, abs=1e-5))
+
+
+def test_the_folder_is_named_after_the_study_and_shared_with_no_other() -> None:
+    kept, _ = loaded()
+    folder = records.folder(storage.DEFAULT, kept)
+    assert folder == Path("fake-models").resolve()
+    records.own(folder, kept)
+    assert records.folder(storage.DEFAULT, kept) == folder
+    (folder / "study.txt").write_text("somebody else\n")
+    assert records.folder(storage.DEFAULT, kept).name.startswith("fake-models-")
+
+
+def test_a_study_at_work_is_not_finalized() -> None:
+    with driving(storage.DEFAULT, "fake"):
+        assert_one_line(study("finalize"), "study 'fake' is being driven by process")
+
+
+def test_wrong_wishes_are_one_line() -> None:
+    assert_one_line(study("finalize", "none"), "no study named 'none'")
+    assert_one_line(study("finalize", "--from-top", "50"), "--from-top 50: the study has")
+    assert_one_line(study("finalize", "--holdout", "0.01"), "cannot be drawn with all 4 classes")
+    assert_one_line(study("gallery"), "has no final model yet", "python -m study finalize")
+
+
+def test_a_study_without_a_finished_configuration_is_one_line() -> None:
+    Path("study.db").unlink()
+
+    def interrupted(run: Run) -> Generator[Epoch, None, bytes]:
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        commands.drive_fake(interrupted)
+    assert_one_line(study("finalize"), "no finished configuration yet", "python -m study resume")
+
+
+@pytest.mark.tensorflow
+def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None:
+    made = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2", "--json")
+    assert made.exit_code == 0, made.output
+    models = {model["model"]: model for model in json.loads(made.stdout)["models"]}
+    assert list(models) == ["seed 1", "seed 2", "best by validation", "average of 2"]
+    kept, _ = loaded()
+    assert records.finals(kept) == list(models.values())
+    for model in models.values():
+        assert model["low"] <= model["accuracy"] <= model["high"]
+        assert model["errors"] == round((1 - model["accuracy"]) * model["images"])
+
+    again = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2")
+    assert "not opened for it again" in again.stdout
+    assert "opened once" in again.stdout
+    assert len(records.finals(loaded()[0])) == 4
+
+    folder = Path("fake-models")
+    prepared = prepare_again(None, storage.DEFAULT, None)
+    pixels = np.rint(prepared.dataset.test_images * 255).astype(np.uint8)
+    np.savez("test.npz", x_test=pixels)
+    said = study("predict", str(folder / models["average of 2"]["file"]), "test.npz", "--json")
+    right = [
+        p["label"] == prepared.dataset.label_names[label]
+        for p, label in zip(json.loads(said.stdout), prepared.dataset.test_labels, strict=True)
+    ]
+    assert np.mean(right) == models["average of 2"]["accuracy"]
+
+    shown = study("gallery")
+    assert shown.exit_code == 0, shown.output
+    wrong = (folder / "gallery.csv").read_text().splitlines()
+    assert len(wrong) - 1 == models["best by validation"]["errors"]
+    assert (folder / "gallery.png").read_bytes().startswith(b"\x89PNG")
+    assert Wish().holdout == 0.1

@@ -1,0 +1,305 @@
+"""Anybody's images and anybody's model files: converted with a note, or refused in one line."""
+
+import csv
+import json
+import os
+import pickle
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import assert_one_line, study
+
+from study.data import Dataset
+from study.errors import ModelError
+from study.final import archive, gallery, predict
+from study.final.archive import CARD, Card, read_card, with_card
+from study.final.pictures import Batch, batches
+
+SHAPE = (8, 6, 1)
+RNG = np.random.default_rng(1)
+GREY = RNG.integers(0, 256, (8, 6)).astype(np.uint8)
+CARD_OF = Card("seed 1", "fake", (3, 7, 9), SHAPE, 0.2, "abc", ("key",))
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def one(name: str, shape: tuple[int, int, int] = SHAPE, **options: Any) -> Batch:
+    (batch,) = batches([Path(name)], shape, **options)
+    return batch
+
+
+def saved(image: Any, name: str = "image.png", **options: Any) -> str:
+    Image.fromarray(image).save(name, **options)
+    return name
+
+
+def test_a_grey_image_of_the_right_size_is_taken_as_it_is() -> None:
+    batch = one(saved(GREY))
+    assert np.array_equal(batch.pixels[0, ..., 0], GREY)
+    assert list(batch.notes) == []
+    assert np.array_equal(one("image.png", invert=True).pixels[0, ..., 0], 255 - GREY)
+
+
+@pytest.mark.parametrize(
+    ("image", "note"),
+    [
+        (np.stack([GREY] * 3, 2), "colour made grey"),
+        (GREY.astype(np.uint16) * 257, "16 bits a pixel made 8"),
+        (GREY > 127, "black and white made grey"),
+        (np.stack([GREY] * 3 + [np.full_like(GREY, 255)], 2), "transparent parts made black"),
+    ],
+)
+def test_another_colour_depth_is_converted_with_a_note(image: Any, note: str) -> None:
+    batch = one(saved(image))
+    assert note in batch.notes
+    wanted = np.where(GREY > 127, 255, 0) if image.dtype == bool else GREY
+    assert np.abs(batch.pixels[0, ..., 0] - wanted).max() <= 1
+
+
+def test_transparent_pixels_are_black_whatever_colour_hides_below() -> None:
+    image = np.full((8, 6, 4), 255, np.uint8)
+    image[..., 3] = 0
+    assert one(saved(image)).pixels.max() == 0
+
+
+def test_another_size_is_converted_with_a_note() -> None:
+    batch = one(saved(np.full((40, 30), 200, np.uint8), "big.jpg"))
+    assert batch.notes == ["40x30 made 8x6"]
+    assert np.abs(batch.pixels - 200).max() <= 2
+    assert one("big.jpg", (8, 6, 3)).pixels.shape == (1, 8, 6, 3)
+
+
+def test_a_folder_is_its_images_in_order() -> None:
+    Path("many").mkdir()
+    for name in ("b.png", "a.PNG", "c.jpeg"):
+        saved(GREY, f"many/{name}")
+    Path("many/notes.txt").touch()
+    found = [name for batch in batches([Path("many")], SHAPE) for name in batch.names]
+    assert found == ["many/a.PNG", "many/b.png", "many/c.jpeg"]
+
+
+def test_an_archive_may_hold_fractions_or_whole_numbers_of_another_size() -> None:
+    stack = np.stack([GREY, GREY.T.reshape(8, 6)])
+    np.savez("whole.npz", x_test=stack, y_test=[1, 2])
+    np.savez("fractions.npz", stack.astype(np.float32) / 255)
+    np.savez("colour.npz", images=np.zeros((2, 20, 20, 3), np.uint8))
+    assert np.array_equal(one("whole.npz").pixels[..., 0], stack)
+    assert np.allclose(one("fractions.npz").pixels[..., 0], stack, atol=1e-4)
+    colour = one("colour.npz")
+    assert colour.pixels.shape == (2, *SHAPE)
+    assert colour.notes == ["colour made grey", "20x20 made 8x6"]
+
+
+def table(name: str, header: list[str], rows: Any) -> str:
+    with Path(name).open("w") as file:
+        csv.writer(file).writerows([header, *rows])
+    return name
+
+
+def test_a_table_is_kaggles_with_or_without_labels() -> None:
+    pixels = [f"pixel{i}" for i in range(48)]
+    rows = np.stack([GREY.ravel(), GREY.ravel()[::-1]])
+    plain = one(table("test.csv", pixels, rows.tolist()))
+    assert np.array_equal(plain.pixels.reshape(2, -1), rows)
+    assert plain.names[1] == "test.csv, 2"
+    named = one(table("train.csv", ["label", *pixels], [[5, *row] for row in rows.tolist()]))
+    assert np.array_equal(named.pixels, plain.pixels)
+    assert named.notes == ["the column label is not used"]
+    square = one(table("square.csv", [f"p{i}" for i in range(100)], [[7] * 100]))
+    assert (square.pixels.shape, square.notes) == ((1, *SHAPE), ["10x10 made 8x6"])
+
+
+def prepare_bad() -> None:
+    Path("empty").mkdir()
+    Path("image.txt").write_text("no image")
+    Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"nonsense" * 9)
+    Path("cut.png").write_bytes(
+        Path(saved(RNG.integers(0, 9, (90, 90)).astype("u1"))).read_bytes()[:99]
+    )
+    saved(GREY, "hidden.gif")
+    Path("hidden.gif").rename("hidden.png")
+    np.savez("pickled.npz", x_test=np.array([{}, 1], object))
+    np.savez("two.npz", a=GREY, b=GREY)
+    np.savez("flat.npz", x_test=GREY.ravel())
+    np.savez("high.npz", x_test=GREY[np.newaxis].astype(np.float32) * 9)
+    np.savez("nan.npz", x_test=np.full((1, 8, 6), np.nan))
+    Path("text.csv").write_text("pixel0,pixel1\n1,x\n")
+    Path("none.csv").write_text("pixel0,pixel1\n")
+    Path("seven.csv").write_text("a,b,c,d,e,f,g\n1,2,3,4,5,6,7\n")
+    Path("binary.csv").write_bytes(bytes(range(256)))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing.png", "no such file or folder"),
+        ("empty", "a folder without images; it must hold .png"),
+        ("image.txt", "not a kind of file that is read here; give one of .png"),
+        ("broken.png", "not a PNG or JPEG image, or a damaged one"),
+        ("cut.png", "damaged"),
+        ("hidden.png", "not a PNG or JPEG image"),
+        ("pickled.npz", "holds pickled objects, which are never loaded"),
+        ("two.npz", "has a, b; call the images x_test"),
+        ("flat.npz", "an array of uint8 of shape (48,); images are"),
+        ("high.npz", "must lie within 0..255"),
+        ("nan.npz", "must lie within 0..255"),
+        ("text.csv", "a line is not of numbers"),
+        ("none.csv", "no image below the header"),
+        ("seven.csv", "7 pixels a line; the model takes 48"),
+        ("binary.csv", "not a text file"),
+    ],
+)
+def test_what_is_no_image_is_named(name: str, said: str) -> None:
+    prepare_bad()
+    with pytest.raises(ModelError) as error:
+        list(batches([Path(name)], SHAPE))
+    assert str(error.value).startswith(f"{name}: ")
+    assert said in str(error.value)
+
+
+def model_file(name: str = "model.keras", card: Any = None, config: Any = None) -> Path:
+    """An archive as Keras writes it, as far as it is looked at before Keras is asked."""
+    stored = asdict(CARD_OF) if card is None else card
+    layer = {"module": "keras.layers", "class_name": "Dense", "config": {}}
+    with zipfile.ZipFile(name, "w") as archive_:
+        archive_.writestr("config.json", json.dumps({"layers": [layer], **(config or {})}))
+        if stored:
+            archive_.writestr(CARD, json.dumps(stored))
+    return Path(name)
+
+
+def test_a_card_comes_back_as_it_was_put_in() -> None:
+    plain = model_file(card={}).read_bytes()
+    Path("with.keras").write_bytes(with_card(plain, CARD_OF))
+    assert read_card(Path("with.keras")) == CARD_OF
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"config": {"a": {"module": "keras.layers", "class_name": "Lambda"}}}, "holds a Lambda"),
+        ({"config": {"a": {"module": "os", "class_name": "function"}}}, "holds a function"),
+        ({"config": {"a": [{"module": "mine", "class_name": "Dense"}]}}, "holds a Dense"),
+        ({"card": {}, "config": {}}, "has no study.json"),
+        ({"card": {**asdict(CARD_OF), "format": 2}}, "has format 2, this version reads 1"),
+        ({"card": [1]}, "has format None"),
+        ({"card": {"format": 1}}, "its study.json is damaged"),
+    ],
+)
+def test_a_model_file_of_another_kind_or_version_is_one_line(
+    made: dict[str, Any], said: str
+) -> None:
+    saved(GREY)
+    assert_one_line(study("predict", str(model_file(**made)), "image.png"), "model.keras: ", said)
+
+
+def test_a_file_that_is_no_archive_is_one_line_and_is_not_unpickled() -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return os.mkdir, ("sprung",)
+
+    Path("junk.keras").write_bytes(pickle.dumps(Trap()))
+    with zipfile.ZipFile("other.keras", "w") as other:
+        other.writestr("data.pkl", pickle.dumps(Trap()))
+    for name in ("junk.keras", "other.keras"):
+        assert_one_line(study("predict", name, "x.png"), f"{name}: not a .keras file")
+    assert_one_line(study("predict", "absent.keras", "x.png"), "absent.keras: no such file")
+    assert not Path("sprung").exists()
+
+
+class Fixed:
+    """A model that says the same of every image."""
+
+    def __init__(self, *said: float) -> None:
+        self._said = said
+
+    def __call__(self, pixels: Any, training: bool) -> Any:
+        return np.tile(np.float32(self._said), (len(pixels), 1))
+
+
+def test_a_prediction_names_the_label_as_the_data_does() -> None:
+    classifier = predict.Classifier(Fixed(0.1, 0.2, 0.7), CARD_OF)
+    dark = Batch(np.zeros((2, *SHAPE), np.float32), ["a", "b"], ["was converted"])
+    found = list(classifier.predict(dark))
+    assert [p.label for p in found] == [9, 9]
+    assert predict.line(found[0]) == "a: 9 (70.00 %; 7 20.00 %, 3 10.00 %)  [was converted]"
+    assert found[0].probabilities == pytest.approx({"3": 0.1, "7": 0.2, "9": 0.7})
+    predict.submission(Path("out.csv"), found)
+    assert Path("out.csv").read_text() == "ImageId,Label\n1,9\n2,9\n"
+    with pytest.raises(ModelError, match="cannot be written"):
+        predict.submission(Path("out.csv/below.csv"), found)
+
+
+def test_ink_on_paper_is_told_from_paper_on_ink() -> None:
+    classifier = predict.Classifier(Fixed(1, 0, 0), CARD_OF)
+    (found,) = classifier.predict(Batch(np.full((1, *SHAPE), 250, np.float32), ["a"]))
+    assert "does it need --invert?" in found.notes[0]
+
+
+def wrongly(truth: list[int]) -> Dataset:
+    images, labels = np.zeros((len(truth), *SHAPE), np.float32), np.array(truth, np.int32)
+    return Dataset("fake", images, labels, images, labels, ("x", "y", "z"), "fake")
+
+
+def test_mistakes_are_sorted_by_confidence_and_a_label_all_members_deny_is_marked() -> None:
+    one = [[0.9, 0.1, 0], [0.3, 0.6, 0.1], [0, 0.1, 0.9], [0.2, 0.8, 0]]
+    two = [[0.8, 0.2, 0], [0.6, 0.3, 0.1], [0, 0.2, 0.8], [0.1, 0, 0.9]]
+    members = np.array([one, two])
+    dataset = wrongly([0, 0, 1, 0])
+    found = gallery.mistakes(members[0], members, dataset)
+    assert [(m.image, m.label, m.predicted) for m in found] == [
+        (2, "y", "z"),
+        (3, "x", "y"),
+        (1, "x", "y"),
+    ]
+    assert [m.looks_mislabelled for m in found] == [True, False, False]
+    assert [m.against for m in found] == [2, 2, 1]
+    assert (found[2].ensemble, found[2].ensemble_confidence) == ("x", pytest.approx(0.45))
+    picture, written = gallery.write(gallery.Gallery("m", found, 4), dataset, Path())
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    lines = list(csv.DictReader(written.open()))
+    assert [line["image"] for line in lines] == ["2", "3", "1"]
+    assert lines[0]["looks_mislabelled"] == "True"
+    nothing = gallery.Gallery("m", [], 4)
+    gallery.write(nothing, dataset, Path())
+    assert replace(nothing, model="n").mistakes == []
+
+
+@pytest.mark.tensorflow
+def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> None:
+    import keras
+
+    from study.final import export
+    from study.model import build_cnn
+
+    shape = (12, 12, 1)
+    options = {"filters": 2, "k2": 3, "dense": 4, "batch_norm": True, "strided": True}
+    members = [build_cnn(options, shape, 3) for _ in range(2)]
+    images = RNG.integers(0, 256, (5, *shape)).astype(np.float32)
+    together = export.exported(members)
+    card = replace(CARD_OF, input_shape=shape)
+    Path("average.keras").write_bytes(with_card(export.file_of(together), card))
+    said = keras.models.load_model("average.keras").predict(images, verbose=0)
+    wanted = np.mean([member.predict(images / 255, verbose=0) for member in members], axis=0)
+    np.testing.assert_allclose(said, wanted, atol=1e-6)
+    loaded, _ = archive.load(Path("average.keras"))
+    np.testing.assert_allclose(export.probabilities(loaded, images), wanted, atol=1e-6)
+
+    Path("other.keras").write_bytes(with_card(export.file_of(together), CARD_OF))
+    with pytest.raises(ModelError, match="that of another model"):
+        archive.load(Path("other.keras"))
+    whole = Path("average.keras").read_bytes()
+    with zipfile.ZipFile("average.keras") as good, zipfile.ZipFile("cut.keras", "w") as cut:
+        for name in good.namelist():
+            cut.writestr(name, good.read(name) if name != "model.weights.h5" else b"cut")
+    with pytest.raises(ModelError, match=r"cut.keras: cannot be loaded by Keras"):
+        archive.load(Path("cut.keras"))
+    assert whole

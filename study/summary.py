@@ -91,6 +91,11 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         f"{settings['epochs']} epochs, batches of {settings['batch_size']}, "
         f"{settings['threads']} thread(s) a run, seed {settings['seed']}",
     )
+    kept = [parameter.name for parameter in settings.space.hyperparameters] + [
+        name for name, value in settings.space.fixed.items() if value
+    ]
+    if "keep_best" in kept:
+        _say(console, "A run with keep_best is judged by its best epoch, any other by its last")
 
 
 def print_means(console: Console, jobs: int, scheduler: str | None) -> None:

@@ -265,7 +265,7 @@ def test_mistakes_are_sorted_by_confidence_and_a_label_all_members_deny_is_marke
     assert (found[2].ensemble, found[2].ensemble_confidence) == ("x", pytest.approx(0.45))
     picture, written = gallery.write(gallery.Gallery("m", found, 4), dataset, Path())
     assert picture.read_bytes().startswith(b"\x89PNG")
-    lines = list(csv.DictReader(written.open()))
+    lines = list(csv.DictReader(written.read_text().splitlines()))
     assert [line["image"] for line in lines] == ["2", "3", "1"]
     assert lines[0]["looks_mislabelled"] == "True"
     nothing = gallery.Gallery("m", [], 4)

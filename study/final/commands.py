@@ -205,14 +205,13 @@ def _watch(console: Console, status: Any, *, verbose: bool) -> Watch:
 
 def _print_outcome(console: Console, outcome: Outcome) -> None:
     """The models with their intervals; how often the test set was opened; where the files are."""
-    table = Table("model", "held out", "test accuracy (95 % interval)", "wrong", "file")
+    table = Table("model", "held out", "test (95 % interval)", "file")
     for model in outcome.models:
         held_out = model["validation"]
         table.add_row(
             model["model"],
             "" if held_out is None else f"{100 * held_out:.2f} %",
-            f"{100 * model['accuracy']:.2f} % ({_range(model)})",
-            str(model["errors"]),
+            _accuracy(model),
             model["file"],
         )
     console.print(table)
@@ -223,8 +222,9 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
     _say(console, f"Files: {outcome.folder}")
 
 
-def _range(model: Mapping[str, Any]) -> str:
-    return f"{100 * model['low']:.2f} to {100 * model['high']:.2f}"
+def _accuracy(model: Mapping[str, Any]) -> str:
+    accuracy, low, high = (f"{100 * model[name]:.2f}" for name in ("accuracy", "low", "high"))
+    return f"{accuracy} ({low}-{high}) %"
 
 
 def _register(console: Console, prepared: Prepared, outcome: Outcome, target: Target) -> None:

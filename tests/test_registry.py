@@ -1,0 +1,91 @@
+"""Final models in MLflow: registered with an alias where there is one, and never in the way."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mirror_fakes import Made
+from servers import Fault
+from test_mirror import (  # noqa: F401
+    Place,
+    anywhere,
+    made,
+    mflux,
+    mirror,
+    place,
+    s3,
+    server,
+    tracking,
+)
+
+from study.final.registry import alias, register
+
+
+def finals() -> list[dict[str, Any]]:
+    """What finalize records of two members; the files are made up."""
+    common = {"low": 0.9, "high": 1.0, "images": 50, "opened": "2026-11-23T12:00:00+00:00"}
+    names = ["seed 1", "seed 2", "best by validation", "average of 2"]
+    return [
+        common
+        | {"model": name, "accuracy": 0.95, "validation": None, "opening": "abc"}
+        | {"members": ["key"], "file": f"{name}.keras"}
+        for name in names
+    ]
+
+
+def send(made: Made, place: Place, folder: Path) -> list[str]:
+    for final in finals():
+        (folder / final["file"]).write_bytes(final["model"].encode())
+    return register(made.study, made.settings, folder, finals(), place.target)
+
+
+def rows(place: Place, query: str, *values: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(place.database)) as opened:
+        return opened.execute(query, values).fetchall()
+
+
+ALIASES = "SELECT alias FROM registered_model_aliases WHERE name = ? ORDER BY alias"
+
+
+def test_only_the_best_and_the_average_have_an_alias() -> None:
+    assert [alias(final["model"]) for final in finals()] == [None, None, "best", "average"]
+
+
+def test_models_are_registered_once_and_a_server_without_a_registry_gets_tags(
+    made, anywhere, tmp_path, request
+) -> None:
+    old = "old server" in request.node.name
+    problems = send(made, anywhere, tmp_path)
+    assert any("no registry" in problem for problem in problems) is old
+    shown = anywhere.see(made)
+    slots = {f"final abc {final['model']}" for final in finals()}
+    assert slots <= set(shown)
+    assert {shown[slot].status for slot in slots} == {"FINISHED"}
+    name = made.study.study_name
+    if not old:
+        assert rows(anywhere, ALIASES, name) == [("average",), ("best",)]
+    else:
+        assert shown["final abc average of 2"].tags["alias"] == "average"
+    assert send(made, anywhere, tmp_path) == []
+    assert set(anywhere.see(made)) == set(shown)
+    mirror(made, anywhere)
+    assert slots <= set(anywhere.see(made))
+
+
+def test_a_server_that_fails_is_one_line_and_is_sent_the_rest_later(
+    made, place, tracking, tmp_path
+) -> None:
+    tracking.rule = lambda request: Fault(500) if "model-versions" in request.path else None
+    assert any("no registry" in problem for problem in send(made, place, tmp_path))
+    tracking.rule = lambda request: Fault(500)
+    (said,) = send(made, place, tmp_path)
+    assert said.startswith("MLflow: ")
+    assert "the models are saved" in said
+
+
+def test_a_file_that_is_gone_is_said_and_stops_nothing(made, place, tmp_path) -> None:
+    (said,) = register(made.study, made.settings, tmp_path, finals(), place.target)
+    assert said.startswith("MLflow: FileNotFoundError")
+    assert pytest.approx(0.95) == finals()[0]["accuracy"]

@@ -17,6 +17,7 @@ from study import kept
 from study.errors import MirrorError
 from study.final.measure import BEST
 from study.mirror import artifact
+from study.mirror.asking import Refused
 from study.mirror.projection import SLOT, UUID, Content, Point, origin
 from study.mirror.target import Target, redact, secrets
 from study.mirror.tracking import MODEL, Found, Server
@@ -115,7 +116,7 @@ class _Sender:
         """A version with an alias; where the server has none, the version or the run is tagged."""
         try:
             version = self._server.register(run, self._study.study_name, artifact.NAME)
-        except MirrorError:
+        except Refused:
             self._server.tag(run.run_id, ALIAS, name)
             self.problems.append(f"MLflow: the server has no registry; the run is tagged {name}")
             return

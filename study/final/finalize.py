@@ -79,7 +79,7 @@ def finalize(
     study or finalizes it.
     """
     url = prepared.url
-    with storage.explained(url), driving(url, prepared.name):
+    with storage.explained(url), driving(url, prepared.name) as held:
         study = storage.load(storage.open_storage(url), prepared.name)[0]
         members = _members(study, prepared, wish, watch.say)
         folder = records.folder(url, study)
@@ -88,15 +88,16 @@ def finalize(
         bench = Bench(study, folder, lambda run: checkpoints.delete(run.key), watch.see, watch.done)
         missing = bench.missing(members)
         if missing:
-            jobs = min(jobs_of(prepared.settings, means), len(missing))
-            with closing(
-                engine_for(prepared, checkpoints, replace(means, jobs=jobs), trainer)
-            ) as engine:
-                bench.train(missing, engine)
+            if means.scheduler is None:
+                jobs = min(jobs_of(prepared.settings, means), len(missing))
+                means = replace(means, jobs=jobs)
+            with closing(engine_for(prepared, checkpoints, means, trainer, watch.say)) as engine:
+                bench.train(missing, engine, held)
         known = _recorded(study, members, folder)
         if known and not missing:
             return Outcome(folder, known, records.openings(records.finals(study)), new=False)
         watch.say("Putting the models together and opening the test set")
+        held()
         models = measure(study, prepared, members, bench, folder)
         return Outcome(folder, models, records.openings(records.finals(study)), new=True)
 

@@ -142,8 +142,13 @@ class Bench:
         known = self._study.user_attrs.get(MEMBERS, {})
         return [m for m in members if m.key not in known or not self.file(m).exists()]
 
-    def train(self, members: Sequence[Member], engine: Engine) -> None:
-        """Train ``members``; raises ``ModelError`` with the reason where one cannot be."""
+    def train(
+        self, members: Sequence[Member], engine: Engine, held: Callable[[], None] = lambda: None
+    ) -> None:
+        """Train ``members``; raises ``ModelError`` with the reason where one cannot be.
+
+        ``held`` is asked before anything is recorded, and raises where the study's lock is lost.
+        """
         waiting = dict(enumerate(members))
         flying: dict[int, list[Epoch]] = {}
         while waiting or flying:
@@ -152,7 +157,10 @@ class Bench:
                 engine.submit(number, waiting.pop(number).run)
                 flying[number] = []
             event = engine.next_event()
+            if event is None:  # there are more or fewer workers
+                continue
             member = members[event.key]
+            held()
             match event:
                 case EpochReported(epoch=epoch):
                     flying[event.key].append(epoch)

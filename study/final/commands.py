@@ -89,7 +89,9 @@ def finalize(
             checkpoints=checkpoints,
         )
         wish = Wish(members, from_top, holdout)
-        with interruptible(f"finalize {shlex.quote(prepared.name)}"):
+        asked = {"--members": members, "--from-top": from_top, "--holdout": holdout}
+        words = [f"{option} {value}" for option, value in asked.items() if value is not None]
+        with interruptible(" ".join(["finalize", shlex.quote(prepared.name), *words])):
             outcome = _finalize(console, prepared, wish, means, verbose=verbose)
             if as_json:
                 print_json({"folder": str(outcome.folder), "models": list(outcome.models)})

@@ -52,7 +52,7 @@ class Margin:
     errors of such a difference (``results.image_floor``, twice: two runs) and ``least`` (fraction).
     """
 
-    warmup: int = 6
+    warmup: int = 4
     window: int = WINDOW
     errors: float = 3.0
     least: float = 0.002

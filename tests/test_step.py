@@ -292,3 +292,14 @@ def test_a_program_whose_use_failed_is_not_used_again() -> None:
         raise MemoryError
     with shelf.borrow("same", lambda: Program(network(), 10)) as other:
         assert one is not other
+
+
+def test_dropout_s_random_numbers_are_those_of_philox() -> None:
+    import tensorflow as tf
+
+    for seed in ([1, 2], [2**62 + 5, 7 << 32], [3, (9 << 32) + 11]):
+        one, other = (
+            tf.random.stateless_uniform([7, 5], seed, None, None, tf.uint32, alg=name)
+            for name in ("philox", "auto_select")
+        )
+        assert np.array_equal(one, other)

@@ -310,7 +310,7 @@ SPACES: list[tuple[str, Callable[[], str]]] = [
     ("bad.toml", lambda: edited("[hyperparameters.dropout]", "[hyperparameters.filters]")),
     ("k2", lambda: edited("k2 = 2", "k2 = 20")),
     ("nowhere.toml", lambda: "nowhere.toml"),
-    ("digits, mnist, smoke", lambda: "nothing"),
+    ("digits, mnist, modern, smoke", lambda: "nothing"),
 ]
 
 

@@ -163,7 +163,7 @@ def test_settings_come_from_command_line_then_environment_then_file(
         shutil.copy(finished / name, tmp_path)
     given = {"STUDY_EPOCHS": "7", "STUDY_SEED": "5", "STUDY_NAME": "mine"}
     out, _ = finish(tmp_path, *RUN, "--epochs", "2", "--timeout", "0", **given)
-    assert "python -m study resume mine" in out.splitlines()[-1]
+    assert "python -m study resume mine" in out
     status = told(tmp_path)
     assert status["study"] == "mine"
     assert status["state"] == "interrupted"

@@ -74,8 +74,8 @@ def start(folder: Path, jobs: int, seed: int, *, tensorflow: bool) -> "subproces
     command = [sys.executable, __file__, "--drive", str(folder)]
     command += ["--jobs", str(jobs), "--seed", str(seed)]
     command += ["--tensorflow"] if tensorflow else []
-    log = (folder / "log").open("ab")
-    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 def finish(folder: Path, jobs: int, seed: int, *, tensorflow: bool) -> None:
@@ -140,7 +140,7 @@ def watched(folder: Path) -> Iterator[list[int]]:
         over.set()
         thread.join(timeout=5)
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def torture(folder: Path, kills: int, jobs: int, seed: int, *, tensorflow: bool) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_an_installed_wheel_finds_its_spaces_and_has_a_command(wheel: Path, tmp_
         text=True,
         check=True,
     ).stdout.split()
-    assert {Path(path).stem for path in told} == {"digits", "mnist", "smoke"}
+    assert {Path(path).stem for path in told} == {"digits", "mnist", "modern", "smoke"}
     assert all(Path(path).is_relative_to(tmp_path) for path in told)
 
 

@@ -371,7 +371,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "none.toml"
     with pytest.raises(SpaceError) as caught:
         load(path)
-    said = "no such file; give a TOML file, or one of digits, mnist, smoke"
+    said = "no such file; give a TOML file, or one of digits, mnist, modern, smoke"
     assert str(caught.value) == f"{path}: {said}"
 
 
@@ -386,7 +386,7 @@ def test_an_unknown_name_is_answered_with_the_shipped_ones() -> None:
     with pytest.raises(SpaceError) as caught:
         load("mnits")
     assert str(caught.value) == (
-        '"mnits": no such search space; did you mean mnist? allowed: digits, mnist, smoke, '
+        '"mnits": no such search space; did you mean mnist? allowed: digits, mnist, modern, smoke, '
         "or give the path of a .toml file"
     )
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from study import data, kept, space
+from study import data, kept, space_file
 from study.checkpoint import FolderCheckpoints
 from study.data import Dataset
 from study.space import Validation
@@ -43,7 +43,7 @@ Numbers = NDArray[Any]
 
 
 def run_of(args: argparse.Namespace, number: int, dataset: Dataset) -> Run:
-    searched = space.load(args.space)
+    searched = space_file.load(args.space)
     params = {**searched.start, "keep_best": bool(args.holdout)}
     return Run(
         params=tuple(params.items()),

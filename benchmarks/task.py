@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from job import Job, Task
 
 from study import data as datasets
-from study import space as spaces
+from study import space_file
+from study.space import Validation
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def settled(options: argparse.Namespace) -> Task:
     """The task; raises ``StudyError`` where there is no such space."""
-    space = spaces.load(options.space)
-    validation = space.validation or spaces.Validation("holdout")
+    space = space_file.load(options.space)
+    validation = space.validation or Validation("holdout")
     share = validation.fraction if validation.kind == "holdout" else 1 / validation.folds
     return Task(
         space=options.space,

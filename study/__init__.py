@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from study.objective import Objective
     from study.pruning import SweepPruner
     from study.sampler import OneAtATimeSampler, PlanSampler, slot
-    from study.space import load as load_space
+    from study.space_file import load as load_space
 
 __all__ = [
     "Objective",
@@ -29,7 +29,7 @@ _HOMES = {
     "PlanSampler": ("study.sampler", "PlanSampler"),
     "SweepPruner": ("study.pruning", "SweepPruner"),
     "load_data": ("study.data", "load"),
-    "load_space": ("study.space", "load"),
+    "load_space": ("study.space_file", "load"),
     "slot": ("study.sampler", "slot"),
 }
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from study import data as datasets
-from study import model, space, storage
+from study import model, space_file, storage
 from study.errors import SettingsError, SpaceError
 from study.pruning import PRUNERS, make_pruner
 from study.search import inner_sampler
@@ -50,7 +50,7 @@ def prepare(
     """
     storage.check(url)
     origin = name_or_path or _default_space(given)
-    settings = _checked_names(settle(space.load(origin), origin, given))
+    settings = _checked_names(settle(space_file.load(origin), origin, given))
     name = name or settings.space.name
     existing = _existing(url, name)
     if existing is None:

@@ -1,6 +1,6 @@
-"""The search space: a TOML file read into a frozen, strictly checked value.
+"""The search space: a frozen, strictly checked value.
 
-Nothing else knows which hyperparameters and options there are. Pydantic checks each value of the
+Nothing else knows which hyperparameters and options there are. Pydantic checks each value of a
 file by itself (type, bounds); the dataclasses check what the values mean together, so a space
 built in code is held to the same rules. Every mistake is a `SpaceError` of one line.
 """
@@ -11,11 +11,9 @@ import difflib
 import json
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
@@ -139,17 +137,17 @@ class Hyperparameter:
         for key in ("low", "high", "log", "step"):
             if getattr(self, key) is not None:
                 yield key, "does not go with options; give either options, or low and high"
-        allowed = ", ".join(map(_shown, self.options))
+        allowed = ", ".join(map(shown, self.options))
         kinds = {type(option) for option in self.options}
         if len(kinds) > 1:
             yield "options", f"{allowed} mix types; give {_ALLOWED['options']}"
         for option in self.options:
             if self.options.count(option) > 1:
-                yield "options", f"{_shown(option)} is listed twice; keep one of them"
+                yield "options", f"{shown(option)} is listed twice; keep one of them"
         if self.start is None:
             yield "start", f"is missing; allowed: {allowed}"
         if type(self.start) not in kinds or self.start not in self.options:
-            yield "start", f"{_shown(self.start)} is not among the options; allowed: {allowed}"
+            yield "start", f"{shown(self.start)} is not among the options; allowed: {allowed}"
 
     def _mistaken_range(self) -> Iterator[tuple[str, str]]:
         low, high, step, start = self.low, self.high, self.step, self.start
@@ -174,7 +172,7 @@ class Hyperparameter:
         if not fits or not self._on_grid(start):
             grid = "" if step is None else f" in steps of {step}"
             kind = "a whole number" if isinstance(low, int) else "a number"
-            yield "start", f"{_shown(start)} is not allowed; give {kind} from {low} to {high}{grid}"
+            yield "start", f"{shown(start)} is not allowed; give {kind} from {low} to {high}{grid}"
 
     def _on_grid(self, value: Value) -> bool:
         """Whether `value` is low and whole steps, as the decimals are written: 0.3 is 3 x 0.1."""
@@ -272,66 +270,6 @@ class SearchSpace:
             raise SpaceError(f"{source}: {error}") from None
 
 
-def shipped(package: Path = Path(__file__).parent) -> dict[str, Path]:
-    """Name -> file of the spaces that come along: in the installed package or beside it."""
-    inside = package / "search_spaces"
-    folder = inside if inside.is_dir() else package.parent / "search_spaces"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def load(space: str | Path) -> SearchSpace:
-    """Read a space: a path (it ends in .toml or has a slash), or the name of a shipped one.
-
-    Raises `SpaceError` naming the file, the key and what is allowed.
-    """
-    if isinstance(space, Path) or space.endswith(".toml") or "/" in space:
-        return SearchSpace.from_dict(_read(Path(space)), str(space))
-    paths = shipped()
-    if space not in paths:
-        raise SpaceError(
-            f"{_shown(space)}: no such search space; {_hint(space, paths)}, "
-            "or give the path of a .toml file"
-        )
-    return SearchSpace.from_dict(_read(paths[space]), str(paths[space]))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise SpaceError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
-    except FileNotFoundError:
-        names = ", ".join(shipped())
-        raise SpaceError(f"{path}: no such file; give a TOML file, or one of {names}") from None
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise SpaceError(f"{path}: {reason}; give a TOML file that can be read") from None
-    try:
-        return tomllib.loads(text + "\n")  # so that a mistake at the very end has a line, too
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
-        raise SpaceError(f"{path}: {_not_toml(text, str(error))}") from None
-
-
-def _not_toml(text: str, problem: str) -> str:
-    """The message of tomllib, with the line first and the name of a key that is given twice."""
-    place = re.search(r" \(at line (\d+), column \d+\)$", problem)
-    if not place:
-        return f"not valid TOML: {problem}"
-    number = int(place[1])
-    if not problem.startswith(("Cannot", "Duplicate")):
-        return f"line {number}: not valid TOML: {problem[: place.start()]}"
-    table = key = ""
-    for line in text.splitlines()[:number]:
-        if header := re.match(r"\s*\[+([^\[\],]+)\]", line):
-            table, key = header[1].strip(), ""
-        elif pair := re.match(r"\s*([^\s=#]+)\s*=", line):
-            key = pair[1]
-    inline = re.search(r"inline table key '(.*)'", problem)
-    parts = (table, key, inline[1] if inline else "")
-    return f"line {number}: {'.'.join(filter(None, parts))} is given twice; keep one of them"
-
-
 def _space(value: object) -> SearchSpace:
     table = _table(value, [f.name for f in fields(SearchSpace)])
     if "hyperparameters" in table:
@@ -359,10 +297,10 @@ def _table(value: object, keys: Iterable[str] | None, *place: str) -> dict[str, 
     if not isinstance(value, Mapping):
         where = _dotted(*(place or ("contents",)))
         allowed = _ALLOWED.get(where, "a table of " + ", ".join(keys or ()))
-        raise SpaceError(f"{where}: {_shown(value)} is not allowed; give {allowed}")
+        raise SpaceError(f"{where}: {shown(value)} is not allowed; give {allowed}")
     for key in value:
         if keys is not None and key not in keys:
-            raise SpaceError(f"{_dotted(*place, key)}: unknown key; {_hint(key, keys)}")
+            raise SpaceError(f"{_dotted(*place, key)}: unknown key; {hint(key, keys)}")
     return dict(value)
 
 
@@ -374,7 +312,7 @@ def _checked(kind: type[T], table: dict[str, Any], *place: str) -> T:
         mistake = error.errors()[0]
     key, *inside = (part for part in mistake["loc"] if isinstance(part, str))
     missing = mistake["type"] == "missing"
-    problem = "is missing" if missing else f"{_shown(mistake['input'])} is not allowed"
+    problem = "is missing" if missing else f"{shown(mistake['input'])} is not allowed"
     raise SpaceError(f"{_dotted(*place, key, *inside)}: {problem}; give {_ALLOWED[key]}")
 
 
@@ -388,16 +326,17 @@ def _given(item: Hyperparameter | SearchSpace, but: str = "") -> dict[str, Any]:
     }
 
 
-def _hint(key: str, allowed: Iterable[str]) -> str:
+def hint(key: str, allowed: Iterable[str]) -> str:
+    """What is allowed in place of `key`, the likeliest first."""
     close = difflib.get_close_matches(key, allowed, 1)
     return (f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(allowed)}"
 
 
 def _dotted(*keys: str) -> str:
-    return ".".join(key if re.fullmatch(r"[\w-]+", key) else _shown(key) for key in keys)
+    return ".".join(key if re.fullmatch(r"[\w-]+", key) else shown(key) for key in keys)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as TOML writes it, on one line of bearable length."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from study import space, storage
+from study import space_file, storage
 from study.kept import IDENTITY
 from study.results import TICKET, Configuration, configuration
 from study.settings import Chosen, DataFacts, Settings, settle
@@ -37,7 +37,7 @@ def settings(epochs: int = 3, repeats: int = 2) -> Settings:
     """The settings of the smoke space on made-up data."""
     given = {"epochs": Chosen(epochs, "command line"), "repeats": Chosen(repeats, "command line")}
     facts = DataFacts("f" * 64, (28, 28, 1), 10, 1437, 360, 479)
-    return settle(space.load("smoke"), "smoke", given).with_data(facts, VERSIONS)
+    return settle(space_file.load("smoke"), "smoke", given).with_data(facts, VERSIONS)
 
 
 @dataclass

@@ -87,7 +87,7 @@ def test_the_examples_in_python_run(example: str) -> None:
 
 @pytest.mark.parametrize("example", blocks("toml"))
 def test_the_examples_of_spaces_are_spaces(example: str, tmp_path: Path) -> None:
-    from study.space import load
+    from study.space_file import load
 
     (tmp_path / "example.toml").write_text(example)
     load(tmp_path / "example.toml")

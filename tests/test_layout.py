@@ -14,7 +14,7 @@ FOLDER = Path(study.__file__).parent
 
 # From the bottom to the top, a room a line. A new module goes after everything that it imports.
 FLOORS = """
-errors space
+errors space space_file
 recipe formats data model
 augment lowering step checkpoint remote_checkpoint training callback
 results plan sweep search

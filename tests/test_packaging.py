@@ -52,7 +52,11 @@ def test_an_installed_wheel_finds_its_spaces_and_has_a_command(wheel: Path, tmp_
         (entries,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         assert "study = study.__main__:main" in archive.read(entries).decode()
     told = subprocess.run(
-        [sys.executable, "-c", "from study import space; print(*space.shipped().values())"],
+        [
+            sys.executable,
+            "-c",
+            "from study import space_file; print(*space_file.shipped().values())",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -11,7 +11,7 @@ import postgres
 import pytest
 from optuna.storages import RDBStorage
 
-from study import launch, prepare, space, storage
+from study import launch, prepare, space_file, storage
 from study.data import Dataset
 from study.errors import StorageError
 from study.live import Silent
@@ -56,7 +56,7 @@ def test_a_study_is_made_resumed_and_its_interrupted_run_adopted(url: str) -> No
         yield from itertools.islice(fakes.train(run), 2)
         raise KeyboardInterrupt
 
-    settings = settle(space.load("smoke"), "smoke", {})
+    settings = settle(space_file.load("smoke"), "smoke", {})
     storage.create(storage.open_storage(url), "fake", settings)
     with pytest.raises(KeyboardInterrupt):
         fakes.drive(storage.open_storage(url), train=interrupted)

@@ -14,7 +14,8 @@ from study.data import split
 from study.errors import SpaceError
 from study.model import DEFAULTS, build_cnn, check, count_parameters
 from study.recipe import Recipe, value
-from study.space import Validation, load
+from study.space import Validation
+from study.space_file import load
 from study.training import train
 
 OFF = {name: DEFAULTS[name] for name in DEFAULTS if name not in base.PARAMS}

@@ -301,7 +301,8 @@ def test_a_long_table_is_cut_in_the_page_and_says_where_the_rest_is(
 
 def test_the_recorded_space_is_the_same_space_again() -> None:
     for name in ("smoke", "mnist"):
-        from study.space import SearchSpace, load
+        from study.space import SearchSpace
+        from study.space_file import load
 
         held = load(name)
         assert SearchSpace.from_dict(tomllib.loads(again.toml(held))) == held

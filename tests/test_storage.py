@@ -13,7 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from study import space, storage
+from study import space_file, storage
 from study.errors import SettingsError, StorageError
 from study.settings import Settings, settle
 
@@ -30,7 +30,7 @@ def url(path: Path) -> str:
 
 @pytest.fixture
 def settings() -> Settings:
-    return settle(space.load("smoke"), "smoke", {})
+    return settle(space_file.load("smoke"), "smoke", {})
 
 
 @contextmanager

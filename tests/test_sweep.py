@@ -28,7 +28,8 @@ from study.errors import SpaceError
 from study.plan import Standing
 from study.pruning import Margin
 from study.results import Configuration, Row, configuration
-from study.space import SearchSpace, load
+from study.space import SearchSpace
+from study.space_file import load
 from study.sweep import NOTED, OneAtATime
 
 TUTORIAL = load("mnist")

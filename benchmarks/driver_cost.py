@@ -14,6 +14,7 @@ import heapq
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -24,6 +25,8 @@ from pathlib import Path
 
 import optuna
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from study import storage
 from study.driver import Driver, Hooks

@@ -12,20 +12,16 @@ that are there. A killed one goes on where it was, from the checkpoint of its la
 import argparse
 import json
 import math
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import recorded
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -37,6 +33,7 @@ from study.space import Validation
 from study.training import Epoch, Run, start_tensorflow, train
 
 RECORD = Path(__file__).with_name("records") / "mnist_accuracy.json"
+PACKAGES = ("tensorflow", "keras", "numpy")
 SPLIT_SEED = 2026  # of the images that choose, the same for all members
 
 Numbers = NDArray[Any]
@@ -185,23 +182,6 @@ def show(result: dict[str, Any]) -> None:
     print("minutes are those of one process, for all members of a group one after the other")
 
 
-def origin() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join(["python", "benchmarks/mnist_accuracy.py", *sys.argv[1:]]),
-        "commit": commit.stdout.strip(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="mnist")
@@ -224,7 +204,7 @@ def main() -> None:
     result = table(args.work, run_of(args, 0, dataset), dataset)
     show(result)
     if args.record:
-        text = json.dumps({**origin(), **result}, indent=1) + "\n"
+        text = json.dumps({"machine": recorded.machine(*PACKAGES), **result}, indent=1) + "\n"
         kept.write_whole(RECORD, text.encode())
 
 

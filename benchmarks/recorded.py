@@ -24,7 +24,7 @@ def machine(*packages: str) -> dict[str, Any]:
         check=False,
     )
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *map(_relative, sys.argv)]),
         "commit": commit.stdout.strip() or None,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
@@ -34,6 +34,11 @@ def machine(*packages: str) -> dict[str, Any]:
         "load average": [round(load, 1) for load in os.getloadavg()],
         "versions": {name: _version(name) for name in packages},
     }
+
+
+def _relative(word: str) -> str:
+    """A word of a command without the folders of this machine."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def append(path: Path, record: dict[str, Any]) -> None:

@@ -120,6 +120,14 @@ def test_a_stage_shows_every_repeat_and_where_a_stopped_one_was(contents: Conten
     assert kept.interval[0] < min(kept.values) <= max(kept.values) < kept.interval[1]
 
 
+def test_an_option_eliminated_in_a_later_repeat_gets_no_mean(contents: Contents) -> None:
+    stage = contents.standing.stages[0]
+    gone, kept = stage.options
+    late = replace(gone, rows=(kept.rows[0], *gone.rows))
+    choice, _ = figures.stage_figure(replace(stage, options=(late, kept))).choices
+    assert (len(choice.values), len(choice.stopped), choice.mean) == (1, 1, None)
+
+
 def test_every_run_has_a_curve_and_a_stopped_one_ends_where_it_was_stopped(
     contents: Contents,
 ) -> None:

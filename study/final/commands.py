@@ -128,8 +128,8 @@ def gallery(
         marked = sum(mistake.looks_mislabelled for mistake in found.mistakes)
         _say(
             console,
-            f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong, {marked} "
-            f"of them look mislabelled (all members agree against the label)",
+            f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong; looking "
+            f"mislabelled, as all members agree against the label: {marked}",
         )
         _say(console, f"Written: {picture} and {table}")
 

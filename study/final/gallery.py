@@ -155,7 +155,7 @@ def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
     figure.suptitle(
         f"{gallery.model}: {len(gallery.mistakes)} of {gallery.images} test images wrong{more}\n"
         f"given → predicted (confidence); below: the average of the members. "
-        f"Framed: {marked} that look mislabelled, all members agree against the label",
+        f"Framed, as they look mislabelled (all members agree against the label): {marked}",
         fontsize=9,
     )
     for place, axes in enumerate(figure.subplots(rows, _COLUMNS, squeeze=False).flat):

@@ -69,7 +69,7 @@ def _batch(path: Path, shape: tuple[int, int, int]) -> Batch:
         if kind == ".csv":
             return _csv(path, shape)
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such file or folder") from None
+        raise ModelError(f"{path}: no such file or folder; give one of {KINDS}") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
     raise ModelError(f"{path}: not a kind of file that is read here; give one of {KINDS}")

@@ -143,12 +143,19 @@ def _choice(option: Option, stage: Stage, label: str) -> Choice:
         kind=kind(option, stage),
         values=values,
         stopped=tuple(row.val_acc[-1] for row in option.rows if row.value is None and row.val_acc),
-        mean=score.mean if score else (math.fsum(values) / len(values) if values else None),
+        mean=score.mean if score else _so_far(option),
         interval=interval(score) if score else None,
         error=score.standard_error if score else None,
         behind=words.distance(option.lead) if option.lead else "",
         verdict=tables.verdict(option, stage) if option.state != "open" else "open",
     )
+
+
+def _so_far(option: Option) -> float | None:
+    """The mean of an open option's repeats; one that was eliminated gets none."""
+    if option.state != "open" or not option.values:
+        return None
+    return math.fsum(option.values) / len(option.values)
 
 
 def kind(option: Option, stage: Stage) -> Kind:

@@ -13,7 +13,8 @@ import argparse
 import json
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -36,16 +37,13 @@ def run_of(number: int, fingerprint: str) -> Run:
     return Run(tuple(params.items()), 0, 1, 1, 100, validation, 1, fingerprint)
 
 
-def sizes(jobs: int) -> list[int]:
-    """Megabytes of the worker processes, the largest first."""
-    children = psutil.Process().children(recursive=True)
+def sizes(pids: Iterable[int]) -> list[int]:
+    """Megabytes of these processes, the largest first."""
     found = []
-    for child in children:
-        try:
-            found.append(child.memory_info().rss // 2**20)
-        except psutil.NoSuchProcess:
-            continue
-    return sorted(found, reverse=True)[:jobs]
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid).memory_info().rss // 2**20)
+    return sorted(found, reverse=True)
 
 
 def main() -> None:
@@ -69,9 +67,10 @@ def main() -> None:
             if not isinstance(event, RunFinished):
                 continue
             done += 1
-            pids |= set(engine._client.run(_pid).values())
+            workers = set(engine._client.run(_pid).values())
+            pids |= workers
             if done % EVERY == 0:
-                line = {"runs": done, "MB": sizes(arguments.jobs), "processes": len(pids)}
+                line = {"runs": done, "MB": sizes(workers), "processes": len(pids)}
                 line["seconds"] = round(time.monotonic() - began)
                 seen.append(line)
                 print(json.dumps(line), flush=True)

@@ -26,7 +26,7 @@ from study import forks
 from study.engine import EpochReported, Event, RunFailed, RunFinished, Trainer, cores, reason
 from study.errors import StudyError
 from study.training import Epoch, Run, train
-from study.worker import GROWTH, DataPlugin, Job, Outcome, PinPlugin
+from study.worker import FOR_GOOD, GROWTH, DataPlugin, Job, Outcome, PinPlugin
 
 if TYPE_CHECKING:
     from study.checkpoint import Checkpoints
@@ -101,12 +101,16 @@ class DaskEngine:
         return future
 
     def stop(self, key: int) -> None:
-        """Stop a run: at once where it waits, at its next epoch where it trains."""
+        """Stop a run for good: at once where it waits, at its next epoch where it trains."""
         task = self._tasks.pop(key, None)
         if task is not None:
             with self._lost_in_one_line():
-                Flag(task.flag, client=self._client).set()
-                task.future.cancel(force=True)
+                Flag(task.flag + FOR_GOOD, client=self._client).set()
+                self._interrupt(task)
+
+    def _interrupt(self, task: _Task) -> None:
+        Flag(task.flag, client=self._client).set()
+        task.future.cancel(force=True)
 
     def next_event(self) -> Event | None:
         """Wait for the next event of a run that was not stopped.
@@ -142,11 +146,12 @@ class DaskEngine:
         return before != self.offered
 
     def close(self) -> None:
-        """Give every run up, or end the cluster if it is this engine's own."""
+        """Interrupt every run, or end the cluster if it is this engine's own."""
         if not self._own:
-            for key in list(self._tasks):
+            for task in self._tasks.values():
                 with suppress(Exception):
-                    self.stop(key)
+                    self._interrupt(task)
+            self._tasks.clear()
             for topic in ("all", self._topic):
                 with suppress(Exception):
                     self._client.unsubscribe_topic(topic)

@@ -143,6 +143,18 @@ class Book:
             if row.given_up is None:
                 self._rows[row.configuration].append(row)
 
+    def changed(self, gone: Iterable[Row], come: Iterable[Row]) -> Book:
+        """This book without the rows ``gone`` and with those that have ``come``, at their end."""
+        book = Book(())
+        book._rows.update(self._rows)
+        for row in gone:
+            book._rows[row.configuration] = [
+                r for r in book._rows[row.configuration] if r is not row
+            ]
+        for configuration, rows in Book(come)._rows.items():
+            book._rows[configuration] = [*book._rows[configuration], *rows]
+        return book
+
     def counted(
         self, configuration: Configuration, reference: Configuration | None
     ) -> dict[int, Row]:

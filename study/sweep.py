@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from study.plan import Book, Option, Slot, Stage, Standing, compared
 from study.results import Configuration, Group, Row, Score, Spread, configuration
@@ -20,6 +20,27 @@ from study.space import Hyperparameter, SearchSpace, Value
 
 NOTED = "noted"
 """The name of the last stage, which trains the configuration of all noted values."""
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What a sweep made of its rows."""
+
+    rows: tuple[Row, ...]
+    book: Book
+    stages: tuple[Stage, ...]
+
+    def changes(self, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+        """The rows of this fold that ``rows`` has no more, and those that it has in their place."""
+        alike = [*map(operator.is_, self.rows, rows), False].index(False)
+        return self.rows[alike:], rows[alike:]
+
+    def kept(self, touched: Iterable[Configuration]) -> Iterator[Stage]:
+        """The stages, up to the first that is open or has one of these configurations."""
+        return itertools.takewhile(
+            lambda stage: stage.decided and not any(_concerns(stage, one) for one in touched),
+            self.stages,
+        )
 
 
 class OneAtATime:
@@ -36,18 +57,24 @@ class OneAtATime:
         self.space = space
         self.repeats = space.repeats if repeats is None else repeats
         self.images = images
-        self._last: tuple[tuple[Row, ...], tuple[Stage, ...]] = ((), ())
+        self._last = _Fold((), Book(()), ())
 
     def standing(self, rows: Sequence[Row]) -> Standing:
-        """Fold the stages over the stored rows."""
-        book, spread = Book(rows), Spread(self.images)
-        stages = self._swept(book, spread, self._kept(rows))
+        """Fold the stages over the stored rows.
+
+        What no row has touched since the last time is kept. This saves time and nothing else: the
+        whole fold would come to the same stages again.
+        """
+        gone, come = self._last.changes(rows)
+        book, spread = self._last.book.changed(gone, come), Spread(self.images)
+        touched = {row.configuration for row in (*gone, *come)}
+        stages = self._swept(book, spread, self._last.kept(touched))
         if all(stage.noted for stage in stages):
             best = {stage.name: stage.noted.value for stage in stages if stage.noted}
             noted = configuration(self.space.start | best)
             if stages[-1].carried and stages[-1].carried.configuration != noted:
                 stages.append(self._last_stage(noted, stages[-1], book, spread))
-        self._last = tuple(rows), tuple(stages)
+        self._last = _Fold(tuple(rows), book, tuple(stages))
         return self._closed(stages) if stages[-1].decided else self._open(stages, book)
 
     def _swept(self, book: Book, spread: Spread, kept: Iterator[Stage]) -> list[Stage]:
@@ -64,18 +91,6 @@ class OneAtATime:
                 break
             incumbent = stage.carried.configuration
         return stages
-
-    def _kept(self, rows: Sequence[Row]) -> Iterator[Stage]:
-        """The stages decided last time that no row has touched since.
-
-        This saves time and nothing else: the fold would come to the same stages again.
-        """
-        before, stages = self._last
-        alike = [*map(operator.is_, before, rows), False].index(False)
-        changed = {row.configuration for row in (*before[alike:], *rows[alike:])}
-        return itertools.takewhile(
-            lambda stage: stage.decided and not any(_concerns(stage, c) for c in changed), stages
-        )
 
     def _stage(self, parameter: Hyperparameter, incumbent: Configuration, book: Book) -> Stage:
         options = []

@@ -42,6 +42,10 @@ class Outcome:
     failure: str | None = None
 
 
+FOR_GOOD = "-for-good"
+"""Ends the name of the flag that is raised first where a run is stopped and never wanted again."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Trains a run on a worker and reports every epoch under ``topic``.
@@ -56,12 +60,19 @@ class Job:
     growth: float = GROWTH
 
     def __call__(self, key: int, run: Run, flag: str) -> Outcome:
-        """Train until the end, or until somebody raises ``flag``."""
+        """Train until the end, or until somebody raises ``flag``.
+
+        Stopped for good, the run's checkpoint goes with it: the driver has forgotten the one there
+        was, and the epoch that was on its way has written another.
+        """
         worker = get_worker()
         with _HERE.turn:
             if _HERE.grown(self.growth) and _give_way(worker):
                 raise Reschedule
-            outcome = self._train(worker, key, run, Flag(flag))
+            stop = Flag(flag)
+            outcome = self._train(worker, key, run, stop)
+            if self.checkpoints and stop.is_set() and Flag(flag + FOR_GOOD).is_set():
+                self.checkpoints.delete(run.key)
             _HERE.measure()
             return outcome
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from study import cluster
 from study.checkpoint import FolderCheckpoints
 from study.data import Dataset
 from study.driver import Flight
-from study.engine import Engine, EpochReported, Event, InProcess
+from study.engine import Engine, EpochReported, Event, InProcess, RunFinished
 from study.errors import StudyError
 from study.plan import Slot, Standing
 
@@ -203,6 +204,35 @@ def test_epochs_arrive_while_the_run_is_trained(
         engine.submit(7, fakes.run_of(SLOT))
         assert engine.next_event().epoch.number == 0
         assert not engine._tasks[7].future.done()
+
+
+def until(engine: Engine, kind: type[Event]) -> None:
+    while not isinstance(engine.next_event(), kind):
+        pass
+
+
+def test_a_run_that_is_stopped_for_good_leaves_no_checkpoint(servers: Servers) -> None:
+    servers.worker()
+    store = FolderCheckpoints(servers.folder / "checkpoints")
+    run, other = (fakes.run_of(replace(SLOT, repeat=repeat)) for repeat in (0, 1))
+    with closing(remote(servers)) as engine:
+        engine.submit(0, run)
+        until(engine, EpochReported)
+        engine.stop(0)
+        store.delete(run.key)  # as the driver does, while the next epoch is on its way
+        engine.submit(1, other)  # the worker turns to it when it has done with the first
+        until(engine, RunFinished)
+    assert store.load(run.key) is None
+    assert store.load(other.key) is not None
+
+
+def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint(servers: Servers) -> None:
+    servers.worker()
+    for wanted in (EpochReported, RunFinished):
+        with closing(remote(servers)) as engine:
+            engine.submit(0, fakes.run_of(SLOT))
+            until(engine, wanted)
+    assert len(servers.trace) == fakes.run_of(SLOT).epochs
 
 
 def test_a_worker_that_joins_is_given_runs(servers: Servers, expected: dict) -> None:

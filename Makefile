@@ -34,7 +34,7 @@ study: .venv/locked ## run, or go on with, a study; DATA=, SPACE=, NAME= choose
 test: .venv/locked-dev ## the tests; they need no network
 	@$(BIN)/python -m pytest
 
-torture: .venv/locked-dev ## 100 kills, and a cluster of three hosts (needs root); an hour
+torture: .venv/locked-dev ## 100 kills, and a cluster of three hosts (needs root); 20 minutes
 	@$(BIN)/python tests/torture.py --whole
 	@$(BIN)/python -m pytest -m hosts
 

@@ -1,6 +1,11 @@
 """What every test relies on."""
 
+import signal
+
 import pytest
+
+# A shell's background jobs ignore Ctrl-C, and so would every command that a test starts and stops.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

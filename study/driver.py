@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from optuna.trial import Trial, TrialState
@@ -161,7 +162,15 @@ class Driver:
         self._known = None
 
     def _adopt(self) -> None:
-        """Take over what a dead driver left running; a trial without a ticket never was a run."""
+        """Take over what a dead driver left running; a trial without a ticket never was a run.
+
+        The run it told last is forgotten again: it may have died in between.
+        """
+        rows = self._rows(self._study)
+        open_runs = {(row.configuration, row.repeat) for row in rows if row.state == "running"}
+        told = max((row for row in rows if row.ended), key=_end, default=None)
+        if told is not None and (told.configuration, told.repeat) not in open_runs:
+            self._hooks.forget(self._hooks.run(slot(Trial(self._study, told.trial_id))))
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if TICKET in frozen.system_attrs:
                 self._start(Trial(self._study, frozen._trial_id))
@@ -232,6 +241,11 @@ class Driver:
         self._sampler.prefer = flight.slot.configuration
         self._known = None
         self._hooks.forget(self._hooks.run(flight.slot))
+
+
+def _end(row: Row) -> datetime:
+    assert row.ended is not None
+    return row.ended
 
 
 def _stored(trial: Trial) -> tuple[dict[str, list[float]], int]:

@@ -81,6 +81,14 @@ def test_a_finished_trial_says_its_slot_its_best_epoch_and_its_size() -> None:
     assert attributes["seconds"] == 0.5 * EPOCHS
 
 
+def test_the_run_that_a_dead_driver_told_last_is_forgotten_again() -> None:
+    storage = InMemoryStorage()
+    first, second = Kept(), Kept()
+    for kept in (first, second):
+        drive(storage, kept=kept)
+    assert second.forgotten == first.forgotten[-1:]
+
+
 def test_the_model_of_every_complete_run_is_kept_and_every_told_run_forgotten() -> None:
     drive(storage := InMemoryStorage(), kept=(kept := Kept()))
     trained = {run.key.encode() for run in kept.forgotten}

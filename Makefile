@@ -12,7 +12,7 @@ UV ?= uv
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --only-binary :all:
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+	--generate-hashes --no-annotate \
 	--custom-compile-command 'make lock'
 
 PYTHON_FITS = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from fakes import EPOCHS, driver, train
 from optuna.storages import InMemoryStorage
 from rich.console import Console
@@ -93,8 +94,9 @@ def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
     assert all("Ctrl-C stops" in view for view in seen)
 
 
-def test_silence_is_silent() -> None:
+def test_silence_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
     watched(Silent())
+    assert capfd.readouterr().out == ""
 
 
 def test_a_duration_has_the_unit_that_matters() -> None:

@@ -49,7 +49,8 @@ def test_what_is_left_out_has_the_default() -> None:
 @pytest.mark.parametrize("shape", [(4, 4, 1), (5, 7, 3), (9, 6, 1)])
 def test_the_largest_kernels_that_are_allowed_fit(shape: tuple[int, int, int]) -> None:
     side = min(shape[:2])
-    build_cnn({"k1": side, "k2": side // 2 - 1}, shape, 2)
+    model = build_cnn({"k1": side, "k2": side // 2 - 1}, shape, 2)
+    assert model.output_shape == (None, 2)
 
 
 @pytest.mark.parametrize(

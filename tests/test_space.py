@@ -126,7 +126,8 @@ def test_whole_numbers_among_decimals_become_decimals() -> None:
 
 
 def test_steps_are_counted_in_decimals() -> None:
-    Hyperparameter("dropout", low=0.1, high=0.7, step=0.1, start=0.3)
+    parameter = Hyperparameter("dropout", low=0.1, high=0.7, step=0.1, start=0.3)
+    assert parameter.start == 0.3
 
 
 # What it gives

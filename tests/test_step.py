@@ -89,7 +89,10 @@ def test_losses_and_weights_are_those_of_stock_fit(
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_layers_that_were_added_train_as_in_stock_fit() -> None:
+@pytest.mark.parametrize(
+    "chosen", [{}, {"momentum": 0.9, "epsilon": 0.1}, {"scale": False}, {"axis": 1}]
+)
+def test_layers_that_were_added_train_as_in_stock_fit(chosen: dict[str, Any]) -> None:
     import keras
     from keras import layers
 
@@ -100,8 +103,9 @@ def test_layers_that_were_added_train_as_in_stock_fit() -> None:
         [
             layers.Input((12, 12, 1)),
             layers.Conv2D(4, 3, kernel_regularizer="l2"),
-            layers.BatchNormalization(momentum=0.9),
+            layers.BatchNormalization(**chosen),
             layers.Flatten(),
+            layers.BatchNormalization(),
             layers.Dense(3, activation="softmax"),
         ]
     )
@@ -303,3 +307,20 @@ def test_dropout_s_random_numbers_are_those_of_philox() -> None:
             for name in ("philox", "auto_select")
         )
         assert np.array_equal(one, other)
+
+
+def test_batch_normalization_of_images_is_one_operation() -> None:
+    import tensorflow as tf
+    from keras import layers
+
+    from study.lowering import stages
+
+    layer = layers.BatchNormalization()
+    layer.build((None, 5, 5, 3))
+    (stage,) = stages([layer])
+    traced = tf.function(stage).get_concrete_function(
+        tf.TensorSpec([None, 5, 5, 3]), tf.TensorSpec([2], tf.int64)
+    )
+    names = [op.type for op in traced.graph.get_operations()]
+    assert names.count("FusedBatchNormV3") == 1
+    assert "SquaredDifference" not in names

@@ -34,7 +34,10 @@ def start() -> None:
     """Start the process that workers will be forked from; returns at once, and once is enough."""
     if not FORKS:
         return
-    resource_tracker.ensure_running()  # it lets signals through again, which are held back below
+    # It cleans up after a driver that was killed, and is to do so without a word. It also lets
+    # signals through again, which are held back below.
+    with _environment({"PYTHONWARNINGS": "ignore:resource_tracker"}):
+        resource_tracker.ensure_running()
     forkserver.set_forkserver_preload(["study.preloaded"])
     path = os.pathsep.join(entry for entry in sys.path if entry)
     with deaf_to_ctrl_c(), _environment({**ENVIRONMENT, "PYTHONPATH": path}):

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def test_the_process_that_is_forked_has_one_thread(found: dict[str, Any]) -> Non
 def test_a_worker_keeps_freed_memory_and_hears_no_ctrl_c(found: dict[str, Any]) -> None:
     assert found["environment"] == forks.ENVIRONMENT
     assert found["deaf"]
+
+
+def test_a_driver_that_is_killed_leaves_no_message_on_the_terminal() -> None:
+    program = (
+        "import multiprocessing, os, signal; from study import forks; forks.start();"
+        "lock = multiprocessing.get_context('forkserver').Lock();"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, check=False, capture_output=True, timeout=120)
+    assert ended.returncode == -signal.SIGKILL
+    assert ended.stderr == b""
 
 
 def test_the_driver_s_own_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

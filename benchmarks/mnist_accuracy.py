@@ -10,6 +10,7 @@ that are there. A killed one goes on where it was, from the checkpoint of its la
 """
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import recorded
 from numpy.typing import NDArray
+from scipy.stats import t
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -34,6 +36,7 @@ from study.training import Epoch, Run, start_tensorflow, train
 
 RECORD = Path(__file__).with_name("records") / "mnist_accuracy.json"
 PACKAGES = ("tensorflow", "keras", "numpy")
+MOST = 4000  # averages of one size that are looked at
 SPLIT_SEED = 2026  # of the images that choose, the same for all members
 
 Numbers = NDArray[Any]
@@ -119,67 +122,69 @@ def trained(work: Path, like: Run) -> Iterator[tuple[dict[str, Any], dict[str, N
                 yield record, {name: stored[name] for name in stored.files}
 
 
-def interval(values: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of a mean (Student's t); None of a single value."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return None
-    return float(t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)))
-
-
 def table(work: Path, like: Run, dataset: Dataset) -> dict[str, Any]:
-    """Single members, the best by validation, and averages of disjoint groups of k members."""
+    """Single members, averages of every number of them, and the best member by validation."""
     members = list(trained(work, like))
     if not members:
         sys.exit(f"{work}: no member is trained yet")
     held_out = dataset.labels[members[0][1]["part"]]
+    test = np.array([said["test"] for _, said in members])
+    minutes = [record["seconds"] / 60 for record, _ in members]
+    rows = [
+        {"members": size, "minutes": size * statistics.fmean(minutes)}
+        | averaged(test, dataset.test_labels, size)
+        for size in range(1, len(members) + 1)
+    ]
+    result = {"trainings": [record for record, _ in members], "rows": rows}
+    if len(held_out):
+        right = [float((said["validation"].argmax(1) == held_out).mean()) for _, said in members]
+        best = max(range(len(members)), key=right.__getitem__)
+        result["best by validation"] = {
+            "member": members[best][0]["member"],
+            "validation": right[best],
+            "test": float((test[best].argmax(1) == dataset.test_labels).mean()),
+        }
+    return result
 
-    def accuracies(group: Sequence[int]) -> tuple[float | None, float]:
-        said = [
-            np.mean([members[i][1][name] for i in group], axis=0) for name in ("validation", "test")
-        ]
-        right = said[1].argmax(1) == dataset.test_labels
-        chosen = float((said[0].argmax(1) == held_out).mean()) if len(held_out) else None
-        return chosen, float(right.mean())
 
-    rows = []
-    for size in range(1, len(members) + 1):
-        groups = [range(i * size, (i + 1) * size) for i in range(len(members) // size)]
-        pairs = [accuracies(group) for group in groups]
-        tests = [test for _, test in pairs]
-        rows.append(
-            {
-                "members": size,
-                "groups": len(groups),
-                "validation": [chosen for chosen, _ in pairs],
-                "test": tests,
-                "mean": statistics.fmean(tests),
-                "half_interval": interval(tests),
-                "minutes": statistics.fmean(
-                    sum(members[i][0]["seconds"] for i in group) / 60 for group in groups
-                ),
-            }
-        )
-    best = max(range(len(members)), key=lambda i: rows[0]["validation"][i] or 0)
-    chosen = {"member": members[best][0]["member"], "test": rows[0]["test"][best]}
+def averaged(said: Numbers, labels: Numbers, size: int) -> dict[str, Any]:
+    """Test accuracy of averages of ``size`` of the members: mean over all choices of them.
+
+    ``said`` (members, images, classes) are probabilities. The 95 % interval is the jackknife's over
+    members, for a U-statistic (Arvesen 1969): choices share members, so they are no sample of their
+    own. None where no member can be left out. Of more than MOST choices so many are drawn.
+    """
+    count = len(said)
+    groups = list(itertools.combinations(range(count), size))
+    if len(groups) > MOST:
+        drawn = np.random.default_rng(size).choice(len(groups), MOST, replace=False)
+        groups = [groups[number] for number in drawn]
+    right = np.array([(said[list(one)].sum(0).argmax(1) == labels).mean() for one in groups])
+    without = [right[[member not in one for one in groups]] for member in range(count)]
+    half = None
+    if size < count:
+        means = np.array([values.mean() for values in without])
+        spread = math.sqrt((count - 1) / count * ((means - means.mean()) ** 2).sum())
+        half = float(t.ppf(0.975, count - 1)) * spread
     return {
-        "trainings": [record for record, _ in members],
-        "rows": rows,
-        "best_by_validation": chosen if len(held_out) else None,
+        "choices": len(groups),
+        "mean": float(right.mean()),
+        "half interval": half,
+        "lowest": float(right.min()),
+        "highest": float(right.max()),
     }
 
 
 def show(result: dict[str, Any]) -> None:
-    print(f"{'members':>8}{'groups':>8}{'test accuracy, 95 % interval':>32}{'minutes':>9}")
+    print(f"{'members':>8}{'choices':>8}{'test accuracy, 95 % interval':>32}{'minutes':>9}")
     for row in result["rows"]:
-        half = row["half_interval"]
+        half = row["half interval"]
         spread = f" ± {100 * half:.3f}" if half is not None else ""
         said = f"{100 * row['mean']:.3f}{spread} %"
-        print(f"{row['members']:>8}{row['groups']:>8}{said:>32}{row['minutes']:>9.1f}")
-    if best := result["best_by_validation"]:
+        print(f"{row['members']:>8}{row['choices']:>8}{said:>32}{row['minutes']:>9.1f}")
+    if best := result.get("best by validation"):
         print(f"best by validation: member {best['member']}, {100 * best['test']:.3f} %")
-    print("minutes are those of one process, for all members of a group one after the other")
+    print("minutes are those of one process, for all members of an average one after the other")
 
 
 def main() -> None:

@@ -5,8 +5,8 @@
 The smallest of the tutorial's networks, for which the rest weighs most, two runs at once, with a
 local MLflow server and models kept. Outside the steps is what lies between the trial's start and
 its end and is no epoch, what the first epoch takes longer than the others (its graph is traced),
-and the time from the end of a run to the start of the next. The driver shares the cores with the
-workers and slows their steps, so its processor time is given beside it.
+and the time from the end of a run to the start of the next. Driver and mirror share the cores with
+the workers and slow their steps, so their processor time is given beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,26 +51,33 @@ dropout = 0.2
 
 
 def run_study(folder: Path, data: str, epochs: int) -> tuple[list[Row], dict[str, float]]:
-    """Its rows, and the driver's processor seconds and share of both cores."""
+    """Its rows; processor seconds of driver and mirror, and their share of all cores."""
     space = folder / "bookkeeping.toml"
     space.write_text(SPACE.format(epochs=epochs))
     url = f"sqlite:///{folder / 'study.db'}"
     with mlflow_server(folder) as uri:
         command = [sys.executable, "-m", "study", "run", str(space), "--data", data]
         command += ["--storage", url, "--mlflow", uri, "--pruner", "none", "--quiet"]
-        began, busy = time.monotonic(), 0.0
+        began, busy = time.monotonic(), {"driver": 0.0, "mirror": 0.0}
         driver = psutil.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
         while driver.poll() is None:
-            times = driver.cpu_times()
-            busy = times.user + times.system or busy
+            busy["driver"] = processor_seconds(driver) or busy["driver"]
+            for child in driver.children():
+                with suppress(psutil.NoSuchProcess):
+                    if any("study.mirror" in word for word in child.cmdline()):
+                        busy["mirror"] = processor_seconds(child) or busy["mirror"]
             time.sleep(0.2)
         seconds = time.monotonic() - began
         if driver.returncode:
             raise subprocess.CalledProcessError(driver.returncode, command)
     opened, _ = storage.load(storage.open_storage(url), "bookkeeping")
     cores = psutil.cpu_count() or 1
-    share = busy / seconds / cores
-    return Rows()(opened), {"seconds": busy, "share of all cores": share}
+    return Rows()(opened), busy | {"share of all cores": sum(busy.values()) / seconds / cores}
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def outside(row: Row) -> dict[str, float]:
@@ -120,7 +128,7 @@ def main() -> None:
     options = parser.parse_args()
     about = recorded.machine("tensorflow", "optuna", "mlflow")
     with tempfile.TemporaryDirectory() as folder:
-        rows, driver = run_study(Path(folder), options.data, options.epochs)
+        rows, beside = run_study(Path(folder), options.data, options.epochs)
     whole = [row for row in rows if row.state == "complete"]
     turnover = statistics.fmean(turnovers(whole))
     runs = []
@@ -131,14 +139,14 @@ def main() -> None:
         print(f"{dict(row.configuration)}, repeat {row.repeat}:")
         print("  " + ", ".join(f"{name} {value:.3f}" for name, value in runs[-1].items()))
     print(
-        f"from a run to the next {turnover:.3f} s; the driver's processor time "
-        f"{driver['seconds']:.1f} s, {driver['share of all cores']:.1%} of all cores"
+        f"from run to run {turnover:.3f} s; processor time: driver {beside['driver']:.1f} s, "
+        f"mirror {beside['mirror']:.1f} s, {beside['share of all cores']:.1%} of all cores"
     )
     record: dict[str, Any] = {
         "epochs": options.epochs,
         "runs": runs,
         "from a run to the next": round(turnover, 4),
-        "driver": rounded(driver.items()),
+        "processor seconds": rounded(beside.items()),
         "machine": about,
     }
     if options.json:

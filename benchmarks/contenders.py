@@ -46,6 +46,8 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     tally.save()
     told = tally.told()  # what follows only counts
+    if job.uri is not None:
+        told["logged runs"] = _logged(job.uri)
 
     from study import storage
     from study.results import Rows
@@ -56,12 +58,23 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
     best = dict(standing_of(opened, settings).incumbent or ())
     images = len(job.arrays()[1])
     epochs = sum(len(row.val_acc) for row in rows)
+    if told.get("logged runs", len(rows)) < len(rows):
+        raise RuntimeError(f"{told['logged runs']} of {len(rows)} runs are on the server")
     return told | {
         "configuration": {name: best[name] for name in task.options},
         "passes": round(epochs * images * (1 - task.held_out)),
         "runs": len(rows),
         "threads": ONE_EACH,
     }
+
+
+def _logged(uri: str) -> int:
+    """How many runs the server has."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    everywhere = [one.experiment_id for one in client.search_experiments()]
+    return len(client.search_runs(everywhere, max_results=5000))
 
 
 def keras_tuner(kind: str) -> Callable[[Job, Tally], dict[str, Any]]:
@@ -191,6 +204,7 @@ def ray_asha(job: Job, tally: Tally) -> dict[str, Any]:
     import ray
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
+    from ray.tune.search.basic_variant import BasicVariantGenerator
 
     task = job.task
     data = job.arrays()
@@ -210,6 +224,8 @@ def ray_asha(job: Job, tally: Tally) -> dict[str, Any]:
                 metric="val_accuracy",
                 mode="max",
                 num_samples=task.configurations * task.repeats,
+                search_alg=BasicVariantGenerator(random_state=job.seed),
+                reuse_actors=True,  # else every trial imports TensorFlow again
                 scheduler=tune.schedulers.ASHAScheduler(
                     max_t=task.epochs,
                     grace_period=max(1, task.epochs // 10),  # the ratios of its guide

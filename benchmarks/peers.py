@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -49,43 +51,61 @@ HERE = Path(__file__).resolve().parent
 
 def turns(options: argparse.Namespace, task: Task) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Whose turn it is, round by round, with what identifies the record."""
+    work = options.work / "onednn" if options.onednn else options.work
     for turn in range(options.rounds):
         for logging in {"both": (False, True), "with": (True,), "without": (False,)}[options.log]:
             for name in options.contender or CONTENDERS:
-                job = job_of(task, name, options.work, turn, logging=logging)
+                job = job_of(task, name, work, turn, logging=logging)
                 stages = options.stages if name == "tutorial" else None
                 mark = {"contender": name, "logging": logging, "round": turn, "stages": stages}
+                mark |= {"oneDNN": "1"} if options.onednn else {}
                 yield replace(job, stages=stages), mark | {"task": asdict(task)}
 
 
 def done(records: Path, mark: dict[str, Any]) -> bool:
     """Whether this turn has a record; what failed is tried again."""
-    found = (record for record in recorded.read(records) if mark.items() <= record.items())
+    alike = {"oneDNN": None} | mark
+    found = (
+        record
+        for record in recorded.read(records)
+        if alike.items() <= ({"oneDNN": None} | record).items()
+    )
     return any("failed" not in record for record in found)
 
 
-def work(job: Job, *, logging: bool, limit: float | None) -> dict[str, Any]:
+def work(job: Job, *, logging: bool, onednn: bool, limit: float | None) -> dict[str, Any]:
     """Let a contender work in a process of its own; its record, or why it has none."""
     record = Path(job.folder) / "record.json"
     record.unlink(missing_ok=True)
     log = Path(job.folder) / "log.txt"
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_USAGE_STATS_ENABLED": "0"}
     quiet |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": f"{HERE.parent}:{HERE}"}
+    quiet |= {"TF_ENABLE_ONEDNN_OPTS": "1"} if onednn else {}
     with (
         tempfile.TemporaryDirectory() as folder,
         mlflow_server(Path(folder)) if logging else nullcontext() as uri,
         log.open("a") as said,
     ):
         command = [sys.executable, str(HERE / "contenders.py"), replace(job, uri=uri).to_json()]
-        how = {"stdout": said, "stderr": said, "env": os.environ | quiet, "timeout": limit}
+        how = {"stdout": said, "stderr": said, "env": os.environ | quiet}
+        contender = subprocess.Popen(command, start_new_session=True, **how)
         try:
-            code = subprocess.run(command, check=False, **how).returncode
+            code = contender.wait(limit)
         except subprocess.TimeoutExpired:
             return {"failed": f"not done after {limit:.0f} s"}
+        finally:
+            _end(contender)
     found = recorded.read_whole(record)
     if code or found is None:
         return {"failed": last_words(log) or f"exit code {code}"}
     return found if found["passes"] else {"failed": f"nothing was trained: {last_words(log)}"}
+
+
+def _end(contender: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of a contender to run beside the next one."""
+    with suppress(ProcessLookupError):
+        os.killpg(contender.pid, signal.SIGKILL)
+    contender.wait()
 
 
 def last_words(log: Path) -> str:
@@ -109,6 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--log", choices=("both", "with", "without"), default="both")
     parser.add_argument("--stages", type=int, help="of the tutorial; the rest is extrapolated")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="to train anew with (10; 0: not)")
+    parser.add_argument(
+        "--onednn", action="store_true", help="switch oneDNN on for all, where TensorFlow does not"
+    )
     parser.add_argument("--limit", type=float, help="seconds a contender may take")
     parser.add_argument("--records", type=Path, help="a file in benchmarks/records")
     options = parser.parse_args(arguments)
@@ -120,8 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         what = f"{job.contender}, {'with' if mark['logging'] else 'without'} logging"
         print(f"round {mark['round'] + 1}: {what}", flush=True)
-        found = work(job, logging=mark["logging"], limit=options.limit)
+        found = work(job, logging=mark["logging"], onednn=options.onednn, limit=options.limit)
         recorded.append(records, mark | found | {"machine": about})
+        shutil.rmtree(job.folder)  # what is measured again begins anew
     if options.seeds:
         data = job_of(task, "study", options.work, 0, logging=False).data
         retrain(task, data, records, options.seeds)

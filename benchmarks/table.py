@@ -26,7 +26,8 @@ def show(task: Task, records: Path, seeds: int) -> None:
         if logged:
             print(f"\n{'with' if logging else 'without'} logging")
             _block(task, logged, records, seeds)
-    threads = {turn["contender"]: turn["threads"] for turn in turns if "threads" in turn}
+    _difference(task, turns, records, seeds)
+    threads = {_name(turn): turn["threads"] for turn in turns if "threads" in turn}
     print()
     for contender, how in threads.items():
         print(f"{contender}: {how}")
@@ -36,9 +37,9 @@ def show(task: Task, records: Path, seeds: int) -> None:
 
 def _block(task: Task, turns: Records, records: Path, seeds: int) -> None:
     _line("", "seconds", "ratio", "runs", "Mpasses", "test accuracy", "declared")
-    yardstick = _seconds([turn for turn in turns if turn["contender"] == "tutorial"])
-    for contender in dict.fromkeys(turn["contender"] for turn in turns):
-        own = [turn for turn in turns if turn["contender"] == contender]
+    yardstick = _seconds([turn for turn in turns if _name(turn) == "tutorial"])
+    for contender in dict.fromkeys(map(_name, turns)):
+        own = [turn for turn in turns if _name(turn) == contender]
         fine = [turn for turn in own if "failed" not in turn]
         if not fine:
             print(f"{contender:{WIDTHS[0]}}failed: {own[-1]['failed']}")
@@ -56,25 +57,49 @@ def _block(task: Task, turns: Records, records: Path, seeds: int) -> None:
         )
 
 
+def _name(turn: dict[str, Any]) -> str:
+    return turn["contender"] + (", oneDNN on" if turn.get("oneDNN") else "")
+
+
+def _difference(task: Task, turns: Records, records: Path, seeds: int) -> None:
+    """What the study's answers are worth less the tutorial's: in pairs, as seeds are the same."""
+    each = {
+        name: _each_seed(task, [turn for turn in turns if _name(turn) == name], records, seeds)
+        for name in ("study", "tutorial")
+    }
+    if seeds > 1 and all(each.values()):
+        pairs = zip(each["study"], each["tutorial"], strict=True)
+        value = Worth.of([one - other for one, other in pairs])
+        points = f"{100 * value.mean:+.2f} ± {100 * value.half_width:.2f} points"
+        print(f"\nstudy less tutorial, the same {seeds} seeds and splits: {points}")
+
+
 def _seconds(turns: Records) -> float | None:
     taken = [turn["seconds"] for turn in turns if "failed" not in turn]
     return statistics.median(taken) if taken else None
 
 
 def _worth(task: Task, turns: Records, records: Path, seeds: int) -> str:
-    """The retrained accuracy of what was declared: the mean of the rounds' configurations.
+    """The retrained accuracy of what was declared, with its interval over the seeds."""
+    each = _each_seed(task, turns, records, seeds)
+    value = Worth.of(each) if each else None
+    return f"{value.mean:.2%} ± {100 * value.half_width:.2f}" if value else ""
 
-    Its interval is over seeds; of several rounds that declared different things it is the mean of
-    each seed over the rounds, so a seed counts once.
+
+def _each_seed(task: Task, turns: Records, records: Path, seeds: int) -> list[float]:
+    """Retrained accuracies, one a seed; none while some are missing.
+
+    Of several rounds that declared different things it is the mean over the rounds, so that a seed
+    counts once.
     """
+    fine = [turn for turn in turns if "failed" not in turn]
     found = [
-        accuracies(task, turn["configuration"], records) for turn in turns if turn["configuration"]
+        accuracies(task, turn["configuration"], records) for turn in fine if turn["configuration"]
     ]
     whole = [one for one in found if all(seed in one for seed in range(seeds))]
-    if not seeds or not whole or len(whole) < len(turns):
-        return ""
-    value = Worth.of([statistics.fmean(one[seed] for one in whole) for seed in range(seeds)])
-    return f"{value.mean:.2%} ± {100 * value.half_width:.2f}"
+    if not whole or len(whole) < len(fine):
+        return []
+    return [statistics.fmean(one[seed] for one in whole) for seed in range(seeds)]
 
 
 def _shown(configuration: dict[str, Any] | None) -> str:

@@ -15,21 +15,18 @@ as a run of the configuration kept so far.
 
 from __future__ import annotations
 
+import argparse
+import json
+import statistics
+import tempfile
 import time
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-BEGAN = time.time()
-
-import argparse  # noqa: E402 - a contender's time begins before its first import
-import json  # noqa: E402
-import statistics  # noqa: E402
-import tempfile  # noqa: E402
-from contextlib import nullcontext  # noqa: E402
-from dataclasses import dataclass, replace  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-import recorded  # noqa: E402
-from job import Job, Params  # noqa: E402
+import recorded
+from job import Job, Params
 
 METRICS = ("accuracy", "loss", "val_accuracy", "val_loss")
 
@@ -165,7 +162,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = mlflow_server(Path(folder)) if options.logging else nullcontext()
         with server as uri:
-            record = search(replace(job, uri=uri, stages=options.stages), BEGAN)
+            record = search(replace(job, uri=uri, stages=options.stages), time.time())
     print(json.dumps(record | {"machine": recorded.machine("tensorflow", "keras", "mlflow")}))
 
 

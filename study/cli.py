@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from study.ending import explained, interruptible, print_json
+from study.ending import command_line, explained, interruptible, print_json, reported
 from study.final import commands
 from study.options import (
     DEFAULT_STORAGE,
@@ -332,7 +332,8 @@ def _drive(prepared: Prepared, means: Means, *, verbose: bool, quiet: bool) -> N
 
     console = Console()
     settings = prepared.settings
-    with explained(prepared.url), interruptible(f"resume {_quoted(prepared.name)}"):
+    resume = command_line("resume", prepared.name, prepared.url)
+    with explained(prepared.url), interruptible(resume):
         if not quiet:
             summary.print_header(console, prepared.name, settings, new=prepared.new)
             summary.print_means(console, jobs_of(settings, means), means.scheduler)
@@ -345,22 +346,11 @@ def _drive(prepared: Prepared, means: Means, *, verbose: bool, quiet: bool) -> N
             standing = launch(
                 prepared, watch, means, _say(Console(stderr=True) if quiet else console)
             )
-        summary.print_end(console, prepared.name, settings, standing, quiet=quiet)
+        summary.print_end(console, settings, standing, resume, quiet=quiet)
         with console.status("Writing the report") if not quiet else nullcontext():
-            written = _reported(prepared)
+            written = reported(prepared.url, prepared.name)
         if not quiet:
             _say(console)(written)
-
-
-def _reported(prepared: Prepared) -> str:
-    """Write the report at the end of a study; where it cannot be written nothing else changes."""
-    from study.report.write import report as write
-
-    try:
-        return f"Report: {write(prepared.url, prepared.name)}"
-    except Exception as error:  # noqa: BLE001 - the study is done, whatever a drawing may raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return f"Report: not written ({reason})"
 
 
 def _read(name: str | None, url: str) -> tuple[str, Settings, Standing, str]:
@@ -406,9 +396,3 @@ def _means(storage: str, mlflow: str | None, **means: Any) -> Means:
     if means["keep_models"] is not None:
         kept.parse(means["keep_models"])
     return Means(**means, mirror=resolve(mlflow, os.environ, storage))
-
-
-def _quoted(name: str) -> str:
-    import shlex
-
-    return shlex.quote(name)

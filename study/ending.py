@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from study.errors import StudyError
+from study.options import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, to be answered as Ctrl-C is."""
+
+
+def command_line(command: str, name: str, url: str, *options: str) -> str:
+    """What to type about a study, with its database unless that is the usual one.
+
+    An address with a password is left out: it is not for the screen.
+    """
+    from sqlalchemy.engine import make_url
+
+    words = ["python -m study", command, shlex.quote(name), *options]
+    if url != DEFAULT_STORAGE and make_url(url).password is None:
+        words += ["--storage", shlex.quote(url)]
+    return " ".join(words)
 
 
 @contextmanager
@@ -34,7 +49,7 @@ def interruptible(command: str) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        typer.echo(f"\nStopped; nothing is lost. Continue with: python -m study {command}")
+        typer.echo(f"\nStopped; nothing is lost. Continue with: {command}")
         raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
     else:
         signal.signal(signal.SIGTERM, before)
@@ -55,6 +70,17 @@ def explained(url: str) -> Iterator[None]:
         message = " ".join(str(error).split())
         typer.echo(f"study: {message}", err=True)
         raise typer.Exit(2) from None
+
+
+def reported(url: str, name: str) -> str:
+    """Write a study's report; where it is or why there is none, as nothing else depends on it."""
+    from study.report.write import report
+
+    try:
+        return f"Report: {report(url, name)}"
+    except Exception as error:  # noqa: BLE001 - the study is done, whatever a drawing may raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"Report: not written ({reason})"
 
 
 def print_json(value: object) -> None:

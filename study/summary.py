@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -108,17 +107,16 @@ def print_means(console: Console, jobs: int, scheduler: str | None) -> None:
 
 
 def print_end(
-    console: Console, name: str, settings: Settings, standing: Standing, *, quiet: bool
+    console: Console, settings: Settings, standing: Standing, resume: str, *, quiet: bool
 ) -> None:
-    """The tables of every stage and the answer, or how to go on where there is none yet."""
+    """The tables of every stage and the answer; where it may change, how to ``resume``."""
     if not quiet:
         console.print(tables.stages(standing, settings.repeats))
         for sentence in tables.doubts(standing):
             _say(console, sentence)
     _say(console, tables.answer(standing))
     if not standing.complete:
-        command = f"python -m study resume {shlex.quote(name)}"
-        _say(console, f"The study is not complete. Continue with: {command}")
+        _say(console, f"The study is not complete. Continue with: {resume}")
 
 
 def print_status(

@@ -15,6 +15,7 @@ from study import storage
 from study.engine import InProcess
 from study.errors import ModelError
 from study.final import records
+from study.final.archive import read_card
 from study.final.finalize import Wish
 from study.final.members import Bench, Member, chosen, plan, seed_of
 from study.lock import driving
@@ -203,3 +204,19 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     assert len(wrong) - 1 == models["best by validation"]["errors"]
     assert (folder / "gallery.png").read_bytes().startswith(b"\x89PNG")
     assert Wish().holdout == 0.1
+
+    average = folder / models["average of 2"]["file"]
+    own = average.read_bytes()
+    other = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0")
+    assert "opened 2 times" in other.stdout
+    assert average.read_bytes() != own
+    again = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2")
+    assert "not opened for it again" in again.stdout
+    assert read_card(average).members == tuple(models["average of 2"]["members"])
+
+    for member in (folder / "members").iterdir():
+        member.unlink()
+    again = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2")
+    assert "not opened for it again" in again.stdout
+    assert "trained in" not in again.stdout
+    assert "opened 2 times" in Path("fake-report/report.html").read_text()

@@ -77,13 +77,13 @@ def test_another_size_is_converted_with_a_note() -> None:
     assert one("big.jpg", (8, 6, 3)).pixels.shape == (1, 8, 6, 3)
 
 
-def test_a_folder_is_its_images_in_order() -> None:
+def test_a_folder_is_its_images_in_the_order_that_people_count_in() -> None:
     Path("many").mkdir()
-    for name in ("b.png", "a.PNG", "c.jpeg"):
+    for name in ("b10.png", "a.PNG", "b2.png", "c.jpeg"):
         saved(GREY, f"many/{name}")
     Path("many/notes.txt").touch()
     found = [name for batch in batches([Path("many")], SHAPE) for name in batch.names]
-    assert found == ["many/a.PNG", "many/b.png", "many/c.jpeg"]
+    assert found == ["many/a.PNG", "many/b2.png", "many/b10.png", "many/c.jpeg"]
 
 
 def test_an_archive_may_hold_fractions_or_whole_numbers_of_another_size() -> None:
@@ -117,6 +117,19 @@ def test_a_table_is_kaggles_with_or_without_labels() -> None:
     assert (square.pixels.shape, square.notes) == ((1, *SHAPE), ["10x10 made 8x6"])
 
 
+def test_a_header_may_count_the_columns() -> None:
+    counted = one(table("pandas.csv", [str(i) for i in range(48)], [[3] * 48]))
+    assert counted.pixels.shape == (1, *SHAPE)
+
+
+def test_a_table_of_zeros_and_ones_is_as_dark_as_in_training() -> None:
+    pixels = [f"pixel{i}" for i in range(48)]
+    dark = one(table("dark.csv", pixels, [[1] * 48]))
+    assert (dark.pixels == 1).all()
+    fractions = one(table("fractions.csv", pixels, [[0.5] * 47 + [1]]))
+    assert fractions.pixels.max() == 255
+
+
 def prepare_bad() -> None:
     Path("empty").mkdir()
     Path("image.txt").write_text("no image")
@@ -135,6 +148,7 @@ def prepare_bad() -> None:
     Path("none.csv").write_text("pixel0,pixel1\n")
     Path("seven.csv").write_text("a,b,c,d,e,f,g\n1,2,3,4,5,6,7\n")
     Path("binary.csv").write_bytes(bytes(range(256)))
+    np.savetxt("headless.csv", np.ones((2, 48)), delimiter=",")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +169,8 @@ def prepare_bad() -> None:
         ("none.csv", "no image below the header"),
         ("seven.csv", "7 pixels a line; the model takes 48"),
         ("binary.csv", "not a text file"),
+        ("headless.csv", "put a header above it"),
+        ("x" * 300 + "/a.png", "cannot be read (File name too long)"),
     ],
 )
 def test_what_is_no_image_is_named(name: str, said: str) -> None:
@@ -271,6 +287,12 @@ def test_mistakes_are_sorted_by_confidence_and_a_label_all_members_deny_is_marke
     nothing = gallery.Gallery("m", [], 4)
     gallery.write(nothing, dataset, Path())
     assert replace(nothing, model="n").mistakes == []
+
+
+def test_a_single_member_has_nobody_to_agree_with() -> None:
+    alone = np.array([[[0.9, 0.1, 0], [0, 0.1, 0.9]]])
+    found = gallery.mistakes(alone[0], alone, wrongly([1, 0]))
+    assert [m.looks_mislabelled for m in found] == [False, False]
 
 
 @pytest.mark.tensorflow

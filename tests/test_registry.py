@@ -21,6 +21,7 @@ from test_mirror import (  # noqa: F401
     tracking,
 )
 
+from study.final.records import MEMBERS
 from study.final.registry import alias, register
 
 
@@ -37,6 +38,7 @@ def finals() -> list[dict[str, Any]]:
 
 
 def send(made: Made, place: Place, folder: Path) -> list[str]:
+    made.study.set_user_attr(MEMBERS, {"key": {"params": {"filters": 16}}})
     for final in finals():
         (folder / final["file"]).write_bytes(final["model"].encode())
     return register(made.study, made.settings, folder, finals(), place.target)
@@ -64,6 +66,7 @@ def test_models_are_registered_once_and_a_server_without_a_registry_gets_tags(
     slots = {f"final abc {final['model']}" for final in finals()}
     assert slots <= set(shown)
     assert {shown[slot].status for slot in slots} == {"FINISHED"}
+    assert all(shown[slot].params == {"filters": "16"} for slot in slots)
     name = made.study.study_name
     if not old:
         assert rows(anywhere, ALIASES, name) == [("average",), ("best",)]

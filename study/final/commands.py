@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from study.ending import explained, interruptible, print_json
+from study.ending import command_line, explained, interruptible, print_json, reported
 from study.options import (
     DEFAULT_STORAGE,
     CheckpointsAt,
@@ -91,12 +90,15 @@ def finalize(
         wish = Wish(members, from_top, holdout)
         asked = {"--members": members, "--from-top": from_top, "--holdout": holdout}
         words = [f"{option} {value}" for option, value in asked.items() if value is not None]
-        with interruptible(" ".join(["finalize", shlex.quote(prepared.name), *words])):
+        with interruptible(command_line("finalize", prepared.name, storage, *words)):
             outcome = _finalize(console, prepared, wish, means, verbose=verbose)
             if as_json:
                 print_json({"folder": str(outcome.folder), "models": list(outcome.models)})
             else:
                 _print_outcome(console, outcome)
+            with _waiting(console, "Writing the report"):
+                written = reported(prepared.url, prepared.name)
+            _say(console, written)
             if target is not None:
                 _register(console, prepared, outcome, target)
 
@@ -163,6 +165,8 @@ def predict(
                 found += classifier.predict(batch)
         if submission is not None:
             final.submission(submission, found)
+            for note in dict.fromkeys(note for one in found for note in one.notes):
+                _say(console, f"Note: {note}")
         if as_json:
             print_json([asdict(prediction) for prediction in found])
         elif submission is not None:

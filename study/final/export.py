@@ -14,12 +14,20 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from study.errors import ModelError
+
 AT_ONCE = 500  # images a call
 
 
 def raw(path: Path) -> keras.Model:
-    """A member as it was trained: images of 0..1 in."""
-    return keras.models.load_model(path, compile=False)
+    """A member as it was trained: images of 0..1 in. ``ModelError`` where its file is damaged."""
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # noqa: BLE001 - Keras raises what it likes for a damaged file
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{path}: is damaged ({said}); delete it, and it is trained again"
+        ) from None
 
 
 def exported(members: Sequence[keras.Model]) -> keras.Model:

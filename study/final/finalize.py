@@ -6,6 +6,7 @@ goes on from its checkpoint, and what was recorded of the test set is told again
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from study import data, storage
 from study.errors import ModelError
-from study.final import records
-from study.final.measure import measure
+from study.final import archive, records
+from study.final.measure import measure, write_files
 from study.final.members import Bench, Member, chosen, plan
 from study.launch import Means, checkpoints_for, engine_for, jobs_of
 from study.lock import driving
@@ -85,6 +86,9 @@ def finalize(
         folder = records.folder(url, study)
         records.own(folder, study)
         checkpoints = checkpoints_for(url, means.checkpoints)
+        known = _recorded(study, members, folder)
+        if known and all(_is_there(folder, final) for final in known):
+            return Outcome(folder, known, records.openings(records.finals(study)), new=False)
         bench = Bench(study, folder, lambda run: checkpoints.delete(run.key), watch.see, watch.done)
         missing = bench.missing(members)
         if missing:
@@ -93,11 +97,12 @@ def finalize(
                 means = replace(means, jobs=jobs)
             with closing(engine_for(prepared, checkpoints, means, trainer, watch.say)) as engine:
                 bench.train(missing, engine, held)
-        known = _recorded(study, members, folder)
-        if known and not missing:
+        held()
+        if known:  # other members have taken the names of these models' files
+            watch.say("Putting the models together again")
+            write_files(study, prepared, members, bench, folder)
             return Outcome(folder, known, records.openings(records.finals(study)), new=False)
         watch.say("Putting the models together and opening the test set")
-        held()
         models = measure(study, prepared, members, bench, folder)
         return Outcome(folder, models, records.openings(records.finals(study)), new=True)
 
@@ -107,6 +112,11 @@ def _members(
 ) -> list[Member]:
     settings = prepared.settings
     standing = standing_of(study, settings)
+    if standing.incumbent is None or standing.score is None:
+        raise ModelError(
+            f"study {study.study_name!r} has no finished configuration yet: continue it with: "
+            f"python -m study resume {shlex.quote(study.study_name)}"
+        )
     configurations = chosen(standing, Rows()(study), settings.repeats, settings.images, wish.top)
     if not standing.complete:
         say("The study is not complete: its choice may still change")
@@ -120,11 +130,16 @@ def _members(
 
 
 def _recorded(study: Study, members: Sequence[Member], folder: Path) -> list[dict[str, Any]]:
-    """What an earlier opening for these members said, if all that it left is still there."""
+    """What an earlier opening for these members said, if their answers are still there."""
     name = records.opening([member.key for member in members])
     found = [final for final in records.finals(study) if final["opening"] == name]
     found = [final for final in found if final["opened"] == found[-1]["opened"]]
-    whole = records.probabilities(folder, name).exists() and all(
-        (folder / final["file"]).exists() for final in found
-    )
-    return found if whole else []
+    return found if records.said(folder, name) is not None else []
+
+
+def _is_there(folder: Path, final: Mapping[str, Any]) -> bool:
+    """Whether a recorded model's file is there, and is not that of other members."""
+    try:
+        return list(archive.read_card(folder / final["file"]).members) == list(final["members"])
+    except ModelError:
+        return False

@@ -38,7 +38,7 @@ class Mistake:
     """A test image that the final model gets wrong; confidences are probabilities.
 
     ``against`` of ``members`` members give another label than the data does. It looks mislabelled
-    where all of them give the same other one.
+    where there are several and all of them give the same other one.
     """
 
     image: int
@@ -69,14 +69,12 @@ def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
     models = {final["model"]: final for final in records.latest(study)}
     final = models.get(BEST) or list(models.values())[-1]
     path = records.probabilities(folder, final["opening"])
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            said = stored["probabilities"]
-    except (OSError, ValueError, KeyError):
+    said = records.said(folder, final["opening"])
+    if said is None:
         raise ModelError(
-            f"{path}: is missing or damaged; write it again with: python -m study finalize (which "
-            "opens the test set again, and records that)"
-        ) from None
+            f"{path}: is missing or damaged; write it again with the python -m study finalize of "
+            "before (which opens the test set again, and records that)"
+        )
     if said.shape[1:] != (len(dataset.test_labels), dataset.num_classes):
         raise ModelError(f"{path}: belongs to other data; finalize the study again")
     own = said.mean(axis=0)
@@ -105,7 +103,9 @@ def mistakes(own: NDArray[Any], members: NDArray[Any], dataset: Dataset) -> list
                 ensemble_confidence=float(together[image, second]),
                 against=int((given != label).sum()),
                 members=len(members),
-                looks_mislabelled=bool((given != label).all() and (given == given[0]).all()),
+                looks_mislabelled=bool(
+                    len(given) > 1 and (given != label).all() and (given == given[0]).all()
+                ),
             )
         )
     return sorted(found, key=lambda mistake: (-mistake.confidence, mistake.image))

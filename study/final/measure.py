@@ -32,13 +32,12 @@ BEST = "best by validation"
 
 @dataclass(frozen=True)
 class _Model:
-    """A model that is measured: its file, and what it says of the test and the held-out images."""
+    """A model whose file is written: the members, and of several their average."""
 
     name: str
     file: str
     members: Sequence[Member]
-    said: Numbers
-    held_out: Numbers | None
+    network: Any
 
 
 def measure(
@@ -49,17 +48,25 @@ def measure(
     The models are the members, the best of them by validation where images were held out, and
     their average. Nothing is chosen by what the test set says.
     """
+    models = write_files(study, prepared, members, bench, folder)
+    from study.final import export
+
     dataset = prepared.dataset
     part = _held_out(prepared, members)
-    models = _models(study, prepared, members, bench, folder)
+    test, held_out = export.as_pixels(dataset.test_images), export.as_pixels(dataset.images[part])
     name = records.opening([member.key for member in members])
     opened = datetime.now(UTC).isoformat(timespec="milliseconds")
-    said = np.stack([model.said for model in models[: len(members)]])
-    _write(records.probabilities(folder, name), _packed(said, members, dataset.test_labels))
+    said = [export.probabilities(model.network, test) for model in models]
+    own = np.stack(said[: len(members)])
+    _write(records.probabilities(folder, name), _packed(own, members, dataset.test_labels))
     common = {"opened": opened, "opening": name, "trained_on": len(dataset.labels) - len(part)}
-    found = [
-        _accuracy(model, dataset.test_labels, dataset.labels[part]) | common for model in models
-    ]
+    found = []
+    for model, of_test in zip(models, said, strict=True):
+        record = _accuracy(model, of_test, dataset.test_labels) | common
+        if len(part):
+            judged = export.probabilities(model.network, held_out)
+            record["validation"] = float((judged.argmax(1) == dataset.labels[part]).mean())
+        found.append(record)
     if len(part):
         best = max(found[: len(members)], key=lambda single: float(single["validation"]))
         found.insert(len(members), {**best, "model": BEST})
@@ -67,14 +74,11 @@ def measure(
     return found
 
 
-def _accuracy(model: _Model, test: Labels, held_out: Labels) -> dict[str, Any]:
+def _accuracy(model: _Model, said: Numbers, test: Labels) -> dict[str, Any]:
     """What is recorded of a model's accuracy; fractions."""
     images = len(test)
-    hits = int((model.said.argmax(1) == test).sum())
+    hits = int((said.argmax(1) == test).sum())
     low, high = records.wilson(hits, images)
-    validation = None
-    if model.held_out is not None:
-        validation = float((model.held_out.argmax(1) == held_out).mean())
     return {
         "model": model.name,
         "accuracy": hits / images,
@@ -82,7 +86,7 @@ def _accuracy(model: _Model, test: Labels, held_out: Labels) -> dict[str, Any]:
         "high": high,
         "images": images,
         "errors": images - hits,
-        "validation": validation,
+        "validation": None,
         "file": model.file,
         "members": [member.key for member in model.members],
     }
@@ -96,16 +100,13 @@ def _packed(said: Numbers, members: Sequence[Member], labels: Labels) -> bytes:
     return buffer.getvalue()
 
 
-def _models(
+def write_files(
     study: Study, prepared: Prepared, members: Sequence[Member], bench: Bench, folder: Path
 ) -> list[_Model]:
-    """The members and, of several, their average; each file is written."""
+    """Write the file of every member and, of several, of their average; no image is looked at."""
     start_tensorflow(prepared.settings["threads"])
     from study.final import export
 
-    dataset = prepared.dataset
-    test = export.as_pixels(dataset.test_images)
-    held_out = export.as_pixels(dataset.images[_held_out(prepared, members)])
     trained = [export.raw(bench.file(member)) for member in members]
 
     def made(name: str, place: slice) -> _Model:
@@ -113,8 +114,7 @@ def _models(
         card = _card(name, study, prepared, own)
         file = f"{name.replace(', ', '-').replace(' ', '-')}.keras"
         _write(folder / file, with_card(export.file_of(model), card))
-        judged = export.probabilities(model, held_out) if len(held_out) else None
-        return _Model(name, file, own, export.probabilities(model, test), judged)
+        return _Model(name, file, own, model)
 
     models = [made(m.name, slice(place, place + 1)) for place, m in enumerate(members)]
     if len(members) > 1:

@@ -43,12 +43,9 @@ def chosen(
 ) -> list[Configuration]:
     """The configuration that the study chose; or its ``top`` best by mean, the best first.
 
-    Raises ``ModelError`` where there are not as many with all their repeats.
+    There is one already. Raises ``ModelError`` where there are not as many with all their repeats.
     """
-    if standing.incumbent is None or standing.score is None:
-        raise ModelError(
-            "the study has no finished configuration yet: continue it with: python -m study resume"
-        )
+    assert standing.incumbent is not None
     if top is None:
         return [standing.incumbent]
     values: dict[Configuration, dict[int, float]] = {}

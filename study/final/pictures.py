@@ -6,8 +6,10 @@ Another size, another colour depth and transparency are converted, and a note sa
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ PICTURES = (".png", ".jpg", ".jpeg")
 TABLES = (".csv", ".npz")
 KINDS = ", ".join((*PICTURES, *TABLES))
 
+_NUMBER = re.compile(r"[+-]?(\d+[.]?\d*|[.]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _ARRAYS = ("x_test", "images", "x")  # names of an archive's images, the first of them that is there
 
 
@@ -45,7 +48,9 @@ def batches(
     ``invert`` swaps dark and bright. Raises ``ModelError`` naming the file that cannot be read.
     """
     for path in paths:
-        for file in _files(path):
+        with _readable(path):
+            files = _files(path)
+        for file in files:
             batch = _batch(file, shape)
             yield Batch(255 - batch.pixels, batch.names, batch.notes) if invert else batch
 
@@ -53,25 +58,37 @@ def batches(
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+    found = [file for file in path.iterdir() if file.suffix.lower() in PICTURES]
     if not found:
         raise ModelError(f"{path}: a folder without images; it must hold {', '.join(PICTURES)}")
-    return found
+    return sorted(found, key=_counted)
+
+
+def _counted(path: Path) -> list[tuple[int, str]]:
+    """Sorts 2.png before 10.png."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file or folder; give one of {KINDS}") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
 
 
 def _batch(path: Path, shape: tuple[int, int, int]) -> Batch:
     kind = path.suffix.lower()
-    try:
+    with _readable(path):
         if kind in PICTURES:
             return _picture(path, shape)
         if kind == ".npz":
             return _fitted(path, _npz(path), shape)
         if kind == ".csv":
             return _csv(path, shape)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file or folder; give one of {KINDS}") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
     raise ModelError(f"{path}: not a kind of file that is read here; give one of {KINDS}")
 
 
@@ -170,13 +187,29 @@ def _csv(path: Path, shape: tuple[int, int, int]) -> Batch:
         raise ModelError(
             f"{path}: a line is not of numbers or of another length ({said})"
         ) from None
+    if _are_pixels(header):
+        raise ModelError(
+            f"{path}: its first line is of numbers; put a header above it (pixel0,pixel1,...), or "
+            "the first image would be lost"
+        )
     named = header[0].lower() == "label"
     if table.shape[1] != len(header):
         raise ModelError(f"{path}: {table.shape[1]} values a line under {len(header)} names")
     images = table[:, 1:] if named else table
+    if np.array_equal(images, np.rint(images)):  # pixels of 0..255, even where all are 0 or 1
+        images = images.astype(np.int64)
     batch = _fitted(path, _scaled(path, _square(path, images, shape)), shape)
     notes = ["the column label is not used"] if named else []
     return Batch(batch.pixels, batch.names, [*notes, *batch.notes])
+
+
+def _are_pixels(header: Sequence[str]) -> bool:
+    """Whether a first line is an image; one that counts the columns, as pandas writes, is none."""
+    if not all(_NUMBER.fullmatch(name) for name in header):
+        return False
+    values = [float(name) for name in header]
+    counted = values in (list(range(len(values))), list(range(1, len(values) + 1)))
+    return max(values) <= 255 and not counted
 
 
 def _square(path: Path, rows: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from study import kept
 from study.errors import ModelError
+from study.formats import NPZ_DAMAGE
 from study.mirror.target import beside
 
 if TYPE_CHECKING:
@@ -50,7 +55,8 @@ def latest(study: Study) -> list[dict[str, Any]]:
     if not recorded:
         name = study.study_name
         raise ModelError(
-            f"study {name!r} has no final model yet: make one with: python -m study finalize"
+            f"study {name!r} has no final model yet: make one with: python -m study finalize "
+            f"{shlex.quote(name)}"
         )
     return [final for final in recorded if final["opened"] == recorded[-1]["opened"]]
 
@@ -68,6 +74,16 @@ def opening(keys: Sequence[str]) -> str:
 def probabilities(folder: Path, opening: str) -> Path:
     """The file with what each member says of each test image."""
     return folder / f"test-{opening}.npz"
+
+
+def said(folder: Path, opening: str) -> NDArray[np.float32] | None:
+    """What each member says of each test image; None where the file is missing or damaged."""
+    try:
+        with np.load(probabilities(folder, opening), allow_pickle=False) as stored:
+            found: NDArray[np.float32] = stored["probabilities"]
+            return found
+    except (OSError, *NPZ_DAMAGE):
+        return None
 
 
 def folder(url: str, study: Study) -> Path:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from study import kept
 from study.errors import MirrorError
+from study.final import records
 from study.final.measure import BEST
 from study.mirror import artifact
-from study.mirror.asking import Refused
+from study.mirror.asking import Missing, Refused
 from study.mirror.projection import SLOT, UUID, Content, Point, origin
 from study.mirror.target import Target, redact, secrets
 from study.mirror.tracking import MODEL, Found, Server
@@ -110,14 +111,28 @@ class _Sender:
             "opened": model["opened"],
             "members": ", ".join(model["members"])[:250],
         }
-        return Content({}, tags, [Point(name, float(v), now, 1) for name, v in values.items()])
+        return Content(
+            self._params(model), tags, [Point(name, float(v), now, 1) for name, v in values.items()]
+        )
+
+    def _params(self, model: Mapping[str, Any]) -> dict[str, str]:
+        """The configuration; of an average, what all its members have in common."""
+        known = self._study.user_attrs.get(records.MEMBERS, {})
+        each = [known[key]["params"] for key in model["members"] if key in known]
+        first, *others = each or [{}]
+        return {
+            name: str(value)
+            for name, value in first.items()
+            if all(name in other and other[name] == value for other in others)
+        }
 
     def _register(self, run: Found, name: str) -> None:
         """A version with an alias; where the server has none, the version or the run is tagged."""
         try:
             version = self._server.register(run, self._study.study_name, artifact.NAME)
-        except Refused:
+        except Refused as error:
             self._server.tag(run.run_id, ALIAS, name)
-            self.problems.append(f"MLflow: the server has no registry; the run is tagged {name}")
+            why = "has no registry" if isinstance(error, Missing) else f"refuses it ({error})"
+            self.problems.append(f"MLflow: the server {why}; the run is tagged {name}")
             return
         self._server.name_version(self._study.study_name, version, name)

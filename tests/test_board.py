@@ -14,6 +14,7 @@ from study.board import markdown, note, pairs
 from study.board.follow import Follower
 from study.board.writer import Writer
 from study.plan import Standing
+from study.results import Difference
 from study.standing import standing_of
 from study.sweep import OneAtATime
 
@@ -91,6 +92,14 @@ def test_the_figure_is_what_plotly_reads_and_small(standing: Standing) -> None:
     assert figure["data"][1]["x"][0] == "width 2"
 
 
+def test_options_that_differ_only_in_the_end_do_not_share_a_place() -> None:
+    mean = Difference(1, 0.01, 0.001)
+    found = [pairs.Pairs(f"{'x' * 60}{end}", (0.01,), mean) for end in "ab"]
+    figure = json.loads(pairs.Figure(found, search=True).to_json())
+    assert len(set(figure["data"][1]["x"])) == 2
+    assert max(map(len, figure["data"][1]["x"])) <= 40
+
+
 # Writing ---------------------------------------------------------------------------------------
 
 
@@ -127,6 +136,15 @@ def test_a_trial_s_note_is_written_once_and_a_person_s_stays(stored) -> None:
     write(stored)
     assert stored.study._storage.get_study_system_attrs(stored.study._study_id) == before
     assert notes(stored)[1] == "mine"
+
+
+def test_a_note_follows_its_stage_unless_a_person_has_added_to_it(stored) -> None:
+    write(stored)
+    plain, added = notes(stored)[:2]
+    save_note(stored.running(0), plain.replace("Place", "Place 99, once"))
+    save_note(stored.running(1), f"{added}\n\nA thought of mine.")
+    write(stored)
+    assert notes(stored)[:2] == [plain, f"{added}\n\nA thought of mine."]
 
 
 def test_the_mirror_s_line_and_the_standing_share_the_note(stored) -> None:

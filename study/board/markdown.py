@@ -81,6 +81,14 @@ def places(standing: Standing, repeats: int) -> Iterator[tuple[Row, str]]:
                     yield row, f"{name}, {which}, in stage {number}.\n\n{text}"
 
 
+def is_place(text: str) -> bool:
+    """Whether a note is one of `places` and nobody has added to it."""
+    return _PLACE.fullmatch(text) is not None
+
+
+_PLACE = re.compile(r"\*\*.+\*\*, repeat \d+ of \d+, in stage \d+\.\n\n.+\n\n.+")
+
+
 def _place(option: Option, stage: Stage, place: int) -> str:
     if option.score is None:
         return f"{_plain(tables.verdict(option, stage)).capitalize()}."

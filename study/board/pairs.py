@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FIGURE = "paired-differences"
 """The figure's name in the dashboard: one that is saved again replaces the one before."""
 
+_LONGEST = 40  # characters of a label
+
 MOST = 16
 """Options in the figure; of more, those of the latest stages (of a search: the best)."""
 
@@ -83,7 +85,7 @@ class Figure:
 
     def to_json(self) -> str:
         """The figure as plotly.js reads it; differences in percentage points."""
-        labels = [pair.label[:40] for pair in self.found]
+        labels = _short([pair.label for pair in self.found])
         points = {
             "type": "scatter",
             "mode": "markers",
@@ -113,6 +115,14 @@ class Figure:
             "yaxis": {"title": {"text": "points of validation accuracy"}, "zeroline": True},
         }
         return json.dumps({"data": [points, means], "layout": layout}, separators=(",", ":"))
+
+
+def _short(labels: Sequence[str]) -> list[str]:
+    """Labels that fit below a figure; long ones are numbered, as equal ones share one place."""
+    return [
+        label if len(label) <= _LONGEST else f"#{number} {label[: _LONGEST - 5]}…"
+        for number, label in enumerate(labels, start=1)
+    ]
 
 
 def save(study: Study, standing: Standing, images: int | None) -> None:

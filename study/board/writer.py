@@ -34,7 +34,7 @@ class Writer:
         self._images = images
         self._storage: RDBStorage | None = None
         self._study: Study | None = None
-        self._noted: set[int] = set()
+        self._noted: dict[int, str] = {}
 
     def write(self, standing: Standing, enough: threading.Event) -> None:
         """Bring note, figure and trials' notes up to date; leaves off early once ``enough``."""
@@ -48,19 +48,20 @@ class Writer:
         self._write_places(study, standing, enough)
 
     def _write_places(self, study: Study, standing: Standing, enough: threading.Event) -> None:
-        """A note for each run of a decided stage that has none yet."""
+        """A note for each run of a decided stage; what a person has written there stays."""
         from optuna_dashboard import save_note
 
         remembering: Remembering | None = None
         for row, text in itertools.islice(markdown.places(standing, self._repeats), MOST_NOTES):
-            if row.number in self._noted:
+            if self._noted.get(row.number) == text:
                 continue
             if enough.is_set():
                 return
             remembering = remembering or Remembering(study._storage, study._study_id)
-            if not remembering.noted(row.trial_id):
+            before = remembering.note(row.trial_id)
+            if before != text and (not before or markdown.is_place(before)):
                 save_note(_Trial(remembering, study, row.trial_id), text)
-            self._noted.add(row.number)
+            self._noted[row.number] = text
 
     def _opened(self) -> Study:
         if self._study is None:
@@ -87,9 +88,11 @@ class Remembering:
         self._storage = storage
         self._attributes: dict[str, Any] = dict(storage.get_study_system_attrs(study_id))
 
-    def noted(self, trial_id: int) -> bool:
-        """Whether a trial has a note: from an earlier driver, or by a person."""
-        return f"dashboard:{trial_id}:note_ver" in self._attributes
+    def note(self, trial_id: int) -> str:
+        """A trial's note, by an earlier driver or by a person; the dashboard keeps it in pieces."""
+        names = (f"dashboard:{trial_id}:note_str:{number}" for number in itertools.count())
+        pieces = (str(self._attributes.get(name, "")) for name in names)
+        return "".join(itertools.takewhile(bool, pieces))
 
     def get_study_system_attrs(self, study_id: int) -> Mapping[str, Any]:
         return self._attributes

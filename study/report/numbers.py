@@ -14,7 +14,7 @@ from study.report.figures import Cost, Panel, Spent, StageFigure, interval
 from study.results import Row
 
 MOST_ROWS = 200
-"""Lines of a table in the page; the CSV files have them all."""
+"""Lines of a table in the page; where a figure draws more, its table has what is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,14 @@ class Table:
     total: int
 
 
-def _table(caption: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+def _table(
+    caption: str,
+    columns: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    most: int | None = MOST_ROWS,
+) -> Table:
     held = [tuple(line) for line in lines]
-    return Table(caption, tuple(columns), tuple(held[:MOST_ROWS]), len(held))
+    return Table(caption, tuple(columns), tuple(held[:most]), len(held))
 
 
 def stage_table(figure: StageFigure) -> Table:
@@ -80,7 +85,7 @@ def curves_table(panel: Panel) -> Table:
     )
     columns = ("trial", "option", "repeat", "end", *map(str, range(1, epochs + 1)))
     caption = f"Validation accuracy (%) after each epoch, runs of {panel.name}"
-    shown = _table(caption, columns, lines)
+    shown = _table(caption, columns, lines, most=None)
     return Table(shown.caption, shown.columns, shown.lines, panel.runs)
 
 
@@ -98,7 +103,7 @@ def cost_table(cost: Cost) -> Table:
         for place in places
     )
     columns = ("configuration", "seconds a run", "parameters", "mean ± standard error (%)", "")
-    shown = _table("Cost of each configuration", columns, lines)
+    shown = _table("Cost of each configuration", columns, lines, most=None)
     return Table(shown.caption, shown.columns, shown.lines, cost.configurations)
 
 

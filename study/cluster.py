@@ -249,7 +249,7 @@ def local_engine(
             silence_logs=_MUTE,
         )
         client = Client(cluster)
-    if jobs * threads <= len(cores()):
+    if jobs * threads == len(cores()):  # else another study may be on the first of them too
         client.register_plugin(PinPlugin(threads, cores()))
 
     def close() -> None:

@@ -37,7 +37,7 @@ class Program:
     """A model and its compiled epoch; used by one run at a time, and reset for the next."""
 
     traces: ClassVar[int] = 0
-    """How often this process has traced a training step: once a program, however many runs."""
+    """How often this process has traced a step: twice a program, to train and to judge."""
 
     def __init__(
         self,
@@ -187,6 +187,7 @@ class Program:
         )
 
     def _judge_batch(self, data: Data, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        Program.traces += 1
         x, y = (tf.gather(part, chosen) for part in data)
         probabilities = self._forward(x, None)
         losses = keras.losses.sparse_categorical_crossentropy(y, probabilities)

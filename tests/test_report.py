@@ -297,14 +297,17 @@ def test_the_csv_files_have_a_line_for_every_option_and_every_run(
     assert float(best["low"]) < float(best["mean"]) < float(best["high"])
 
 
-def test_a_long_table_is_cut_in_the_page_and_says_where_the_rest_is(
+def test_a_figure_s_table_has_what_is_drawn_and_says_where_the_rest_is(
     contents: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(numbers, "MOST_ROWS", 2)
-    (panel, *_) = figures.panels(contents.standing, contents.rows)
-    table = numbers.curves_table(panel)
-    assert (len(table.lines), table.total) == (2, panel.runs)
-    assert "2 of 3; all of them are in report.html" in text_of(replace(contents, finals=({},) * 3))
+    monkeypatch.setattr(figures, "MOST_LINES", 2)
+    monkeypatch.setattr(figures, "MOST_OPTIONS", 1)
+    panel = figures.panels(contents.standing, contents.rows)[1]
+    curves = numbers.curves_table(panel)
+    assert (len(curves.lines), curves.total) == (len(panel.lines), panel.runs)
+    page = files(contents)[PAGE].decode()
+    assert f"{len(panel.lines)} of {panel.runs}; all of them are in runs.csv" in page
+    assert "1 of 3; all of them are in stages.csv" in page
 
 
 def test_the_recorded_space_is_the_same_space_again() -> None:

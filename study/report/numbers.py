@@ -13,13 +13,12 @@ from study.plan import Standing
 from study.report.figures import Cost, Panel, Spent, StageFigure, interval
 from study.results import Row
 
-MOST_ROWS = 200
-"""Lines of a table in the page; where a figure draws more, its table has what is drawn."""
-
-
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table in words: its caption, the names of its columns, its lines, how many there are."""
+    """A table in words: its caption, the names of its columns, its lines, how many there are.
+
+    A figure's table has what the figure draws, which may be fewer than there are.
+    """
 
     caption: str
     columns: tuple[str, ...]
@@ -31,10 +30,10 @@ def _table(
     caption: str,
     columns: Sequence[str],
     lines: Iterable[Sequence[str]],
-    most: int | None = MOST_ROWS,
+    total: int | None = None,
 ) -> Table:
-    held = [tuple(line) for line in lines]
-    return Table(caption, tuple(columns), tuple(held[:most]), len(held))
+    held = tuple(tuple(line) for line in lines)
+    return Table(caption, tuple(columns), held, len(held) if total is None else total)
 
 
 def stage_table(figure: StageFigure) -> Table:
@@ -53,8 +52,7 @@ def stage_table(figure: StageFigure) -> Table:
         for choice in figure.choices
     )
     more = ("95 % interval", "behind the best", "verdict")
-    shown = _table(f"Options of {figure.name}", (*columns, *more), lines)
-    return Table(shown.caption, shown.columns, shown.lines, figure.options)
+    return _table(f"Options of {figure.name}", (*columns, *more), lines, figure.options)
 
 
 def _mean(mean: float | None, error: float | None) -> str:
@@ -85,8 +83,7 @@ def curves_table(panel: Panel) -> Table:
     )
     columns = ("trial", "option", "repeat", "end", *map(str, range(1, epochs + 1)))
     caption = f"Validation accuracy (%) after each epoch, runs of {panel.name}"
-    shown = _table(caption, columns, lines, most=None)
-    return Table(shown.caption, shown.columns, shown.lines, panel.runs)
+    return _table(caption, columns, lines, panel.runs)
 
 
 def cost_table(cost: Cost) -> Table:
@@ -103,8 +100,7 @@ def cost_table(cost: Cost) -> Table:
         for place in places
     )
     columns = ("configuration", "seconds a run", "parameters", "mean ± standard error (%)", "")
-    shown = _table("Cost of each configuration", columns, lines, most=None)
-    return Table(shown.caption, shown.columns, shown.lines, cost.configurations)
+    return _table("Cost of each configuration", columns, lines, cost.configurations)
 
 
 def savings_table(spent: Spent) -> Table:

@@ -213,6 +213,7 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     again = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2")
     assert "not opened for it again" in again.stdout
     assert read_card(average).members == tuple(models["average of 2"]["members"])
+    assert records.latest(loaded()[0]) == list(models.values())
 
     for member in (folder / "members").iterdir():
         member.unlink()

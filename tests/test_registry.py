@@ -25,23 +25,24 @@ from study.final.records import MEMBERS
 from study.final.registry import alias, register
 
 
-def finals() -> list[dict[str, Any]]:
+def finals(opening: str = "abc") -> list[dict[str, Any]]:
     """What finalize records of two members; the files are made up."""
     common = {"low": 0.9, "high": 1.0, "images": 50, "opened": "2026-11-23T12:00:00+00:00"}
     names = ["seed 1", "seed 2", "best by validation", "average of 2"]
     return [
         common
-        | {"model": name, "accuracy": 0.95, "validation": None, "opening": "abc"}
+        | {"model": name, "accuracy": 0.95, "validation": None, "opening": opening}
         | {"members": ["key"], "file": f"{name}.keras"}
         for name in names
     ]
 
 
-def send(made: Made, place: Place, folder: Path) -> list[str]:
+def send(made: Made, place: Place, folder: Path, opening: str = "abc") -> list[str]:
     made.study.set_user_attr(MEMBERS, {"key": {"params": {"filters": 16}}})
-    for final in finals():
+    models = finals(opening)
+    for final in models:
         (folder / final["file"]).write_bytes(final["model"].encode())
-    return register(made.study, made.settings, folder, finals(), place.target)
+    return register(made.study, made.settings, folder, models, place.target)
 
 
 def rows(place: Place, query: str, *values: str) -> list[tuple[Any, ...]]:
@@ -90,6 +91,18 @@ def test_a_server_that_fails_is_one_line_and_is_sent_the_rest_later(
     assert send(made, place, tmp_path) == []
     assert len(place.see(made)) == len(finals())
     assert rows(place, ALIASES, made.study.study_name) == [("average",), ("best",)]
+
+
+def test_an_alias_goes_back_to_models_that_are_asked_for_again(made, place, tmp_path) -> None:
+    def named() -> list[tuple[str, int]]:
+        query = "SELECT alias, version FROM registered_model_aliases WHERE name = ? ORDER BY alias"
+        return rows(place, query, made.study.study_name)
+
+    versions = {}
+    for opening in ("abc", "def", "abc"):
+        assert send(made, place, tmp_path, opening) == []
+        assert named() == versions.setdefault(opening, named())
+    assert versions["abc"] != versions["def"]
 
 
 def test_a_file_that_is_gone_is_said_and_stops_nothing(made, place, tmp_path) -> None:

@@ -88,7 +88,7 @@ def finalize(
         checkpoints = checkpoints_for(url, means.checkpoints)
         known = _recorded(study, members, folder)
         if known and all(_is_there(folder, final) for final in known):
-            return Outcome(folder, known, records.openings(records.finals(study)), new=False)
+            return _outcome(study, folder, known, new=False)
         bench = Bench(study, folder, lambda run: checkpoints.delete(run.key), watch.see, watch.done)
         missing = bench.missing(members)
         if missing:
@@ -101,10 +101,18 @@ def finalize(
         if known:  # other members have taken the names of these models' files
             watch.say("Putting the models together again")
             write_files(study, prepared, members, bench, folder)
-            return Outcome(folder, known, records.openings(records.finals(study)), new=False)
+            return _outcome(study, folder, known, new=False)
         watch.say("Putting the models together and opening the test set")
         models = measure(study, prepared, members, bench, folder)
-        return Outcome(folder, models, records.openings(records.finals(study)), new=True)
+        return _outcome(study, folder, models, new=True)
+
+
+def _outcome(
+    study: Study, folder: Path, models: Sequence[Mapping[str, Any]], *, new: bool
+) -> Outcome:
+    """These models are the ones that gallery and report speak of from now on."""
+    records.choose(study, models[0]["opening"])
+    return Outcome(folder, models, records.openings(records.finals(study)), new)
 
 
 def _members(
@@ -132,9 +140,7 @@ def _members(
 def _recorded(study: Study, members: Sequence[Member], folder: Path) -> list[dict[str, Any]]:
     """What an earlier opening for these members said, if their answers are still there."""
     name = records.opening([member.key for member in members])
-    found = [final for final in records.finals(study) if final["opening"] == name]
-    found = [final for final in found if final["opened"] == found[-1]["opened"]]
-    return found if records.said(folder, name) is not None else []
+    return records.of_opening(study, name) if records.said(folder, name) is not None else []
 
 
 def _is_there(folder: Path, final: Mapping[str, Any]) -> bool:

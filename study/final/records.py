@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 FINALS = "finals"
 """The study attribute with an object for every model that the test set was opened for."""
 
+CURRENT = "final_opening"
+"""The study attribute that names the opening whose models the files are: the one asked for last."""
+
 MEMBERS = "final_members"
 """The study attribute that holds, by run key, what became of each member's training."""
 
@@ -40,7 +42,7 @@ def wilson(hits: int, images: int) -> tuple[float, float]:
 
 
 def finals(study: Study) -> list[dict[str, Any]]:
-    """Every model the test set was opened for, in order; the last opening is the one that counts.
+    """Every model the test set was opened for, in order.
 
     The objects have ``model``, ``accuracy``, ``low``, ``high``, ``images``, ``opened`` (ISO time),
     ``errors``, ``file``, ``validation`` (accuracy or None), ``members`` (run keys) and ``opening``
@@ -50,7 +52,7 @@ def finals(study: Study) -> list[dict[str, Any]]:
 
 
 def latest(study: Study) -> list[dict[str, Any]]:
-    """The models of the last opening; ``ModelError`` where there was none."""
+    """The models that were asked for last; ``ModelError`` where there are none."""
     recorded = finals(study)
     if not recorded:
         name = study.study_name
@@ -58,7 +60,35 @@ def latest(study: Study) -> list[dict[str, Any]]:
             f"study {name!r} has no final model yet: make one with: python -m study finalize "
             f"{shlex.quote(name)}"
         )
-    return [final for final in recorded if final["opened"] == recorded[-1]["opened"]]
+    return of_opening(study, study.user_attrs.get(CURRENT, recorded[-1]["opening"]))
+
+
+def of_opening(study: Study, opening: str) -> list[dict[str, Any]]:
+    """The models of an opening as it was recorded, the last time if more often; [] if never."""
+    found = [final for final in finals(study) if final["opening"] == opening]
+    return [final for final in found if final["opened"] == found[-1]["opened"]]
+
+
+def choose(study: Study, opening: str) -> None:
+    """Record that the models of this opening are the ones asked for last."""
+    if study.user_attrs.get(CURRENT) != opening:
+        study.set_user_attr(CURRENT, opening)
+
+
+def configurations(
+    attributes: Mapping[str, Any],
+) -> Callable[[Sequence[str]], list[dict[str, Any]]]:
+    """What members were trained with, by their run keys: every configuration once, in order.
+
+    ``attributes`` are the study's.
+    """
+    known = attributes.get(MEMBERS, {})
+
+    def of(keys: Sequence[str]) -> list[dict[str, Any]]:
+        found = [known[key]["params"] for key in keys if key in known]
+        return [params for place, params in enumerate(found) if params not in found[:place]]
+
+    return of
 
 
 def openings(recorded: Sequence[Mapping[str, Any]]) -> int:
@@ -89,18 +119,23 @@ def said(folder: Path, opening: str) -> NDArray[np.float32] | None:
 def folder(url: str, study: Study) -> Path:
     """Where the final models of a study are: ``NAME-models`` beside its database.
 
-    Signs that a file's name cannot have are written as %XX.
     Where another study of that name has the folder, this one's has its UUID in the name.
     """
     identity = kept.identity(study)
-    name = re.sub(
-        r'[/\\:*?"<>|%\x00-\x1f]|^[.]', lambda sign: f"%{ord(sign[0]):02X}", study.study_name
-    )
-    path = beside(url) / f"{name.encode()[:150].decode(errors='ignore')}-models"
-    owner = path / _OWNER
-    if owner.exists() and owner.read_text().strip() != identity:
+    path = beside(url) / f"{kept.file_name(study.study_name)}-models"
+    if _owner(path) not in (None, identity):
         path = path.with_name(f"{path.name}-{identity[:8]}")
     return path
+
+
+def _owner(folder: Path) -> str | None:
+    """Whose folder it is; None if nobody's."""
+    try:
+        return (folder / _OWNER).read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError:  # of somebody whose files cannot be read
+        return ""
 
 
 def own(folder: Path, study: Study) -> None:

@@ -44,6 +44,10 @@ def register(
 ) -> list[str]:
     """Send the models of an opening; returns what went wrong, in lines, and raises nothing."""
     access: Access | None = None
+
+    def plain(said: str) -> str:
+        return f"MLflow: {redact(said, secrets(os.environ, target, access))}"
+
     try:
         access = target.access(_PATIENCE)
         sender = _Sender(study, settings, Server(access, _PATIENCE))
@@ -51,9 +55,8 @@ def register(
             sender.send(model, (folder / model["file"]).read_bytes())
     except Exception as error:  # noqa: BLE001 - MLflow must not be able to stop this
         said = str(error) if isinstance(error, MirrorError) else f"{type(error).__name__}: {error}"
-        line = redact(said, secrets(os.environ, target, access))
-        return [f"MLflow: {line}; the models are saved, and finalize sends what is missing"]
-    return sender.problems
+        return [plain(f"{said}; the models are saved, and finalize sends what is missing")]
+    return [plain(problem) for problem in sender.problems]
 
 
 def alias(model: str) -> str | None:
@@ -74,7 +77,10 @@ class _Sender:
         """A run with parameters, accuracies and the model, registered if it has an alias."""
         slot = f"final {model['opening']} {model['model']}"
         run = self._runs.get(slot)
+        name = alias(model["model"])
         if run is not None and run.status == "FINISHED":
+            if name is not None:  # which models of other members may have been given since
+                self._server.name_again(run, self._study.study_name, name)
             return
         now = int(time.time() * 1000)
         if run is None:
@@ -91,7 +97,6 @@ class _Sender:
             artifact.write_model(Path(folder), file, run.run_id, self._settings)
             self._server.upload(run, Path(folder), artifact.NAME)
         self._server.tag(run.run_id, MODEL, "kept")
-        name = alias(model["model"])
         if name is not None:
             self._register(run, name)
         self._server.end(run.run_id, "FINISHED", now)
@@ -117,9 +122,8 @@ class _Sender:
 
     def _params(self, model: Mapping[str, Any]) -> dict[str, str]:
         """The configuration; of an average, what all its members have in common."""
-        known = self._study.user_attrs.get(records.MEMBERS, {})
-        each = [known[key]["params"] for key in model["members"] if key in known]
-        first, *others = each or [{}]
+        of = records.configurations(self._study.user_attrs)
+        first, *others = of(model["members"]) or [{}]
         return {
             name: str(value)
             for name, value in first.items()
@@ -133,6 +137,6 @@ class _Sender:
         except Refused as error:
             self._server.tag(run.run_id, ALIAS, name)
             why = "has no registry" if isinstance(error, Missing) else f"refuses it ({error})"
-            self.problems.append(f"MLflow: the server {why}; the run is tagged {name}")
+            self.problems.append(f"the server {why}; the run is tagged {name}")
             return
         self._server.name_version(self._study.study_name, version, name)

@@ -243,6 +243,14 @@ class Server:
         except Refused:
             ask(lambda: self._client.set_model_version_tag(name, version, "alias", alias))
 
+    def name_again(self, run: Found, name: str, alias: str) -> None:
+        """Give the alias back to the version that was registered of a run, if there is one."""
+        query = f"run_id = '{run.run_id}'"
+        with suppress(Refused):  # it has no registry
+            for version in ask(lambda: self._client.search_model_versions(query)):
+                if alias not in (getattr(version, "aliases", None) or ()):
+                    self.name_version(name, str(version.version), alias)
+
     # --- artifacts ---
 
     def upload(self, run: Found, folder: Path, name: str) -> None:

@@ -141,7 +141,11 @@ def _npz_parts(path: Path, archive: Any) -> Parts:
             f"{path}: lacks {', '.join(missing)} (it has {sorted(names)}); "
             f"save it in Keras' layout: x_train, y_train[, x_test, y_test]"
         )
-    parts = [Part(archive[x], archive[y], f"{path}, {x}", f"{path}, {y}") for x, y in pairs]
+    arrays = {name: archive[name] for pair in pairs for name in pair}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{path}: {name} is no array; save it with np.savez")
+    parts = [Part(arrays[x], arrays[y], f"{path}, {x}", f"{path}, {y}") for x, y in pairs]
     return parts[0], parts[1] if len(parts) > 1 else None
 
 

@@ -144,6 +144,8 @@ def prepare_bad() -> None:
     np.savez("flat.npz", x_test=GREY.ravel())
     np.savez("high.npz", x_test=GREY[np.newaxis].astype(np.float32) * 9)
     np.savez("nan.npz", x_test=np.full((1, 8, 6), np.nan))
+    with zipfile.ZipFile("readme.npz", "w") as archive_:
+        archive_.writestr("readme.txt", "no array")
     Path("text.csv").write_text("pixel0,pixel1\n1,x\n")
     Path("none.csv").write_text("pixel0,pixel1\n")
     Path("seven.csv").write_text("a,b,c,d,e,f,g\n1,2,3,4,5,6,7\n")
@@ -162,6 +164,7 @@ def prepare_bad() -> None:
         ("hidden.png", "not a PNG or JPEG image"),
         ("pickled.npz", "holds pickled objects, which are never loaded"),
         ("two.npz", "has a, b; call the images x_test"),
+        ("readme.npz", "readme.txt is no array"),
         ("flat.npz", "an array of uint8 of shape (48,); images are"),
         ("high.npz", "must lie within 0..255"),
         ("nan.npz", "must lie within 0..255"),
@@ -203,18 +206,22 @@ def test_a_card_comes_back_as_it_was_put_in() -> None:
     [
         ({"config": {"a": {"module": "keras.layers", "class_name": "Lambda"}}}, "holds a Lambda"),
         ({"config": {"a": {"module": "os", "class_name": "function"}}}, "holds a function"),
+        ({"config": {"a": {"class_name": ["Dense"]}}}, "holds a ['Dense']"),
         ({"config": {"a": [{"module": "mine", "class_name": "Dense"}]}}, "holds a Dense"),
         ({"card": {}, "config": {}}, "has no study.json"),
         ({"card": {**asdict(CARD_OF), "format": 2}}, "has format 2, this version reads 1"),
         ({"card": [1]}, "has format None"),
         ({"card": {"format": 1}}, "its study.json is damaged"),
+        ({"card": {**asdict(CARD_OF), "brightness": "dark"}}, "its study.json is damaged"),
+        ({"card": {**asdict(CARD_OF), "input_shape": [8, 6]}}, "its study.json is damaged"),
+        ({"name": "model.keras.h5"}, "not a .keras file"),
     ],
 )
 def test_a_model_file_of_another_kind_or_version_is_one_line(
     made: dict[str, Any], said: str
 ) -> None:
     saved(GREY)
-    assert_one_line(study("predict", str(model_file(**made)), "image.png"), "model.keras: ", said)
+    assert_one_line(study("predict", str(model_file(**made)), "image.png"), "model.keras", said)
 
 
 def test_a_file_that_is_no_archive_is_one_line_and_is_not_unpickled() -> None:

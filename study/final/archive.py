@@ -61,6 +61,8 @@ def with_card(model: bytes, card: Card) -> bytes:
 
 def read_card(path: Path) -> Card:
     """The card of a model that may be loaded; ``ModelError`` says why it may not."""
+    if path.suffix != ".keras":  # Keras would take it for a file of another kind
+        raise ModelError(f"{path}: not a .keras file; give one that finalize has written")
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -124,16 +126,32 @@ def _card(path: Path, stored: Any) -> Card:
         )
     try:
         lists = {name: tuple(stored[name]) for name in ("labels", "input_shape", "members")}
-        return Card(**{**stored, **lists})
+        card = Card(**{**stored, **lists})
+        if _is_sound(card):
+            return card
     except (KeyError, TypeError):
-        raise ModelError(f"{path}: its {CARD} is damaged; finalize the study again") from None
+        pass
+    raise ModelError(f"{path}: its {CARD} is damaged; finalize the study again")
+
+
+def _is_sound(card: Card) -> bool:
+    """Whether everything in a card is of its kind."""
+    texts = (card.model, card.study, card.data_fingerprint, *card.members)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(label) in (int, str) for label in card.labels)
+        and all(type(length) is int for length in card.input_shape)
+        and len(card.input_shape) == 3
+        and type(card.brightness) in (int, float)
+    )
 
 
 def _classes(config: Any) -> Iterator[tuple[Any, Any]]:
     """Module and class of everything that a configuration would make."""
     if isinstance(config, dict):
         if "class_name" in config:
-            yield str(config["module"]) if config.get("module") else None, config["class_name"]
+            module = str(config["module"]) if config.get("module") else None
+            yield module, str(config["class_name"])
         config = list(config.values())
     if isinstance(config, list):
         for item in config:

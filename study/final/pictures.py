@@ -144,6 +144,8 @@ def _npz(path: Path) -> NDArray[Any]:
             if name is None:
                 raise ModelError(f"{path}: has {', '.join(names)}; call the images x_test")
             images: NDArray[Any] = archive[name]
+            if not isinstance(images, np.ndarray):
+                raise ModelError(f"{path}: {name} is no array; save one with np.savez")
     except OSError:
         raise
     except NPZ_DAMAGE as error:

@@ -7,7 +7,7 @@ not at all. Which trials are worth it follows from the rows and the policy alone
 from __future__ import annotations
 
 import os
-import tempfile
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,6 +78,12 @@ def folder(storage: str, identity: str) -> Path:
     return beside(storage) / f"{name}.models" / identity
 
 
+def file_name(study: str) -> str:
+    """A study's name as the name of a file: signs that it cannot have as %XX, of bounded length."""
+    name = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^[.]', lambda sign: f"%{ord(sign[0]):02X}", study)
+    return name.encode()[:150].decode(errors="ignore")
+
+
 def file(folder: Path, number: int) -> Path:
     """The file of the model of trial ``number``."""
     return folder / f"{number}.keras"
@@ -136,13 +142,13 @@ class Keeper:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, flushed to the disk; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(".tmp", "", path.parent)
+    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "wb") as opened:
+        with aside.open("xb") as opened:
             opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
-        Path(temporary).replace(path)
+        aside.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise

@@ -53,6 +53,12 @@ def test_of_equal_runs_the_first_repeat_is_kept(made, tmp_path):
     assert kept.wanted("best", rows(made)) == {1}
 
 
+def test_a_file_is_as_readable_as_any_other(tmp_path):
+    (tmp_path / "plain").write_text("")
+    kept.write_whole(tmp_path / "whole", b"")
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_all_keeps_every_complete_run(made, tmp_path):
     keeper = kept.Keeper(tmp_path / "models", "all", silent)
     for repeat in range(3):

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from study import kept
 from study.errors import ReportError
 from study.mirror.target import beside
 from study.report import drawing, figures, numbers
@@ -39,9 +40,8 @@ def report(url: str, name: str | None, output: str | Path | None = None) -> Path
 
 
 def default_folder(url: str, name: str) -> Path:
-    """``NAME-report`` beside the database; what a file name cannot have becomes a dash."""
-    plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "-", name)
-    return beside(url) / f"{plain[:100]}-report"
+    """``NAME-report`` beside the database."""
+    return beside(url) / f"{kept.file_name(name)}-report"
 
 
 def files(contents: Contents) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from study import tables
+from study import tables, words
 from study.plan import Option, Stage, Standing
 from study.settings import Settings
 from study.space import Validation
@@ -90,11 +90,8 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         f"{settings['epochs']} epochs, batches of {settings['batch_size']}, "
         f"{settings['threads']} thread(s) a run, seed {settings['seed']}",
     )
-    kept = [parameter.name for parameter in settings.space.hyperparameters] + [
-        name for name, value in settings.space.fixed.items() if value
-    ]
-    if "keep_best" in kept:
-        _say(console, "A run with keep_best is judged by its best epoch, any other by its last")
+    if words.keeps_best(settings.space):
+        _say(console, words.KEEPS_BEST)
 
 
 def print_means(console: Console, jobs: int, scheduler: str | None) -> None:

@@ -8,8 +8,19 @@ from study import tables
 from study.plan import Option, Stage, Standing
 from study.results import Configuration, Difference
 from study.search import SEARCH
-from study.space import Value
+from study.space import SearchSpace, Value
 from study.sweep import NOTED
+
+KEEPS_BEST = (
+    "A run with keep_best is judged by its best epoch, which looks better than it is; any other by "
+    "its last"
+)
+
+
+def keeps_best(space: SearchSpace) -> bool:
+    """Whether runs of the space may keep the weights of their best epoch."""
+    name = "keep_best"
+    return bool(space.fixed.get(name)) or any(one.name == name for one in space.hyperparameters)
 
 
 def labels(stage: Stage) -> dict[Configuration, str]:

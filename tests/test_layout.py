@@ -26,11 +26,12 @@ mirror mirror.mflux mirror.target mirror.asking mirror.bucket mirror.projection 
 mirror.tracking mirror.parents mirror.transfer mirror.sync mirror.aside mirror.follow
 doctor tables words summary live dashboard
 board.markdown board.pairs board.writer board.follow
+final final.records
 report report.contents report.figures report.drawing report.numbers report.again report.page
 report.write
 launch
 options ending
-final final.records final.members final.archive final.export final.measure final.finalize
+final.members final.archive final.export final.measure final.finalize
 final.registry final.gallery final.pictures final.predict final.commands
 cli __init__ __main__
 """

@@ -20,10 +20,11 @@ from plan_fakes import EAGER
 from typer.testing import CliRunner
 
 from study.cli import app
+from study.final.records import FINALS
 from study.plan import Plan
 from study.pruning import SweepPruner
 from study.report import again, figures, numbers
-from study.report.contents import FINALS, Contents, read
+from study.report.contents import Contents, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
 from study.report.write import PAGE, default_folder, files, report
@@ -104,8 +105,12 @@ class Reader(HTMLParser):
 
 
 def test_an_interval_is_student_s_with_a_degree_of_freedom_less_than_repeats() -> None:
-    low, high = figures.interval(Score(3, 0.97, 0.01)) or (0, 0)
-    assert (low, high) == pytest.approx((0.97 - 0.0430265, 0.97 + 0.0430265), abs=1e-6)
+    low, high = figures.interval(Score(3, 0.9, 0.01)) or (0, 0)
+    assert (low, high) == pytest.approx((0.9 - 0.0430265, 0.9 + 0.0430265), abs=1e-6)
+
+
+def test_no_interval_ends_above_a_hundred_percent() -> None:
+    assert figures.interval(Score(3, 0.97, 0.01)) == (pytest.approx(0.9269735, abs=1e-6), 1.0)
 
 
 def test_one_repeat_has_no_interval() -> None:
@@ -272,6 +277,7 @@ def test_what_was_measured_on_the_test_set_is_shown_and_its_openings_counted(
     contents: Contents,
 ) -> None:
     one = {"model": "seed 1", "accuracy": 0.991, "low": 0.989, "high": 0.993, "images": 10000}
+    one |= {"validation": 0.9876, "configurations": [{"width": 2}, {"width": 3}]}
     finals = tuple(
         one | {"model": name, "opened": at}
         for name, at in (("seed 1", "2026-01-01"), ("average of 3", "2026-01-01"), ("x", "2027"))
@@ -280,6 +286,15 @@ def test_what_was_measured_on_the_test_set_is_shown_and_its_openings_counted(
     assert "The test set was opened 2 times" in page
     assert "average of 3" in page
     assert "98.90 % to 99.30 %" in page
+    assert "width=2; width=3" in page
+    assert "98.76 %" in page
+
+
+def test_a_page_of_runs_judged_by_their_best_epoch_says_so(contents: Contents) -> None:
+    assert "keep_best" not in text_of(contents)
+    kept = replace(contents.settings.space, fixed={"keep_best": True})
+    page = text_of(replace(contents, settings=replace(contents.settings, space=kept)))
+    assert "judged by its best epoch, which looks better than it is" in page
 
 
 # Numbers, and doing it again -------------------------------------------------------------------
@@ -317,6 +332,11 @@ def test_the_recorded_space_is_the_same_space_again() -> None:
 
         held = load(name)
         assert SearchSpace.from_dict(tomllib.loads(again.toml(held))) == held
+
+
+def test_a_name_of_any_signs_is_recorded_as_it_is() -> None:
+    named = replace(WIDE, name='a \U0001f600 "b" \x7f \x01')
+    assert tomllib.loads(again.toml(named))["name"] == named.name
 
 
 def test_the_command_has_what_was_given_and_not_what_is_default() -> None:
@@ -394,7 +414,10 @@ def test_a_report_that_cannot_be_written_whole_leaves_nothing(stored, tmp_path: 
 
 def test_a_name_that_no_folder_can_have_still_has_a_folder(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    assert default_folder(url, "../a/b:c") == tmp_path / "..-a-b-c-report"
+    assert default_folder(url, "../a/b:c") == tmp_path / "%2E.%2Fa%2Fb%3Ac-report"
+    long = default_folder(url, "名" * 200)
+    long.mkdir()
+    assert long.is_dir()
 
 
 def test_what_is_read_is_what_the_study_recorded(stored) -> None:

@@ -50,16 +50,21 @@ def _pairs(table: Mapping[str, Any]) -> Iterator[str]:
 
 def _key(name: str) -> str:
     plain = name.replace("_", "").replace("-", "")
-    return name if plain.isascii() and plain.isalnum() else json.dumps(name)
+    return name if plain.isascii() and plain.isalnum() else _text(name)
 
 
 def _value(value: Any) -> str:
-    """A TOML value; JSON writes texts, truths and numbers as TOML does."""
+    """A TOML value; JSON writes truths and numbers as TOML does."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(_pairs(value)) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
-    return json.dumps(value)
+    return _text(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _text(text: str) -> str:
+    """A TOML text; JSON would write signs beyond 16 bits as pairs, which TOML refuses."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def quoted(name: str) -> str:

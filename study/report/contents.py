@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from study import storage
 from study.board.note import LINK
+from study.final.records import FINALS, configurations
 from study.plan import Standing
 from study.results import Row, Rows
 from study.settings import Settings
@@ -16,17 +17,14 @@ from study.standing import plan_of, state_of
 if TYPE_CHECKING:
     from optuna import Study
 
-FINALS = "finals"
-"""The study attribute that lists what was measured on the test set, an object a model.
-
-Its keys, as far as they are there: model, accuracy, low, high (fractions), images, opened (the
-time the test set was opened, ISO).
-"""
-
 
 @dataclass(frozen=True)
 class Contents:
-    """A study as it is reported: settings, standing, every run, and what became of the test set."""
+    """A study as it is reported: settings, standing, every run, and what became of the test set.
+
+    ``finals`` are the models that it was opened for, as `final.records.finals` describes them, each
+    with the ``configurations`` of its members.
+    """
 
     name: str
     settings: Settings
@@ -57,6 +55,7 @@ def contents_of(study: Study, settings: Settings, url: str) -> Contents:
     standing = plan_of(settings).standing(rows)
     attributes = study.user_attrs
     finals = attributes.get(FINALS)
+    known = configurations(attributes)
     link = attributes.get(LINK)
     return Contents(
         name=study.study_name,
@@ -64,6 +63,10 @@ def contents_of(study: Study, settings: Settings, url: str) -> Contents:
         standing=standing,
         state=state_of(standing, url, study.study_name),
         rows=tuple(rows),
-        finals=tuple(f for f in finals if isinstance(f, dict)) if isinstance(finals, list) else (),
+        finals=tuple(
+            {**final, "configurations": known(final.get("members", ()))}
+            for final in (finals if isinstance(finals, list) else ())
+            if isinstance(final, dict)
+        ),
         mlflow=link.get("address") if isinstance(link, dict) else None,
     )

@@ -34,14 +34,15 @@ Item = TypeVar("Item")
 def interval(score: Score) -> tuple[float, float] | None:
     """The 95 % interval of a mean: Student's t with n - 1 degrees of freedom; None for one repeat.
 
-    The standard error is the score's, which never falls below what the images allow.
+    The standard error is the score's, which never falls below what the images allow. An accuracy
+    ends at 0 and at 1, and so does its interval.
     """
     if score.repeats < 2:
         return None
     from scipy.special import stdtrit
 
     half = float(stdtrit(score.repeats - 1, 0.975)) * score.standard_error
-    return score.mean - half, score.mean + half
+    return max(0.0, score.mean - half), min(1.0, score.mean + half)
 
 
 def thinned(items: Sequence[Item], most: int) -> list[Item]:

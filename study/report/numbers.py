@@ -13,6 +13,7 @@ from study.plan import Standing
 from study.report.figures import Cost, Panel, Spent, StageFigure, interval
 from study.results import Row
 
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table in words: its caption, the names of its columns, its lines, how many there are.
@@ -118,6 +119,8 @@ def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
     lines = [
         (
             str(final.get("model", "")),
+            "; ".join(map(tables.params, final.get("configurations", ()))),
+            percent(final.get("validation")),
             percent(final.get("accuracy")),
             " to ".join(filter(None, [percent(final.get("low")), percent(final.get("high"))])),
             str(final.get("images", "")),
@@ -125,8 +128,8 @@ def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
         )
         for final in finals
     ]
-    columns = ("model", "test accuracy", "95 % interval", "images", "opened")
-    return _table("Measured on the test set", columns, lines)
+    columns = ("model", "configuration", "held out", "test accuracy", "95 % interval")
+    return _table("Measured on the test set", (*columns, "test images", "opened"), lines)
 
 
 def stages_csv(standing: Standing) -> str:

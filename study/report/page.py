@@ -94,6 +94,7 @@ def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
         "cost": drawn.cost,
         "spent": _spent(spent),
         "savings": numbers.savings_table(spent),
+        "swept": contents.settings["sampler"] == "sweep",
     }
 
 
@@ -143,12 +144,14 @@ def _method(settings: Settings) -> str:
     if settings["sampler"] == "sweep":
         search = "One hyperparameter is changed at a time, the others stay at what was carried"
     images = f" ({settings.images:,} images)" if settings.images else ""
+    judged = f" {words.KEEPS_BEST}." if words.keeps_best(settings.space) else ""
+    pruner = settings["pruner"]
+    pruned = f" Runs that fall too far behind are stopped by the pruner {pruner}."
     return (
         f"{search}. Every configuration is trained {settings.repeats} times for "
         f"{settings['epochs']} epochs in batches of {settings['batch_size']}; repeat r is "
-        f"validated on {how}{images}. Runs that fall too far behind are stopped by the pruner "
-        f"{settings['pruner']}."
-    ).replace(" Runs that fall too far behind are stopped by the pruner none.", "")
+        f"validated on {how}{images}.{judged}{pruned if pruner != 'none' else ''}"
+    )
 
 
 def _remarks(contents: Contents) -> list[str]:
@@ -158,7 +161,7 @@ def _remarks(contents: Contents) -> list[str]:
     if score is not None and ends is not None:
         said.append(
             f"The 95 % interval of this mean is {tables.percent(ends[0])} to "
-            f"{tables.percent(min(ends[1], 1.0))} (Student's t, {score.repeats} repeats). As the "
+            f"{tables.percent(ends[1])} (Student's t, {score.repeats} repeats). As the "
             "best of several configurations that were measured on the same images it flatters "
             "itself a little; only the test set can tell how much."
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from study.ending import command_line, explained, interruptible, print_json, reported
 from study.final import commands
@@ -268,11 +269,11 @@ def mirror(
         if target is None:
             raise MirrorError("--mlflow none: there is nothing to mirror to; give an address")
         console = Console()
-        with console.status(f"Sending {title!r} to {target.shown}"):
+        with console.status(escape(f"Sending {title!r} to {target.shown}")):
             report = mirror_once(storage, title, target)
         for problem in report.problems:
-            console.print(problem, highlight=False, markup=False)
-        console.print(f"Study {title!r} is mirrored to {target.shown}", highlight=False)
+            _say(console)(problem)
+        _say(console)(f"Study {title!r} is mirrored to {target.shown}")
 
 
 @app.command()
@@ -328,6 +329,7 @@ commands.add_to(app)
 def _drive(prepared: Prepared, means: Means, *, verbose: bool, quiet: bool) -> None:
     """Drive a study with the view that fits the terminal, then print tables and answer."""
     from study import live, summary
+    from study.errors import SlotFailed
     from study.launch import jobs_of, launch
 
     console = Console()
@@ -343,9 +345,13 @@ def _drive(prepared: Prepared, means: Means, *, verbose: bool, quiet: bool) -> N
             if console.is_terminal and not verbose:
                 watch = live.Screen(console, settings["epochs"], settings.repeats)
         with watch if isinstance(watch, live.Screen) else nullcontext():
-            standing = launch(
-                prepared, watch, means, _say(Console(stderr=True) if quiet else console)
-            )
+            try:
+                standing = launch(
+                    prepared, watch, means, _say(Console(stderr=True) if quiet else console)
+                )
+            except SlotFailed:  # an unfinished study has a report too, which shows what failed
+                reported(prepared.url, prepared.name)
+                raise
         summary.print_end(console, settings, standing, resume, quiet=quiet)
         with console.status("Writing the report") if not quiet else nullcontext():
             written = reported(prepared.url, prepared.name)

@@ -23,6 +23,9 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
 """What a search space may leave out: the tutorial's starting point, Adam's own step size, and what
 goes further than the tutorial, which is off."""
 
+BOUND_TOGETHER = ("blocks", "k2")
+"""Parameters of which each bounds the other; alone, a parameter is bounded by the images."""
+
 _COUNTS = {"filters": 1, "k1": 1, "k2": 1, "dense": 1, "blocks": 2, "convolutions": 1}
 _SWITCHES = ("strided", "batch_norm")
 

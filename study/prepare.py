@@ -5,6 +5,7 @@ Whatever is wrong ends here, with a message, and leaves no half-made study behin
 
 from __future__ import annotations
 
+import itertools
 import platform
 import shlex
 from collections.abc import Callable, Mapping
@@ -118,16 +119,19 @@ def _fitted(settings: Settings, dataset: Dataset) -> Settings:
 
 def _check_networks(settings: Settings, dataset: Dataset) -> None:
     """Refuse a space that has an option for which there is no network on these images."""
-    start = settings.space.start
-    for parameter in settings.space.hyperparameters:
-        for value in parameter.options or (parameter.low, parameter.high):
-            try:
-                model.check(
-                    start | {parameter.name: value}, dataset.input_shape, dataset.num_classes
-                )
-            except SpaceError as error:
-                where = f"{settings.origin}: hyperparameters.{parameter.name}"
-                raise SpaceError(f"{where}: {error}") from None
+    ends = {p.name: p.options or (p.low, p.high) for p in settings.space.hyperparameters}
+    alone = [{name: value} for name, values in ends.items() for value in values]
+    # A sweep may carry any of their options on to a later stage, where it meets all of the other's.
+    bound = [name for name in model.BOUND_TOGETHER if name in ends]
+    pairs = itertools.product(*(ends[name] for name in bound))
+    together = [dict(zip(bound, pair, strict=True)) for pair in pairs]
+    for changed in (*alone, *together):
+        params = {**settings.space.start, **changed}
+        try:
+            model.check(params, dataset.input_shape, dataset.num_classes)
+        except SpaceError as error:
+            where = " and ".join(f"hyperparameters.{name}" for name in changed)
+            raise SpaceError(f"{settings.origin}: {where}: {error}") from None
 
 
 def _existing(url: str, name: str) -> Settings | None:

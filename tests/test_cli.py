@@ -9,7 +9,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,20 @@ def test_more_repeats_continue_a_complete_study(finished: None) -> None:
     assert_one_line(study("resume", "--repeats", "2"), "--repeats 2: the study has 3")
 
 
+def test_a_study_that_failed_has_a_report_that_says_why(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: Run, *_: Any, **__: Any):
+        raise TrainingFailed("out of memory")
+        yield
+
+    monkeypatch.setattr("study.launch.launch", partial(launch, trainer=broken))
+    failed = study("run", "fake.toml", "--data", "data.npz", "--jobs", "1")
+    assert failed.exit_code == 2
+    assert "out of memory" in failed.stderr
+    assert "out of memory" in Path("fake-report/report.html").read_text()
+
+
 # What must be withstood.
 
 
@@ -299,6 +315,18 @@ def edited(old: str, new: str) -> str:
     return "bad.toml"
 
 
+JOINT = """
+[hyperparameters.blocks]
+options = [2, 3]
+start = 2
+
+[hyperparameters.k2]
+options = [2, 4]
+start = 2
+
+[fixed]
+k1 = 2
+"""
 SPACES: list[tuple[str, Callable[[], str]]] = [
     ("filtres", lambda: edited("[hyperparameters.filters]", "[hyperparameters.filtres]")),
     ("epoch", lambda: edited("epochs = 4", "epoch = 4")),
@@ -309,6 +337,7 @@ SPACES: list[tuple[str, Callable[[], str]]] = [
     ("bad.toml", lambda: edited("options = [1, 2]", "options = [1, 2")),
     ("bad.toml", lambda: edited("[hyperparameters.dropout]", "[hyperparameters.filters]")),
     ("k2", lambda: edited("k2 = 2", "k2 = 20")),
+    ("blocks is 3; it must be at most 2", lambda: edited("[fixed]\nk1 = 2\nk2 = 2", JOINT)),
     ("nowhere.toml", lambda: "nowhere.toml"),
     ("digits, mnist, modern, smoke", lambda: "nothing"),
 ]
@@ -327,6 +356,13 @@ def file(contents: bytes, name: str = "bad.npz") -> str:
     return name
 
 
+def no_arrays() -> str:
+    with zipfile.ZipFile("bad.npz", "w") as archive:
+        archive.writestr("x_train", "text")
+        archive.writestr("y_train", "text")
+    return "bad.npz"
+
+
 NAN = np.where(np.arange(144).reshape(12, 12) == 7, np.nan, np.ones((40, 1, 1), np.float32))
 FILES: dict[str, Callable[[], str]] = {
     "missing": lambda: "nowhere.npz",
@@ -339,6 +375,7 @@ FILES: dict[str, Callable[[], str]] = {
     "of one class": lambda: data(y_train=np.zeros(40, int)),
     "too few": lambda: data(x_train=image_files.pictures(5, (12, 12)), y_train=np.arange(5) % 2),
     "ragged": lambda: file(b"label,pixel0,pixel1,pixel2,pixel3\n0,1,2,3,4\n1,2,3\n", "bad.csv"),
+    "without arrays": no_arrays,
     "an empty folder": lambda: str(Path("folder").mkdir() or "folder"),
 }
 

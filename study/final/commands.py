@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from study.ending import command_line, explained, interruptible, print_json, reported
@@ -249,8 +250,8 @@ def _register(console: Console, prepared: Prepared, outcome: Outcome, target: Ta
 @contextmanager
 def _waiting(console: Console, what: str) -> Iterator[Any]:
     """A line that says what is done now, in a terminal; gives the function that changes it."""
-    with console.status(what) if console.is_terminal else nullcontext() as status:
-        yield status.update if status is not None else lambda _: None
+    with console.status(escape(what)) if console.is_terminal else nullcontext() as status:
+        yield (lambda line: status.update(escape(line))) if status is not None else lambda _: None
 
 
 def _say(console: Console, line: str) -> None:

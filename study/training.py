@@ -210,7 +210,8 @@ class _Session:
                 hooks.on_epoch_begin(epoch.number)
                 hooks.on_epoch_end(epoch.number, epoch.logs())
                 yield epoch
-            self.program.restore(state)  # whatever the hooks have set
+            if history:  # then the stored state holds what the hooks had set
+                self.program.restore(state)
             while len(history) < self.run.epochs and not network.stop_training:
                 hooks.on_epoch_begin(len(history))
                 history.append(self._epoch(len(history)))

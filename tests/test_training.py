@@ -258,6 +258,22 @@ def test_a_callback_that_changes_the_learning_rate_is_obeyed_and_remembered(
     assert bits(whole[0]) != bits(finish(train(RUN, DATA))[0])
 
 
+def test_a_run_begins_with_the_weights_that_a_callback_gives_it(tmp_path: Path) -> None:
+    import keras
+
+    class Smaller(keras.callbacks.Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.model.set_weights([array / 2 for array in self.model.get_weights()])
+
+    store = FolderCheckpoints(tmp_path)
+    whole = finish(train(RUN, DATA, callbacks=[Smaller()]))
+    assert bits(whole[0]) != bits(finish(train(RUN, DATA))[0])
+    training = train(RUN, DATA, checkpoints=store, callbacks=[Smaller()])
+    next(training), next(training)
+    training.close()
+    assert same(finish(train(RUN, DATA, checkpoints=store, callbacks=[Smaller()])), whole, tmp_path)
+
+
 def test_a_loss_that_is_no_number_is_the_reason() -> None:
     with pytest.raises(TrainingFailed, match=r"^the (validation )?loss is NaN in epoch [123]$"):
         finish(train(having(learning_rate=1e30), DATA))

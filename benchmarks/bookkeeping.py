@@ -6,7 +6,8 @@ The smallest of the tutorial's networks, for which the rest weighs most, two run
 local MLflow server and models kept. Outside the steps is what lies between the trial's start and
 its end and is no epoch, what the first epoch takes longer than the others (its graph is traced),
 and the time from the end of a run to the start of the next. Driver and mirror share the cores with
-the workers and slow their steps, so their processor time is given beside it.
+the workers and slow their steps, so the share of the cores that they take is added to that. The
+server's is not: it is another machine's as a rule.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from mlflow_server import mlflow_server
 from study import storage
 from study.results import Row, Rows
 
+WORKERS = 2
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = """
 name = "bookkeeping"
@@ -42,6 +45,7 @@ repeats = 2
 validation = {{ holdout = 0.1 }}
 [hyperparameters.dense]
 options = [32, 64]
+start = 32
 [fixed]
 filters = 8
 k1 = 4
@@ -50,29 +54,52 @@ dropout = 0.2
 """
 
 
-def run_study(folder: Path, data: str, epochs: int) -> tuple[list[Row], dict[str, float]]:
-    """Its rows; processor seconds of driver and mirror, and their share of all cores."""
+@dataclass(frozen=True)
+class Busy:
+    """Processor seconds that driver and mirror had used at a moment (Unix time)."""
+
+    at: float
+    driver: float
+    mirror: float
+
+
+def run_study(folder: Path, data: str, epochs: int) -> tuple[list[Row], list[Busy]]:
+    """Its rows, and how busy driver and mirror were, looked at several times a second."""
     space = folder / "bookkeeping.toml"
     space.write_text(SPACE.format(epochs=epochs))
     url = f"sqlite:///{folder / 'study.db'}"
     with mlflow_server(folder) as uri:
         command = [sys.executable, "-m", "study", "run", str(space), "--data", data]
         command += ["--storage", url, "--mlflow", uri, "--pruner", "none", "--quiet"]
-        began, busy = time.monotonic(), {"driver": 0.0, "mirror": 0.0}
+        command += ["--jobs", str(WORKERS)]
         driver = psutil.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        busy = [Busy(time.time(), 0.0, 0.0)]
         while driver.poll() is None:
-            busy["driver"] = processor_seconds(driver) or busy["driver"]
-            for child in driver.children():
-                with suppress(psutil.NoSuchProcess):
-                    if any("study.mirror" in word for word in child.cmdline()):
-                        busy["mirror"] = processor_seconds(child) or busy["mirror"]
+            busy.append(looked_at(driver, busy[-1]))
             time.sleep(0.2)
-        seconds = time.monotonic() - began
         if driver.returncode:
             raise subprocess.CalledProcessError(driver.returncode, command)
     opened, _ = storage.load(storage.open_storage(url), "bookkeeping")
+    return Rows()(opened), busy
+
+
+def looked_at(driver: psutil.Popen, before: Busy) -> Busy:
+    """How busy they are now; what is gone stays as it was."""
+    mirror = before.mirror
+    for child in driver.children():
+        with suppress(psutil.NoSuchProcess):
+            if any("study.mirror" in word for word in child.cmdline()):
+                mirror = processor_seconds(child) or mirror
+    return Busy(time.time(), processor_seconds(driver) or before.driver, mirror)
+
+
+def between(busy: Sequence[Busy], began: float, ended: float) -> dict[str, float]:
+    """Processor seconds of driver and mirror from one moment to another, and their share."""
+    first = next(one for one in busy if one.at >= began)
+    last = [one for one in busy if one.at <= ended][-1]
+    used = {"driver": last.driver - first.driver, "mirror": last.mirror - first.mirror}
     cores = psutil.cpu_count() or 1
-    return Rows()(opened), busy | {"share of all cores": sum(busy.values()) / seconds / cores}
+    return used | {"share of all cores": sum(used.values()) / (last.at - first.at) / cores}
 
 
 def processor_seconds(process: psutil.Process) -> float:
@@ -83,14 +110,13 @@ def processor_seconds(process: psutil.Process) -> float:
 def outside(row: Row) -> dict[str, float]:
     """Seconds of a run outside its training steps, once a run and once an epoch; and an epoch's."""
     seconds, ended = row.curve["seconds"], row.curve["ended"]
-    assert row.started is not None
     assert row.ended is not None
     epoch = statistics.median(seconds[1:])
     between = [
         end - length - before
         for before, end, length in zip(ended, ended[1:], seconds[1:], strict=False)
     ]
-    before = ended[0] - seconds[0] - row.started.timestamp()
+    before = ended[0] - seconds[0] - _started(row)
     after = row.ended.timestamp() - ended[-1]
     return {
         "until the first epoch": before,
@@ -98,15 +124,15 @@ def outside(row: Row) -> dict[str, float]:
         "after the last epoch": after,
         "between two epochs": statistics.fmean(between),
         "an epoch": epoch,
-        "the run": row.ended.timestamp() - row.started.timestamp(),
+        "the run": row.ended.timestamp() - _started(row),
     }
 
 
 def turnovers(rows: Sequence[Row]) -> list[float]:
     """Seconds from the end of a run to the start of the next one."""
-    starts = sorted(row.started.timestamp() for row in rows if row.started)
+    starts = sorted(map(_started, rows))
     ends = sorted(row.ended.timestamp() for row in rows if row.ended)
-    return [min(later) - end for end in ends if (later := [s for s in starts if s >= end])]
+    return [start - end for end, start in zip(ends, starts[WORKERS:], strict=False)]
 
 
 def share(parts: dict[str, float], turnover: float, epochs: int) -> float:
@@ -114,6 +140,11 @@ def share(parts: dict[str, float], turnover: float, epochs: int) -> float:
     rest = sum(parts[name] for name in ("until the first epoch", "tracing", "after the last epoch"))
     rest += turnover + (epochs - 1) * parts["between two epochs"]
     return rest / (parts["the run"] + turnover)
+
+
+def _started(row: Row) -> float:
+    assert row.started is not None
+    return row.started.timestamp()
 
 
 def rounded(values: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -128,9 +159,11 @@ def main() -> None:
     options = parser.parse_args()
     about = recorded.machine("tensorflow", "optuna", "mlflow")
     with tempfile.TemporaryDirectory() as folder:
-        rows, beside = run_study(Path(folder), options.data, options.epochs)
-    whole = [row for row in rows if row.state == "complete"]
+        rows, busy = run_study(Path(folder), options.data, options.epochs)
+    whole = sorted((row for row in rows if row.state == "complete"), key=_started)
     turnover = statistics.fmean(turnovers(whole))
+    later = whole[WORKERS:]  # the first run of a worker waits for its import, once a study
+    beside = between(busy, _started(later[0]), max(row.curve["ended"][-1] for row in later))
     runs = []
     for row in whole:
         parts = outside(row)
@@ -138,15 +171,21 @@ def main() -> None:
         runs.append(rounded({**parts, "share outside": shared}.items()))
         print(f"{dict(row.configuration)}, repeat {row.repeat}:")
         print("  " + ", ".join(f"{name} {value:.3f}" for name, value in runs[-1].items()))
+    own = statistics.fmean(run["share outside"] for run in runs[WORKERS:])
+    print(
+        f"of the runs after each worker's first: outside {own:.2%}, driver and mirror "
+        f"{beside['share of all cores']:.2%}, together {own + beside['share of all cores']:.2%}"
+    )
     print(
         f"from run to run {turnover:.3f} s; processor time: driver {beside['driver']:.1f} s, "
-        f"mirror {beside['mirror']:.1f} s, {beside['share of all cores']:.1%} of all cores"
+        f"mirror {beside['mirror']:.1f} s while they were trained"
     )
     record: dict[str, Any] = {
         "epochs": options.epochs,
         "runs": runs,
         "from a run to the next": round(turnover, 4),
         "processor seconds": rounded(beside.items()),
+        "share outside, with driver and mirror": round(own + beside["share of all cores"], 4),
         "machine": about,
     }
     if options.json:

@@ -11,7 +11,8 @@ import time
 
 BEGAN = time.time()
 
-import os  # noqa: E402 - a contender's time begins before its first import
+import multiprocessing  # noqa: E402 - a contender's time begins before its first import
+import os  # noqa: E402
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
@@ -150,11 +151,55 @@ def _hypermodel(job: Job, images: Any) -> Any:
 
 
 def plain_optuna(job: Job, tally: Tally) -> dict[str, Any]:
-    """Optuna's Keras example: TPE, median pruner, a run a trial; as many runs as the sweep has."""
+    """Optuna's Keras example: TPE, median pruner, a run a trial; as many runs as the sweep has.
+
+    A process a core works on the same study, as its page on parallel optimization shows it.
+    """
+    study = _optuna_study(job)
+    cores = _cores()
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_optuna_worker, args=(job, one)) for one in range(cores)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        if worker.exitcode:
+            raise RuntimeError(f"a worker ended with exit code {worker.exitcode}")
+    epochs = sum(len(trial.intermediate_values) for trial in study.trials)
+    return tally.told() | {
+        "configuration": study.best_params,
+        "passes": epochs * len(job.split(len(job.arrays()[0]))[0]),
+        "runs": len(study.trials),
+        "threads": ONE_EACH,
+    }
+
+
+def _optuna_study(job: Job, worker: int = 0) -> Any:
+    """The study that all workers share; a search that was killed goes on."""
+    import optuna
+
+    backend = optuna.storages.journal.JournalFileBackend(str(Path(job.folder) / "journal.log"))
+    return optuna.create_study(
+        study_name="plain",
+        storage=optuna.storages.JournalStorage(backend),
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=1000 * job.seed + worker),
+        pruner=optuna.pruners.MedianPruner(),
+    )
+
+
+def _optuna_worker(job: Job, number: int) -> None:
+    """Take trials until all workers together have as many as the sweep has runs."""
     import keras
     import optuna
+    import tensorflow as tf
+    from optuna.study import MaxTrialsCallback
+    from optuna.trial import TrialState
     from optuna_integration import KerasPruningCallback, MLflowCallback
 
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     task = job.task
     images, labels = job.arrays()
     train_on, judge_on = job.split(len(images))
@@ -173,30 +218,25 @@ def plain_optuna(job: Job, tally: Tally) -> dict[str, Any]:
             epochs=task.epochs,
             validation_data=judged,
             verbose=0,
-            callbacks=[
-                tally.callback(len(train_on)),
-                KerasPruningCallback(trial, "val_accuracy"),
-            ],
+            callbacks=[KerasPruningCallback(trial, "val_accuracy")],
         )
         return float(model.evaluate(*judged, verbose=0)[1])
 
-    backend = optuna.storages.journal.JournalFileBackend(str(Path(job.folder) / "journal.log"))
-    study = optuna.create_study(
-        study_name="plain",
-        storage=optuna.storages.JournalStorage(backend),
-        load_if_exists=True,
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=job.seed),
-        pruner=optuna.pruners.MedianPruner(),
-    )
-    callbacks = []
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    budget = task.configurations * task.repeats
+    callbacks: list[Any] = [MaxTrialsCallback(budget, states=ended)]
     if job.uri is not None:
-        callbacks = [MLflowCallback(tracking_uri=job.uri, metric_name="val_accuracy")]
-    done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-    left = task.configurations * task.repeats - done
-    if left > 0:
-        study.optimize(objective, n_trials=left, callbacks=callbacks)
-    return {"configuration": study.best_params, "threads": OWN_THREADS}
+        callbacks.append(MLflowCallback(tracking_uri=job.uri, metric_name="val_accuracy"))
+    study = _optuna_study(job, number)
+    if len(study.get_trials(deepcopy=False, states=ended)) < budget:
+        study.optimize(objective, callbacks=callbacks)
+
+
+def _cores() -> int:
+    """As many as this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def ray_asha(job: Job, tally: Tally) -> dict[str, Any]:
@@ -209,8 +249,7 @@ def ray_asha(job: Job, tally: Tally) -> dict[str, Any]:
     task = job.task
     data = job.arrays()
     train_on, _ = job.split(len(data[0]))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=_cores(), include_dashboard=False, log_to_driver=False, logging_level="error")
     part = tune.with_resources(tune.with_parameters(_ray_run, job=job, data=data), {"cpu": 1})
     logger = MLflowLoggerCallback(tracking_uri=job.uri, experiment_name="ray")
     place = Path(job.folder) / "ray"

@@ -135,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=float, help="seconds a contender may take")
     parser.add_argument("--records", type=Path, help="a file in benchmarks/records")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a contender is ended on the way out
     task = settled(options)
     records = options.records or HERE / "records" / f"peers-{Path(task.space).stem}.jsonl"
     about = recorded.machine(*PACKAGES)
@@ -145,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"round {mark['round'] + 1}: {what}", flush=True)
         found = work(job, logging=mark["logging"], onednn=options.onednn, limit=options.limit)
         recorded.append(records, mark | found | {"machine": about})
-        shutil.rmtree(job.folder)  # what is measured again begins anew
+        if "failed" not in found and job.stages is None:
+            shutil.rmtree(job.folder)  # what is measured again begins anew
     if options.seeds:
         data = job_of(task, "study", options.work, 0, logging=False).data
         retrain(task, data, records, options.seeds)

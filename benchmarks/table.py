@@ -26,7 +26,8 @@ def show(task: Task, records: Path, seeds: int) -> None:
         if logged:
             print(f"\n{'with' if logging else 'without'} logging")
             _block(task, logged, records, seeds)
-    _difference(task, turns, records, seeds)
+    plain = [turn for turn in turns if not turn["logging"]]
+    _difference(task, plain or turns, records, seeds)
     threads = {_name(turn): turn["threads"] for turn in turns if "threads" in turn}
     print()
     for contender, how in threads.items():

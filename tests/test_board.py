@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import mirror_fakes
@@ -53,6 +54,13 @@ def test_the_note_has_the_answer_and_a_table_a_stage(standing: Standing) -> None
     assert "Use width=2" in text
     assert text.count("| --- | --- | --- | --- | --- |") == len(standing.stages)
     assert "| 2/2 |" in text
+
+
+def test_the_note_says_so_where_runs_are_judged_by_their_best_epoch(standing: Standing) -> None:
+    assert standing.incumbent is not None
+    kept = replace(standing, incumbent=(*standing.incumbent, ("keep_best", True)))
+    assert "by its best epoch" in markdown.standing(kept, 2)
+    assert "by its best epoch" not in markdown.standing(standing, 2)
 
 
 def test_a_name_means_nothing_in_markdown_or_html() -> None:

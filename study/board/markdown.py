@@ -22,6 +22,8 @@ def standing(standing: Standing, repeats: int) -> str:
     """The part of the study's note that says how it stands."""
     runs = f"{standing.runs} of at most {standing.runs_expected} runs"
     parts = [STANDING.first, f"{_plain(words.answer(standing))} {runs} are done."]
+    if dict(standing.incumbent or ()).get("keep_best"):
+        parts.append(f"{words.KEEPS_BEST}.")
     if standing.failure:
         parts.append(f"It stopped: {_plain(standing.failure)}")
     for stage in standing.stages:

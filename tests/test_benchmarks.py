@@ -1,0 +1,79 @@
+"""Benchmarks still run, count what they say they count, and go on where they were stopped."""
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from study import space_file
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+COMMANDS = sorted(path.stem for path in FOLDER.glob("*.py") if "argparse" in path.read_text())
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def benchmark(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(FOLDER / f"{name}.py"), *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "task"])
+def test_every_benchmark_says_how_it_is_used(name: str) -> None:
+    assert "usage:" in benchmark(name, "--help").stdout
+
+
+def test_the_space_of_the_bookkeeping_is_one(tmp_path: Path) -> None:
+    import bookkeeping
+
+    (tmp_path / "space.toml").write_text(bookkeeping.SPACE.format(epochs=30))
+    space = space_file.load(str(tmp_path / "space.toml"))
+    assert (space.epochs, space.start["filters"], space.start["dense"]) == (30, 8, 32)
+
+
+def test_of_single_members_the_interval_is_student_s() -> None:
+    from mnist_accuracy import averaged
+
+    rng = np.random.default_rng(3)
+    labels = np.arange(200) % 3
+    said = rng.random((6, 200, 3)) + 2 * (np.eye(3)[labels] > rng.random((6, 200, 1)))
+    right = [float((one.argmax(1) == labels).mean()) for one in said]
+    found = averaged(said, labels, 1)
+    assert found["mean"] == pytest.approx(statistics.fmean(right))
+    error = statistics.stdev(right) / math.sqrt(6)
+    assert found["half interval"] == pytest.approx(2.5706 * error, rel=1e-4)
+    assert (averaged(said, labels, 6)["choices"], averaged(said, labels, 5)["choices"]) == (1, 6)
+
+
+@pytest.mark.slow
+def test_tutorial_and_study_are_compared_once_and_told_again(tmp_path: Path) -> None:
+    words = ["--space", "smoke", "--images", "300", "--epochs", "1", "--log", "without"]
+    words += ["--contender", "tutorial", "--contender", "study", "--seeds", "0"]
+    words += ["--work", str(tmp_path / "work"), "--records", str(tmp_path / "records.jsonl")]
+    first = benchmark("peers", *words)
+    assert "round 1: tutorial" in first.stdout
+    tutorial, study = map(json.loads, (tmp_path / "records.jsonl").read_text().splitlines())
+    assert (tutorial["runs"], tutorial["passes"]) == (10, 10 * 200)  # two thirds of the images
+    assert 0 < study["passes"] <= study["runs"] * 200
+    for record in (tutorial, study):
+        assert "failed" not in record
+        assert set(record["configuration"]) == {"filters", "dropout"}
+        assert record["seconds"] > 0
+        assert record["threads"]
+    again = benchmark("peers", *words)
+    assert "round 1" not in again.stdout
+    assert again.stdout.strip() in first.stdout

@@ -11,7 +11,7 @@ import pytest
 import test_cli as commands
 from test_cli import assert_one_line, database, finished, here, home, study  # noqa: F401
 
-from study import storage
+from study import storage, tables
 from study.engine import InProcess
 from study.errors import ModelError
 from study.final import records
@@ -198,6 +198,16 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     ]
     assert np.mean(right) == models["average of 2"]["accuracy"]
 
+    model = str(folder / models["seed 1"]["file"])
+    told = study("predict", model, "test.npz", "--submission", "submission.csv")
+    assert told.exit_code == 0, told.output
+    lines = Path("submission.csv").read_text().splitlines()
+    assert (lines[0], len(lines)) == ("ImageId,Label", 1 + len(pixels))
+    assert (
+        study("predict", model, "test.npz", "--invert").stdout
+        != study("predict", model, "test.npz").stdout
+    )
+
     shown = study("gallery")
     assert shown.exit_code == 0, shown.output
     wrong = (folder / "gallery.csv").read_text().splitlines()
@@ -221,3 +231,18 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     assert "not opened for it again" in again.stdout
     assert "trained in" not in again.stdout
     assert "opened 2 times" in Path("fake-report/report.html").read_text()
+
+
+@pytest.mark.tensorflow
+def test_the_best_configurations_together_are_one_average_and_the_report_names_them() -> None:
+    made = study("finalize", "--from-top", "2", "--jobs", "1", "--holdout", "0.2", "--json")
+    assert made.exit_code == 0, made.output
+    models = {model["model"]: model for model in json.loads(made.stdout)["models"]}
+    *singles, _, average = models.values()
+    assert average["model"] == "average of 2"
+    assert average["members"] == [key for single in singles for key in single["members"]]
+    both = records.configurations(loaded()[0].user_attrs)(average["members"])
+    assert len(both) == 2
+    page = Path("fake-report/report.html").read_text()
+    assert "; ".join(map(tables.params, both)) in page
+    assert read_card(Path("fake-models") / average["file"]).members == tuple(average["members"])

@@ -28,8 +28,8 @@ from study.report.contents import Contents, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
 from study.report.write import PAGE, default_folder, files, report
-from study.results import Score
-from study.search import Search
+from study.results import Row, Score
+from study.search import SEARCH, Search
 from study.settings import Chosen
 from study.sweep import OneAtATime
 
@@ -295,6 +295,37 @@ def test_a_page_of_runs_judged_by_their_best_epoch_says_so(contents: Contents) -
     kept = replace(contents.settings.space, fixed={"keep_best": True})
     page = text_of(replace(contents, settings=replace(contents.settings, space=kept)))
     assert "judged by its best epoch, which looks better than it is" in page
+
+
+def test_a_report_of_ten_thousand_runs_stays_small_and_says_what_it_leaves_out() -> None:
+    wide = space(hyperparameters={"rate": {"low": 0.0, "high": 1.0}})
+    many = 3334
+    found = [
+        Row(
+            number=3 * number + repeat,
+            trial_id=3 * number + repeat,
+            state="complete",
+            stage=SEARCH,
+            option=number,
+            configuration=(("rate", number / many),),
+            repeat=repeat,
+            reference=(),
+            value=0.9 + 0.09 * number / many + 0.001 * repeat,
+            val_acc=tuple(0.9 - 0.5 / epoch + 0.09 * number / many for epoch in range(1, 13)),
+            attributes={"seconds": 3.0 + repeat, "parameters": 1000.0},
+        )
+        for number in range(many)
+        for repeat in range(3)
+    ]
+    plan = Search(wide, "random", many, 1, 3, IMAGES)
+    settings = replace(mirror_fakes.settings(epochs=12), space=wide)
+    made = files(Contents("many", settings, plan.standing(found), "complete", tuple(found)))
+    assert sum(map(len, made.values())) < 20 * 2**20
+    page = made[PAGE].decode()
+    assert len(page) < 2**20
+    assert f"{figures.MOST_OPTIONS} of {many}; all of them are in stages.csv" in page
+    assert made["runs.csv"].count(b"\n") == 1 + 3 * many
+    assert made["stages.csv"].count(b"\n") == 1 + many
 
 
 # Numbers, and doing it again -------------------------------------------------------------------

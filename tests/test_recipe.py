@@ -154,6 +154,24 @@ def test_a_run_on_every_image_reports_no_validation() -> None:
 
 
 @pytest.mark.tensorflow
+def test_images_are_moved_and_labels_smoothed_while_it_trains_and_not_while_it_is_judged(
+    tmp_path: Path,
+) -> None:
+    import keras
+
+    wild = base.having(rotation=170.0, stretch=0.5, shift=0.5, label_smoothing=0.3)
+    epochs, model = base.finish(train(wild, base.DATA))
+    (tmp_path / "model.keras").write_bytes(model)
+    part = split(base.DATA.labels, wild.validation, wild.seed, wild.repeat).validation
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    loss, accuracy = saved.evaluate(base.DATA.images[part], base.DATA.labels[part], verbose=0)
+    assert epochs[-1].val_acc == pytest.approx(accuracy)
+    assert epochs[-1].val_loss == pytest.approx(loss, rel=1e-4)
+    plain, _ = base.finish(train(base.RUN, base.DATA))
+    assert plain[-1].loss < epochs[-1].loss
+
+
+@pytest.mark.tensorflow
 def test_images_are_moved_as_the_recipe_says() -> None:
     import tensorflow as tf
 

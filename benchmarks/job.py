@@ -23,13 +23,6 @@ ONE_EACH = "a run a core, one thread each"
 TICK = 2.0  # seconds between two writings of a tally: what a kill may lose
 
 
-def cores() -> int:
-    """As many as this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class Task:
     """The same search for everybody: space, data and network, epochs and repeats.

@@ -6,7 +6,9 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
-from job import ONE_EACH, Job, Params, Tally, cores
+from job import ONE_EACH, Job, Params, Tally
+
+from study.engine import cores
 
 
 def search(job: Job, tally: Tally) -> dict[str, Any]:
@@ -16,7 +18,7 @@ def search(job: Job, tally: Tally) -> dict[str, Any]:
     """
     study = _optuna_study(job)
     spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_optuna_worker, args=(job, one)) for one in range(cores())]
+    workers = [spawn.Process(target=_optuna_worker, args=(job, one)) for one in range(len(cores()))]
     for worker in workers:
         worker.start()
     for worker in workers:

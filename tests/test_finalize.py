@@ -241,7 +241,7 @@ def test_the_best_configurations_together_are_one_average_and_the_report_names_t
     *singles, _, average = models.values()
     assert average["model"] == "average of 2"
     assert average["members"] == [key for single in singles for key in single["members"]]
-    both = records.configurations(loaded()[0].user_attrs)(average["members"])
+    both = records.configurations(loaded()[0].user_attrs, average["members"])
     assert len(both) == 2
     page = Path("fake-report/report.html").read_text()
     assert "; ".join(map(tables.params, both)) in page

@@ -221,7 +221,8 @@ def test_a_model_file_of_another_kind_or_version_is_one_line(
     made: dict[str, Any], said: str
 ) -> None:
     saved(GREY)
-    assert_one_line(study("predict", str(model_file(**made)), "image.png"), "model.keras", said)
+    path = str(model_file(**made))
+    assert_one_line(study("predict", path, "image.png"), f"{path}: ", said)
 
 
 def test_a_file_that_is_no_archive_is_one_line_and_is_not_unpickled() -> None:

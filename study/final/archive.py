@@ -126,12 +126,12 @@ def _card(path: Path, stored: Any) -> Card:
         )
     try:
         lists = {name: tuple(stored[name]) for name in ("labels", "input_shape", "members")}
-        card = Card(**{**stored, **lists})
-        if _is_sound(card):
-            return card
+        card: Card | None = Card(**{**stored, **lists})
     except (KeyError, TypeError):
-        pass
-    raise ModelError(f"{path}: its {CARD} is damaged; finalize the study again")
+        card = None
+    if card is None or not _is_sound(card):
+        raise ModelError(f"{path}: its {CARD} is damaged; finalize the study again")
+    return card
 
 
 def _is_sound(card: Card) -> bool:

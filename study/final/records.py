@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,20 +75,14 @@ def choose(study: Study, opening: str) -> None:
         study.set_user_attr(CURRENT, opening)
 
 
-def configurations(
-    attributes: Mapping[str, Any],
-) -> Callable[[Sequence[str]], list[dict[str, Any]]]:
+def configurations(attributes: Mapping[str, Any], keys: Sequence[str]) -> list[dict[str, Any]]:
     """What members were trained with, by their run keys: every configuration once, in order.
 
     ``attributes`` are the study's.
     """
     known = attributes.get(MEMBERS, {})
-
-    def of(keys: Sequence[str]) -> list[dict[str, Any]]:
-        found = [known[key]["params"] for key in keys if key in known]
-        return [params for place, params in enumerate(found) if params not in found[:place]]
-
-    return of
+    found = [known[key]["params"] for key in keys if key in known]
+    return [params for place, params in enumerate(found) if params not in found[:place]]
 
 
 def openings(recorded: Sequence[Mapping[str, Any]]) -> int:

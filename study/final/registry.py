@@ -122,8 +122,8 @@ class _Sender:
 
     def _params(self, model: Mapping[str, Any]) -> dict[str, str]:
         """The configuration; of an average, what all its members have in common."""
-        of = records.configurations(self._study.user_attrs)
-        first, *others = of(model["members"]) or [{}]
+        each = records.configurations(self._study.user_attrs, model["members"])
+        first, *others = each or [{}]
         return {
             name: str(value)
             for name, value in first.items()

@@ -55,7 +55,6 @@ def contents_of(study: Study, settings: Settings, url: str) -> Contents:
     standing = plan_of(settings).standing(rows)
     attributes = study.user_attrs
     finals = attributes.get(FINALS)
-    known = configurations(attributes)
     link = attributes.get(LINK)
     return Contents(
         name=study.study_name,
@@ -64,7 +63,7 @@ def contents_of(study: Study, settings: Settings, url: str) -> Contents:
         state=state_of(standing, url, study.study_name),
         rows=tuple(rows),
         finals=tuple(
-            {**final, "configurations": known(final.get("members", ()))}
+            {**final, "configurations": configurations(attributes, final.get("members", ()))}
             for final in (finals if isinstance(finals, list) else ())
             if isinstance(final, dict)
         ),

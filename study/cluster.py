@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0  # seconds a scheduler may take to answer
 _MUTE = logging.CRITICAL + 1  # Dask logs tracebacks of connections that are closed on purpose
+_QUIET = {  # Dask watches itself, driver and workers, at a cost of a few percent of every core
+    "distributed.admin.tick.interval": "10s",
+    "distributed.admin.tick.limit": "1h",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.profile.enabled": False,
+}
 _CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
 
@@ -232,7 +238,7 @@ def local_engine(
 ) -> DaskEngine:
     """An engine with ``jobs`` worker processes on this machine, ended by ``close``."""
     logging.getLogger("distributed").setLevel(_MUTE)
-    dask.config.set({"distributed.nanny.pre-spawn-environ": forks.ENVIRONMENT})
+    dask.config.set(_QUIET | {"distributed.nanny.pre-spawn-environ": forks.ENVIRONMENT})
     if forks.FORKS:
         forks.start()
         forks.wait()

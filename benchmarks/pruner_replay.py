@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import recorded
 
 from study import storage
 from study.plan import Option, Stage, Standing
@@ -123,8 +124,8 @@ def _cut(row: Row, reference: Row | None, margin: Margin, images: int | None) ->
     return len(row.val_acc)
 
 
-def answers(urls: list[str], margin: Margin) -> None:
-    """Print, study by study, whether the pruned sweep gives the answer of the unpruned one."""
+def answers(urls: list[str], margin: Margin) -> Iterator[str]:
+    """Say, study by study, whether the pruned sweep gives the answer of the unpruned one."""
     for url in urls:
         for name in storage.names(storage.open_storage(url)):
             study, settings = storage.load(storage.open_storage(url), name)
@@ -132,10 +133,10 @@ def answers(urls: list[str], margin: Margin) -> None:
             total = sum(len(row.val_acc) for row in Rows()(study))
             after, epochs = pruned_sweep(url, name, margin)
             if after is None or before.incumbent is None:
-                print(f"{name}: the pruned sweep leaves the stored curves")
+                yield f"{name}: the pruned sweep leaves the stored curves"
                 continue
             same = "same answer" if after.incumbent == before.incumbent else "other answer"
-            print(f"{name}: {same}, {epochs} of {total} epochs; {dict(after.incumbent or ())}")
+            yield f"{name}: {same}, {epochs} of {total} epochs; {dict(after.incumbent or ())}"
 
 
 def main() -> None:
@@ -158,9 +159,11 @@ def main() -> None:
             f"{tally.tied:4} | {tally.saved:6} of {tally.epochs} ({share:.0%})"
         )
         records.append({**asdict(margin), **asdict(tally)})
-    answers(arguments.urls, Margin())
+    said = list(answers(arguments.urls, Margin()))
+    print(*said, sep="\n")
     if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+        record = {"margins": records, "answers": said, "machine": recorded.machine("optuna")}
+        recorded.write_whole(arguments.json, record)
 
 
 if __name__ == "__main__":

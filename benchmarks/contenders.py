@@ -68,12 +68,15 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
 
 
 def _logged(uri: str) -> int:
-    """How many runs the server has."""
+    """How many of the study's trials the server has."""
     from mlflow import MlflowClient
+
+    from study.mirror.projection import SLOT
 
     client = MlflowClient(uri)
     everywhere = [one.experiment_id for one in client.search_experiments()]
-    return len(client.search_runs(everywhere, max_results=5000))
+    found = client.search_runs(everywhere, max_results=5000)
+    return sum(run.data.tags.get(SLOT, "").startswith("trial ") for run in found)
 
 
 CONTENDERS: dict[str, Callable[[Job, Tally], dict[str, Any]]] = {

@@ -78,7 +78,7 @@ def accuracies(task: Task, params: Params, records: Path) -> dict[int, float]:
 
 def _trained(task: Task, params: Params, dataset: Dataset, seeds: Sequence[int]) -> Any:
     """Train the seeds, a run a core, and judge each model as it is finished."""
-    from study.cluster import local_engine
+    from study.local_cluster import local_engine
 
     validation = Validation("holdout", fraction=task.held_out)
     with closing(local_engine(dataset, min(len(cores()), len(seeds)), 1, None)) as engine:

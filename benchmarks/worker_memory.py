@@ -22,8 +22,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from study import data
-from study.cluster import local_engine
 from study.engine import RunFailed, RunFinished
+from study.local_cluster import local_engine
 from study.space import Validation
 from study.training import Run
 

@@ -1,4 +1,4 @@
-"""Runs on a Dask cluster: several processes of this machine, or the workers of many machines.
+"""Runs on a Dask cluster: of this machine (`local_cluster`), or one that is there already.
 
 The workers only train and report, an epoch at a time (`worker`). Dask schedules: it starts a run
 again elsewhere when a worker dies, and the run goes on from its checkpoint.
@@ -9,37 +9,27 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import os
 import queue
-import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import dask
-from distributed import Client, Future, LocalCluster
+from distributed import Client, Future
 from distributed import Event as Flag
 
-from study import forks
-from study.engine import EpochReported, Event, RunFailed, RunFinished, Trainer, cores, reason
+from study.engine import EpochReported, Event, RunFailed, RunFinished, Trainer, reason
 from study.errors import StudyError
 from study.training import Epoch, Run, train
-from study.worker import FOR_GOOD, GROWTH, DataPlugin, Job, Outcome, PinPlugin
+from study.worker import FOR_GOOD, GROWTH, DataPlugin, Job, Outcome
 
 if TYPE_CHECKING:
     from study.checkpoint import Checkpoints
     from study.data import Dataset
 
 _PATIENCE = 10.0  # seconds a scheduler may take to answer
-_MUTE = logging.CRITICAL + 1  # Dask logs tracebacks of connections that are closed on purpose
-_QUIET = {  # Dask watches itself, driver and workers, at a cost of a few percent of every core
-    "distributed.admin.tick.interval": "10s",
-    "distributed.admin.tick.limit": "1h",
-    "distributed.admin.system-monitor.interval": "10s",
-    "distributed.worker.profile.enabled": False,
-}
+MUTE = logging.CRITICAL + 1  # Dask logs tracebacks of connections that are closed on purpose
 _CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
 
@@ -228,63 +218,6 @@ class DaskEngine:
         )
 
 
-def local_engine(
-    dataset: Dataset,
-    jobs: int,
-    threads: int,
-    checkpoints: Checkpoints | None,
-    trainer: Trainer = train,
-    growth: float = GROWTH,
-) -> DaskEngine:
-    """An engine with ``jobs`` worker processes on this machine, ended by ``close``."""
-    logging.getLogger("distributed").setLevel(_MUTE)
-    dask.config.set(_QUIET | {"distributed.nanny.pre-spawn-environ": forks.ENVIRONMENT})
-    if forks.FORKS:
-        forks.start()
-        forks.wait()
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-    with forks.deaf_to_ctrl_c():
-        cluster = LocalCluster(
-            n_workers=jobs,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # a port of its own: two studies may run at once
-            scheduler_kwargs={"dashboard": False},
-            memory_limit=None,
-            silence_logs=_MUTE,
-        )
-        client = Client(cluster)
-    if jobs * threads == len(cores()):  # else another study may be on the first of them too
-        client.register_plugin(PinPlugin(threads, cores()))
-
-    def close() -> None:
-        _kill(cluster)
-        with suppress(Exception):
-            client.close(timeout=1)
-        with suppress(Exception):
-            cluster.close(timeout=2)
-
-    return DaskEngine(
-        client,
-        dataset,
-        jobs,
-        checkpoints=checkpoints,
-        trainer=trainer,
-        growth=growth,
-        close=close,
-        own=True,
-    )
-
-
-def _kill(cluster: LocalCluster) -> None:
-    """End the worker processes at once: what they train is checkpointed, or not wanted."""
-    for nanny in list(cluster.workers.values()):
-        nanny.auto_restart = False
-        with suppress(ProcessLookupError, TypeError):
-            os.kill(nanny.pid, signal.SIGKILL)
-
-
 def remote_engine(
     address: str,
     dataset: Dataset,
@@ -298,7 +231,7 @@ def remote_engine(
     TLS comes from Dask's own configuration. Without ``jobs`` as many runs at once as the cluster
     has workers that offer the ``resources``, at any time.
     """
-    logging.getLogger("distributed").setLevel(_MUTE)
+    logging.getLogger("distributed").setLevel(MUTE)
     try:
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError, ImportError) as error:

@@ -163,7 +163,7 @@ def engine_for(
             say(f"The cluster has no worker{wanted} yet: a run waits until one joins")
         return engine
     if jobs > 1:
-        from study.cluster import local_engine
+        from study.local_cluster import local_engine
 
         return local_engine(prepared.dataset, jobs, threads, checkpoints, trainer)
     return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))

@@ -22,7 +22,7 @@ from distributed.security import Security
 from optuna.storages import BaseStorage, InMemoryStorage
 from servers import free_port
 
-from study import cluster
+from study import cluster, local_cluster
 from study.checkpoint import FolderCheckpoints
 from study.data import Dataset
 from study.driver import Flight
@@ -182,7 +182,7 @@ def local(folder: Path, **given: Any) -> cluster.DaskEngine:
     environ = {name: value for name, value in os.environ.items() if name.startswith("FAKE_")}
     dask.config.set({"distributed.nanny.environ": environ})
     store = FolderCheckpoints(folder / "checkpoints")
-    return cluster.local_engine(dataset(), 2, 1, store, fake_trainer.train, **given)
+    return local_cluster.local_engine(dataset(), 2, 1, store, fake_trainer.train, **given)
 
 
 def twice(trace: list[list[str]]) -> int:
@@ -365,6 +365,20 @@ def traced_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], l
     monkeypatch.setenv("FAKE_TRACE", str(folder / "trace"))
     monkeypatch.setenv("FAKE_PAUSE", str(PAUSE))
     return lambda: [line.split() for line in (folder / "trace").read_text().splitlines()]
+
+
+def test_on_this_machine_nobody_samples_the_workers_or_ticks_all_the_time(tmp_path: Path) -> None:
+    def every(server: Any) -> dict[str, float]:
+        return {name: one.callback_time for name, one in server.periodic_callbacks.items()}
+
+    with closing(local(tmp_path)) as engine:  # Dask goes by the names of the arguments
+        workers = engine._client.run(lambda dask_worker: every(dask_worker))
+        driver = engine._client.run_on_scheduler(lambda dask_scheduler: every(dask_scheduler))
+    assert len(workers) == 2
+    for callbacks in (*workers.values(), driver):
+        assert "profile" not in callbacks
+        assert callbacks["tick"] >= 10_000  # milliseconds
+        assert callbacks["monitor"] >= 10_000
 
 
 def test_closing_leaves_no_process_behind(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs on real Dask clusters: workers join and die, and the answer is that of one process."""
 
+import gc
 import os
 import signal
 import socket
@@ -115,6 +116,13 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 def family(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
     """The processes that a process has started."""
     return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_to_collect() -> Iterator[None]:
+    """A client of Dask that is collected while another one starts: each waits for the other."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -368,12 +376,15 @@ def traced_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], l
 
 
 def test_on_this_machine_nobody_samples_the_workers_or_ticks_all_the_time(tmp_path: Path) -> None:
-    def every(server: Any) -> dict[str, float]:
-        return {name: one.callback_time for name, one in server.periodic_callbacks.items()}
+    def of_worker(dask_worker: Any) -> dict[str, float]:
+        return {name: one.callback_time for name, one in dask_worker.periodic_callbacks.items()}
+
+    def of_scheduler(dask_scheduler: Any) -> dict[str, float]:
+        return of_worker(dask_scheduler)
 
     with closing(local(tmp_path)) as engine:  # Dask goes by the names of the arguments
-        workers = engine._client.run(lambda dask_worker: every(dask_worker))
-        driver = engine._client.run_on_scheduler(lambda dask_scheduler: every(dask_scheduler))
+        workers = engine._client.run(of_worker)
+        driver = engine._client.run_on_scheduler(of_scheduler)
     assert len(workers) == 2
     for callbacks in (*workers.values(), driver):
         assert "profile" not in callbacks

@@ -20,7 +20,7 @@ augment lowering step checkpoint remote_checkpoint training callback
 results plan sweep search
 sampler pruning objective
 settings storage owned lock prepare standing
-engine forks worker cluster preloaded driver
+engine forks worker cluster local_cluster preloaded driver
 board board.note
 mirror mirror.mflux mirror.target mirror.asking mirror.bucket mirror.projection mirror.artifact kept
 mirror.tracking mirror.parents mirror.transfer mirror.sync mirror.aside mirror.follow

@@ -51,7 +51,7 @@ class Program:
         self._recipe = recipe or Recipe()
         self._piece_seconds = piece_seconds
         self._batch = batch_size
-        self._stages = stages(model.layers)
+        self._stages = stages(model.layers, batch_size)
         self._piece = 1
         model.optimizer.build(model.trainable_variables)
         seeds = [v for v in model.variables if v.name == "seed_generator_state"]

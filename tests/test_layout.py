@@ -16,7 +16,7 @@ FOLDER = Path(study.__file__).parent
 FLOORS = """
 errors space space_file
 recipe formats data model
-augment lowering step checkpoint remote_checkpoint training callback
+augment fourier lowering step checkpoint remote_checkpoint training callback
 results plan sweep search
 sampler pruning objective
 settings storage owned lock prepare standing

@@ -67,11 +67,14 @@ def identical(one: Any, other: Any) -> bool:
     ("shape", "k1", "k2"),
     [((12, 12, 1), 3, 5), ((13, 11, 3), 4, 3), ((17, 16, 1), 7, 7), ((9, 14, 3), 5, 2)],
 )
+@pytest.mark.parametrize("lowered", [False, True])
 def test_losses_and_weights_are_those_of_stock_fit(
-    shape: tuple[int, int, int], k1: int, k2: int
+    shape: tuple[int, int, int], k1: int, k2: int, *, lowered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from study.fourier import Correlation
     from study.step import Program, resident
 
+    monkeypatch.setattr(Correlation, "pays", lambda *_: lowered)
     x, y = images(shape)
     model = network(shape, k1=k1, k2=k2)
     program = Program(model, batch_size=10)
@@ -202,7 +205,7 @@ def dropped(rate: float, shape: tuple[int, ...], key: int = 0, step: int = 0) ->
 
     from study.lowering import stages
 
-    (stage,) = stages([layers.Dropout(rate)])
+    (stage,) = stages([layers.Dropout(rate)], batch=10)
     return stage(tf.ones(shape), tf.constant([key, step], tf.int64)).numpy()
 
 
@@ -221,7 +224,7 @@ def test_dropout_has_its_rate_exactly_where_16_bits_cannot_say_it() -> None:
 
     from study.lowering import stages
 
-    (stage,) = stages([layers.Dropout(2.5 / 65536)])
+    (stage,) = stages([layers.Dropout(2.5 / 65536)], batch=10)
     zeros = tf.function(lambda step: tf.reduce_sum(1 - tf.sign(stage(ONES, tf.stack([0, step])))))
     count = sum(float(zeros(tf.constant(step, tf.int64))) for step in range(400))
     assert 220 < count < 280  # 250 expected; 200 or 300 if the threshold were always the same
@@ -242,7 +245,9 @@ def test_two_dropout_layers_draw_apart() -> None:
     from study.lowering import stages
 
     seed = tf.constant([1, 1], tf.int64)
-    one, other = (stage(tf.ones([50, 20]), seed) for stage in stages([layers.Dropout(0.5)] * 2))
+    one, other = (
+        stage(tf.ones([50, 20]), seed) for stage in stages([layers.Dropout(0.5)] * 2, batch=10)
+    )
     assert 0.4 < np.mean(one.numpy() == other.numpy()) < 0.6
 
 
@@ -252,7 +257,7 @@ def test_dropout_passes_gradients_where_it_passes_values_and_rests_when_judging(
 
     from study.lowering import stages
 
-    (stage,) = stages([layers.Dropout(0.5)])
+    (stage,) = stages([layers.Dropout(0.5)], batch=10)
     x = tf.random.stateless_normal([20, 7], [1, 2])
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -317,7 +322,7 @@ def test_batch_normalization_of_images_is_one_operation() -> None:
 
     layer = layers.BatchNormalization()
     layer.build((None, 5, 5, 3))
-    (stage,) = stages([layer])
+    (stage,) = stages([layer], batch=10)
     traced = tf.function(stage).get_concrete_function(
         tf.TensorSpec([None, 5, 5, 3]), tf.TensorSpec([2], tf.int64)
     )

@@ -120,7 +120,7 @@ def _convolution(layer: layers.Conv2D, batch: int) -> Stage:
     # An empty patch gives exactly 0 in the first step, which ReLU has no gradient for: it stays.
     edge = _ROUNDING if layer.activation is keras.activations.relu else 0.0
 
-    def stage(x: Tensor, seed: Tensor | None) -> Tensor:
+    def stage(x: Tensor, _: Tensor | None) -> Tensor:
         x = tf.pad(x, [(0, 0), *around, (0, 0)]) if same else x
         x = correlate(x, layer.kernel)
         return layer.activation(x + (layer.bias - edge) if layer.use_bias else x)

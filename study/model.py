@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -120,6 +121,19 @@ def count_parameters(
     rows, columns = sides
     count += (rows * columns * channels + 1) * p["dense"] + (p["dense"] + 1) * num_classes
     return int(count)
+
+
+def count_activations(params: Mapping[str, object], input_shape: tuple[int, ...]) -> int:
+    """How many numbers the network's convolutions make of an image; imports no Keras."""
+    p: dict[str, Any] = {**DEFAULTS, **params}
+    *sides, _ = input_shape
+    count = 0
+    for block in _blocks(p):
+        for one in block:
+            sides = [one.side(side) for side in sides]
+            count += math.prod(sides) * one.filters
+        sides = [_pooled(side, p) for side in sides]
+    return count
 
 
 def _blocks(p: Mapping[str, Any]) -> Iterator[Block]:

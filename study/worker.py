@@ -20,6 +20,7 @@ from distributed import Reschedule, Status, WorkerPlugin, get_worker
 from numpy.typing import NDArray
 
 from study.errors import TrainingFailed
+from study.model import count_activations
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from study.training import Epoch, Run
 
 GROWTH = 0.15
-"""How much a worker process may grow, as a fraction of its size after its first run."""
+"""How much a worker process may grow, as a fraction of its size after its first run of a network
+of the largest kind it has had."""
+
+LARGER = 1.25  # how many times the activations of the largest so far make another kind
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Job:
             outcome = self._train(worker, key, run, stop)
             if self.checkpoints and stop.is_set() and Flag(flag + FOR_GOOD).is_set():
                 self.checkpoints.delete(run.key)
-            _HERE.measure()
+            shape = cast(DataPlugin, worker.plugins[self.data]).dataset.input_shape
+            _HERE.measure(count_activations(dict(run.params), shape))
             return outcome
 
     def _train(self, worker: Worker, key: int, run: Run, stop: Flag) -> Outcome:
@@ -95,19 +100,20 @@ class Job:
 
 
 class _Process:
-    """This worker process: one run at a time, and what it weighed after its first."""
+    """This worker process: one run at a time, and its size after a run of its largest network."""
 
     def __init__(self) -> None:
         self.turn = threading.Lock()
-        self._first: int | None = None
+        self._activations = 0
+        self._fitting = 0
 
-    def measure(self) -> None:
-        """Remember the size after the first run."""
-        if self._first is None:
-            self._first = _size()
+    def measure(self, activations: int) -> None:
+        """Remember the size after a run of a network so large, if it is the first of its kind."""
+        if activations > LARGER * self._activations:
+            self._activations, self._fitting = activations, _size()
 
     def grown(self, limit: float) -> bool:
-        return self._first is not None and _size() > (1 + limit) * self._first
+        return bool(self._fitting) and _size() > (1 + limit) * self._fitting
 
 
 _HERE = _Process()

@@ -368,6 +368,21 @@ def test_a_worker_that_has_grown_is_replaced_between_two_runs(
     assert max(map(len, runs_of.values())) <= 4
 
 
+def test_a_larger_network_may_need_more_memory_than_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from study import worker
+
+    sizes = iter([100, 200, 225, 235])
+    monkeypatch.setattr(worker, "_size", lambda: next(sizes))
+    process = worker._Process()
+    process.measure(activations=10)
+    process.measure(activations=20)
+    process.measure(activations=22)  # hardly larger: what has grown here has leaked
+    assert not process.grown(0.15)
+    assert process.grown(0.15)
+
+
 def traced_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[list[str]]]:
     """Have the workers of this machine trace; reads what they have trained."""
     monkeypatch.setenv("FAKE_TRACE", str(folder / "trace"))

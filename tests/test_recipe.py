@@ -12,7 +12,7 @@ import test_training as base
 from study.checkpoint import FolderCheckpoints
 from study.data import split
 from study.errors import SpaceError
-from study.model import DEFAULTS, build_cnn, check, count_parameters
+from study.model import DEFAULTS, build_cnn, check, count_activations, count_parameters
 from study.recipe import Recipe, value
 from study.space import Validation
 from study.space_file import load
@@ -99,13 +99,15 @@ def test_no_validation_part_is_every_image_and_a_seed_of_its_own_is_one_part_for
     "params", [{}, {"batch_norm": True}, {"strided": True}, {"blocks": 3}, {"convolutions": 3}, ON]
 )
 @pytest.mark.parametrize("shape", [(28, 28, 1), (17, 21, 3)])
-def test_parameters_are_counted_without_keras(
+def test_parameters_and_activations_are_counted_without_keras(
     params: dict[str, Any], shape: tuple[int, int, int]
 ) -> None:
     wanted = {"filters": 3, "k1": 2, "k2": 3} | params
     built = build_cnn(wanted, shape, 4)
     trainable = sum(int(np.prod(v.shape)) for v in built.trainable_variables)
     assert count_parameters(wanted, shape, 4) == trainable
+    made = [int(np.prod(one.output.shape[1:])) for one in built.layers if "conv" in one.name]
+    assert count_activations(wanted, shape) == sum(made)
     names = {type(layer).__module__.rpartition(".")[0] for layer in built.layers}
     assert all(name.startswith("keras.src.layers") for name in names)
 

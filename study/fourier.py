@@ -63,6 +63,10 @@ class Correlation:
 
         Counts multiplications, so the answer, and with it a run's bits, is not the machine's.
         """
+        return self.saving(channels, filters, batch) > WORTH
+
+    def saving(self, channels: int, filters: int, batch: int) -> float:
+        """How many multiplications of the convolution stand against one of this."""
         (height, width), (rows, columns) = self._sides, self._taps
         kinds = self._kinds
         image = height**2 * width + sum(n * kind.image.size for n, kind in kinds)
@@ -71,7 +75,7 @@ class Correlation:
         products = sum(n * len(kind.image) for n, kind in kinds)
         pairs = channels * filters
         ours = image * channels + back * filters + (products + kernel / batch) * pairs
-        return math.prod(self._outputs) * math.prod(self._taps) * pairs > WORTH * ours
+        return math.prod(self._outputs) * math.prod(self._taps) * pairs / ours
 
     def __call__(self, images: Tensor, kernel: Tensor) -> Tensor:
         """Images (n, height, width, channels) with a kernel (rows, columns, channels, filters)."""

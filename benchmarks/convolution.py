@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def turns(shape: Shape, rounds: int) -> tuple[float, list[tuple[float, float]]]:
             for _ in range(CALLS):
                 way(images, kernel)
             times.append(time.perf_counter())
-        seconds.append([after - before for before, after in zip(times, times[1:], strict=False)])
+        seconds.append([after - before for before, after in pairwise(times)])
     scale = 1e6 / CALLS / batch
     saving = correlate.saving(channels, filters, batch)
     return saving, [(direct * scale, ours * scale) for direct, ours in seconds[1:]]

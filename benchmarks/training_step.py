@@ -179,7 +179,8 @@ def named(config: list[float]) -> dict[str, float]:
 def operations(config: tuple[float, ...], side: int = 28) -> float:
     """Floating-point operations an image costs in training: forward, and both gradients.
 
-    The first convolution needs no gradient of its input. Convolutions and dense layers alone.
+    The first convolution needs no gradient of its input. Convolutions and dense layers alone, as
+    sums over every tap: the study does fewer where it goes by way of Fourier coefficients.
     """
     filters, k1, k2, dense, _ = config
     out = side // 2 - k2 + 1

@@ -108,10 +108,10 @@ def _times(matrix: Matrix, x: Tensor, count: int | None = None) -> Tensor:
 
 def _waves(n: int) -> tuple[Matrix, Matrix, Matrix]:
     """Rows of n pixels: the real coefficients' waves, and real and imaginary ones of the others."""
-    angle = 2 * np.pi * np.outer(np.arange(n), np.arange(n)) / n
+    cos, sin = _circles(n)
     real = [0] if n % 2 else [0, n // 2]
     others = slice(1, (n + 1) // 2)
-    return np.cos(angle[real[:n]]), np.cos(angle[others]), -np.sin(angle[others])
+    return cos[real], cos[others], -sin[others]
 
 
 def _of_real(n: int, k: int) -> _Products:
@@ -128,12 +128,17 @@ def _of_real(n: int, k: int) -> _Products:
 
 def _of_complex(n: int, k: int) -> _Products:
     """Of a pair of lines of n pixels with k taps."""
-    angle = 2 * np.pi * np.outer(np.arange(n), np.arange(n)) / n
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = _circles(n)
     a, b = np.hstack([cos, sin]), np.hstack([-sin, cos])
     taps, outputs = (np.r_[:m, n : n + m] for m in (k, n - k + 1))
     image, kernel, back = _gauss(a, b, a[:, taps], b[:, taps], a[:, outputs], b[:, outputs])
     return _Products(image, kernel, back / n)
+
+
+def _circles(n: int) -> tuple[Matrix, Matrix]:
+    """Cosines and sines of 0 to n - 1 waves in n pixels, a wave a row."""
+    angle = 2 * np.pi * np.outer(np.arange(n), np.arange(n)) / n
+    return np.cos(angle), np.sin(angle)
 
 
 def _gauss(*waves: Matrix) -> tuple[Matrix, Matrix, Matrix]:

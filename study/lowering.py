@@ -109,14 +109,15 @@ def _convolution(layer: layers.Conv2D, batch: int) -> Stage:
 
     Not on a GPU, which has better ways.
     """
+    if not _is_plain_convolution(layer):
+        return _stock(layer)
     same = layer.padding == "same"
     around = [((taps - 1) // 2, taps // 2) if same else (0, 0) for taps in layer.kernel_size]
     _, *sides, channels = layer.input.shape
     height, width = (side + sum(pads) for side, pads in zip(sides, around, strict=True))
     correlate = Correlation((height, width), layer.kernel_size)
-    if not (_is_plain_convolution(layer) and correlate.pays(channels, layer.filters, batch)):
+    if not correlate.pays(channels, layer.filters, batch):
         return _stock(layer)
-
     # An empty patch gives exactly 0 in the first step, which ReLU has no gradient for: it stays.
     edge = _ROUNDING if layer.activation is keras.activations.relu else 0.0
 

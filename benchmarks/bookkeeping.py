@@ -3,7 +3,7 @@
     python benchmarks/bookkeeping.py --data mnist.npz --json records/bookkeeping.json
 
 The smallest of the tutorial's networks, for which the rest weighs most, two runs at once, with a
-local MLflow server and models kept. Outside the steps is what lies between the trial's start and
+local MLflow server and models models. Outside the steps is what lies between the trial's start and
 its end and is no epoch, what the first epoch takes longer than the others (its graph is traced),
 and the time from the end of a run to the start of the next. Driver and mirror share the cores with
 the workers and slow their steps, so the share of the cores that they take is added to that. The
@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import recorded
 from mlflow_server import mlflow_server
 
-from study import storage
-from study.results import Row, Rows
+from study.plan.results import Row, Rows
+from study.storage import database as storage
 
 WORKERS = 2
 ROOT = Path(__file__).resolve().parent.parent

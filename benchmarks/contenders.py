@@ -2,7 +2,8 @@
 
     python benchmarks/contenders.py JOB      (peers.py starts it)
 
-All build the network of `study.model` and train it with stock `fit`, but for the study itself.
+All build the network of `study.training.model` and train it with stock `fit`, but for the study
+itself.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
     if job.uri is not None:
         told["logged runs"] = _logged(job.uri)
 
-    from study import storage
-    from study.results import Rows
-    from study.standing import standing_of
+    from study.plan.results import Rows
+    from study.storage import database as storage
+    from study.storage.progress import standing_of
 
     opened, settings = storage.load(storage.open_storage(url), "yardstick")
     rows = Rows()(opened)

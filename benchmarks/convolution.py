@@ -4,7 +4,7 @@
 
 Microseconds an image for the sums and both gradients, in two processes of one thread side by side,
 as a study trains; the two ways take turns. `saving` is how many multiplications of the convolution
-stand against one of the other way: it is used from `study.fourier.WORTH` on.
+stand against one of the other way: it is used from `study.training.fast.fourier.WORTH` on.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Shape = tuple[int, int, int, int, int]
 
 def turns(shape: Shape, rounds: int) -> tuple[float, list[tuple[float, float]]]:
     """The saving, and microseconds an image of both ways, round by round."""
-    from study.training import start_tensorflow
+    from study.training.run import start_tensorflow
 
     start_tensorflow(1)
     import tensorflow as tf
 
-    from study.fourier import Correlation
+    from study.training.fast.fourier import Correlation
 
     side, taps, channels, filters, batch = shape
     images = tf.random.stateless_normal([batch, side, side, channels], [1, 2])

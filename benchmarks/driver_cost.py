@@ -28,17 +28,17 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from study import storage
-from study.driver import Driver, Hooks
-from study.engine import EpochReported, Event, RunFinished
-from study.live import Silent
-from study.owned import owned
-from study.plan import Slot, Standing
-from study.pruning import SweepPruner
-from study.results import SERIES, TICKET, Row
-from study.space import SearchSpace, Validation
-from study.sweep import OneAtATime
-from study.training import Epoch, Run
+from study.cli.live import Silent
+from study.plan.plan import PlanState, Slot
+from study.plan.results import RUN_SPEC, SERIES, Row
+from study.plan.sweep import OneAtATime
+from study.running.driver import Driver, Hooks
+from study.space.search_space import SearchSpace, Validation
+from study.storage import database as storage
+from study.storage.write_through import write_through
+from study.training.run import Epoch, Run
+from study.tuning.pruning import SweepPruner
+from study.workers.engine import EpochReported, Event, RunFinished
 
 EPOCHS = 4
 REPEATS = 3
@@ -106,7 +106,7 @@ def _add(study: optuna.Study, wide: SearchSpace, slot: Slot, number: int) -> Row
             value=series[-1],
             intermediate_values=dict(enumerate(series, 1)),
             user_attrs={"curve": curve},
-            system_attrs={TICKET: ticket},
+            system_attrs={RUN_SPEC: ticket},
         )
     )
     return Row(
@@ -193,7 +193,7 @@ def _time_decisions(driver: Driver, costs: list[float]) -> None:
     plan = driver._sampler.plan
     ask = plan.standing
 
-    def timed(rows: Sequence[Row]) -> Standing:
+    def timed(rows: Sequence[Row]) -> PlanState:
         began = time.process_time()
         standing = ask(rows)
         costs.append(time.process_time() - began)
@@ -206,7 +206,7 @@ def measure(path: Path, wide: SearchSpace, workers: int, pause: float) -> dict[s
     """Drive the study on for ``STEPS`` events; milliseconds by what the driver did."""
     before = psutil.Process().memory_info().rss
     opened = storage.open_storage(f"sqlite:///{path}")
-    study = owned("cost", opened)
+    study = write_through("cost", opened)
     engine = Simulated(workers, pause)
     hooks = Hooks(run_of, lambda _slot: {}, lambda _row, _model, _rows: None, lambda _run: None)
     plan = OneAtATime(wide, images=1000)

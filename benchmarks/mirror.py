@@ -36,14 +36,14 @@ import recorded
 from mirror_fakes import Made
 from mlflow_server import mlflow_server
 
-from study import kept
-from study.driver import Driver, Hooks
-from study.engine import EpochReported, RunFinished
-from study.mirror.aside import Aside, Errand, Here
 from study.mirror.follow import Follower
+from study.mirror.subprocess import Aside, Errand, Here
 from study.mirror.target import Target, resolve
-from study.model import build_cnn
-from study.training import Epoch
+from study.running.driver import Driver, Hooks
+from study.storage import models
+from study.training.model import build_cnn
+from study.training.run import Epoch
+from study.workers.engine import EpochReported, RunFinished
 
 EPOCHS = 30
 SLEEP = 0.05  # seconds of an epoch that does nothing
@@ -94,13 +94,15 @@ class Timed(Follower):
         self.inside += time.perf_counter() - began
 
 
-def driven(made: Made, model: bytes, follower: Timed, policy: kept.Policy) -> dict[str, float]:
+def driven(made: Made, model: bytes, follower: Timed, policy: models.Policy) -> dict[str, float]:
     """Seconds of a run that the driver works: on the clock, on the processor, in the mirror's part.
 
     What the mirror's process needs to start is not in it: its first pass is made before.
     """
-    keeper = kept.Keeper(
-        kept.folder(made.url, kept.identity(made.study)), kept.record(made.study, policy), print
+    keeper = models.Keeper(
+        models.folder(made.url, models.identity(made.study)),
+        models.record(made.study, policy),
+        print,
     )
     engine = Sleeping(model)
     hooks = Hooks(
@@ -171,16 +173,16 @@ def callback_runs(uri: str, runs: int) -> Seconds | None:
 
 
 def our_runs(folder: Path, target: Target, model: bytes, runs: int, policy: str) -> Seconds:
-    """Seconds of the whole mirror of a run: one pass for each new trial, its model if kept."""
+    """Seconds of the whole mirror of a run: one pass for each new trial, its model if models."""
     made = mirror_fakes.make(folder, epochs=EPOCHS, repeats=1, name=f"ours {policy} models")
-    kept.record(made.study, policy)
-    models = kept.folder(made.url, kept.identity(made.study))
+    models.record(made.study, policy)
+    folder = models.folder(made.url, models.identity(made.study))
     here = Here(Errand(made.url, made.study.study_name, target))
     taken: Seconds = []
     for run in range(runs + 1):
         number = made.add(made.option(filters=8 + run), 0, _curve())
         if policy == "all":
-            kept.write_whole(kept.file(models, number), model)
+            models.write_whole(models.file(models, number), model)
         began = time.perf_counter()
         report = here.run(live=True)
         taken.append(time.perf_counter() - began)
@@ -192,7 +194,7 @@ def our_runs(folder: Path, target: Target, model: bytes, runs: int, policy: str)
 def stored_runs(folder: Path, target: Target, trials: int) -> dict[str, Any]:
     """Seconds to mirror many stored trials, and to find that they are all there."""
     made = mirror_fakes.make(folder, epochs=EPOCHS, repeats=3, name=f"{trials} trials")
-    kept.record(made.study, "none")
+    models.record(made.study, "none")
     for number in range(trials):
         made.add(made.option(filters=8 + number // 3), number % 3, _curve())
     here = Here(Errand(made.url, made.study.study_name, target))
@@ -221,7 +223,7 @@ def driver_times(folder: Path, target: Target, model: bytes, rounds: int) -> dic
         assert local is not None
         return local
 
-    ways: dict[str, tuple[Callable[[Errand], Any], Callable[[Made], Target], kept.Policy]] = {
+    ways: dict[str, tuple[Callable[[Errand], Any], Callable[[Made], Target], models.Policy]] = {
         "no mirror": (lambda _: None, beside, "none"),
         "server": (Aside, lambda _: target, "none"),
         "server, models kept": (Aside, lambda _: target, "all"),

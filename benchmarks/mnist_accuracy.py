@@ -28,11 +28,13 @@ from scipy.stats import t
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from study import data, kept, space_file
-from study.checkpoint import FolderCheckpoints
-from study.data import Dataset
-from study.space import Validation
-from study.training import Epoch, Run, start_tensorflow, train
+from study.data import dataset as data
+from study.data.dataset import Dataset
+from study.space import file as space_file
+from study.space.search_space import Validation
+from study.storage import models
+from study.training.checkpoint import FolderCheckpoints
+from study.training.run import Epoch, Run, start_tensorflow, train
 
 RECORD = Path(__file__).with_name("records") / "mnist_accuracy.json"
 PACKAGES = ("tensorflow", "keras", "numpy")
@@ -44,7 +46,7 @@ Numbers = NDArray[Any]
 
 def run_of(args: argparse.Namespace, number: int, dataset: Dataset) -> Run:
     searched = space_file.load(args.space)
-    params = {**searched.start, "keep_best": bool(args.holdout)}
+    params = {**searched.start, "restore_best_weights": bool(args.holdout)}
     return Run(
         params=tuple(params.items()),
         repeat=0,
@@ -73,7 +75,7 @@ def train_member(run: Run, number: int, dataset: Dataset, work: Path) -> None:
             model = finished.value
             break
         print(progress(number, run, epochs), flush=True)
-    kept.write_whole(work / f"{run.key}.keras", model)
+    models.write_whole(work / f"{run.key}.keras", model)
     said = probabilities(work / f"{run.key}.keras", dataset, run)
     with (work / f"{run.key}.npz.tmp").open("wb") as file:
         np.savez_compressed(file, **said)
@@ -86,7 +88,7 @@ def train_member(run: Run, number: int, dataset: Dataset, work: Path) -> None:
         "processor_seconds_of_this_process": round(time.process_time() - busy, 1),
         "val_acc": [epoch.val_acc for epoch in epochs] if len(said["validation"]) else None,
     }
-    kept.write_whole(work / f"{run.key}.json", json.dumps(record).encode())
+    models.write_whole(work / f"{run.key}.json", json.dumps(record).encode())
     store.delete(run.key)
 
 
@@ -210,7 +212,7 @@ def main() -> None:
     show(result)
     if args.record:
         text = json.dumps({"machine": recorded.machine(*PACKAGES), **result}, indent=1) + "\n"
-        kept.write_whole(RECORD, text.encode())
+        models.write_whole(RECORD, text.encode())
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import recorded
 
-from study import storage
-from study.plan import Option, Stage, Standing
-from study.pruning import Margin
-from study.results import Row, Rows
-from study.standing import plan_of, standing_of
+from study.plan.plan import Option, PlanState, Stage
+from study.plan.results import Row, Rows
+from study.storage import database as storage
+from study.storage.progress import plan_of, standing_of
+from study.tuning.pruning import Margin
 
 WARMUPS = (4, 6, 8)
 ERRORS = (1.5, 2.0, 2.5, 3.0, 4.0)
@@ -79,7 +79,7 @@ def replay(case: Case, margin: Margin, tally: Tally) -> None:
         tally.saved += total - trained
         if trained < total:
             tally.eliminated += 1
-            tally.wrong += option in (stage.noted, stage.carried)
+            tally.wrong += option in (stage.best, stage.selected)
             tally.tied += option.tied
 
 
@@ -94,7 +94,7 @@ def _trained(option: Option, held: Option, margin: Margin, images: int | None) -
     return trained
 
 
-def pruned_sweep(url: str, name: str, margin: Margin) -> tuple[Standing | None, int]:
+def pruned_sweep(url: str, name: str, margin: Margin) -> tuple[PlanState | None, int]:
     """The whole sweep as it goes with the pruner, on stored curves, and the epochs it trains.
 
     None where the pruned sweep wants a configuration that the unpruned one never trained.

@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import recorded
 from job import Params, Task
 
-from study import data as datasets
-from study.data import Dataset
-from study.engine import RunFailed, RunFinished, cores
-from study.space import Validation
-from study.training import Run
+from study.data import dataset as datasets
+from study.data.dataset import Dataset
+from study.space.search_space import Validation
+from study.training.run import Run
+from study.workers.engine import RunFailed, RunFinished, cores
 
 SEEDS = 10
 FRESH = 1_000_000  # seeds of searches are small
@@ -78,7 +78,7 @@ def accuracies(task: Task, params: Params, records: Path) -> dict[int, float]:
 
 def _trained(task: Task, params: Params, dataset: Dataset, seeds: Sequence[int]) -> Any:
     """Train the seeds, a run a core, and judge each model as it is finished."""
-    from study.local_cluster import local_engine
+    from study.workers.local_cluster import local_engine
 
     validation = Validation("holdout", fraction=task.held_out)
     with closing(local_engine(dataset, min(len(cores()), len(seeds)), 1, None)) as engine:
@@ -106,7 +106,7 @@ def _trained(task: Task, params: Params, dataset: Dataset, seeds: Sequence[int])
 
 def _judged(model: bytes, dataset: Dataset) -> float:
     """Test accuracy of a saved model."""
-    from study.training import start_tensorflow
+    from study.training.run import start_tensorflow
 
     start_tensorflow(1)
     import keras

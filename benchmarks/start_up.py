@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import recorded
 
-from study import storage
-from study.results import Rows
+from study.plan.results import Rows
+from study.storage import database as storage
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORT = "import tensorflow, keras"

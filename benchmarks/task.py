@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from job import Job, Task
 
-from study import data as datasets
-from study import space_file
-from study.space import Validation
+from study.data import dataset as datasets
+from study.space import file as space_file
+from study.space.search_space import Validation
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -85,7 +85,7 @@ class Team:
 def work(kind: str, threads: int, config: list[float], source: str, images: int) -> None:
     """A worker: for every line that comes in, [amount, seconds, processor seconds]."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from study.training import start_tensorflow
+    from study.training.run import start_tensorflow
 
     start_tensorflow(threads)
     turn = matmul() if kind == "matmul" else MAKERS[kind](config, source, images)
@@ -110,7 +110,8 @@ class Clock:
 def fit(config: list[float], source: str, images: int) -> Turn:
     import keras
 
-    from study import data, model
+    from study.data import dataset as data
+    from study.training import model
 
     dataset = data.load(source)
     x, y = dataset.images[:images], dataset.labels[:images]
@@ -131,8 +132,9 @@ def fit(config: list[float], source: str, images: int) -> Turn:
 def study_epoch(config: list[float], source: str, images: int) -> Turn:
     import numpy as np
 
-    from study import data, model
-    from study.step import Program, resident
+    from study.data import dataset as data
+    from study.training import model
+    from study.training.fast.step import Program, resident
 
     dataset = data.load(source)
     network = model.build_cnn(named(config), dataset.input_shape, dataset.num_classes)

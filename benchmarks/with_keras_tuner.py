@@ -15,7 +15,7 @@ from typing import Any
 import recorded
 from job import ONE_EACH, Job, Tally
 
-from study.engine import cores
+from study.workers.engine import cores
 
 CONTENDERS = Path(__file__).with_name("contenders.py")
 

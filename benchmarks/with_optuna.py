@@ -8,7 +8,7 @@ from typing import Any
 
 from job import ONE_EACH, Job, Params, Tally
 
-from study.engine import cores
+from study.workers.engine import cores
 
 
 def search(job: Job, tally: Tally) -> dict[str, Any]:

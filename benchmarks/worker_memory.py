@@ -21,11 +21,11 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from study import data
-from study.engine import RunFailed, RunFinished
-from study.local_cluster import local_engine
-from study.space import Validation
-from study.training import Run
+from study.data import dataset as data
+from study.space.search_space import Validation
+from study.training.run import Run
+from study.workers.engine import RunFailed, RunFinished
+from study.workers.local_cluster import local_engine
 
 EVERY = 10
 

@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.data import load as load_data
-    from study.objective import Objective
-    from study.pruning import SweepPruner
-    from study.sampler import OneAtATimeSampler, PlanSampler, slot
-    from study.space_file import load as load_space
+    from study.data.dataset import load as load_data
+    from study.space.file import load as load_space
+    from study.tuning.objective import Objective
+    from study.tuning.pruning import SweepPruner
+    from study.tuning.sampler import OneAtATimeSampler, PlanSampler, slot
 
 __all__ = [
     "Objective",
@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Objective": ("study.objective", "Objective"),
-    "OneAtATimeSampler": ("study.sampler", "OneAtATimeSampler"),
-    "PlanSampler": ("study.sampler", "PlanSampler"),
-    "SweepPruner": ("study.pruning", "SweepPruner"),
-    "load_data": ("study.data", "load"),
-    "load_space": ("study.space_file", "load"),
-    "slot": ("study.sampler", "slot"),
+    "Objective": ("study.tuning.objective", "Objective"),
+    "OneAtATimeSampler": ("study.tuning.sampler", "OneAtATimeSampler"),
+    "PlanSampler": ("study.tuning.sampler", "PlanSampler"),
+    "SweepPruner": ("study.tuning.pruning", "SweepPruner"),
+    "load_data": ("study.data.dataset", "load"),
+    "load_space": ("study.space.search_space.file", "load"),
+    "slot": ("study.tuning.sampler", "slot"),
 }
 
 

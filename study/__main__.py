@@ -1,6 +1,6 @@
 """``python -m study`` and the ``study`` command."""
 
-from study.cli import app
+from study.cli.app import app
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ from typing import Any
 import fakes
 import image_files
 
-from study.launch import Means, launch
-from study.live import Silent
-from study.prepare import prepare
-from study.settings import Chosen
-from study.training import Epoch, Run
+from study.cli.live import Silent
+from study.running.launch import ExecutionOptions, launch
+from study.running.prepare import prepare
+from study.space.settings import Chosen
+from study.training.run import Epoch, Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 """The browser, where the machine has one."""
@@ -116,7 +116,9 @@ def running(folder: Path, still_at: int) -> Iterator[str]:
     given = {"data": Chosen(data, "command line")}
     prepared = prepare(str(folder / "fake.toml"), None, url, given)
     thread = threading.Thread(
-        target=launch, args=(prepared, Silent(), Means(jobs=1), print, train), daemon=True
+        target=launch,
+        args=(prepared, Silent(), ExecutionOptions(jobs=1), print, train),
+        daemon=True,
     )
     thread.start()
     try:

@@ -23,9 +23,9 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from study.checkpoint import Checkpoint, Checkpoints
-from study.data import Dataset
-from study.training import Epoch, Run
+from study.data.dataset import Dataset
+from study.training.checkpoint import Checkpoint, Checkpoints
+from study.training.run import Epoch, Run
 
 _kept: list[bytearray] = []
 
@@ -84,7 +84,7 @@ def main() -> None:
     """The commands, with this trainer."""
     import fake_trainer  # by its name, so that other processes find the trainer
 
-    import study.training
+    import study.training.run
 
     study.training.train = fake_trainer.train
     from study.__main__ import main as commands

@@ -10,14 +10,14 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from study.driver import Driver, Hooks
-from study.engine import Engine, Event, InProcess, Train
-from study.live import Silent
-from study.plan import Plan, Slot, Standing
-from study.results import Row, Rows
-from study.space import SearchSpace, Validation
-from study.sweep import OneAtATime
-from study.training import Epoch, Run
+from study.cli.live import Silent
+from study.plan.plan import Plan, PlanState, Slot
+from study.plan.results import Row, Rows
+from study.plan.sweep import OneAtATime
+from study.running.driver import Driver, Hooks
+from study.space.search_space import SearchSpace, Validation
+from study.training.run import Epoch, Run
+from study.workers.engine import Engine, Event, InProcess, Train
 
 EPOCHS = 4
 IMAGES = 400
@@ -161,7 +161,7 @@ def driver(
     )
 
 
-def drive(storage: BaseStorage, **given: Any) -> Standing:
+def drive(storage: BaseStorage, **given: Any) -> PlanState:
     """Drive the study in ``storage`` to its end."""
     return driver(storage, **given).drive()
 
@@ -176,7 +176,7 @@ def counted(storage: BaseStorage) -> dict[Any, Any]:
     found = {
         (row.configuration, row.repeat): (row.state, row.value, row.val_acc, dict(row.curve))
         for row in rows(storage)
-        if row.given_up is None and row.state != "failed"
+        if row.cancelled is None and row.state != "failed"
     }
     return dict(sorted(found.items()))
 
@@ -186,7 +186,7 @@ def drive_killed(
     deaths: list[int],
     engine: Callable[[], Engine] = lambda: InProcess(train),
     **given: Any,
-) -> Standing:
+) -> PlanState:
     """Drive, die at these writes one life after the other, and live on in the end."""
     for write in deaths:
         storage.die_at(write)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from study.data import Dataset, load
+from study.data.dataset import Dataset, load
 from study.errors import DataError
 
 Array = NDArray[Any]

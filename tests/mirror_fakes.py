@@ -14,11 +14,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from study import space_file, storage
-from study.kept import IDENTITY
-from study.results import TICKET, Configuration, configuration
-from study.settings import Chosen, DataFacts, Settings, settle
-from study.sweep import OneAtATime
+from study.plan.results import RUN_SPEC, Configuration, configuration
+from study.plan.sweep import OneAtATime
+from study.space import file as space_file
+from study.space.settings import Chosen, DataFacts, Settings, settle
+from study.storage import database as storage
+from study.storage.models import IDENTITY
 
 BORN = 1_700_000_000
 """When the first trial of a made-up study started (seconds since 1970)."""
@@ -134,7 +135,7 @@ def complete(made: Made) -> None:
 
 
 def _row(trial: FrozenTrial) -> Any:
-    from study.results import row
+    from study.plan.results import row
 
     return row(trial)
 
@@ -160,7 +161,7 @@ def _trial(
         state=STATES[state],
         value=values[-1] if state == "complete" else None,
         user_attrs={"curve": _curve(number, values), "parameters": 1000, **attributes},
-        system_attrs={TICKET: ticket},
+        system_attrs={RUN_SPEC: ticket},
         intermediate_values={epoch + 1: value for epoch, value in enumerate(values)},
     )
     trial.datetime_start = datetime.fromtimestamp(BORN + 100 * number)  # noqa: DTZ006 - Optuna's

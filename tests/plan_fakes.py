@@ -14,11 +14,11 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-from study.plan import Plan, Slot, Standing
-from study.pruning import Margin, SweepPruner
-from study.results import Configuration, Row, Rows
-from study.sampler import PlanSampler, slot
-from study.space import SearchSpace, Value
+from study.plan.plan import Plan, PlanState, Slot
+from study.plan.results import Configuration, Row, Rows
+from study.space.search_space import SearchSpace, Value
+from study.tuning.pruning import Margin, SweepPruner
+from study.tuning.sampler import PlanSampler, slot
 
 IMAGES = 500
 EAGER = Margin(warmup=1, window=1, errors=0.0, least=0.02)
@@ -88,7 +88,7 @@ def row_of(slot: Slot, number: int, value: float | None = None, **fields: Any) -
 
 def played(
     plan: Plan, scores: Scores, rows: list[Row] | None = None, runs: int = 10**6
-) -> tuple[Standing, list[Row]]:
+) -> tuple[PlanState, list[Row]]:
     """Play a plan of known configurations one run after the other, at most ``runs`` of them."""
     rows = list(rows or [])
     while runs and (standing := plan.standing(rows)).slots:
@@ -99,7 +99,7 @@ def played(
     return plan.standing(rows), rows
 
 
-def counted(standing: Standing) -> dict[tuple[Configuration, int], tuple[Any, ...]]:
+def counted(standing: PlanState) -> dict[tuple[Configuration, int], tuple[Any, ...]]:
     """What the standing is made of: the end and the curve of every counted slot."""
     return {
         (row.configuration, row.repeat): (row.state, row.value, row.val_acc)
@@ -109,10 +109,10 @@ def counted(standing: Standing) -> dict[tuple[Configuration, int], tuple[Any, ..
     }
 
 
-def decided(standing: Standing) -> list[Any]:
+def decided(standing: PlanState) -> list[Any]:
     """What the standing says, stage by stage, and the answer."""
     stages = [
-        (s.name, s.noted and s.noted.value, s.carried and s.carried.configuration)
+        (s.name, s.best and s.best.value, s.selected and s.selected.configuration)
         for s in standing.stages
     ]
     return [*stages, standing.incumbent, standing.score]
@@ -156,33 +156,33 @@ class Crew:
             SweepPruner(IMAGES, self.margin) if self.margin else optuna.pruners.NopPruner()
         )
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        self.flights = [Trial(self.study, frozen._trial_id) for frozen in running]
+        self.active = [Trial(self.study, frozen._trial_id) for frozen in running]
 
-    def standing(self) -> Standing:
+    def standing(self) -> PlanState:
         return self.mind.standing(Rows()(self.study))
 
-    def play(self, runs: int | None = None) -> Standing:
+    def play(self, runs: int | None = None) -> PlanState:
         """Play until the plan is complete, or until ``runs`` trials were begun."""
         begun = 0
         while not (standing := self.standing()).complete:
-            free = bool(self.sampler.slots(standing)) and len(self.flights) < self.workers
+            free = bool(self.sampler.slots(standing)) and len(self.active) < self.workers
             if runs is not None and begun >= runs:
                 return standing
-            if free and (not self.flights or self.chance.random() < 0.5):
-                self.flights.append(self.study.ask())
+            if free and (not self.active or self.chance.random() < 0.5):
+                self.active.append(self.study.ask())
                 begun += 1
             else:
-                self._advance(self.chance.choice(self.flights), standing)
+                self._advance(self.chance.choice(self.active), standing)
             if self.chance.random() < self.breaks:
                 self._begin()
         return standing
 
-    def _advance(self, trial: Trial, standing: Standing) -> None:
+    def _advance(self, trial: Trial, standing: PlanState) -> None:
         """One epoch more of a run, or its failure, or its end."""
         wanted = slot(trial)
         assert wanted.configuration is not None
         if standing.outdated(wanted) and self.chance.random() < 0.5:
-            trial.set_user_attr("given_up", "the plan does not want it any more")
+            trial.set_user_attr("cancelled", "the plan does not want it any more")
             self._tell(trial, state=TrialState.PRUNED)
             return
         curve = self.curves(wanted.configuration, wanted.repeat)
@@ -208,7 +208,7 @@ class Crew:
         self, trial: Trial, value: float | None = None, state: TrialState | None = None
     ) -> None:
         self.study.tell(trial, value, state=state)
-        self.flights = [flight for flight in self.flights if flight.number != trial.number]
+        self.active = [run for run in self.active if run.number != trial.number]
 
 
 def issued(study: optuna.Study) -> list[tuple[Configuration, int, Configuration | None]]:
@@ -219,5 +219,5 @@ def issued(study: optuna.Study) -> list[tuple[Configuration, int, Configuration 
     return [
         (row.configuration, row.repeat, row.reference)
         for row in Rows()(study)
-        if row.state in {"complete", "pruned"} and row.given_up is None
+        if row.state in {"complete", "pruned"} and row.cancelled is None
     ]

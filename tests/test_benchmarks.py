@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study import space_file
+from study.space import file as space_file
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 COMMANDS = sorted(path.stem for path in FOLDER.glob("*.py") if "argparse" in path.read_text())

@@ -11,17 +11,17 @@ from fakes import IMAGES, drive, space
 from optuna.storages import InMemoryStorage
 from optuna_dashboard import get_note, save_note
 
-from study.board import markdown, note, pairs
-from study.board.follow import Follower
-from study.board.writer import Writer
-from study.plan import Standing
-from study.results import Difference
-from study.standing import standing_of
-from study.sweep import OneAtATime
+from study.dashboard import markdown, note, pairs
+from study.dashboard.follow import Follower
+from study.dashboard.writer import Writer
+from study.plan.plan import PlanState
+from study.plan.results import Difference
+from study.plan.sweep import OneAtATime
+from study.storage.progress import standing_of
 
 
 @pytest.fixture(scope="module")
-def standing() -> Standing:
+def standing() -> PlanState:
     return drive(InMemoryStorage())
 
 
@@ -47,7 +47,7 @@ def test_a_part_that_was_torn_is_written_anew() -> None:
     assert healed == whole
 
 
-def test_the_note_has_the_answer_and_a_table_a_stage(standing: Standing) -> None:
+def test_the_note_has_the_answer_and_a_table_a_stage(standing: PlanState) -> None:
     text = markdown.standing(standing, 2)
     assert text.startswith(note.STANDING.first)
     assert text.splitlines()[-1].startswith(note.STANDING.last)
@@ -56,9 +56,9 @@ def test_the_note_has_the_answer_and_a_table_a_stage(standing: Standing) -> None
     assert "| 2/2 |" in text
 
 
-def test_the_note_says_so_where_runs_are_judged_by_their_best_epoch(standing: Standing) -> None:
+def test_the_note_says_so_where_runs_are_judged_by_their_best_epoch(standing: PlanState) -> None:
     assert standing.incumbent is not None
-    kept = replace(standing, incumbent=(*standing.incumbent, ("keep_best", True)))
+    kept = replace(standing, incumbent=(*standing.incumbent, ("restore_best_weights", True)))
     assert "by its best epoch" in markdown.standing(kept, 2)
     assert "by its best epoch" not in markdown.standing(standing, 2)
 
@@ -70,7 +70,7 @@ def test_a_name_means_nothing_in_markdown_or_html() -> None:
     assert "| a\\|&lt;b>\\* |" in text
 
 
-def test_every_run_of_a_decided_stage_has_one_place(standing: Standing) -> None:
+def test_every_run_of_a_decided_stage_has_one_place(standing: PlanState) -> None:
     places = list(markdown.places(standing, 2))
     numbers = [row.number for row, _ in places]
     assert sorted(numbers) == sorted(
@@ -83,7 +83,7 @@ def test_every_run_of_a_decided_stage_has_one_place(standing: Standing) -> None:
 # The figure ------------------------------------------------------------------------------------
 
 
-def test_differences_are_taken_in_pairs_against_what_the_sweep_had(standing: Standing) -> None:
+def test_differences_are_taken_in_pairs_against_what_the_sweep_had(standing: PlanState) -> None:
     found = pairs.pairs(standing, IMAGES)
     (wide, *_) = found
     one, two = standing.stages[0].options
@@ -92,7 +92,7 @@ def test_differences_are_taken_in_pairs_against_what_the_sweep_had(standing: Sta
     assert {pair.label for pair in found} >= {"depth 1", "depth 3"}
 
 
-def test_the_figure_is_what_plotly_reads_and_small(standing: Standing) -> None:
+def test_the_figure_is_what_plotly_reads_and_small(standing: PlanState) -> None:
     text = pairs.Figure(pairs.pairs(standing, IMAGES), search=False).to_json()
     figure = json.loads(text)
     assert len(text) < 2045
@@ -179,12 +179,12 @@ class Written:
     """Remembers what it was to write, and fails as often as it is told to."""
 
     def __init__(self, failures: int = 0) -> None:
-        self.standings: list[Standing] = []
+        self.standings: list[PlanState] = []
         self.failures = failures
         self.tried = threading.Event()
         self.closed = False
 
-    def write(self, standing: Standing, enough: threading.Event) -> None:
+    def write(self, standing: PlanState, enough: threading.Event) -> None:
         self.tried.set()
         if self.failures:
             self.failures -= 1
@@ -195,7 +195,7 @@ class Written:
         self.closed = True
 
 
-def test_the_last_standing_is_written_at_the_end(standing: Standing) -> None:
+def test_the_last_standing_is_written_at_the_end(standing: PlanState) -> None:
     writer, said = Written(), []
     follower = Follower(writer, said.append, pause=60)
     follower.start()
@@ -207,11 +207,11 @@ def test_the_last_standing_is_written_at_the_end(standing: Standing) -> None:
     assert (writer.closed, said) == (True, [])
 
 
-def _fields(standing: Standing) -> dict:
-    return {name: getattr(standing, name) for name in Standing.__dataclass_fields__}
+def _fields(standing: PlanState) -> dict:
+    return {name: getattr(standing, name) for name in PlanState.__dataclass_fields__}
 
 
-def test_an_epoch_is_no_news(standing: Standing) -> None:
+def test_an_epoch_is_no_news(standing: PlanState) -> None:
     writer = Written()
     follower = Follower(writer, print, pause=0.001)
     follower.start()
@@ -221,7 +221,7 @@ def test_an_epoch_is_no_news(standing: Standing) -> None:
     assert len(writer.standings) == 1
 
 
-def test_whatever_goes_wrong_is_one_line_and_tried_again(standing: Standing) -> None:
+def test_whatever_goes_wrong_is_one_line_and_tried_again(standing: PlanState) -> None:
     writer, said = Written(failures=1), []
     follower = Follower(writer, said.append, pause=0.001)
     follower.start()
@@ -234,9 +234,9 @@ def test_whatever_goes_wrong_is_one_line_and_tried_again(standing: Standing) -> 
     assert writer.standings == [standing]
 
 
-def test_a_writing_that_hangs_does_not_keep_the_program_from_ending(standing: Standing) -> None:
+def test_a_writing_that_hangs_does_not_keep_the_program_from_ending(standing: PlanState) -> None:
     class Hanging(Written):
-        def write(self, standing: Standing, enough: threading.Event) -> None:
+        def write(self, standing: PlanState, enough: threading.Event) -> None:
             self.tried.set()
             enough.wait()
 

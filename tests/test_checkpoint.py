@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.checkpoint import Checkpoint, FolderCheckpoints, pack, unpack
+from study.training.checkpoint import Checkpoint, FolderCheckpoints, pack, unpack
 
 CHECKPOINT = Checkpoint(
     "abc",

@@ -23,15 +23,15 @@ import typer
 from optuna.trial import TrialState
 from typer.testing import CliRunner, Result
 
-from study import storage
-from study.cli import app
+from study.cli.app import app
+from study.cli.live import Silent
 from study.errors import SlotFailed, TrainingFailed
-from study.launch import Means, launch
-from study.live import Silent
-from study.lock import driving
-from study.prepare import prepare, prepare_again
-from study.settings import Chosen
-from study.training import Run
+from study.running.launch import ExecutionOptions, launch
+from study.running.prepare import prepare, prepare_again
+from study.space.settings import Chosen
+from study.storage import database as storage
+from study.storage.lock import driving
+from study.training.run import Run
 
 SPACE = """
 name = "fake"
@@ -107,7 +107,7 @@ def drive_fake(trainer: Callable[..., Any] = fakes.train, repeats: int | None = 
         prepared = prepare("fake.toml", None, storage.DEFAULT, {"data": DATA})
     else:
         prepared = prepare_again("fake", storage.DEFAULT, repeats)
-    launch(prepared, Silent(), Means(jobs=1), print, lambda run, *_, **__: trainer(run))
+    launch(prepared, Silent(), ExecutionOptions(jobs=1), print, lambda run, *_, **__: trainer(run))
 
 
 DATA = Chosen("data.npz", "command line")
@@ -250,7 +250,7 @@ def test_a_study_that_failed_has_a_report_that_says_why(
         raise TrainingFailed("out of memory")
         yield
 
-    monkeypatch.setattr("study.launch.launch", partial(launch, trainer=broken))
+    monkeypatch.setattr("study.running.launch.launch", partial(launch, trainer=broken))
     failed = study("run", "fake.toml", "--data", "data.npz", "--jobs", "1")
     assert failed.exit_code == 2
     assert "out of memory" in failed.stderr
@@ -445,7 +445,7 @@ def test_every_command_has_help_with_examples(command: str) -> None:
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["status"], ["list"]])
 def test_what_trains_nothing_imports_nothing_heavy(here: Path, words: list[str]) -> None:
     program = (
-        "import sys\nfrom study.cli import app\n"
+        "import sys\nfrom study.cli.app import app\n"
         "try:\n    app(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
     )

@@ -23,13 +23,13 @@ from distributed.security import Security
 from optuna.storages import BaseStorage, InMemoryStorage
 from servers import free_port
 
-from study import cluster, local_cluster
-from study.checkpoint import FolderCheckpoints
-from study.data import Dataset
-from study.driver import Flight
-from study.engine import Engine, EpochReported, Event, InProcess, RunFinished
+from study.data.dataset import Dataset
 from study.errors import StudyError
-from study.plan import Slot, Standing
+from study.plan.plan import PlanState, Slot
+from study.running.driver import ActiveRun
+from study.training.checkpoint import FolderCheckpoints
+from study.workers import cluster, local_cluster
+from study.workers.engine import Engine, EpochReported, Event, InProcess, RunFinished
 
 ROOT = Path(__file__).parents[1]
 SLOT = Slot("width", 1, (("width", 1),), 0, None)
@@ -146,15 +146,17 @@ class Once:
         self._act = act
         self.most = 0
 
-    def see(self, standing: Standing, flights: Mapping[int, Flight], event: Event | None) -> None:
-        self.most = max(self.most, len(flights))
+    def see(
+        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+    ) -> None:
+        self.most = max(self.most, len(active))
         if isinstance(event, EpochReported):
             self._left -= 1
             if self._left == 0:
                 self._act()
 
 
-def drive(storage: BaseStorage, engine: Engine, watch: Any = None) -> Standing:
+def drive(storage: BaseStorage, engine: Engine, watch: Any = None) -> PlanState:
     with closing(engine):
         driven = fakes.driver(storage, engine=engine)
         driven._watch = watch or driven._watch
@@ -371,7 +373,7 @@ def test_a_worker_that_has_grown_is_replaced_between_two_runs(
 def test_a_larger_network_may_need_more_memory_than_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from study import worker
+    from study.workers import worker
 
     sizes = iter([100, 200, 225, 235])
     monkeypatch.setattr(worker, "_size", lambda: next(sizes))

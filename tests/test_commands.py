@@ -18,7 +18,7 @@ import image_files
 import pytest
 from typer.testing import CliRunner
 
-from study.cli import app
+from study.cli.app import app
 
 pytestmark = pytest.mark.slow
 

@@ -17,12 +17,13 @@ import servers
 from optuna.storages import InMemoryStorage, RDBStorage
 from sqlalchemy import event
 
-from study import kept, storage
-from study.mirror.aside import Errand, Here
+from study.mirror.subprocess import Errand, Here
 from study.mirror.target import resolve
-from study.pruning import make_pruner
-from study.space import Validation
-from study.training import Epoch, Run
+from study.space.search_space import Validation
+from study.storage import database as storage
+from study.storage import models
+from study.training.run import Epoch, Run
+from study.tuning.pruning import make_pruner
 
 
 class Counting:
@@ -106,7 +107,7 @@ def _sent(database: Path, epochs: int) -> int:
 def test_a_run_costs_the_mirror_three_requests_and_nothing_new_none(tmp_path: Path) -> None:
     with servers.Proxy(servers.running().mlflow.url) as proxy:
         made = mirror_fakes.make(tmp_path, name="counted")
-        kept.record(made.study, "none")
+        models.record(made.study, "none")
         target = resolve(proxy.url, {}, made.url)
         assert target is not None
         mirror = Here(Errand(made.url, made.study.study_name, target))
@@ -127,9 +128,9 @@ def test_a_run_costs_the_mirror_three_requests_and_nothing_new_none(tmp_path: Pa
 
 @pytest.mark.tensorflow
 def test_a_configuration_is_traced_once_a_process() -> None:
-    from study.data import Dataset
-    from study.step import Program
-    from study.training import train
+    from study.data.dataset import Dataset
+    from study.training.fast.step import Program
+    from study.training.run import train
 
     rng = np.random.default_rng(0)
     images = rng.random((24, 8, 8, 1), np.float32)

@@ -15,7 +15,7 @@ from optuna_dashboard import get_note
 from PIL import Image
 
 from study.report.write import report
-from study.storage import open_storage
+from study.storage.database import open_storage
 
 pytestmark = [
     pytest.mark.slow,

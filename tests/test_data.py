@@ -22,9 +22,9 @@ from image_files import (
     write_npz,
 )
 
-from study.data import load, split
+from study.data.dataset import load, split
 from study.errors import DataError
-from study.space import Validation
+from study.space.search_space import Validation
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist.npz"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from study.cli import app
+from study.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -88,7 +88,7 @@ def test_the_examples_in_python_run(example: str) -> None:
 
 @pytest.mark.parametrize("example", blocks("toml"))
 def test_the_examples_of_spaces_are_spaces(example: str, tmp_path: Path) -> None:
-    from study.space_file import load
+    from study.space.file import load
 
     (tmp_path / "example.toml").write_text(example)
     assert load(tmp_path / "example.toml").hyperparameters

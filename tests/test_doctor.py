@@ -5,7 +5,7 @@ import pytest
 import servers
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy
 
-from study.doctor import Finding, examine
+from study.cli.doctor import Finding, examine
 
 
 def findings(storage, option=None, environ=None, data="digits") -> dict[str, Finding]:

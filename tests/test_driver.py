@@ -27,12 +27,12 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from study.engine import EpochReported, InProcess
 from study.errors import SettingsError, SlotFailed, TrainingFailed
-from study.plan import Slot
-from study.pruning import Margin, SweepPruner
-from study.sweep import OneAtATime
-from study.training import Epoch, Run
+from study.plan.plan import Slot
+from study.plan.sweep import OneAtATime
+from study.training.run import Epoch, Run
+from study.tuning.pruning import Margin, SweepPruner
+from study.workers.engine import EpochReported, InProcess
 
 EAGER = SweepPruner(IMAGES, Margin(warmup=1, window=1, errors=0.0, least=0.05))
 
@@ -92,7 +92,7 @@ def test_the_run_that_a_dead_driver_told_last_is_forgotten_again() -> None:
 def test_the_model_of_every_complete_run_is_kept_and_every_told_run_forgotten() -> None:
     drive(storage := InMemoryStorage(), kept=(kept := Kept()))
     trained = {run.key.encode() for run in kept.forgotten}
-    assert set(kept.models.values()) == trained
+    assert set(kept.kept.values()) == trained
     assert set(kept.models) == {row.number for row in rows(storage)}
 
 
@@ -243,7 +243,7 @@ def test_a_run_that_cannot_count_any_more_is_given_up() -> None:
     standing = drive(storage, plan=plan, pruner=EAGER, engine=engine)
     narrow = [row for row in rows(storage) if dict(row.configuration)["width"] == 1]
     assert {row.state for row in narrow} == {"pruned"}
-    assert [row.given_up is not None for row in narrow] == [False, True]
+    assert [row.cancelled is not None for row in narrow] == [False, True]
     assert [row.repeat for row in standing.stages[0].options[0].rows] == [0]
 
 
@@ -259,7 +259,7 @@ def test_the_watch_is_told_of_every_event() -> None:
         def __init__(self) -> None:
             self.events = []
 
-        def see(self, standing, flights, event) -> None:
+        def see(self, standing, active, event) -> None:
             self.events.append(event)
 
     storage = InMemoryStorage()

@@ -19,8 +19,8 @@ import torture
 from fake_trainer import __file__ as commands
 from typer.testing import CliRunner
 
-from study import storage
-from study.cli import app
+from study.cli.app import app
+from study.storage import database as storage
 
 pytestmark = pytest.mark.slow
 

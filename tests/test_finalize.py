@@ -11,18 +11,19 @@ import pytest
 import test_cli as commands
 from test_cli import assert_one_line, database, finished, here, home, study  # noqa: F401
 
-from study import storage, tables
-from study.engine import InProcess
 from study.errors import ModelError
 from study.final import records
 from study.final.archive import read_card
 from study.final.finalize import Wish
 from study.final.members import Bench, Member, chosen, plan, seed_of
-from study.lock import driving
-from study.prepare import prepare_again
-from study.results import Rows
-from study.standing import standing_of
-from study.training import Epoch, Run
+from study.plan.results import Rows
+from study.running.prepare import prepare_again
+from study.storage import database as storage
+from study.storage.lock import driving
+from study.storage.progress import standing_of
+from study.text import tables
+from study.training.run import Epoch, Run
+from study.workers.engine import InProcess
 
 pytestmark = pytest.mark.usefixtures("finished")
 
@@ -69,10 +70,10 @@ def test_the_members_of_a_holdout_leave_the_same_images_out_and_keep_their_best_
     runs = [member.run for member in members()]
     assert len({run.seed for run in runs}) == len({run.key for run in runs}) == 3
     assert len({run.validation for run in runs}) == 1
-    assert [dict(run.params)["keep_best"] for run in runs] == [True] * 3
+    assert [dict(run.params)["restore_best_weights"] for run in runs] == [True] * 3
     everything = members(holdout=0)[0].run
     assert everything.validation.kind == "none"
-    assert dict(everything.params)["keep_best"] is False
+    assert dict(everything.params)["restore_best_weights"] is False
 
 
 def test_more_members_begin_with_the_same_ones() -> None:

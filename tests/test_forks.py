@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from study import forks
+from study.workers import forkserver as forks
 
 pytestmark = pytest.mark.skipif(not forks.FORKS, reason="workers are not forked on this system")
 
@@ -19,7 +19,7 @@ def looked_around(answers: Any) -> None:
     """What a forked process finds."""
     answers.put(
         {
-            "imported": {"tensorflow", "keras", "study.cluster"} <= sys.modules.keys(),
+            "imported": {"tensorflow", "keras", "study.workers.cluster"} <= sys.modules.keys(),
             "threads": len(list(Path(f"/proc/{os.getppid()}/task").iterdir())),
             "environment": {name: os.environ.get(name) for name in forks.ENVIRONMENT},
             "hidden": [name for name, module in sys.modules.items() if module is None],

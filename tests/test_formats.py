@@ -22,8 +22,8 @@ from image_files import (
     write_idx,
 )
 
-from study import formats
-from study.data import load
+from study.data import formats
+from study.data.dataset import load
 from study.errors import DataError
 
 # What is read

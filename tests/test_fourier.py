@@ -24,7 +24,7 @@ def test_sums_and_their_gradients_are_those_of_a_convolution(
 ) -> None:
     import tensorflow as tf
 
-    from study.fourier import Correlation
+    from study.training.fast.fourier import Correlation
 
     images = tf.random.stateless_normal([6, *sides, 3], [1, 2])
     kernel = tf.random.stateless_normal([*taps, 3, 8], [3, 4])
@@ -44,7 +44,7 @@ def test_sums_and_their_gradients_are_those_of_a_convolution(
 def test_no_image_of_a_batch_reaches_another() -> None:
     import tensorflow as tf
 
-    from study.fourier import Correlation
+    from study.training.fast.fourier import Correlation
 
     images = tf.random.stateless_normal([5, 14, 14, 3], [1, 2])
     kernel = tf.random.stateless_normal([5, 5, 3, 8], [3, 4])
@@ -68,7 +68,7 @@ def test_no_image_of_a_batch_reaches_another() -> None:
 def test_the_work_decides(
     sides: int, taps: int, channels: int, filters: int, batch: int, *, pays: bool
 ) -> None:
-    from study.fourier import Correlation
+    from study.training.fast.fourier import Correlation
 
     correlate = Correlation((sides, sides), (taps, taps))
     assert correlate.pays(channels, filters, batch) is pays
@@ -79,7 +79,7 @@ def is_lowered(**how: Any) -> bool:
     import tensorflow as tf
     from keras import layers
 
-    from study.lowering import stages
+    from study.training.fast.layers import stages
 
     layer = layers.Conv2D(32, **{"kernel_size": 7} | how)
     layer(layers.Input((14, 14, 16)))
@@ -108,8 +108,8 @@ def test_a_padded_convolution_is_that_of_keras(monkeypatch: pytest.MonkeyPatch) 
     import tensorflow as tf
     from keras import layers
 
-    from study.fourier import Correlation
-    from study.lowering import stages
+    from study.training.fast.fourier import Correlation
+    from study.training.fast.layers import stages
 
     monkeypatch.setattr(Correlation, "pays", lambda *_: True)
     layer = layers.Conv2D(32, (5, 4), padding="same", activation="relu", bias_initializer="normal")

@@ -5,9 +5,9 @@ from pathlib import Path
 import mirror_fakes
 import pytest
 
-from study import kept
 from study.errors import SettingsError
-from study.results import Rows
+from study.plan.results import Rows
+from study.storage import models
 
 
 @pytest.fixture
@@ -36,47 +36,47 @@ def silent(line):
 
 
 def test_the_best_run_of_each_configuration_is_kept(made, tmp_path):
-    keeper = kept.Keeper(tmp_path / "models", "best", silent)
+    keeper = models.Keeper(tmp_path / "models", "best", silent)
     keep(made, keeper, made.start(), 0, (0.5, 0.91))
     keep(made, keeper, made.start(), 1, (0.5, 0.93))
     keep(made, keeper, made.start(), 2, (0.5, 0.92))
     keep(made, keeper, made.option(filters=8), 0, (0.5, 0.60))
     assert names(tmp_path / "models") == ["1.keras", "3.keras"]
-    assert kept.file(tmp_path / "models", 1).read_bytes() == b"model 1"
+    assert models.file(tmp_path / "models", 1).read_bytes() == b"model 1"
 
 
 def test_of_equal_runs_the_first_repeat_is_kept(made, tmp_path):
-    keeper = kept.Keeper(tmp_path / "models", "best", silent)
+    keeper = models.Keeper(tmp_path / "models", "best", silent)
     keep(made, keeper, made.start(), 1, (0.5, 0.91))
     keep(made, keeper, made.start(), 0, (0.5, 0.91))
     assert names(tmp_path / "models") == ["1.keras"]
-    assert kept.wanted("best", rows(made)) == {1}
+    assert models.wanted("best", rows(made)) == {1}
 
 
 def test_a_file_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").write_text("")
-    kept.write_whole(tmp_path / "whole", b"")
+    models.write_whole(tmp_path / "whole", b"")
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_all_keeps_every_complete_run(made, tmp_path):
-    keeper = kept.Keeper(tmp_path / "models", "all", silent)
+    keeper = models.Keeper(tmp_path / "models", "all", silent)
     for repeat in range(3):
         keep(made, keeper, made.start(), repeat, (0.5, 0.9))
     made.add(made.option(filters=8), 0, (0.1,), "pruned")
     assert names(tmp_path / "models") == ["0.keras", "1.keras", "2.keras"]
-    assert kept.wanted("all", rows(made)) == {0, 1, 2}
+    assert models.wanted("all", rows(made)) == {0, 1, 2}
 
 
 def test_none_keeps_nothing_and_makes_no_folder(made, tmp_path):
-    keep(made, kept.Keeper(tmp_path / "models", "none", silent), made.start(), 0, (0.9,))
+    keep(made, models.Keeper(tmp_path / "models", "none", silent), made.start(), 0, (0.9,))
     assert not (tmp_path / "models").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said_once_and_ends_nothing(made, tmp_path):
     (tmp_path / "models").write_text("a file where the folder should be")
     said = []
-    keeper = kept.Keeper(tmp_path / "models", "all", said.append)
+    keeper = models.Keeper(tmp_path / "models", "all", said.append)
     keep(made, keeper, made.start(), 0, (0.9,))
     keep(made, keeper, made.start(), 1, (0.9,))
     assert len(said) == 1
@@ -86,36 +86,36 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_ends_nothing(made, tmp
 def test_what_a_kill_left_half_written_is_cleared_away(made, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "abc.tmp").write_bytes(b"half a mo")
-    keep(made, kept.Keeper(tmp_path / "models", "best", silent), made.start(), 0, (0.9,))
+    keep(made, models.Keeper(tmp_path / "models", "best", silent), made.start(), 0, (0.9,))
     assert names(tmp_path / "models") == ["0.keras"]
 
 
 def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path):
     path = tmp_path / "models" / "0.keras"
-    kept.write_whole(path, b"the first")
+    models.write_whole(path, b"the first")
     with pytest.raises(TypeError):
-        kept.write_whole(path, "text is not bytes")  # type: ignore[arg-type]
+        models.write_whole(path, "text is not bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"the first"
     assert names(path.parent) == ["0.keras"]
 
 
 def test_a_study_keeps_its_uuid(made):
-    first = kept.identity(made.study)
-    assert first == kept.identity(mirror_fakes.again(made).study)
+    first = models.identity(made.study)
+    assert first == models.identity(mirror_fakes.again(made).study)
 
 
 def test_models_lie_beside_the_database_apart_from_other_studies(made, tmp_path):
-    folder = kept.folder(made.url, "abc")
+    folder = models.folder(made.url, "abc")
     assert folder == tmp_path / "study.db.models" / "abc"
 
 
 def test_a_policy_is_recorded_and_holds_until_another_is_given(made):
-    assert kept.record(made.study, None) == "best"
-    assert kept.record(made.study, "all") == "all"
-    assert kept.record(mirror_fakes.again(made).study, None) == "all"
-    assert kept.policy_of(made.study) == "all"
+    assert models.record(made.study, None) == "best"
+    assert models.record(made.study, "all") == "all"
+    assert models.record(mirror_fakes.again(made).study, None) == "all"
+    assert models.policy_of(made.study) == "all"
 
 
 def test_a_policy_that_does_not_exist_is_refused(made):
     with pytest.raises(SettingsError, match="all, best and none"):
-        kept.record(made.study, "some")
+        models.record(made.study, "some")

@@ -1,4 +1,4 @@
-"""The modules of the house stand in one order, and each imports only from below itself."""
+"""The rooms of the house stand in one order, and each imports only from those below itself."""
 
 import ast
 import subprocess
@@ -12,50 +12,37 @@ import study
 
 FOLDER = Path(study.__file__).parent
 
-# From the bottom to the top, a room a line. A new module goes after everything that it imports.
-FLOORS = """
-errors space space_file
-recipe formats data model
-augment fourier lowering step checkpoint remote_checkpoint training callback
-results plan sweep search
-sampler pruning objective
-settings storage owned lock prepare standing
-engine forks worker cluster local_cluster preloaded driver
-board board.note
-mirror mirror.mflux mirror.target mirror.asking mirror.bucket mirror.projection mirror.artifact kept
-mirror.tracking mirror.parents mirror.transfer mirror.sync mirror.aside mirror.follow
-doctor tables words summary live dashboard
-board.markdown board.pairs board.writer board.follow
-final final.records
-report report.contents report.figures report.drawing report.numbers report.again report.page
-report.write
-launch
-options ending
-final.members final.archive final.export final.measure final.finalize
-final.registry final.gallery final.pictures final.predict final.commands
-cli __init__ __main__
-"""
-ORDER = FLOORS.split()
+ROOMS = [
+    "cli",
+    "report",
+    "final",
+    "running",
+    "mirror",
+    "dashboard",
+    "text",
+    "workers",
+    "tuning",
+    "storage",
+    "training",
+    "plan",
+    "data",
+    "space",
+]
+"""From the top to the bottom; `errors` lies below them all, `__main__` above."""
 
 
 def modules() -> list[str]:
-    """All modules of the house; a room with modules of its own is named as a module too."""
-    paths = (path.relative_to(FOLDER) for path in FOLDER.rglob("*.py"))
-    return sorted(module_of(path) for path in paths)
+    """All modules inside rooms, dotted, without the name of the package."""
+    inside = (path.relative_to(FOLDER) for path in FOLDER.rglob("*.py"))
+    return sorted(".".join(path.with_suffix("").parts) for path in inside if path.parent.name)
 
 
-def module_of(path: Path) -> str:
-    own = path.parent if path.name == "__init__.py" and path.parent.name else path
-    return ".".join(own.with_suffix("").parts)
-
-
-def path_of(module: str) -> Path:
-    path = FOLDER.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def imported(source: str) -> Iterator[str]:
-    """The modules of the house that a source text imports, inside functions too."""
+    """The modules and names of the house that a source text imports, inside functions too."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -67,44 +54,46 @@ def imported(source: str) -> Iterator[str]:
         for name in names:
             package, _, module = name.partition(".")
             if package == "study":
-                while module and not path_of(module).exists():
-                    module = module.rpartition(".")[0]
                 yield module or "__init__"
 
 
-def test_the_order_names_every_module_once() -> None:
-    missing = sorted(set(modules()) - set(ORDER))
-    assert not missing, f"add {', '.join(missing)} to ORDER, after all that they import"
-    gone = sorted(set(ORDER) - set(modules()))
-    assert not gone, f"take {', '.join(gone)} out of ORDER: there are no such modules"
-    assert len(ORDER) == len(set(ORDER))
+def test_every_module_lies_in_a_room() -> None:
+    flat = {path.stem for path in FOLDER.glob("*.py")}
+    assert flat == {"__init__", "__main__", "errors"}
+    assert {room_of(module) for module in modules()} == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_it_is_for(room: str) -> None:
+    assert len(ast.get_docstring(ast.parse((FOLDER / room / "__init__.py").read_text())) or "") > 60
 
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_run_downwards(module: str) -> None:
-    below = ORDER[: ORDER.index(module)] if module in ORDER else ORDER
-    found = set(imported(path_of(module).read_text("utf-8")))
-    upwards = sorted(found - set(below) - {module})
-    assert not upwards, f"{module} imports {', '.join(upwards)}, which stand after it in ORDER"
+    allowed = {*ROOMS[ROOMS.index(room_of(module)) :], "errors"}
+    source = FOLDER.joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
+    upwards = sorted(name for name in imported(source) if room_of(name) not in allowed)
+    assert not upwards, f"{module} imports {', '.join(upwards)} from rooms above its own"
 
 
 def test_imports_are_found_wherever_they_stand() -> None:
     source = """
-from study import data, load_space
-import study.plan as p
+from study import load_space
+from study.data import dataset as data
+import study.plan.plan as p
 def late():
-    from study.space import Value
+    from study.space.search_space import Value
     from study.mirror.target import resolve
 if TYPE_CHECKING:
-    import study.results, numpy
+    import study.plan.results, numpy
 """
     assert set(imported(source)) == {
-        "data",
-        "__init__",
-        "plan",
-        "space",
-        "mirror.target",
-        "results",
+        "load_space",
+        "data.dataset",
+        "plan.plan",
+        "space.search_space.Value",
+        "mirror.target.resolve",
+        "plan.results",
     }
 
 
@@ -112,10 +101,10 @@ if TYPE_CHECKING:
     "names",
     [
         "study",
-        "study.errors, study.space, study.data, study.results, study.plan, study.sweep",
-        "study.sampler, study.pruning, study.search, study.storage",
-        "study.cli",
-        "study.training, study.objective",
+        "study.errors, study.space.settings, study.data.dataset, study.plan.sweep",
+        "study.tuning.pruning, study.plan.search, study.storage.database",
+        "study.cli.app",
+        "study.training.run, study.tuning.objective",
     ],
 )
 def test_a_light_import_loads_nothing_heavy(names: str) -> None:
@@ -127,6 +116,6 @@ def test_a_light_import_loads_nothing_heavy(names: str) -> None:
 
 
 def test_the_package_and_the_plan_load_no_optuna() -> None:
-    code = "import sys, study, study.sweep, study.search; print('optuna' in sys.modules)"
+    code = "import sys, study, study.plan.sweep, study.plan.search; print('optuna' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -7,11 +7,12 @@ from fakes import EPOCHS, driver, train
 from optuna.storages import InMemoryStorage
 from rich.console import Console
 
-from study.driver import Watch
-from study.engine import InProcess
+from study.cli.live import Lines, Screen, Silent
 from study.errors import TrainingFailed
-from study.live import Lines, Screen, Silent, duration
-from study.training import Run
+from study.running.driver import Observer
+from study.text.tables import duration
+from study.training.run import Run
+from study.workers.engine import InProcess
 
 
 def console(**given: bool) -> tuple[Console, io.StringIO]:
@@ -19,7 +20,7 @@ def console(**given: bool) -> tuple[Console, io.StringIO]:
     return Console(file=written, width=100, **given), written
 
 
-def watched(watch: Watch, trainer=train) -> None:
+def watched(watch: Observer, trainer=train) -> None:
     """A fake study with somebody looking on."""
     looked_at = driver(InMemoryStorage(), engine=InProcess(trainer))
     looked_at._watch = watch
@@ -62,18 +63,18 @@ def test_a_failed_run_is_told_with_its_reason_as_it_is() -> None:
 def test_a_run_that_is_not_wanted_any_more_is_not_called_stopped() -> None:
     looked_at = driver(InMemoryStorage())
     seen = []
-    looked_at._watch = seen_by(lambda standing, flights, _: seen.append((standing, dict(flights))))
+    looked_at._watch = seen_by(lambda standing, active, _: seen.append((standing, dict(active))))
     looked_at.drive()
-    standing, flights = next(pair for pair in seen if pair[1])
+    standing, active = next(pair for pair in seen if pair[1])
     to, written = console()
     lines = Lines(to, EPOCHS)
-    lines.see(standing, flights, None)
+    lines.see(standing, active, None)
     lines.see(standing, {}, None)
     assert "width 1, repeat 1: given up, the sweep does not need it" in written.getvalue()
     assert "stopped" not in written.getvalue()
 
 
-def seen_by(see) -> Watch:
+def seen_by(see) -> Observer:
     return type("Seen", (), {"see": staticmethod(see)})()
 
 
@@ -81,8 +82,8 @@ def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
     seen = []
 
     class Looking(Screen):
-        def see(self, standing, flights, event) -> None:
-            super().see(standing, flights, event)
+        def see(self, standing, active, event) -> None:
+            super().see(standing, active, event)
             to, written = console()
             to.print(self)
             seen.append(written.getvalue())

@@ -8,11 +8,11 @@ import postgres
 import pytest
 
 from study.errors import StorageError, StudyLocked
-from study.lock import driven, driving
+from study.storage.lock import driven, driving
 
 HOLDER = """
 import sys
-from study.lock import driving
+from study.storage.lock import driving
 with driving(sys.argv[1], "one"):
     print("held", flush=True)
     sys.stdin.read()

@@ -21,11 +21,11 @@ import servers
 from mirror_fakes import BORN, Made
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, Shown
 
-from study import kept
 from study.errors import MirrorError
-from study.mirror.aside import Aside, Errand, Here
 from study.mirror.follow import Follower, follower, mirror_once
+from study.mirror.subprocess import Aside, Errand, Here
 from study.mirror.target import Target, resolve
+from study.storage import models
 
 PATIENCE = 10.0
 
@@ -38,7 +38,7 @@ class Place:
     database: Path
 
     def see(self, made: Made) -> dict[str, Shown]:
-        return servers.shown(self.database, kept.identity(made.study))
+        return servers.shown(self.database, models.identity(made.study))
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def mirror(made: Made, place: Place, *, live: bool = False):
 
 
 def fill(made: Made) -> None:
-    """A study with a run of every kind, one of them with its model kept."""
+    """A study with a run of every kind, one of them with its model models."""
     made.add(made.start(), 0, (0.5, 0.8, 0.90))
     made.add(made.start(), 1, (0.5, 0.8, 0.92))
     made.add(made.option(filters=8), 0, (0.1, 0.2), "pruned")
@@ -124,8 +124,8 @@ def fill(made: Made) -> None:
 
 
 def keep_model(made: Made, number: int, model: bytes = b"a model") -> None:
-    folder = kept.folder(made.url, kept.identity(made.study))
-    kept.write_whole(kept.file(folder, number), model)
+    folder = models.folder(made.url, models.identity(made.study))
+    models.write_whole(models.file(folder, number), model)
 
 
 def same(one: dict[str, Shown], other: dict[str, Shown]) -> bool:
@@ -210,7 +210,7 @@ def test_a_mirrored_model_predicts_what_the_trained_one_did(made, anywhere, tmp_
     import mlflow.keras
     import numpy as np
 
-    from study.model import build_cnn
+    from study.training.model import build_cnn
 
     model = build_cnn(dict(made.start()), (28, 28, 1), 10)
     model.optimizer.build(model.trainable_variables)
@@ -236,7 +236,7 @@ def _run_id(place: Place, made: Made, slot: str) -> str:
             opened.execute(
                 "SELECT s.run_uuid FROM tags s JOIN tags u ON u.run_uuid = s.run_uuid"
                 " WHERE s.value = ? AND u.value = ?",
-                (slot, kept.identity(made.study)),
+                (slot, models.identity(made.study)),
             ).fetchone()[0]
         )
 
@@ -298,7 +298,7 @@ def test_a_model_is_sent_once_its_configuration_is_decided(made, place):
 
 def test_a_model_that_is_gone_is_said_to_be(made, place):
     fill(made)
-    kept.file(kept.folder(made.url, kept.identity(made.study)), 1).unlink()
+    models.file(models.folder(made.url, models.identity(made.study)), 1).unlink()
     assert "the model of trial 1 is gone" in mirror(made, place).problems[0]
     assert place.see(made)["trial 1"].tags["model"] == "gone"
 
@@ -543,7 +543,11 @@ def test_a_disk_that_is_full_does_not_pass_for_success(made, tmp_path):
 
 # What a child is going to need: it then starts in no time.
 PRELOADED = ["pytest", "mlflow.tracking", "boto3", "alembic.command", "optuna_dashboard"]
-PRELOADED += ["optuna.storages._rdb.models", "study.standing", "study.mirror.tracking"]
+PRELOADED += [
+    "optuna.storages._rdb.models",
+    "study.storage.progress",
+    "study.mirror.tracking",
+]
 
 
 def _mirror_when_told(begin, errand: Errand) -> None:

@@ -11,17 +11,17 @@ import pytest
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-import study.objective
-from study.data import Dataset
+import study.tuning.objective
+from study.data.dataset import Dataset
 from study.errors import SlotFailed, TrainingFailed
-from study.objective import Objective, described
-from study.plan import ATTEMPTS
-from study.pruning import Margin, SweepPruner
-from study.results import SERIES, Rows
-from study.sampler import OneAtATimeSampler, slot
-from study.space import SearchSpace, Validation
-from study.sweep import OneAtATime
-from study.training import Epoch
+from study.plan.plan import ATTEMPTS
+from study.plan.results import SERIES, Rows
+from study.plan.sweep import OneAtATime
+from study.space.search_space import SearchSpace, Validation
+from study.training.run import Epoch
+from study.tuning.objective import Objective, described
+from study.tuning.pruning import Margin, SweepPruner
+from study.tuning.sampler import OneAtATimeSampler, slot
 
 pytestmark = pytest.mark.tensorflow
 
@@ -191,7 +191,7 @@ def fit(trial: Trial, epochs: int, *, validated: bool = True) -> tuple[Any, list
     """A plain Keras training with the callback; what it and another callback saw."""
     import keras
 
-    from study.callback import ReportAndPrune
+    from study.tuning.callback import ReportAndPrune
 
     seen: list[str] = []
 

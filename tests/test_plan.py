@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_fakes import row_of
 
-from study.plan import ATTEMPTS, Book, Option, Slot, Stage, Standing, compared
-from study.results import Configuration, Row, Spread
+from study.plan.plan import ATTEMPTS, Option, PlanState, RunIndex, Slot, Stage, compared
+from study.plan.results import Configuration, Row, Spread
 
 START: Configuration = (("a", 1),)
 OTHER: Configuration = (("a", 2),)
@@ -39,7 +39,7 @@ def held(*repeats: int) -> list[Row]:
 
 
 def option(*rows: Row, repeats: int = 3, reference: Configuration | None = START) -> Option:
-    return Book(rows).option(2, OTHER, reference, repeats)
+    return RunIndex(rows).option(2, OTHER, reference, repeats)
 
 
 def test_a_complete_run_counts_whatever_it_was_compared_with() -> None:
@@ -60,11 +60,11 @@ def test_a_pruned_run_that_was_never_to_be_pruned_does_not_count() -> None:
 
 
 def test_a_run_that_was_given_up_does_not_count_and_is_no_failure() -> None:
-    given_up = {"given_up": "interrupted"}
-    rows = [replace(row, attributes=given_up) for row in failed(times=ATTEMPTS)]
-    rows += [replace(pruned(), attributes=given_up)]
+    cancelled = {"cancelled": "interrupted"}
+    rows = [replace(row, attributes=cancelled) for row in failed(times=ATTEMPTS)]
+    rows += [replace(pruned(), attributes=cancelled)]
     assert option(*rows).rows == ()
-    assert Book([*held(0), *rows]).slots([wanted()]) == ([wanted()], None)
+    assert RunIndex([*held(0), *rows]).slots([wanted()]) == ([wanted()], None)
 
 
 def test_of_two_runs_of_one_slot_the_earlier_counts() -> None:
@@ -103,34 +103,34 @@ def test_what_counts_does_not_depend_on_who_finished_first(rows: list[Row]) -> N
 
 def test_a_running_slot_is_not_issued() -> None:
     running = row_of(wanted(1), 5)
-    slots, _ = Book([*held(0, 1), running]).slots([wanted(0), wanted(1)])
+    slots, _ = RunIndex([*held(0, 1), running]).slots([wanted(0), wanted(1)])
     assert slots == [wanted(0)]
 
 
 def test_a_slot_waits_for_the_same_repeat_of_its_reference() -> None:
-    slots, _ = Book(held(1)).slots([wanted(0), wanted(1)])
+    slots, _ = RunIndex(held(1)).slots([wanted(0), wanted(1)])
     assert slots == [wanted(1)]
 
 
 def test_a_slot_without_a_reference_waits_for_nothing() -> None:
     for reference in (None, ()):
         slot = wanted(0, reference)
-        assert Book([]).slots([slot]) == ([slot], None)
+        assert RunIndex([]).slots([slot]) == ([slot], None)
 
 
 def test_a_failed_slot_is_issued_again_at_most_twice_more() -> None:
     for times in range(ATTEMPTS):
-        assert Book([*held(0), *failed(times=times)]).slots([wanted()]) == ([wanted()], None)
-    book = Book([*held(0, 1), *failed(times=ATTEMPTS)])
+        assert RunIndex([*held(0), *failed(times=times)]).slots([wanted()]) == ([wanted()], None)
+    book = RunIndex([*held(0, 1), *failed(times=ATTEMPTS)])
     assert book.slots([wanted(), wanted(1)]) == ([], wanted())
     assert book.reason(wanted()) == "out of memory"
 
 
 def test_a_slot_that_an_earlier_repeat_may_make_superfluous_has_not_failed_for_good() -> None:
-    book = Book([*held(0, 1), *failed(1, times=ATTEMPTS)])
+    book = RunIndex([*held(0, 1), *failed(1, times=ATTEMPTS)])
     assert book.slots([wanted(0), wanted(1)]) == ([wanted(0)], None)
     running = row_of(wanted(0), 5)
-    book = Book([*held(0, 1), *failed(1, times=ATTEMPTS), running])
+    book = RunIndex([*held(0, 1), *failed(1, times=ATTEMPTS), running])
     assert book.slots([wanted(0), wanted(1)]) == ([], None)
 
 
@@ -143,13 +143,13 @@ def scored(*means: float, prefer: Configuration | None = None) -> tuple[Option, 
 
 
 def best(options: tuple[Option, ...]) -> list[object]:
-    return [option.value for option in options if option.lead is None]
+    return [option.value for option in options if option.gap is None]
 
 
 def test_the_best_mean_leads() -> None:
     options = scored(0.7, 0.9, 0.8)
     assert best(options) == [1]
-    assert [option.lead and round(option.lead.mean, 6) for option in options] == [0.2, None, 0.1]
+    assert [option.gap and round(option.gap.mean, 6) for option in options] == [0.2, None, 0.1]
 
 
 def test_of_equal_means_the_preferred_one_leads_else_the_cheapest() -> None:
@@ -162,11 +162,11 @@ def test_an_eliminated_option_has_neither_a_mean_nor_a_distance() -> None:
     gone = Option(9, OTHER, START, (complete(0), pruned(1)), "eliminated")
     first = Option(1, START, None, tuple(held(0, 1)), "complete")
     judged = compared([gone, first], Spread(100))[0]
-    assert (judged.score, judged.lead, judged.tied) == (None, None, False)
+    assert (judged.score, judged.gap, judged.tied) == (None, None, False)
 
 
-def standing_of(*stages: Stage) -> Standing:
-    return Standing(stages, START, None, (), complete=False, runs=0, runs_expected=9)
+def standing_of(*stages: Stage) -> PlanState:
+    return PlanState(stages, START, None, (), complete=False, runs=0, runs_expected=9)
 
 
 def test_a_run_is_outdated_once_an_earlier_repeat_was_pruned() -> None:

@@ -11,14 +11,16 @@ import postgres
 import pytest
 from optuna.storages import RDBStorage
 
-from study import launch, prepare, space_file, storage
-from study.data import Dataset
+from study.cli.live import Silent
+from study.data.dataset import Dataset
 from study.errors import StorageError
-from study.live import Silent
-from study.lock import driving
-from study.settings import settle
-from study.standing import standing_of
-from study.training import Epoch, Run
+from study.running import launch, prepare
+from study.space import file as space_file
+from study.space.settings import settle
+from study.storage import database as storage
+from study.storage.lock import driving
+from study.storage.progress import standing_of
+from study.training.run import Epoch, Run
 
 SPACE = """
 name = "far"
@@ -86,7 +88,9 @@ def run(url: str, folder: Path, trainer: Any) -> Any:
     """Run, or go on with, the study; returns what it says in the end."""
     (folder / "far.toml").write_text(SPACE)
     prepared = prepare.prepare(str(folder / "far.toml"), None, url, {})
-    means = launch.Means(jobs=1, checkpoints=str(folder / "checkpoints"), keep_models="none")
+    means = launch.ExecutionOptions(
+        jobs=1, checkpoints=str(folder / "checkpoints"), keep_models="none"
+    )
     launch.launch(prepared, Silent(), means, lambda line: None, trainer)
     study, settings = storage.load(storage.open_storage(url))
     standing = standing_of(study, settings)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_cli import assert_one_line, study
 
-from study.data import Dataset
+from study.data.dataset import Dataset
 from study.errors import ModelError
 from study.final import archive, gallery, predict
 from study.final.archive import CARD, Card, read_card, with_card
@@ -308,7 +308,7 @@ def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> Non
     import keras
 
     from study.final import export
-    from study.model import build_cnn
+    from study.training.model import build_cnn
 
     shape = (12, 12, 1)
     options = {"filters": 2, "k2": 3, "dense": 4, "batch_norm": True, "strided": True}

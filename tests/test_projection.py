@@ -5,9 +5,10 @@ from dataclasses import replace
 import mirror_fakes
 import pytest
 
-from study.mirror import parents, projection
+from study.mirror import parent_runs as parents
+from study.mirror import projection
 from study.mirror.projection import Subject
-from study.results import Rows
+from study.plan.results import Rows
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from optuna.trial import Trial, TrialState
 from plan_fakes import EAGER, IMAGES, SMALL, Chance, Crew, new_study
 
 from study.errors import SettingsError
-from study.plan import Plan
-from study.pruning import PRUNERS, Margin, SparingPruner, SweepPruner, lag, make_pruner
-from study.results import Row, Rows, image_floor
-from study.sampler import PlanSampler, slot
-from study.search import Search
-from study.sweep import OneAtATime
+from study.plan.plan import Plan
+from study.plan.results import Row, Rows, image_floor
+from study.plan.search import Search
+from study.plan.sweep import OneAtATime
+from study.tuning.pruning import PRUNERS, Margin, SparingPruner, SweepPruner, make_pruner, mean_gap
+from study.tuning.sampler import PlanSampler, slot
 
 LEVEL = [0.90] * 12
 MARGIN = Margin(warmup=4, window=2, errors=3.0, least=0.01)
@@ -37,8 +37,8 @@ def sweep_of(pruner: BasePruner) -> optuna.Study:
 
 
 def test_a_lag_is_the_mean_difference_of_the_last_epochs() -> None:
-    assert lag([0.1, 0.8, 0.7], [0.9, 0.9, 0.9, 0.1], window=2) == pytest.approx(0.15)
-    assert lag([0.8], [0.9], window=3) == pytest.approx(0.1)
+    assert mean_gap([0.1, 0.8, 0.7], [0.9, 0.9, 0.9, 0.1], window=2) == pytest.approx(0.15)
+    assert mean_gap([0.8], [0.9], window=3) == pytest.approx(0.1)
 
 
 def test_a_run_that_is_far_behind_is_stopped_after_the_warm_up() -> None:

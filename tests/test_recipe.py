@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import test_training as base
 
-from study.checkpoint import FolderCheckpoints
-from study.data import split
+from study.data.dataset import split
 from study.errors import SpaceError
-from study.model import DEFAULTS, build_cnn, check, count_activations, count_parameters
-from study.recipe import Recipe, value
-from study.space import Validation
-from study.space_file import load
-from study.training import train
+from study.space.file import load
+from study.space.search_space import Validation
+from study.training.checkpoint import FolderCheckpoints
+from study.training.model import DEFAULTS, build_cnn, check, count_activations, count_parameters
+from study.training.recipe import Recipe, value
+from study.training.run import train
 
 OFF = {name: DEFAULTS[name] for name in DEFAULTS if name not in base.PARAMS}
 ON: dict[str, Any] = {
@@ -25,11 +25,11 @@ ON: dict[str, Any] = {
     "strided": True,
     "batch_norm": True,
     "rotation": 10.0,
-    "stretch": 0.1,
-    "shift": 0.1,
+    "zoom": 0.1,
+    "translation": 0.1,
     "schedule": "one_cycle",
     "label_smoothing": 0.1,
-    "keep_best": True,
+    "restore_best_weights": True,
 }
 MNIST = (28, 28, 1)
 
@@ -38,11 +38,11 @@ MNIST = (28, 28, 1)
     ("params", "said"),
     [
         ({"rotation": -1}, "rotation is -1; it must be a number from 0 to below 180 degrees"),
-        ({"stretch": 1}, "stretch is 1; it must be a number from 0 to below 1"),
-        ({"shift": True}, "shift is True; it must be a number"),
+        ({"zoom": 1}, "zoom is 1; it must be a number from 0 to below 1"),
+        ({"translation": True}, "translation is True; it must be a number"),
         ({"label_smoothing": "0.1"}, "label_smoothing is '0.1'; it must be a number"),
         ({"schedule": "cosinus"}, "schedule is 'cosinus'; it must be one of constant, cosine, one"),
-        ({"keep_best": 1}, "keep_best is 1; it must be true or false"),
+        ({"restore_best_weights": 1}, "restore_best_weights is 1; it must be true or false"),
         ({"batch_norm": "yes"}, "batch_norm is 'yes'; it must be true or false"),
         ({"blocks": 1}, "blocks is 1; it must be a whole number from 2"),
         ({"convolutions": 0}, "convolutions is 0; it must be a whole number from 1"),
@@ -65,7 +65,7 @@ def test_the_modern_space_fits_mnist() -> None:
 def test_a_run_is_judged_by_its_last_epoch_unless_it_keeps_the_best() -> None:
     curve = [0.5, 0.9, 0.9, 0.8]
     assert value({}, curve) == 0.8
-    assert value({"keep_best": True}, curve) == 0.9
+    assert value({"restore_best_weights": True}, curve) == 0.9
 
 
 def test_the_rate_falls_to_nothing_and_one_cycle_rises_first() -> None:
@@ -135,7 +135,7 @@ def test_a_run_with_every_option_on_continues_to_the_same_bits(tmp_path: Path) -
 
 @pytest.mark.tensorflow
 def test_the_best_epochs_weights_are_kept(tmp_path: Path) -> None:
-    wild = base.having(keep_best=True, learning_rate=0.1)
+    wild = base.having(restore_best_weights=True, learning_rate=0.1)
     epochs, model = base.finish(train(replace(wild, epochs=8), base.DATA))
     best = max(epochs, key=lambda epoch: (epoch.val_acc, -epoch.number))
     assert best.number < 7
@@ -161,7 +161,7 @@ def test_images_are_moved_and_labels_smoothed_while_it_trains_and_not_while_it_i
 ) -> None:
     import keras
 
-    wild = base.having(rotation=170.0, stretch=0.5, shift=0.5, label_smoothing=0.3)
+    wild = base.having(rotation=170.0, zoom=0.5, translation=0.5, label_smoothing=0.3)
     epochs, model = base.finish(train(wild, base.DATA))
     (tmp_path / "model.keras").write_bytes(model)
     part = split(base.DATA.labels, wild.validation, wild.seed, wild.repeat).validation
@@ -177,7 +177,7 @@ def test_images_are_moved_and_labels_smoothed_while_it_trains_and_not_while_it_i
 def test_images_are_moved_as_the_recipe_says() -> None:
     import tensorflow as tf
 
-    from study.augment import augmented
+    from study.training.fast.augment import augmented
 
     image = np.zeros((1, 9, 9, 1), np.float32)
     image[0, 4, 6] = 1
@@ -195,10 +195,10 @@ def test_images_are_moved_as_the_recipe_says() -> None:
     angles = np.degrees(np.arctan2(turned[:, 0], turned[:, 1]))
     assert 35 < np.abs(angles).max() < 45
     assert abs(angles.mean()) < 4
-    shifted = found(Recipe(shift=0.2)) - (4, 6)
+    shifted = found(Recipe(translation=0.2)) - (4, 6)
     assert 1.5 < np.abs(shifted).max() < 1.9
     assert abs(np.corrcoef(shifted.T)[0, 1]) < 0.2
-    stretched = found(Recipe(stretch=0.3)) - (4, 6)
+    stretched = found(Recipe(zoom=0.3)) - (4, 6)
     assert np.allclose(stretched[:, 0], 0, atol=1e-4)
     assert 0.3 < np.abs(stretched[:, 1]).max() < 0.8
     assert np.array_equal(found(Recipe(rotation=40.0)) - 4, turned)
@@ -209,7 +209,7 @@ def test_smoothed_labels_give_keras_own_loss_and_a_schedule_scales_any_optimizer
     import keras
     from test_step import images, network, seeds
 
-    from study.step import Program, resident
+    from study.training.fast.step import Program, resident
 
     x, y = images((12, 12, 1))
     smoothed = Recipe(label_smoothing=0.2)

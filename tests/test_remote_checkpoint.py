@@ -10,10 +10,10 @@ from fake_trainer import train
 from fakes import run_of
 from test_cluster import SLOT, dataset
 
-from study.checkpoint import Checkpoint, FolderCheckpoints
 from study.errors import SettingsError
-from study.remote_checkpoint import BucketCheckpoints, checkpoints_at
-from study.training import Epoch
+from study.training.checkpoint import Checkpoint, FolderCheckpoints
+from study.training.run import Epoch
+from study.training.s3_checkpoint import BucketCheckpoints, checkpoints_at
 
 CHECKPOINT = Checkpoint("abc", ({"number": 0},), (np.arange(3, dtype=np.float32),))
 RUN = run_of(SLOT)

@@ -19,19 +19,19 @@ from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER
 from typer.testing import CliRunner
 
-from study.cli import app
+from study.cli.app import app
 from study.final.records import FINALS
-from study.plan import Plan
-from study.pruning import SweepPruner
+from study.plan.plan import Plan
+from study.plan.results import Row, Score
+from study.plan.search import SEARCH, Search
+from study.plan.sweep import OneAtATime
 from study.report import again, figures, numbers
 from study.report.contents import Contents, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
 from study.report.write import PAGE, default_folder, files, report
-from study.results import Row, Score
-from study.search import SEARCH, Search
-from study.settings import Chosen
-from study.sweep import OneAtATime
+from study.space.settings import Chosen
+from study.tuning.pruning import SweepPruner
 
 WIDE = space(
     hyperparameters={
@@ -237,7 +237,7 @@ def test_options_that_look_like_html_are_text_in_figures_too() -> None:
 
 def _flat(run):
     """Runs whose accuracy does not depend on anything."""
-    from study.training import Epoch
+    from study.training.run import Epoch
 
     for number in range(run.epochs):
         yield Epoch(number, 0.9, 0.1, 0.9, 0.1, 0.5, 1e9 + number)
@@ -291,8 +291,8 @@ def test_what_was_measured_on_the_test_set_is_shown_and_its_openings_counted(
 
 
 def test_a_page_of_runs_judged_by_their_best_epoch_says_so(contents: Contents) -> None:
-    assert "keep_best" not in text_of(contents)
-    kept = replace(contents.settings.space, fixed={"keep_best": True})
+    assert "restore_best_weights" not in text_of(contents)
+    kept = replace(contents.settings.space, fixed={"restore_best_weights": True})
     page = text_of(replace(contents, settings=replace(contents.settings, space=kept)))
     assert "judged by its best epoch, which looks better than it is" in page
 
@@ -358,8 +358,8 @@ def test_a_figure_s_table_has_what_is_drawn_and_says_where_the_rest_is(
 
 def test_the_recorded_space_is_the_same_space_again() -> None:
     for name in ("smoke", "mnist"):
-        from study.space import SearchSpace
-        from study.space_file import load
+        from study.space.file import load
+        from study.space.search_space import SearchSpace
 
         held = load(name)
         assert SearchSpace.from_dict(tomllib.loads(again.toml(held))) == held

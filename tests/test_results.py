@@ -13,9 +13,16 @@ from optuna.pruners import HyperbandPruner
 from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, SMALL, Chance, Crew, new_study
 
-from study.plan import Plan
-from study.results import FORGIVEN, Row, Rows, Spread, image_floor, sample_variance
-from study.sweep import OneAtATime
+from study.plan.plan import Plan
+from study.plan.results import (
+    IGNORE_FAILURES_BEFORE,
+    Row,
+    Rows,
+    Spread,
+    image_floor,
+    sample_variance,
+)
+from study.plan.sweep import OneAtATime
 
 accuracies = st.integers(0, 1000).map(lambda images: images / 1000)
 repeats = st.lists(accuracies, min_size=1, max_size=5)
@@ -92,7 +99,7 @@ def test_failures_are_forgiven_up_to_a_trial() -> None:
     Crew(study, plan, Chance(1), faults=0.4).play()
     numbers = [row.number for row in Rows()(study) if row.state == "failed"]
     assert len(numbers) > 1
-    study.set_user_attr(FORGIVEN, numbers[-1])
+    study.set_user_attr(IGNORE_FAILURES_BEFORE, numbers[-1])
     assert [row.number for row in Rows()(study) if row.state == "failed"] == numbers[-1:]
 
 

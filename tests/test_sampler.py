@@ -19,15 +19,15 @@ from optuna.trial import Trial, TrialState
 from plan_fakes import EAGER, IMAGES, SMALL, Chance, Crew, counted, issued, new_study, space_of
 
 import study as package
-import study.sampler
+import study.tuning.sampler
 from study.errors import PlanExhausted, SettingsError, SlotFailed, SpaceError
-from study.plan import ATTEMPTS, Slot
-from study.pruning import SweepPruner
-from study.results import TICKET, Rows, configuration
-from study.sampler import OneAtATimeSampler, PlanSampler, slot
-from study.space import SearchSpace
-from study.storage import open_storage
-from study.sweep import OneAtATime
+from study.plan.plan import ATTEMPTS, Slot
+from study.plan.results import RUN_SPEC, Rows, configuration
+from study.plan.sweep import OneAtATime
+from study.space.search_space import SearchSpace
+from study.storage.database import open_storage
+from study.tuning.pruning import SweepPruner
+from study.tuning.sampler import OneAtATimeSampler, PlanSampler, slot
 
 CURVES = Chance(1)
 
@@ -100,7 +100,7 @@ def test_a_loop_ends_with_the_plan() -> None:
 def test_a_trial_suggests_what_its_slot_says() -> None:
     for trial in calm().trials:
         assert trial.params == dict(slot(trial).configuration or ())
-        assert trial.params == trial.system_attrs[TICKET]["params"]
+        assert trial.params == trial.system_attrs[RUN_SPEC]["params"]
 
 
 def test_the_slot_of_a_running_trial_is_known_before_it_suggests_anything() -> None:
@@ -343,7 +343,7 @@ def test_an_ask_that_speculates_takes_a_marked_slot_of_the_next_stage() -> None:
     found.tell(found.ask(), 0.5)
     asked = [found.ask() for _ in range(3)]
     assert [slot(trial).stage for trial in asked] == ["a", "a", "b"]
-    marks = [trial.system_attrs[TICKET].get("speculative") for trial in found.trials[1:]]
+    marks = [trial.system_attrs[RUN_SPEC].get("speculative") for trial in found.trials[1:]]
     assert marks == [None, None, True]
     with pytest.raises(PlanExhausted, match="depends on running trials"):
         found.ask()  # the next stage is not guessed further ahead
@@ -362,14 +362,14 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
     found = loaded(create=True)
     first, second = found.ask(), found.ask()
     first.report(0.5, step=1)
-    tickets = [trial.system_attrs[TICKET] for trial in found.trials]
+    tickets = [trial.system_attrs[RUN_SPEC] for trial in found.trials]
     del found, first, second
 
     again = loaded()
     running = again.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     adopted = [Trial(again, trial._trial_id) for trial in running]
     assert [trial.number for trial in adopted] == [0, 1]
-    assert [trial.system_attrs[TICKET] for trial in again.trials] == tickets
+    assert [trial.system_attrs[RUN_SPEC] for trial in again.trials] == tickets
     assert [space.suggest(trial) for trial in adopted] == [{"a": 1}, {"a": 1}]
     for trial in adopted:
         again.tell(trial, 0.9)

@@ -16,11 +16,11 @@ from optuna.pruners import MedianPruner
 from plan_fakes import IMAGES, SMALL, Chance, Crew, counted, decided, issued, new_study, row_of
 
 from study.errors import SettingsError
-from study.plan import ATTEMPTS, Slot
-from study.results import FORGIVEN, Configuration, Row, Rows
-from study.sampler import PlanSampler
-from study.search import SEARCH, UNCOMPARED, Search
-from study.space import SearchSpace
+from study.plan.plan import ATTEMPTS, Slot
+from study.plan.results import IGNORE_FAILURES_BEFORE, Configuration, Row, Rows
+from study.plan.search import SEARCH, UNCOMPARED, Search
+from study.space.search_space import SearchSpace
+from study.tuning.sampler import PlanSampler
 
 NEEDS = {"tpe": "optuna", "random": "optuna", "qmc": "scipy", "cmaes": "cmaes", "gp": "torch"}
 SAMPLERS = [
@@ -101,7 +101,7 @@ def test_the_best_mean_is_the_answer() -> None:
     assert standing.score is not None
     assert standing.incumbent is not None
     assert means[standing.incumbent] == standing.score.mean == max(means.values())
-    carried = standing.stages[0].carried
+    carried = standing.stages[0].selected
     assert carried is not None
     assert carried.configuration == standing.incumbent
 
@@ -193,7 +193,7 @@ def test_a_configuration_whose_failures_were_forgiven_gets_its_number_again() ->
         if len(study.trials) < 2 + ATTEMPTS:
             ahead.append(study.ask())
     assert crew.standing().failed is not None
-    study.set_user_attr(FORGIVEN, len(study.trials))
+    study.set_user_attr(IGNORE_FAILURES_BEFORE, len(study.trials))
     standing = crew.play()
     assert standing.complete
     assert sorted(int(o.value) for o in standing.stages[0].options) == [0, 1, 2]

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from study import data
+from study.data import dataset as data
 from study.errors import SettingsError, SpaceError
-from study.settings import FORMAT, Chosen, Settings, facts, settle
-from study.space import SearchSpace
+from study.space.search_space import SearchSpace
+from study.space.settings import FORMAT, Chosen, Settings, facts, settle
 
 
 def space(**changes: Any) -> SearchSpace:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.errors import SpaceError
-from study.space import Hyperparameter, SearchSpace, Validation
-from study.space_file import load, shipped
+from study.space.file import load, shipped
+from study.space.search_space import Hyperparameter, SearchSpace, Validation
 
 HEAD = 'name = "mine"\nepochs = 2\nbatch_size = 10\nrepeats = 3\n'
 K1 = "[hyperparameters.k1]\noptions = [3, 4, 7]\nstart = 4\n"
@@ -406,7 +406,7 @@ def test_a_stored_space_that_is_no_table_is_refused() -> None:
 
 def test_reading_a_space_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from study.space_file import load; load('mnist');"
+        "import sys; from study.space.file import load; load('mnist');"
         "print({'tensorflow', 'keras', 'mlflow', 'optuna', 'distributed'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.model import build_cnn
+from study.training.model import build_cnn
 
 pytestmark = pytest.mark.tensorflow
 
@@ -71,8 +71,8 @@ def identical(one: Any, other: Any) -> bool:
 def test_losses_and_weights_are_those_of_stock_fit(
     shape: tuple[int, int, int], k1: int, k2: int, *, lowered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from study.fourier import Correlation
-    from study.step import Program, resident
+    from study.training.fast.fourier import Correlation
+    from study.training.fast.step import Program, resident
 
     monkeypatch.setattr(Correlation, "pays", lambda *_: lowered)
     x, y = images(shape)
@@ -99,7 +99,7 @@ def test_layers_that_were_added_train_as_in_stock_fit(chosen: dict[str, Any]) ->
     import keras
     from keras import layers
 
-    from study.step import Program, resident
+    from study.training.fast.step import Program, resident
 
     x, y = images((12, 12, 1))
     model = keras.Sequential(
@@ -129,7 +129,7 @@ def test_a_step_of_adam_is_that_of_keras(chosen: dict[str, float]) -> None:
     import keras
     import tensorflow as tf
 
-    from study.lowering import descent
+    from study.training.fast.layers import descent
 
     start = RNG.normal(size=(5, 4)).astype(np.float32)
     gradients = RNG.normal(size=(3, 5, 4)).astype(np.float32) * [[[1]], [[1e-3]], [[100]]]
@@ -146,7 +146,7 @@ def test_a_step_of_adam_is_that_of_keras(chosen: dict[str, float]) -> None:
 
 
 def test_the_bits_do_not_depend_on_where_the_pieces_are_cut() -> None:
-    from study.step import Program, resident
+    from study.training.fast.step import Program, resident
 
     data = resident(*images((12, 12, 1)))
     ends = []
@@ -160,7 +160,7 @@ def test_the_bits_do_not_depend_on_where_the_pieces_are_cut() -> None:
 
 
 def test_layers_with_states_of_their_own_continue_to_the_same_bits() -> None:
-    from study.step import Program, resident
+    from study.training.fast.step import Program, resident
 
     data, order = resident(*images((12, 12, 1))), np.arange(IMAGES)
     program = Program(tower(), batch_size=10)
@@ -179,7 +179,7 @@ def test_layers_with_states_of_their_own_continue_to_the_same_bits() -> None:
 
 
 def test_a_reset_forgets_everything_that_was_trained() -> None:
-    from study.step import Program, resident
+    from study.training.fast.step import Program, resident
 
     data, order = resident(*images((12, 12, 1))), np.arange(IMAGES)
     program = Program(tower(), batch_size=10)
@@ -192,7 +192,7 @@ def test_a_reset_forgets_everything_that_was_trained() -> None:
 
 
 def test_the_state_of_another_network_is_refused() -> None:
-    from study.step import Program
+    from study.training.fast.step import Program
 
     with pytest.raises(ValueError, match="another network"):
         Program(network(), 10).restore(Program(network(dense=9), 10).state())
@@ -203,7 +203,7 @@ def dropped(rate: float, shape: tuple[int, ...], key: int = 0, step: int = 0) ->
     import tensorflow as tf
     from keras import layers
 
-    from study.lowering import stages
+    from study.training.fast.layers import stages
 
     (stage,) = stages([layers.Dropout(rate)], batch=10)
     return stage(tf.ones(shape), tf.constant([key, step], tf.int64)).numpy()
@@ -222,7 +222,7 @@ def test_dropout_has_its_rate_exactly_where_16_bits_cannot_say_it() -> None:
     import tensorflow as tf
     from keras import layers
 
-    from study.lowering import stages
+    from study.training.fast.layers import stages
 
     (stage,) = stages([layers.Dropout(2.5 / 65536)], batch=10)
     zeros = tf.function(lambda step: tf.reduce_sum(1 - tf.sign(stage(ONES, tf.stack([0, step])))))
@@ -242,7 +242,7 @@ def test_two_dropout_layers_draw_apart() -> None:
     import tensorflow as tf
     from keras import layers
 
-    from study.lowering import stages
+    from study.training.fast.layers import stages
 
     seed = tf.constant([1, 1], tf.int64)
     one, other = (
@@ -255,7 +255,7 @@ def test_dropout_passes_gradients_where_it_passes_values_and_rests_when_judging(
     import tensorflow as tf
     from keras import layers
 
-    from study.lowering import stages
+    from study.training.fast.layers import stages
 
     (stage,) = stages([layers.Dropout(0.5)], batch=10)
     x = tf.random.stateless_normal([20, 7], [1, 2])
@@ -267,9 +267,9 @@ def test_dropout_passes_gradients_where_it_passes_values_and_rests_when_judging(
 
 
 def test_released_programs_leave_the_memory() -> None:
-    from study.step import Program, Shelf
+    from study.training.fast.step import Program, ProgramCache
 
-    shelf = Shelf(size=1)
+    shelf = ProgramCache(size=1)
     kept = []
     for filters in (1, 2):
         with shelf.borrow(filters, lambda n=filters: Program(network(filters=n), 10)) as program:
@@ -280,9 +280,9 @@ def test_released_programs_leave_the_memory() -> None:
 
 
 def test_a_program_serves_one_user_at_a_time() -> None:
-    from study.step import Program, Shelf
+    from study.training.fast.step import Program, ProgramCache
 
-    shelf = Shelf()
+    shelf = ProgramCache()
 
     def build() -> Program:
         return Program(network(), 10)
@@ -294,9 +294,9 @@ def test_a_program_serves_one_user_at_a_time() -> None:
 
 
 def test_a_program_whose_use_failed_is_not_used_again() -> None:
-    from study.step import Program, Shelf
+    from study.training.fast.step import Program, ProgramCache
 
-    shelf = Shelf()
+    shelf = ProgramCache()
     with pytest.raises(MemoryError), shelf.borrow("same", lambda: Program(network(), 10)) as one:
         raise MemoryError
     with shelf.borrow("same", lambda: Program(network(), 10)) as other:
@@ -318,7 +318,7 @@ def test_batch_normalization_of_images_is_one_operation() -> None:
     import tensorflow as tf
     from keras import layers
 
-    from study.lowering import stages
+    from study.training.fast.layers import stages
 
     layer = layers.BatchNormalization()
     layer.build((None, 5, 5, 3))

@@ -13,9 +13,10 @@ from pathlib import Path
 import optuna
 import pytest
 
-from study import space_file, storage
 from study.errors import SettingsError, StorageError
-from study.settings import Settings, settle
+from study.space import file as space_file
+from study.space.settings import Settings, settle
+from study.storage import database as storage
 
 
 @pytest.fixture

@@ -25,12 +25,12 @@ from plan_fakes import (
 )
 
 from study.errors import SpaceError
-from study.plan import Standing
-from study.pruning import Margin
-from study.results import Configuration, Row, configuration
-from study.space import SearchSpace
-from study.space_file import load
-from study.sweep import NOTED, OneAtATime
+from study.plan.plan import PlanState
+from study.plan.results import Configuration, Row, configuration
+from study.plan.sweep import COMBINED, OneAtATime
+from study.space.file import load
+from study.space.search_space import SearchSpace
+from study.tuning.pruning import Margin
 
 TUTORIAL = load("mnist")
 CHANCE = st.randoms(use_true_random=True)
@@ -120,15 +120,15 @@ ONE = space_of(a=([1, 2, 3], 2))
 
 def outcome(
     table: dict[Any, list[float]], space: SearchSpace = ONE, images: int | None = None
-) -> tuple[Any, Any, Standing]:
+) -> tuple[Any, Any, PlanState]:
     """What is noted and carried in the first stage, and where the sweep stands then."""
     repeats = len(next(iter(table.values())))
     plan = OneAtATime(space, repeats, images)
     standing, _ = played(plan, fixed_scores({(key,): value for key, value in table.items()}))
     first = standing.stages[0]
-    assert first.noted is not None
-    assert first.carried is not None
-    return first.noted.value, first.carried.value, standing
+    assert first.best is not None
+    assert first.selected is not None
+    return first.best.value, first.selected.value, standing
 
 
 def test_the_best_is_noted_and_carried() -> None:
@@ -190,8 +190,8 @@ def test_the_spread_of_an_earlier_stage_is_remembered() -> None:
     for table, carried in ((loud, 1), (quiet, 2)):
         table |= {(2, 2): [0.5, 0.5]}
         standing, _ = played(OneAtATime(space), fixed_scores(table))
-        assert standing.stages[1].carried is not None
-        assert standing.stages[1].carried.value == carried
+        assert standing.stages[1].selected is not None
+        assert standing.stages[1].selected.value == carried
 
 
 def test_the_spread_of_every_stage_is_remembered() -> None:
@@ -205,8 +205,8 @@ def test_the_spread_of_every_stage_is_remembered() -> None:
     }
     for table, carried in ((quiet | {(1, 2, 1): [0.80, 0.88]}, 1), (quiet, 2)):
         standing, _ = played(OneAtATime(space), fixed_scores(table))
-        assert standing.stages[2].carried is not None
-        assert standing.stages[2].carried.value == carried
+        assert standing.stages[2].selected is not None
+        assert standing.stages[2].selected.value == carried
 
 
 TWO = space_of(a=([1, 2], 1), b=([1, 2], 1))
@@ -216,9 +216,11 @@ TIE = {(1, 1): [0.90, 0.92], (2, 1): [0.92, 0.92], (1, 2): [0.95, 0.95]}
 def test_noted_values_that_were_not_carried_are_trained_together_at_the_end() -> None:
     standing, rows = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
     assert [row.configuration for row in rows[-2:]] == [(("a", 2), ("b", 2))] * 2
-    assert {(row.stage, row.option, row.reference) for row in rows[-2:]} == {(NOTED, NOTED, None)}
+    assert {(row.stage, row.option, row.reference) for row in rows[-2:]} == {
+        (COMBINED, COMBINED, None)
+    }
     assert standing.incumbent == (("a", 2), ("b", 2))
-    assert [option.value for option in standing.stages[-1].options] == ["carried", NOTED]
+    assert [option.value for option in standing.stages[-1].options] == ["carried", COMBINED]
     assert standing.score is not None
     assert standing.score.mean == pytest.approx(0.975)
 
@@ -226,8 +228,8 @@ def test_noted_values_that_were_not_carried_are_trained_together_at_the_end() ->
 def test_the_noted_configuration_replaces_the_carried_one_only_by_more_than_a_tie() -> None:
     standing, _ = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.95, 0.97]}))
     last = standing.stages[-1]
-    assert last.noted is not None
-    assert last.noted.value == NOTED
+    assert last.best is not None
+    assert last.best.value == COMBINED
     assert last.options[0].tied
     assert standing.incumbent == (("a", 1), ("b", 2))
     assert standing.score is not None
@@ -245,7 +247,7 @@ def test_a_noted_configuration_that_was_trained_already_is_not_trained_again() -
     standing, rows = played(OneAtATime(TWO), fixed_scores(table))
     assert len(rows) == 6
     assert standing.complete
-    assert standing.stages[-1].name == NOTED
+    assert standing.stages[-1].name == COMBINED
 
 
 def test_while_a_stage_is_open_the_answer_is_the_one_carried_into_it() -> None:
@@ -267,7 +269,7 @@ def test_a_range_is_refused() -> None:
 
 
 def test_hyperparameters_may_be_named_like_stages() -> None:
-    space = space_of(noted=([1, 2], 1), search=([1, 2], 1))
+    space = space_of(best=([1, 2], 1), search=([1, 2], 1))
     table = {(1, 1): [0.1, 0.1], (2, 1): [0.2, 0.2], (2, 2): [0.3, 0.3]}
     standing, rows = played(OneAtATime(space), fixed_scores(table))
     assert standing.complete
@@ -285,8 +287,8 @@ def test_more_repeats_train_only_what_is_missing_and_decide_again() -> None:
         (2, "a"),
         (2, "b"),
     ]
-    assert standing.stages[0].noted is not None
-    assert standing.stages[0].noted.value == 1
+    assert standing.stages[0].best is not None
+    assert standing.stages[0].best.value == 1
     assert standing.complete
 
 
@@ -380,25 +382,25 @@ def test_while_a_stage_waits_the_next_one_is_guessed_from_the_leader_so_far() ->
         standing = plan.standing(waiting(repeat))
         assert standing.slots == ()
         carried = (("a", leader), ("b", 1))
-        assert {slot.reference for slot in standing.guesses} == {carried}
-        assert {slot.configuration for slot in standing.guesses} == {(("a", leader), ("b", 2))}
-        assert {slot.stage for slot in standing.guesses} == {"b"}
+        assert {slot.reference for slot in standing.speculative} == {carried}
+        assert {slot.configuration for slot in standing.speculative} == {(("a", leader), ("b", 2))}
+        assert {slot.stage for slot in standing.speculative} == {"b"}
 
 
 def test_nothing_is_guessed_while_there_is_work_nor_in_the_last_stages() -> None:
     plan = OneAtATime(TWO)
     _, rows = played(plan, fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
     for length in range(len(rows)):
-        assert plan.standing(rows[:length]).guesses == ()
+        assert plan.standing(rows[:length]).speculative == ()
     running = replace(rows[-1], state="running", value=None)
-    assert plan.standing([*rows[:-1], running]).guesses == ()
+    assert plan.standing([*rows[:-1], running]).speculative == ()
 
 
 def test_a_guess_counts_when_the_plan_comes_to_want_it_and_never_otherwise() -> None:
     plan = OneAtATime(TWO)
     rows = waiting(0)
-    guesses = plan.standing(rows).guesses
-    early = [row_of(guess, 4 + place, 0.5) for place, guess in enumerate(guesses)]
+    speculative = plan.standing(rows).speculative
+    early = [row_of(guess, 4 + place, 0.5) for place, guess in enumerate(speculative)]
     for value, counts in ((0.95, True), (0.5, False)):
         told = [row if row.state == "complete" else complete(row, value) for row in rows]
         standing = plan.standing([*told, *early])

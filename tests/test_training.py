@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.checkpoint import Checkpoint, FolderCheckpoints
-from study.data import Dataset
+from study.data.dataset import Dataset
 from study.errors import DataError, SettingsError, SpaceError, TrainingFailed
-from study.space import Validation
-from study.training import Epoch, Run, start_tensorflow, train
+from study.space.search_space import Validation
+from study.training.checkpoint import Checkpoint, FolderCheckpoints
+from study.training.run import Epoch, Run, start_tensorflow, train
 
 pytestmark = pytest.mark.tensorflow
 
@@ -97,7 +97,7 @@ def test_it_learns(undisturbed: tuple[list[Epoch], bytes]) -> None:
 def test_a_second_run_of_a_configuration_has_the_same_bits_and_is_not_traced_again(
     undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
 ) -> None:
-    from study.step import Program
+    from study.training.fast.step import Program
 
     finish(train(replace(RUN, repeat=2), DATA))
     before = Program.traces
@@ -206,7 +206,7 @@ def test_the_saved_model_needs_keras_alone_and_is_the_last_epochs(
         assert not any(name.startswith("study") for name in sys.modules)
     """
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=True)
-    from study import data
+    from study.data import dataset as data
 
     chosen = data.split(DATA.labels, RUN.validation, RUN.seed, RUN.repeat).validation
     said = np.load(tmp_path / "said.npy").argmax(-1)
@@ -327,6 +327,6 @@ def test_every_field_of_a_run_is_in_its_key() -> None:
 
 
 def test_the_module_itself_imports_no_tensorflow() -> None:
-    program = "import study.training, sys; sys.exit('tensorflow' in sys.modules)"
+    program = "import study.training.run, sys; sys.exit('tensorflow' in sys.modules)"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True)

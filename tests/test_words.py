@@ -4,11 +4,11 @@ from fakes import IMAGES, drive, space
 from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, fixed_scores, played, space_of
 
-from study import words
-from study.plan import Stage
-from study.pruning import SweepPruner
-from study.search import Search
-from study.sweep import OneAtATime
+from study.plan.plan import Stage
+from study.plan.search import Search
+from study.plan.sweep import OneAtATime
+from study.text import sentences as words
+from study.tuning.pruning import SweepPruner
 
 
 def stage(scores: dict[int, list[float]], start: int, tie: str = "cheapest") -> Stage:

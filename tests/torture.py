@@ -30,11 +30,12 @@ if __name__ == "__main__":
 
 import fake_trainer
 
-from study import launch, prepare, storage
-from study.live import Silent
-from study.settings import Chosen
-from study.standing import standing_of
-from study.training import train as tensorflow_train
+from study.cli.live import Silent
+from study.running import launch, prepare
+from study.space.settings import Chosen
+from study.storage import database as storage
+from study.storage.progress import standing_of
+from study.training.run import train as tensorflow_train
 
 SPACE = """\
 name = "torture"
@@ -61,7 +62,7 @@ def drive(folder: Path, jobs: int, seed: int, *, tensorflow: bool) -> None:
     given = {"seed": Chosen(seed, "command line")}
     prepared = prepare.prepare(str(folder / "space.toml"), None, url_of(folder), given)
     trainer = tensorflow_train if tensorflow else fake_trainer.train
-    launch.launch(prepared, Silent(), launch.Means(jobs=jobs), sys.stdout.write, trainer)
+    launch.launch(prepared, Silent(), launch.ExecutionOptions(jobs=jobs), sys.stdout.write, trainer)
 
 
 def url_of(folder: Path) -> str:

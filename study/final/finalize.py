@@ -13,23 +13,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import data, storage
+from study.data import dataset as data
 from study.errors import ModelError
 from study.final import archive, records
 from study.final.measure import measure, write_files
 from study.final.members import Bench, Member, chosen, plan
-from study.launch import Means, checkpoints_for, engine_for, jobs_of
-from study.lock import driving
-from study.results import Rows
-from study.standing import standing_of
-from study.training import train
+from study.plan.results import Rows
+from study.running.launch import ExecutionOptions, checkpoints_for, engine_for, jobs_of
+from study.storage import database as storage
+from study.storage.lock import driving
+from study.storage.progress import standing_of
+from study.training.run import train
 
 if TYPE_CHECKING:
     from optuna import Study
 
-    from study.engine import Trainer
-    from study.prepare import Prepared
-    from study.training import Epoch
+    from study.running.prepare import Prepared
+    from study.training.run import Epoch
+    from study.workers.engine import Trainer
 
 HOLDOUT = 0.1
 """The part left out to choose by, unless something else is asked for.
@@ -72,7 +73,7 @@ class Outcome:
 
 
 def finalize(
-    prepared: Prepared, wish: Wish, means: Means, watch: Watch, trainer: Trainer = train
+    prepared: Prepared, wish: Wish, means: ExecutionOptions, watch: Watch, trainer: Trainer = train
 ) -> Outcome:
     """Make the final models of a study and measure them.
 

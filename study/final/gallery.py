@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study import data, kept
+from study.data import dataset as data
 from study.errors import ModelError
 from study.final import records
 from study.final.measure import BEST
+from study.storage import models
 
 if TYPE_CHECKING:
     from optuna import Study
 
-    from study.data import Dataset
-    from study.settings import Settings
+    from study.data.dataset import Dataset
+    from study.space.settings import Settings
 
 SHOWN = 100
 """Images in the picture at most; the table has them all."""
@@ -115,8 +116,8 @@ def write(gallery: Gallery, dataset: Dataset, folder: Path) -> tuple[Path, Path]
     """Write ``gallery.png`` and ``gallery.csv``; raises ``ModelError`` where that cannot be."""
     picture, table = folder / "gallery.png", folder / "gallery.csv"
     try:
-        kept.write_whole(table, _csv(gallery))
-        kept.write_whole(picture, _drawn(gallery, dataset))
+        models.write_whole(table, _csv(gallery))
+        models.write_whole(picture, _drawn(gallery, dataset))
     except OSError as error:
         raise ModelError(f"{folder}: cannot be written ({error.strerror})") from None
     return picture, table

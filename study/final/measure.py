@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study import data, kept
+from study.data import dataset as data
 from study.errors import ModelError
 from study.final import records
 from study.final.archive import Card, with_card
 from study.final.members import Bench, Member
-from study.training import start_tensorflow
+from study.storage import models
+from study.training.run import start_tensorflow
 
 if TYPE_CHECKING:
     from optuna import Study
 
-    from study.prepare import Prepared
+    from study.running.prepare import Prepared
 
 Numbers = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -143,6 +144,6 @@ def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        kept.write_whole(path, content)
+        models.write_whole(path, content)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error.strerror})") from None

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from study import kept
-from study.engine import Engine, EpochReported, RunFailed, RunFinished
 from study.errors import ModelError
 from study.final.records import MEMBERS
-from study.results import Configuration, Row, Spread
-from study.space import Validation
-from study.training import Epoch, Run
+from study.plan.results import Configuration, Row, Spread
+from study.space.search_space import Validation
+from study.storage import models
+from study.training.run import Epoch, Run
+from study.workers.engine import Engine, EpochReported, RunFailed, RunFinished
 
 if TYPE_CHECKING:
     from optuna import Study
 
-    from study.plan import Standing
-    from study.settings import Settings
+    from study.plan.plan import PlanState
+    from study.space.settings import Settings
 
 _FRESH = 99  # keeps the seeds of final models apart from everything a study draws
 
@@ -39,7 +39,7 @@ class Member:
 
 
 def chosen(
-    standing: Standing, rows: Sequence[Row], repeats: int, images: int | None, top: int | None
+    standing: PlanState, rows: Sequence[Row], repeats: int, images: int | None, top: int | None
 ) -> list[Configuration]:
     """The configuration that the study chose; or its ``top`` best by mean, the best first.
 
@@ -89,7 +89,7 @@ def plan(
         validation = Validation("holdout", holdout, seed=seed_of(settings, 0))
     members = []
     for place, configuration in enumerate(configurations, start=1):
-        params = {**dict(configuration), "keep_best": bool(holdout)}
+        params = {**dict(configuration), "restore_best_weights": bool(holdout)}
         for number in range(1, seeds + 1):
             run = Run(
                 params=tuple(params.items()),
@@ -128,7 +128,7 @@ class Bench:
 
     def file(self, member: Member) -> Path:
         """Where a trained member is kept."""
-        return kept.file(self._folder / "members", 0).with_name(f"{member.key}.keras")
+        return models.file(self._folder / "members", 0).with_name(f"{member.key}.keras")
 
     def record(self, member: Member) -> dict[str, Any]:
         """What became of a trained member: its name, curve, seconds and best accuracy."""
@@ -182,7 +182,7 @@ class Bench:
             "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
         }
         try:
-            kept.write_whole(self.file(member), model)
+            models.write_whole(self.file(member), model)
         except OSError as error:
             raise ModelError(f"{self._folder}: cannot be written ({error.strerror})") from None
         known = self._study.user_attrs.get(MEMBERS, {})

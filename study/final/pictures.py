@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from study.data.formats import NPZ_DAMAGE
 from study.errors import ModelError
-from study.formats import NPZ_DAMAGE
 
 if TYPE_CHECKING:
     from PIL.Image import Image

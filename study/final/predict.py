@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study import kept
 from study.errors import ModelError
 from study.final import archive, pictures
 from study.final.archive import Card
+from study.storage import models
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Classifier:
     @classmethod
     def load(cls, path: Path) -> Classifier:
         """Load a file that finalize has written; raises ``ModelError``."""
-        from study.training import start_tensorflow
+        from study.training.run import start_tensorflow
 
         start_tensorflow(1)
         return cls(*archive.load(path))
@@ -77,6 +77,6 @@ def submission(path: Path, predictions: Sequence[Prediction]) -> None:
     writer.writerow(["ImageId", "Label"])
     writer.writerows((number, p.label) for number, p in enumerate(predictions, start=1))
     try:
-        kept.write_whole(path, text.getvalue().encode())
+        models.write_whole(path, text.getvalue().encode())
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error.strerror})") from None

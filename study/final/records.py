@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study import kept
+from study.data.formats import NPZ_DAMAGE
 from study.errors import ModelError
-from study.formats import NPZ_DAMAGE
-from study.mirror.target import beside
+from study.storage import models
+from study.storage.database import beside
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -115,8 +115,8 @@ def folder(url: str, study: Study) -> Path:
 
     Where another study of that name has the folder, this one's has its UUID in the name.
     """
-    identity = kept.identity(study)
-    path = beside(url) / f"{kept.file_name(study.study_name)}-models"
+    identity = models.identity(study)
+    path = beside(url) / f"{models.file_name(study.study_name)}-models"
     if _owner(path) not in (None, identity):
         path = path.with_name(f"{path.name}-{identity[:8]}")
     return path
@@ -135,6 +135,6 @@ def _owner(folder: Path) -> str | None:
 def own(folder: Path, study: Study) -> None:
     """Make the folder and write down whose it is."""
     try:
-        kept.write_whole(folder / _OWNER, f"{kept.identity(study)}\n".encode())
+        models.write_whole(folder / _OWNER, f"{models.identity(study)}\n".encode())
     except OSError as error:
         raise ModelError(f"{folder}: cannot be written ({error.strerror})") from None

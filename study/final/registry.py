@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import kept
 from study.errors import MirrorError
 from study.final import records
 from study.final.measure import BEST
 from study.mirror import artifact
-from study.mirror.asking import Missing, Refused
 from study.mirror.projection import SLOT, UUID, Content, Point, origin
+from study.mirror.requests import Missing, Refused
 from study.mirror.target import Target, redact, secrets
 from study.mirror.tracking import MODEL, Found, Server
-from study.settings import Settings
+from study.space.settings import Settings
+from study.storage import models
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -71,7 +71,9 @@ class _Sender:
         self._settings = settings
         self._server = server
         self._experiment = server.experiment(study.study_name)
-        self._runs = {run.slot: run for run in server.runs(self._experiment, kept.identity(study))}
+        self._runs = {
+            run.slot: run for run in server.runs(self._experiment, models.identity(study))
+        }
 
     def send(self, model: Mapping[str, Any], file: bytes) -> None:
         """A run with parameters, accuracies and the model, registered if it has an alias."""
@@ -88,7 +90,7 @@ class _Sender:
                 "mlflow.runName": f"final: {model['model']}",
                 "mlflow.source.name": "python -m study finalize",
                 "mlflow.source.type": "LOCAL",
-                UUID: kept.identity(self._study),
+                UUID: models.identity(self._study),
                 SLOT: slot,
             }
             run = self._server.create(self._experiment, now, tags)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from study.settings import Settings
+from study.space.settings import Settings
 
 NAME = "model"
 """The artifact's name: ``runs:/ID/model``."""

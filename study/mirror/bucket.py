@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from study.mirror.asking import Refused, Unreachable
+from study.mirror.requests import Refused, Unreachable
 from study.mirror.target import Access
 
 Answer = TypeVar("Answer")

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from study.errors import MirrorError
-from study.mirror.aside import Aside, Errand, Here
+from study.mirror.subprocess import Aside, Errand, Here
 from study.mirror.target import Target
 from study.mirror.transfer import Report
 
 if TYPE_CHECKING:
-    from study.plan import Standing
+    from study.plan.plan import PlanState
 
 PAUSE = 2.0
 """Seconds between two passes while a study runs; more where a pass takes long."""
@@ -41,8 +41,8 @@ class Passes(Protocol):
 class Follower:
     """Follows the study ``name`` from a thread of its own; ``say`` is told what goes wrong.
 
-    It is a ``Watch`` of the driver too: whatever the driver sees is a poke. Without ``passes`` all
-    it does is nothing.
+    It observes the driver too: whatever the driver sees is a poke. Without ``passes`` it does
+    nothing.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Follower:
         self._behind = True
         self._poked.set()
 
-    def see(self, standing: Standing, flights: Mapping[int, Any], event: object) -> None:
+    def see(self, standing: PlanState, active: Mapping[int, Any], event: object) -> None:
         """What the driver calls after every event."""
-        del standing, flights, event
+        del standing, active, event
         self.poke()
 
     def close(self, seconds: float) -> None:
@@ -154,7 +154,7 @@ def mirror_once(storage: str, name: str, target: Target) -> Report:
 
     Raises ``MirrorError`` where the server cannot be used after a few tries.
     """
-    from study.lock import driven
+    from study.storage.lock import driven
 
     here = Here(Errand(storage, name, target))
     for attempt in range(1, _TRIES + 1):

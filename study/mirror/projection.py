@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from study.results import Configuration, Row
-from study.settings import Settings
+from study.plan.results import Configuration, Row
+from study.space.settings import Settings
 
 Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
@@ -97,14 +96,6 @@ class Subject:
         return int(self.settings["epochs"])
 
 
-def by_configuration(rows: Sequence[Row]) -> dict[Configuration, list[Row]]:
-    """Rows by configuration, both in the order in which they were first asked for."""
-    found: dict[Configuration, list[Row]] = defaultdict(list)
-    for row in rows:
-        found[row.configuration].append(row)
-    return dict(found)
-
-
 def trial_slot(number: int) -> str:
     """The slot of the run of trial ``number``."""
     return f"trial {number}"
@@ -161,8 +152,8 @@ def trial_content(subject: Subject, row: Row) -> Content:
     }
     if row.failure:
         tags["failure"] = row.failure
-    if row.given_up:
-        tags["given_up"] = row.given_up
+    if row.cancelled:
+        tags["cancelled"] = row.cancelled
     return cut(params, tags, _curve(row) + _summary(row))
 
 

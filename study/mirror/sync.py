@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study import kept
-from study.board import note
+from study.dashboard import note
 from study.mirror import projection
 from study.mirror.projection import Subject
 from study.mirror.tracking import Found
 from study.mirror.transfer import Known, Report, Tracking, Transfer
-from study.plan import Plan, Standing
-from study.results import FORGIVEN, Row
-from study.results import row as row_of
-from study.settings import Settings
+from study.plan.plan import Plan, PlanState
+from study.plan.results import IGNORE_FAILURES_BEFORE, Row
+from study.plan.results import row as row_of
+from study.space.settings import Settings
+from study.storage import models
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -84,7 +84,7 @@ class Mirror:
         rows = self._all_rows()
         if not rows:
             return report, False
-        name, uuid = self._study.study_name, kept.identity(self._study)
+        name, uuid = self._study.study_name, models.identity(self._study)
         subject = Subject(name, uuid, self._settings, live=live)
         server = self._reached()
         known = self._look(subject, server)
@@ -101,7 +101,7 @@ class Mirror:
         return self._server
 
     def _look(self, subject: Subject, server: Tracking) -> Known:
-        """What the server has; of doubles, which a lost answer can cause, the first is kept."""
+        """What the server has; of doubles, which a lost answer can cause, the first is models."""
         if self._known is not None:
             return self._known
         experiment = server.experiment(subject.name)
@@ -126,8 +126,8 @@ class Mirror:
             rows.append(row)
         return rows
 
-    def _standing(self, rows: Sequence[Row]) -> Standing:
-        forgiven = self._study.user_attrs.get(FORGIVEN, 0)
+    def _standing(self, rows: Sequence[Row]) -> PlanState:
+        forgiven = self._study.user_attrs.get(IGNORE_FAILURES_BEFORE, 0)
         counted = [r for r in rows if not (r.state == "failed" and r.number < forgiven)]
         return self._plan.standing(counted)
 
@@ -138,7 +138,7 @@ class Mirror:
             report.problems += self._models_problems
             return
         before = len(report.problems)
-        transfer.bring_models(rows, kept.policy_of(self._study), self._models)
+        transfer.bring_models(rows, models.policy_of(self._study), self._models)
         self._models_problems = report.problems[before:]
         if transfer.models_failed:
             self._models_from = time.monotonic() + self._hold

@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError
 
 from study.errors import MirrorError
 from study.mirror.mflux import HOST, handshake
+from study.storage.database import beside
 
 NONE = "none"
 """The ``--mlflow`` that turns the mirror off."""
@@ -113,17 +114,6 @@ def resolve(option: str | None, environ: Mapping[str, str], storage: str) -> Tar
         return _named(uri, "MLFLOW_TRACKING_URI")
     uri = f"sqlite:///{beside(storage) / STORE}"
     return Target(uri, "default", uri)
-
-
-def beside(storage: str) -> Path:
-    """The folder of the study's database; the current one where the database is no file."""
-    try:
-        address = make_url(storage)
-    except ArgumentError:
-        return Path.cwd()  # whoever opens the database says what is wrong with it
-    if address.get_backend_name() == "sqlite" and address.database:
-        return Path(address.database).resolve().parent
-    return Path.cwd()
 
 
 def _named(uri: str, source: str) -> Target:

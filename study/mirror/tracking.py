@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from study.mirror import bucket
-from study.mirror.asking import Missing, Refused, Unreachable, ask, once
 from study.mirror.projection import MARK, SLOT, UUID, Content, Status
+from study.mirror.requests import Missing, Refused, Unreachable, ask, once
 from study.mirror.target import Access, shown
 
 if TYPE_CHECKING:

@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from study import kept
-from study.mirror import artifact, parents, projection
-from study.mirror.asking import Refused, Unreachable
+from study.mirror import artifact, projection
+from study.mirror import parent_runs as parents
 from study.mirror.projection import Content, Status, Subject, Wanted
+from study.mirror.requests import Refused, Unreachable
 from study.mirror.tracking import MODEL, PARENT, Found
-from study.plan import Standing
-from study.results import Configuration, Row
+from study.plan.plan import PlanState
+from study.plan.results import Configuration, Row, by_configuration
+from study.storage import models
 
 
 class Tracking(Protocol):
@@ -74,10 +75,10 @@ class Transfer:
         self._server = server
         self._report = report
 
-    def bring_runs(self, rows: Sequence[Row], standing: Standing) -> None:
+    def bring_runs(self, rows: Sequence[Row], standing: PlanState) -> None:
         """Bring every trial, then every configuration, then the study, up to date."""
         subject = self._subject
-        groups = projection.by_configuration(rows)
+        groups = by_configuration(rows)
         whole = parents.study(subject, rows, standing)
         above = {key: parents.configuration(subject, group) for key, group in groups.items()}
         for row in rows:
@@ -138,16 +139,16 @@ class Transfer:
             run.parent = parent
         return run
 
-    def bring_models(self, rows: Sequence[Row], policy: kept.Policy, folder: Path) -> None:
+    def bring_models(self, rows: Sequence[Row], policy: models.Policy, folder: Path) -> None:
         """Send the models worth keeping of the configurations that are decided."""
-        numbers = kept.wanted(policy, rows)
-        for group in projection.by_configuration(rows).values():
+        numbers = models.wanted(policy, rows)
+        for group in by_configuration(rows).values():
             if parents.configuration(self._subject, group).state == "running":
                 continue
             for row in group:
                 run = self._known.runs.get(projection.trial_slot(row.number))
                 if row.number in numbers and run is not None and run.model != "kept":
-                    self._bring_model(run, kept.file(folder, row.number))
+                    self._bring_model(run, models.file(folder, row.number))
             if self.models_failed:
                 return
 

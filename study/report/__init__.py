@@ -1,1 +1,4 @@
-"""The report of a study: one page that can be mailed, made from the database alone."""
+"""A study as one page to mail: what is in it, its figures, its tables, and the page itself.
+
+Reads the database through `storage` and `plan`; decides and trains nothing.
+"""

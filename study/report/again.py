@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from study.settings import Settings
-from study.space import SearchSpace
+from study.space.search_space import SearchSpace
+from study.space.settings import Settings
 
 _OPTIONS = (
     "data",

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from study import storage
-from study.board.note import LINK
+from study.dashboard.note import LINK
 from study.final.records import FINALS, configurations
-from study.plan import Standing
-from study.results import Row, Rows
-from study.settings import Settings
-from study.standing import plan_of, state_of
+from study.plan.plan import PlanState
+from study.plan.results import Row, Rows
+from study.space.settings import Settings
+from study.storage import database as storage
+from study.storage.progress import plan_of, state_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -28,7 +28,7 @@ class Contents:
 
     name: str
     settings: Settings
-    standing: Standing
+    standing: PlanState
     state: str
     rows: tuple[Row, ...]
     finals: tuple[Mapping[str, Any], ...] = ()

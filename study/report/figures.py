@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from study import tables, words
-from study.plan import Option, Stage, Standing
-from study.results import Configuration, Row, Score
-from study.search import SEARCH
+from study.plan.plan import Option, PlanState, Stage
+from study.plan.results import Configuration, Row, Score
+from study.plan.search import SEARCH
+from study.text import sentences as words
+from study.text import tables
 
 MOST_OPTIONS = 25
 """Options of a stage that are drawn; of more, those with the best means."""
@@ -147,7 +148,7 @@ def _choice(option: Option, stage: Stage, label: str) -> Choice:
         mean=score.mean if score else _so_far(option),
         interval=interval(score) if score else None,
         error=score.standard_error if score else None,
-        behind=words.distance(option.lead) if option.lead else "",
+        behind=words.distance(option.gap) if option.gap else "",
         verdict=tables.verdict(option, stage) if option.state != "open" else "open",
     )
 
@@ -161,13 +162,13 @@ def _so_far(option: Option) -> float | None:
 
 def kind(option: Option, stage: Stage) -> Kind:
     """Whether an option is the one carried, else the one with the best mean."""
-    if stage.carried is not None and option.configuration == stage.carried.configuration:
+    if stage.selected is not None and option.configuration == stage.selected.configuration:
         return "carried"
-    best = stage.noted is not None and option.configuration == stage.noted.configuration
+    best = stage.best is not None and option.configuration == stage.best.configuration
     return "best" if best else "other"
 
 
-def panels(standing: Standing, rows: Sequence[Row]) -> tuple[Panel, ...]:
+def panels(standing: PlanState, rows: Sequence[Row]) -> tuple[Panel, ...]:
     """The learning curves, a panel a stage; runs of a stage not reached yet have one too."""
     own: dict[str, list[Row]] = {stage.name: [] for stage in standing.stages}
     for row in rows:
@@ -198,7 +199,7 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
             place=places[row.configuration],
             kind=kinds.get(row.configuration, "other"),
             reused=row.number not in numbers,
-            end="given up" if row.given_up is not None else row.state,
+            end="given up" if row.cancelled is not None else row.state,
             accuracies=row.val_acc,
         )
         for row in [*thinned(others, MOST_LINES), *kept]
@@ -206,7 +207,7 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
     return Panel(name, tuple(labels[c] for c in places), tuple(lines), len(drawn))
 
 
-def cost(standing: Standing) -> Cost:
+def cost(standing: PlanState) -> Cost:
     """Every configuration with a mean, between its cost and its accuracy; the answer last."""
     found: dict[Configuration, Option] = {}
     for stage in standing.stages:
@@ -220,7 +221,7 @@ def cost(standing: Standing) -> Cost:
     return Cost(tuple(places), len(ranked))
 
 
-def _place(option: Option, rank: Kind, standing: Standing) -> Place:
+def _place(option: Option, rank: Kind, standing: PlanState) -> Place:
     assert option.score is not None
     return Place(
         label=tables.params(option.configuration),
@@ -270,11 +271,11 @@ class Spent:
         return self.saved * self.seconds / self.epochs if self.epochs else 0.0
 
 
-def spent(standing: Standing, rows: Sequence[Row], epochs: int, repeats: int) -> Spent:
+def spent(standing: PlanState, rows: Sequence[Row], epochs: int, repeats: int) -> Spent:
     """Count what was trained, and what a grid of all repeats over all epochs would add."""
     counts: dict[str, int] = {}
     for row in rows:
-        state = "given up" if row.given_up is not None else row.state
+        state = "given up" if row.cancelled is not None else row.state
         counts[state] = counts.get(state, 0) + 1
     starts = [row.started for row in rows if row.started]
     ends = [row.ended for row in rows if row.ended]
@@ -287,7 +288,7 @@ def spent(standing: Standing, rows: Sequence[Row], epochs: int, repeats: int) ->
     )
 
 
-def _savings(standing: Standing, epochs: int, repeats: int) -> Iterable[Saving]:
+def _savings(standing: PlanState, epochs: int, repeats: int) -> Iterable[Saving]:
     gone = [o for stage in standing.stages for o in stage.options if o.state == "eliminated"]
     reused = sum(
         row.stage != stage.name

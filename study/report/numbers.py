@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study import tables
-from study.plan import Standing
+from study.plan.plan import PlanState
+from study.plan.results import Row
 from study.report.figures import Cost, Panel, Spent, StageFigure, interval
-from study.results import Row
+from study.text import tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +132,14 @@ def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
     return _table("Measured on the test set", (*columns, "test images", "opened"), lines)
 
 
-def stages_csv(standing: Standing) -> str:
+def stages_csv(standing: PlanState) -> str:
     """A line an option of every stage; accuracies are fractions."""
     columns = ("stage", "option", "state", "runs", "mean", "standard_error", "low", "high")
     more = ("behind_best", "behind_best_standard_error", "verdict", "values", "configuration")
     lines: list[Sequence[object]] = [(*columns, *more)]
     for stage in standing.stages:
         for option in stage.options:
-            score, lead = option.score, option.lead
+            score, lead = option.score, option.gap
             ends = interval(score) if score else None
             lines.append(
                 (
@@ -174,12 +174,12 @@ def runs_csv(rows: Sequence[Row]) -> str:
                 row.option,
                 tables.params(row.configuration),
                 row.repeat + 1,
-                "given up" if row.given_up is not None else row.state,
+                "given up" if row.cancelled is not None else row.state,
                 row.value,
                 len(row.val_acc),
                 *(known.get(name) for name in more[:4]),
                 row.started.isoformat(timespec="seconds") if row.started else None,
-                row.failure or row.given_up,
+                row.failure or row.cancelled,
                 " ".join(map(str, row.val_acc)),
             )
         )

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study import tables, words
-from study.live import duration
 from study.report import again, figures, numbers
 from study.report.contents import Contents
 from study.report.drawing import Picture
 from study.report.figures import Cost, Panel, Spent, StageFigure
 from study.report.numbers import Table
-from study.settings import Settings
-from study.space import Hyperparameter
+from study.space.search_space import Hyperparameter
+from study.space.settings import Settings
+from study.text import sentences as words
+from study.text import tables
+from study.text.tables import duration
 
 _HERE = Path(__file__).parent
 
@@ -144,7 +145,7 @@ def _method(settings: Settings) -> str:
     if settings["sampler"] == "sweep":
         search = "One hyperparameter is changed at a time, the others stay at what was carried"
     images = f" ({settings.images:,} images)" if settings.images else ""
-    judged = f" {words.KEEPS_BEST}." if words.keeps_best(settings.space) else ""
+    judged = f" {words.KEEPS_BEST}." if words.restores_best_weights(settings.space) else ""
     pruner = settings["pruner"]
     pruned = f" Runs that fall too far behind are stopped by the pruner {pruner}."
     return (
@@ -237,8 +238,8 @@ def captions(shown: StageFigure | Panel | Cost) -> str:
         case Cost():
             drawn, total = len(shown.places), shown.configurations
             said = (
-                "Means with one standard error against the seconds a run took, beside whatever "
-                "else the machine did, and against the number of parameters. Blue is the answer, "
+                "Means with one standard error against the seconds a run took, beside whatever else "
+                "the machine did, and against the number of parameters. Blue is the answer, "
                 "orange the best mean where that is another one; of many, only these have a bar."
             )
             rule = "those with the best means"

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from study import kept
 from study.errors import ReportError
-from study.mirror.target import beside
 from study.report import drawing, figures, numbers
 from study.report.contents import Contents, read
 from study.report.figures import Panel, StageFigure
 from study.report.page import Drawn, Figures, captions, page
+from study.storage import models
+from study.storage.database import beside
 
 PAGE = "report.html"
 
@@ -41,7 +41,7 @@ def report(url: str, name: str | None, output: str | Path | None = None) -> Path
 
 def default_folder(url: str, name: str) -> Path:
     """``NAME-report`` beside the database."""
-    return beside(url) / f"{kept.file_name(name)}-report"
+    return beside(url) / f"{models.file_name(name)}-report"
 
 
 def files(contents: Contents) -> dict[str, bytes]:

@@ -1,0 +1,4 @@
+"""The command line: commands declare their options, call one function each, and exit in one place.
+
+It may know every room below; nothing imports it.
+"""

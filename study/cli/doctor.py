@@ -1,0 +1,200 @@
+"""Probes each link between a study and what it needs, and says in plain words what is wrong.
+
+Each probe is a function of its own that raises nothing; what it writes it deletes again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from study.errors import StudyError
+from study.mirror import bucket
+from study.mirror.requests import Refused, Unreachable
+from study.mirror.target import Access, Target, redact, resolve, secrets
+from study.storage.database import beside
+
+if TYPE_CHECKING:
+    from study.mirror.tracking import Server
+
+_PATIENCE = 10.0  # seconds a probe waits for an answer
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one link; ``fine`` is None where there is nothing to probe."""
+
+    link: str
+    fine: bool | None
+    says: str
+
+
+def examine(
+    storage: str, data: str, option: str | None, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Probe every link, one after the other: MFlux, MLflow, the bucket, database, data, devices.
+
+    ``option`` is ``--mlflow``; findings show no secret.
+    """
+    yield from _mlflow(storage, option, environ)
+    yield _database(storage)
+    yield _data(data)
+    yield _devices()
+
+
+def _mlflow(storage: str, option: str | None, environ: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        target = resolve(option, environ, storage)
+    except StudyError as error:
+        yield Finding("MLflow", False, str(error))
+        return
+    if target is None:
+        yield Finding("MLflow", None, "turned off by --mlflow none")
+        return
+    access, finding = _handshake(target)
+    yield finding
+    if access is None:
+        return
+    hidden = secrets(environ, target, access)
+    server, finding = _tracking(target, access)
+    yield Finding(finding.link, finding.fine, redact(finding.says, hidden))
+    if server is not None:
+        finding = _bucket(server, access)
+        yield Finding(finding.link, finding.fine, redact(finding.says, hidden))
+
+
+def _handshake(target: Target) -> tuple[Access | None, Finding]:
+    """Whether MFlux hands out addresses and keys for the token."""
+    try:
+        access = target.access(_PATIENCE)
+    except StudyError as error:
+        return None, Finding("MFlux", False, str(error))
+    if target.token is None:
+        says = f"not used: {target.shown} comes from {target.source}"
+        return access, Finding("MFlux", None, says)
+    says = f"{target.shown} knows the token and names its servers"
+    return access, Finding("MFlux", True, says)
+
+
+def _tracking(target: Target, access: Access) -> tuple[Server | None, Finding]:
+    """Whether the tracking server answers, and which version it is."""
+    from study.mirror.tracking import Server
+
+    store = urlsplit(access.tracking_uri).scheme.startswith("sqlite")
+    path = Path(access.tracking_uri.removeprefix("sqlite:///"))
+    if store and not path.exists():
+        says = f"{target.shown} is made with the first run"
+        return None, Finding("MLflow", os.access(path.resolve().parent, os.W_OK), says)
+    try:
+        server = Server(access, _PATIENCE)
+        version = server.version()
+        server.place()
+    except StudyError as error:
+        return None, Finding("MLflow", False, f"{target.shown}: {error}")
+    known = f"MLflow {version}" if version else "an MLflow 1.x that does not tell its version"
+    return server, Finding("MLflow", True, f"{target.shown} answers: {known}")
+
+
+def _bucket(server: Server, access: Access) -> Finding:
+    """Whether artifacts can be written where the server wants them, and read back."""
+    try:
+        place = server.place()
+        if place is None:
+            says = "the server's default experiment is gone: known with the first run"
+            return Finding("artifacts", None, says)
+        if urlsplit(place).scheme == "s3":
+            _write_object(server, place)
+        elif urlsplit(place).scheme in ("file", ""):
+            _write_file(Path(urlsplit(place).path))
+        else:
+            return Finding("artifacts", None, f"{place}: they pass through the tracking server")
+    except (Refused, Unreachable, OSError) as error:
+        return Finding("artifacts", False, f"models cannot be kept: {error}")
+    where = f" at {access.s3_endpoint}" if access.s3_endpoint else ""
+    return Finding("artifacts", True, f"{place}{where} can be written and read")
+
+
+def _write_object(server: Server, place: str) -> None:
+    parts = urlsplit(place)
+    client, name = server.bucket(), parts.netloc
+    key = f"{parts.path.strip('/')}/study-doctor-{uuid.uuid4().hex}"
+    bucket.put(client, name, key, b"probe")
+    try:
+        bucket.get(client, name, key)
+    finally:
+        bucket.delete(client, name, key)
+
+
+def _write_file(folder: Path) -> None:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is no folder")
+    with tempfile.TemporaryFile(dir=there) as opened:
+        opened.write(b"probe")
+
+
+def _database(url: str) -> Finding:
+    """Whether the study's database can be opened, and how many studies it holds."""
+    from study.storage import database as storage
+
+    def probe() -> str:
+        shown = storage.check(url).render_as_string(hide_password=True)
+        if storage.exists(url):
+            names = storage.names(storage.open_storage(url))
+            return f"{shown} holds {len(names)} {'study' if len(names) == 1 else 'studies'}"
+        _write_file(beside(url))
+        return f"{shown} is made with the first study"
+
+    return _probed("database", probe)
+
+
+def _data(source: str) -> Finding:
+    """Whether the data can be read."""
+    from study.data import dataset as data
+
+    def probe() -> str:
+        dataset = data.load(source)
+        shape = "x".join(str(size) for size in dataset.input_shape)
+        return (
+            f"{source}: {len(dataset.labels)} images of {shape} in {dataset.num_classes} classes, "
+            f"{len(dataset.test_labels)} more to test with"
+        )
+
+    return _probed("data", probe)
+
+
+def _devices() -> Finding:
+    """Which devices TensorFlow trains on."""
+
+    def probe() -> str:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from importlib.metadata import version
+
+        from study.training.run import start_tensorflow
+
+        start_tensorflow(1)
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        graphics = f"{len(gpus)} GPU" if gpus else "no GPU: it trains on the processor"
+        return f"TensorFlow {version('tensorflow')} sees {cores} cores and {graphics}"
+
+    return _probed("devices", probe)
+
+
+def _probed(link: str, probe: Callable[[], str]) -> Finding:
+    try:
+        with contextlib.redirect_stdout(None):  # a download's progress is no finding
+            return Finding(link, True, probe())
+    except StudyError as error:
+        return Finding(link, False, str(error))
+    except Exception as error:  # noqa: BLE001 - a doctor reports, whatever it is
+        return Finding(link, False, redact(f"{type(error).__name__}: {error}", ()))

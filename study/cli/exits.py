@@ -1,0 +1,89 @@
+"""How commands end: the one place that exits. A mistake is one line and 2, Ctrl-C 130."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from study.cli.options import DEFAULT_STORAGE
+from study.errors import StudyError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, to be answered as Ctrl-C is."""
+
+
+def command_line(command: str, name: str, url: str, *options: str) -> str:
+    """What to type about a study, with its database unless that is the usual one.
+
+    An address with a password is left out: it is not for the screen.
+    """
+    from sqlalchemy.engine import make_url
+
+    words = ["python -m study", command, shlex.quote(name), *options]
+    if url != DEFAULT_STORAGE and make_url(url).password is None:
+        words += ["--storage", shlex.quote(url)]
+    return " ".join(words)
+
+
+@contextmanager
+def interruptible(command: str) -> Iterator[None]:
+    """Answer Ctrl-C with exit code 130 and SIGTERM with 143, and say which command goes on."""
+
+    def terminate(_: int, __: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        typer.echo(f"\nStopped; nothing is lost. Continue with: {command}")
+        raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
+    else:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn a mistake that has a message into one line and exit code 2."""
+    from study.storage import database as storage
+
+    try:
+        with storage.explained(url):
+            yield
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        raise typer.Exit(130) from None
+    except StudyError as error:
+        message = " ".join(str(error).split())
+        typer.echo(f"study: {message}", err=True)
+        raise typer.Exit(2) from None
+
+
+def reported(url: str, name: str) -> str:
+    """Write a study's report; where it is or why there is none, as nothing else depends on it."""
+    from study.report.write import report
+
+    try:
+        return f"Report: {report(url, name)}"
+    except Exception as error:  # noqa: BLE001 - the study is done, whatever a drawing may raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"Report: not written ({reason})"
+
+
+def print_json(value: object) -> None:
+    """Print what a program is to read."""
+    json.dump(value, sys.stdout, indent=2)
+    sys.stdout.write("\n")

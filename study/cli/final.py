@@ -1,0 +1,258 @@
+"""The commands of final models: finalize, gallery and predict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from study.cli.exits import command_line, explained, interruptible, print_json, reported
+from study.cli.options import (
+    DEFAULT_STORAGE,
+    CheckpointsAt,
+    Files,
+    FinalMembers,
+    FromTop,
+    Holdout,
+    Invert,
+    Jobs,
+    Json,
+    Mlflow,
+    ModelFile,
+    OutputFolder,
+    Resources,
+    Scheduler,
+    Storage,
+    StudyName,
+    Submission,
+    Verbose,
+    amounts,
+)
+
+if TYPE_CHECKING:
+    from study.final.finalize import Outcome, Watch
+    from study.final.members import Member
+    from study.mirror.target import Target
+    from study.running.launch import ExecutionOptions
+    from study.running.prepare import Prepared
+    from study.training.run import Epoch
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the program these commands."""
+    for command in (finalize, gallery, predict):
+        app.command()(command)
+
+
+def finalize(
+    name: StudyName = None,
+    storage: Storage = DEFAULT_STORAGE,
+    members: FinalMembers = None,
+    from_top: FromTop = None,
+    holdout: Holdout = 0.1,
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    resources: Resources = None,
+    checkpoints: CheckpointsAt = None,
+    mlflow: Mlflow = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the chosen configuration anew, save the models, and open the test set, once.
+
+    Examples:
+    - `python -m study finalize`
+    - `python -m study finalize digits --members 5`
+    - `python -m study finalize digits --from-top 3 --holdout 0`
+    """
+    console = Console(stderr=as_json)
+    with explained(storage):
+        from study.final.finalize import Wish
+        from study.mirror.target import resolve
+        from study.running.launch import ExecutionOptions
+        from study.running.prepare import prepare_again
+
+        target = resolve(mlflow, os.environ, storage)
+        with _waiting(console, "Reading the data"):
+            prepared = prepare_again(name, storage, None)
+        means = ExecutionOptions(
+            jobs=jobs,
+            scheduler=scheduler,
+            resources=amounts(resources),
+            checkpoints=checkpoints,
+        )
+        wish = Wish(members, from_top, holdout)
+        asked = {"--members": members, "--from-top": from_top, "--holdout": holdout}
+        words = [f"{option} {value}" for option, value in asked.items() if value is not None]
+        with interruptible(command_line("finalize", prepared.name, storage, *words)):
+            outcome = _finalize(console, prepared, wish, means, verbose=verbose)
+            if as_json:
+                print_json({"folder": str(outcome.folder), "models": list(outcome.models)})
+            else:
+                _print_outcome(console, outcome)
+            with _waiting(console, "Writing the report"):
+                written = reported(prepared.url, prepared.name)
+            _say(console, written)
+            if target is not None:
+                _register(console, prepared, outcome, target)
+
+
+def gallery(
+    name: StudyName = None,
+    storage: Storage = DEFAULT_STORAGE,
+    output: OutputFolder = None,
+) -> None:
+    """Show the test images that the final model gets wrong, as a picture and as a table.
+
+    Examples:
+    - `python -m study gallery`
+    - `python -m study gallery digits --output wrong`
+    """
+    with explained(storage):
+        from study.final import gallery as wrong
+        from study.final import records
+        from study.storage import database
+
+        console = Console()
+        study, settings = database.load(database.open_storage(storage), name)
+        records.latest(study)  # said before the data is read
+        place = records.folder(storage, study)
+        with _waiting(console, "Collecting what is wrong"):
+            dataset = wrong.dataset_of(settings)
+            found = wrong.collect(study, place, dataset)
+            picture, table = wrong.write(found, dataset, output or place)
+        marked = sum(mistake.looks_mislabelled for mistake in found.mistakes)
+        _say(
+            console,
+            f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong; looking "
+            f"mislabelled, as all members agree against the label: {marked}",
+        )
+        _say(console, f"Written: {picture} and {table}")
+
+
+def predict(
+    model: ModelFile,
+    files: Files,
+    as_json: Json = False,
+    submission: Submission = None,
+    invert: Invert = False,
+) -> None:
+    """Say what is on images: files or folders, or the rows of a CSV or npz file.
+
+    Examples:
+    - `python -m study predict digits-models/average-of-3.keras my.png`
+    - `python -m study predict digits-models/seed-1.keras test.csv --submission submission.csv`
+    """
+    with explained(DEFAULT_STORAGE):
+        from study.final import archive, pictures
+        from study.final import predict as final
+
+        console = Console(stderr=True)
+        shape = archive.read_card(model).input_shape
+        with _waiting(console, "Reading the images") as status:
+            batches = list(pictures.batches(files, shape, invert=invert))
+            status("Loading the model")
+            classifier = final.Classifier.load(model)
+            found: list[final.Prediction] = []
+            for batch in batches:
+                status(f"Looking at the images: {len(found)}")
+                found += classifier.predict(batch)
+        if submission is not None:
+            final.submission(submission, found)
+            for note in dict.fromkeys(note for one in found for note in one.notes):
+                _say(console, f"Note: {note}")
+        if as_json:
+            print_json([asdict(prediction) for prediction in found])
+        elif submission is not None:
+            typer.echo(f"Written: {submission} with {len(found)} labels")
+        else:
+            for prediction in found:
+                typer.echo(final.line(prediction))
+
+
+def _finalize(
+    console: Console, prepared: Prepared, wish: Any, means: ExecutionOptions, *, verbose: bool
+) -> Outcome:
+    from study.final.finalize import finalize as make
+
+    with _waiting(console, "Looking what is trained already") as status:
+        return make(prepared, wish, means, _watch(console, status, verbose=verbose))
+
+
+def _watch(console: Console, status: Any, *, verbose: bool) -> Watch:
+    from study.final.finalize import Watch
+    from study.text.tables import percent
+
+    latest: dict[str, str] = {}
+
+    def see(member: Member, epoch: Epoch) -> None:
+        of = f"epoch {epoch.number + 1} of {member.run.epochs}"
+        held_out = member.run.validation.kind != "none"
+        accurate = f", {percent(epoch.val_acc)} of the held-out images" if held_out else ""
+        latest[member.name] = f"{member.name}: {of}{accurate}"
+        status("; ".join(latest.values()))
+        if verbose:
+            _say(console, latest[member.name])
+
+    def done(member: Member, record: Mapping[str, Any]) -> None:
+        latest.pop(member.name, None)
+        best = record["best_val_acc"]
+        accurate = "" if best is None else f", {percent(best)} of the held-out images at its best"
+        _say(console, f"{member.name}: trained in {record['seconds']:.0f} s{accurate}")
+
+    return Watch(lambda line: _say(console, line), see, done)
+
+
+def _print_outcome(console: Console, outcome: Outcome) -> None:
+    """The models with their intervals; how often the test set was opened; where the files are."""
+    table = Table("model", "held out", "test (95 % interval)", "file")
+    for model in outcome.models:
+        held_out = model["validation"]
+        table.add_row(
+            model["model"],
+            "" if held_out is None else f"{100 * held_out:.2f} %",
+            _accuracy(model),
+            model["file"],
+        )
+    console.print(table)
+    if not outcome.new:
+        _say(console, "All of it was recorded before; the test set was not opened for it again.")
+    times = "once" if outcome.openings == 1 else f"{outcome.openings} times"
+    _say(console, f"The test set has been opened {times} in this study.")
+    _say(console, f"Files: {outcome.folder}")
+
+
+def _accuracy(model: Mapping[str, Any]) -> str:
+    accuracy, low, high = (f"{100 * model[name]:.2f}" for name in ("accuracy", "low", "high"))
+    return f"{accuracy} ({low}-{high}) %"
+
+
+def _register(console: Console, prepared: Prepared, outcome: Outcome, target: Target) -> None:
+    from study.final.registry import register
+    from study.storage import database
+
+    study = database.load(database.open_storage(prepared.url), prepared.name)[0]
+    with _waiting(console, f"Sending the models to {target.shown}"):
+        problems = register(study, prepared.settings, outcome.folder, outcome.models, target)
+    for problem in problems:
+        _say(console, problem)
+    if not problems:
+        _say(console, f"Registered as {prepared.name!r} in MLflow at {target.shown}")
+
+
+@contextmanager
+def _waiting(console: Console, what: str) -> Iterator[Any]:
+    """A line that says what is done now, in a terminal; gives the function that changes it."""
+    with console.status(escape(what)) if console.is_terminal else nullcontext() as status:
+        yield (lambda line: status.update(escape(line))) if status is not None else lambda _: None
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,162 @@
+"""What a person sees while a study runs: a live view in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from study.plan.plan import PlanState
+from study.plan.sweep import COMBINED
+from study.running.driver import ActiveRun
+from study.text import tables
+from study.text.tables import duration
+from study.workers.engine import EpochReported, Event, RunFailed, RunFinished
+
+
+class Progress:
+    """How much is done, how fast it goes and how long it may take."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._times: deque[float] = deque([time.monotonic()], maxlen=200)
+
+    def count(self, event: Event | None) -> None:
+        if isinstance(event, EpochReported):
+            self._times.append(time.monotonic())
+
+    @property
+    def rate(self) -> float:
+        """Epochs a second over the last epochs."""
+        elapsed = time.monotonic() - self._times[0]
+        return (len(self._times) - 1) / elapsed if elapsed > 0 else 0.0
+
+    def line(self, standing: PlanState, active: Mapping[int, ActiveRun]) -> str:
+        """Runs done of runs expected, epochs a second, time left at most."""
+        done = f"{standing.runs} of at most {standing.runs_expected} runs"
+        if not self.rate:
+            return f"{done} · starting TensorFlow"
+        ahead = (standing.runs_expected - standing.runs) * self._epochs
+        ahead -= sum(run.stored for run in active.values())
+        left = duration(max(0, ahead) / self.rate)
+        return f"{done} · {self.rate:.1f} epochs a second · at most {left} left"
+
+
+class Silent:
+    """Says nothing: ``--quiet``."""
+
+    def see(
+        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+    ) -> None:
+        return
+
+
+class Lines:
+    """A plain line for each run that ends and each stage that is decided."""
+
+    def __init__(self, console: Console, epochs: int, *, each_epoch: bool = False) -> None:
+        self._console = console
+        self._progress = Progress(epochs)
+        self._each_epoch = each_epoch
+        self._before: dict[int, ActiveRun] = {}
+        self._decided = -1
+
+    def see(
+        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+    ) -> None:
+        self._progress.count(event)
+        for number, run in self._before.items():
+            if number not in active:
+                self._say(f"{_ended(run, event)}  [{self._progress.line(standing, active)}]")
+        if self._each_epoch and isinstance(event, EpochReported) and event.key in active:
+            epoch = event.epoch
+            text = f"epoch {epoch.number + 1}, {tables.percent(epoch.val_acc)}"
+            self._say(f"  run {event.key}: {text}")
+        self._before = dict(active)
+        self._stages(standing)
+
+    def _stages(self, standing: PlanState) -> None:
+        decided = [stage for stage in standing.stages if stage.decided]
+        for stage in decided[self._decided :] if self._decided >= 0 else []:
+            if stage.selected is not None:
+                mean = stage.selected.score
+                shown = f", {tables.score(mean)}" if mean else ""
+                self._say(f"{tables.decision(stage)}{shown}")
+        self._decided = len(decided)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class Screen:
+    """The live view: the open stage with its options, the runs in progress, the time left."""
+
+    def __init__(self, console: Console, epochs: int, repeats: int) -> None:
+        self._progress = Progress(epochs)
+        self._repeats = repeats
+        self._epochs = epochs
+        self._standing: PlanState | None = None
+        self._active: dict[int, ActiveRun] = {}
+        self._live = Live(self, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def see(
+        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+    ) -> None:
+        self._progress.count(event)
+        self._standing, self._active = standing, dict(active)
+
+    def __rich__(self) -> RenderableType:
+        if self._standing is None:
+            return Text("starting")
+        parts: list[RenderableType] = [
+            Text(tables.decision(stage), style="dim")
+            for stage in self._standing.stages
+            if stage.decided
+        ]
+        parts.append(tables.stage_table(self._standing.stages[-1], self._repeats))
+        parts += [Text(_flying(run, self._epochs)) for run in self._active.values()]
+        parts.append(Text(self._progress.line(self._standing, self._active), style="bold"))
+        parts.append(Text("Ctrl-C stops; resume continues.", style="dim"))
+        return Group(*parts)
+
+
+def _flying(run: ActiveRun, epochs: int) -> str:
+    accuracies = run.curve["val_acc"]
+    now = f", {tables.percent(accuracies[-1])}" if accuracies else ""
+    return f"{_run(run)}: epoch {run.stored} of {epochs}{now}"
+
+
+def _run(run: ActiveRun) -> str:
+    slot = run.slot
+    which = "all noted values" if slot.stage == COMBINED else f"{slot.stage} {slot.option}"
+    return f"{which}, repeat {slot.repeat + 1}"
+
+
+def _ended(run: ActiveRun, event: Event | None) -> str:
+    accuracies = run.curve["val_acc"]
+    last = tables.percent(accuracies[-1]) if accuracies else "nothing"
+    if isinstance(event, RunFailed) and event.key == run.trial.number:
+        return f"{_run(run)}: failed, {event.reason}"
+    if isinstance(event, RunFinished) and event.key == run.trial.number:
+        return f"{_run(run)}: {last} in {sum(run.curve['seconds']):.1f} s"
+    if isinstance(event, EpochReported) and event.key == run.trial.number:
+        return f"{_run(run)}: stopped at epoch {run.stored} with {last}"
+    return f"{_run(run)}: given up, the sweep does not need it"

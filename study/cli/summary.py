@@ -1,0 +1,179 @@
+"""What `status`, `best`, `list` and the end of a study say: as JSON objects and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from study.plan.plan import Option, PlanState, Stage
+from study.space.search_space import Validation
+from study.space.settings import Settings
+from study.text import sentences as words
+from study.text import tables
+
+if TYPE_CHECKING:
+    from study.cli.doctor import Finding
+
+
+def best(name: str, settings: Settings, standing: PlanState, state: str) -> dict[str, Any]:
+    """The answer so far; accuracies are fractions, ``params`` is None while there is none."""
+    score = standing.score
+    return {
+        "study": name,
+        "dataset": settings["data"],
+        "params": None if standing.incumbent is None else dict(standing.incumbent),
+        "mean": score and score.mean,
+        "standard_error": score and score.standard_error,
+        "repeats": score.repeats if score else 0,
+        "runs": standing.runs,
+        "runs_expected": standing.runs_expected,
+        "state": state,
+    }
+
+
+def status(name: str, settings: Settings, standing: PlanState, state: str) -> dict[str, Any]:
+    """The answer so far, the settings with where each came from, and every stage."""
+    return {
+        **best(name, settings, standing, state),
+        "space": settings.origin,
+        "failure": standing.failure,
+        "settings": {
+            key: {"value": chosen.value, "source": chosen.source}
+            for key, chosen in settings.chosen.items()
+        },
+        "stages": [_stage(stage) for stage in standing.stages],
+    }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "noted": stage.best and stage.best.value,
+        "carried": stage.selected and stage.selected.value,
+        "options": [_option(option) for option in stage.options],
+    }
+
+
+def _option(option: Option) -> dict[str, Any]:
+    return {
+        "option": option.value,
+        "state": option.state,
+        "runs": len(option.rows),
+        "values": list(option.values),
+        "mean": option.score and option.score.mean,
+        "standard_error": option.score and option.score.standard_error,
+        "behind_best": option.gap and option.gap.mean,
+        "behind_best_standard_error": option.gap and option.gap.standard_error,
+    }
+
+
+def print_header(console: Console, name: str, settings: Settings, *, new: bool) -> None:
+    """What is about to run: the study, its data, how runs are validated and trained."""
+    data = settings.data
+    kind = "New study" if new else "Study"
+    _say(console, Text(f"{kind} {name!r}, space {settings.origin}", "bold"))
+    if data is not None:
+        height, width, channels = data.input_shape
+        how = _validation(settings.validation)
+        _say(
+            console,
+            f"Data {settings['data']}: {data.images} images of {height}x{width}x{channels}, "
+            f"{data.num_classes} classes, {data.test_images} more kept for the test; "
+            f"validation on {how}, {data.validation} images a repeat",
+        )
+    _say(
+        console,
+        f"{settings['sampler']} with {settings.repeats} repeats, pruner {settings['pruner']}, "
+        f"{settings['epochs']} epochs, batches of {settings['batch_size']}, "
+        f"{settings['threads']} thread(s) a run, seed {settings['seed']}",
+    )
+    if words.restores_best_weights(settings.space):
+        _say(console, words.KEEPS_BEST)
+
+
+def print_means(console: Console, jobs: int, scheduler: str | None) -> None:
+    """Where the runs are trained, and how many at once."""
+    if scheduler is not None:
+        console.print(f"Training on the Dask cluster at {scheduler}", highlight=False)
+    else:
+        how = "one run at a time" if jobs == 1 else f"{jobs} runs at once, a process each"
+        console.print(f"Training {how} (--jobs changes it)", highlight=False)
+
+
+def print_end(
+    console: Console, settings: Settings, standing: PlanState, resume: str, *, quiet: bool
+) -> None:
+    """The tables of every stage and the answer; where it may change, how to ``resume``."""
+    if not quiet:
+        console.print(tables.stages(standing, settings.repeats))
+        for sentence in tables.doubts(standing):
+            _say(console, sentence)
+    _say(console, tables.answer(standing))
+    if not standing.complete:
+        _say(console, f"The study is not complete. Continue with: {resume}")
+
+
+def print_status(
+    console: Console, name: str, settings: Settings, standing: PlanState, state: str
+) -> None:
+    """Settings with their sources, every stage, the answer so far."""
+    print_header(console, name, settings, new=False)
+    runs = f"{standing.runs} of at most {standing.runs_expected} runs"
+    _say(console, f"State: {state}, {runs}")
+    if standing.failure:
+        _say(console, f"Failed: {standing.failure}")
+    table = Table("setting", "value", "from", title="settings", title_justify="left")
+    for key, chosen in settings.chosen.items():
+        value = chosen.value if key != "validation" else _validation(settings.validation)
+        table.add_row(key, Text(str(value)), chosen.source)
+    console.print(table)
+    console.print(tables.stages(standing, settings.repeats))
+    _say(console, tables.answer(standing))
+
+
+def print_best(console: Console, name: str, standing: PlanState, state: str) -> None:
+    """The answer in a sentence, and the state of the study it comes from."""
+    _say(console, tables.answer(standing))
+    for sentence in tables.doubts(standing):
+        _say(console, sentence)
+    _say(console, f"Study {name!r} is {state}.")
+
+
+def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:
+    """A line a study."""
+    table = Table("study", "data", "state", "runs", "mean", "configuration")
+    for item in found:
+        mean = tables.percent(item["mean"]) if item["mean"] is not None else ""
+        params = tables.params(item["params"]) if item["params"] else ""
+        runs = f"{item['runs']}/{item['runs_expected']}"
+        name, data = Text(item["study"]), Text(item["dataset"])
+        table.add_row(name, data, item["state"], runs, mean, params)
+    console.print(table)
+
+
+def print_finding(console: Console, finding: Finding) -> None:
+    """A line of the doctor."""
+    mark = {True: "ok", False: "WRONG", None: "-"}[finding.fine]
+    _say(
+        console,
+        Text.assemble(
+            (f"{mark:<7}", "bold red" if mark == "WRONG" else ""),
+            finding.link.ljust(11),
+            finding.says,
+        ),
+    )
+
+
+def _validation(validation: Validation) -> str:
+    if validation.kind == "folds":
+        return f"{validation.folds} folds"
+    return f"{validation.fraction:.0%} held out"
+
+
+def _say(console: Console, sentence: str | Text) -> None:
+    """One line, however wide the terminal is; brackets in names and paths are not markup."""
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,108 @@
+"""The runs that stand above the trials in MLflow: one a configuration, and one for the study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.mirror.projection import (
+    MARK,
+    STUDY,
+    Content,
+    Point,
+    Subject,
+    Wanted,
+    configuration_slot,
+    cut,
+    origin,
+    trial,
+)
+from study.plan.plan import PlanState
+from study.plan.results import Row, Spread
+
+
+def configuration(subject: Subject, rows: Sequence[Row]) -> Wanted:
+    """The parent run of the trials of one configuration."""
+    repeats = len(_counted(rows))
+    if repeats >= subject.settings.repeats:
+        state = "complete"
+    elif any(row.state == "pruned" and row.cancelled is None for row in rows):
+        state = "pruned"
+    else:
+        state = "running" if subject.live else "interrupted"
+    if subject.live and any(row.state == "running" for row in rows):
+        state = "running"
+    children = [trial(subject, row) for row in rows]
+    return Wanted(
+        configuration_slot(rows[0].configuration),
+        STUDY,
+        " ".join(f"{name}={value}" for name, value in rows[0].configuration),
+        state,
+        f"{state}, {repeats} repeats",
+        min(child.started for child in children),
+        max(child.ended for child in children),
+    )
+
+
+def configuration_content(subject: Subject, rows: Sequence[Row]) -> Content:
+    """The mean over the first n repeats and its standard error, at step n.
+
+    The standard error is that of these repeats alone (with one repeat, what the number of
+    validation images allows): a point that was sent never changes when other runs finish.
+    """
+    params = {name: str(value) for name, value in rows[0].configuration}
+    params |= {"epochs": str(subject.epochs), "batch_size": str(subject.settings["batch_size"])}
+    counted = _counted(rows)
+    spread = Spread(subject.settings.images)
+    points = []
+    for repeats in range(1, len(counted) + 1):
+        score = spread.score([row.value for row in counted[:repeats] if row.value is not None])
+        at = max(trial(subject, row).ended for row in counted[:repeats])
+        points += [
+            Point("mean_val_acc", score.mean, at, repeats),
+            Point("standard_error", score.standard_error, at, repeats),
+        ]
+    tags = params | {"repeats": str(len(counted)), **origin(subject.settings)}
+    return cut(params, tags | {MARK: configuration(subject, rows).mark}, points)
+
+
+def _counted(rows: Sequence[Row]) -> list[Row]:
+    """The complete runs of repeats 0, 1, ... up to the first that is missing."""
+    complete = {row.repeat: row for row in reversed(rows) if row.state == "complete"}
+    counted: list[Row] = []
+    while len(counted) in complete:
+        counted.append(complete[len(counted)])
+    return counted
+
+
+def study(subject: Subject, rows: Sequence[Row], standing: PlanState) -> Wanted:
+    """The run that stands for the whole study."""
+    state = "running" if subject.live else "complete" if standing.complete else "interrupted"
+    if standing.failed is not None and not subject.live:
+        state = "failed"
+    children = [trial(subject, row) for row in rows]
+    started = min((child.started for child in children), default=0)
+    ended = max((child.ended for child in children), default=0)
+    mark = f"{state}, {standing.runs} runs" if state != "running" else state
+    return Wanted(STUDY, None, subject.name, state, mark, started, ended)
+
+
+def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) -> Content:
+    """The settings, and once the study is complete its answer."""
+    settings = subject.settings
+    names = ("data", "epochs", "batch_size", "seed", "sampler", "pruner", "threads")
+    params = {name: str(settings[name]) for name in names}
+    wanted = study(subject, rows, standing)
+    tags = {"repeats": str(settings.repeats), **origin(settings), MARK: wanted.mark}
+    points = []
+    if standing.complete and standing.incumbent is not None and standing.score is not None:
+        tags |= {f"answer.{name}": str(value) for name, value in standing.incumbent}
+        points = [
+            Point("mean_val_acc", standing.score.mean, wanted.ended, standing.score.repeats),
+            Point(
+                "standard_error",
+                standing.score.standard_error,
+                wanted.ended,
+                standing.score.repeats,
+            ),
+        ]
+    return cut(params, tags, points)

@@ -1,0 +1,248 @@
+"""What a plan is: (search space, stored rows) -> what is decided, and which slots are next.
+
+A plan is a pure function of its arguments: no counter, no random state, no memory. That is why a
+study can be killed and resumed, and why two workers never get the same slot. `sweep` is the
+one-at-a-time plan, `search` the one for Optuna's own samplers.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from study.plan.results import Configuration, Difference, Row, Score, Spread
+from study.space.search_space import SearchSpace, Value
+
+ATTEMPTS = 3
+"""How often one slot may fail before the study ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One training run that the plan wants: a repeat of a configuration within a stage.
+
+    ``configuration`` is None where a sampler is still to suggest one. ``reference`` is the
+    configuration that a pruner may compare the run with; empty: there is none, a pruner sees to
+    it by itself; None: the run is never pruned.
+    """
+
+    stage: str
+    option: Value
+    configuration: Configuration | None
+    repeat: int
+    reference: Configuration | None
+
+
+OptionState = Literal["open", "complete", "eliminated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a stage: its counted rows and, once all repeats are there, its score.
+
+    ``lead`` is the best option's mean minus this one's, in pairs; None for the best itself and
+    where there is no mean.
+    """
+
+    value: Value
+    configuration: Configuration
+    reference: Configuration | None
+    rows: tuple[Row, ...]
+    state: OptionState
+    score: Score | None = None
+    gap: Difference | None = None
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return tuple([row.value for row in self.rows if row.value is not None])
+
+    @property
+    def pruned(self) -> Row | None:
+        """The pruned row that eliminates this option, once its earlier repeats are known too."""
+        return self.rows[-1] if self.rows and self.rows[-1].state == "pruned" else None
+
+    def missing(self, repeats: int) -> list[int]:
+        """The repeats that are still to be trained: none after a pruned one."""
+        known = {row.repeat for row in self.rows}
+        end = repeats if self.pruned is None else self.pruned.repeat
+        return [repeat for repeat in range(end) if repeat not in known]
+
+    @property
+    def tied(self) -> bool:
+        """Whether this option is the best, or within one standard error of it."""
+        return self.score is not None and (self.gap is None or self.gap.tie)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One hyperparameter's options, and what was decided once all of them are known."""
+
+    name: str
+    incumbent: Configuration
+    options: tuple[Option, ...]
+    best: Option | None = None
+    selected: Option | None = None
+
+    @property
+    def decided(self) -> bool:
+        return self.selected is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanState:
+    """What the stored rows say: the stages so far, the answer so far, and the work that is left.
+
+    ``slots`` are those that can be trained now, in order; ``speculative`` those that the plan will
+    probably want once the open stage is decided; ``runs_expected`` is an upper bound.
+    """
+
+    stages: tuple[Stage, ...]
+    incumbent: Configuration | None
+    score: Score | None
+    slots: tuple[Slot, ...]
+    complete: bool
+    runs: int
+    runs_expected: int
+    failed: Slot | None = None
+    failure: str | None = None
+    speculative: tuple[Slot, ...] = ()
+
+    def outdated(self, slot: Slot) -> bool:
+        """Whether a run of this slot cannot count any more.
+
+        An earlier repeat was pruned, or the slot was a guess that its stage does not want.
+        """
+        stage = next((stage for stage in self.stages if stage.name == slot.stage), None)
+        if stage is None:
+            return self.complete
+        for option in stage.options:
+            if (option.configuration, option.reference) == (slot.configuration, slot.reference):
+                return option.pruned is not None and option.pruned.repeat < slot.repeat
+        return True
+
+
+class Plan(Protocol):
+    """What a study is to train, as a pure function of its rows."""
+
+    space: SearchSpace
+    repeats: int
+
+    def standing(self, rows: Sequence[Row]) -> PlanState: ...
+
+
+class RunIndex:
+    """Stored rows by configuration and repeat, and which of them a slot can be counted with."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows: dict[Configuration, list[Row]] = defaultdict(list)
+        for row in rows:
+            if row.cancelled is None:
+                self._rows[row.configuration].append(row)
+
+    def changed(self, gone: Iterable[Row], come: Iterable[Row]) -> RunIndex:
+        """This book without the rows ``gone`` and with those that have ``come``, at their end."""
+        book = RunIndex(())
+        book._rows.update(self._rows)
+        for row in gone:
+            book._rows[row.configuration] = [
+                r for r in book._rows[row.configuration] if r is not row
+            ]
+        for configuration, rows in RunIndex(come)._rows.items():
+            book._rows[configuration] = [*book._rows[configuration], *rows]
+        return book
+
+    def counted(
+        self, configuration: Configuration, reference: Configuration | None
+    ) -> dict[int, Row]:
+        """The finished row that fills each repeat: complete, or pruned for the same reason."""
+        counted: dict[int, Row] = {}
+        for row in self._rows.get(configuration, ()):
+            pruned = row.state == "pruned" and reference is not None and row.reference == reference
+            if row.state == "complete" or pruned:
+                counted.setdefault(row.repeat, row)
+        return counted
+
+    def option(
+        self,
+        value: Value,
+        candidate: Configuration,
+        reference: Configuration | None,
+        repeats: int,
+    ) -> Option:
+        """Count an option's repeats in order, up to the first pruned one, which eliminates it.
+
+        Later repeats of an eliminated option do not count, even where they had begun: which of
+        them had depends on how many workers there were.
+        """
+        counted = self.counted(candidate, reference)
+        stop = min((r for r, row in counted.items() if row.state == "pruned"), default=repeats)
+        wanted = range(min(stop + 1, repeats))
+        rows = tuple([counted[repeat] for repeat in wanted if repeat in counted])
+        state: OptionState = "eliminated" if stop < repeats else "complete"
+        return Option(
+            value, candidate, reference, rows, state if len(rows) == len(wanted) else "open"
+        )
+
+    def reason(self, slot: Slot) -> str | None:
+        """Why the slot failed the last time."""
+        rows = reversed(self._of(slot))
+        return next((row.failure for row in rows if row.state == "failed"), None)
+
+    def _of(self, slot: Slot) -> list[Row]:
+        assert slot.configuration is not None
+        rows = self._rows.get(slot.configuration, ())
+        return [row for row in rows if row.repeat == slot.repeat]
+
+    def slots(self, missing: Iterable[Slot]) -> tuple[list[Slot], Slot | None]:
+        """Those of the ``missing`` slots that can be trained now, and the one that failed for good.
+
+        A slot waits until its reference's same repeat is complete, because that is what a pruner
+        compares it with. A slot has failed for good once nothing can make it superfluous any
+        more: a pruned earlier repeat would.
+        """
+        complete = functools.cache(lambda reference: self.counted(reference, None))
+        slots = []
+        doubtful = set()
+        for slot in missing:
+            states = [row.state for row in self._of(slot)]
+            if states.count("failed") >= ATTEMPTS:
+                if slot.configuration not in doubtful:
+                    return [], slot
+            elif "running" not in states and (
+                not slot.reference or slot.repeat in complete(slot.reference)
+            ):
+                slots.append(slot)
+            doubtful.add(slot.configuration)
+        return slots, None
+
+
+def compared(
+    options: Sequence[Option], spread: Spread, prefer: Configuration | None = None
+) -> tuple[Option, ...]:
+    """Options with their scores, and with their distances from the best mean.
+
+    Of equal means the preferred configuration's is the best, then the cheapest option's.
+    """
+    values = [option.values for option in options]
+    scores = [
+        spread.score(own) if option.state == "complete" else None
+        for option, own in zip(options, values, strict=True)
+    ]
+    means = [-math.inf if score is None else score.mean for score in scores]
+    best = max(
+        range(len(options)),
+        key=lambda place: (means[place], options[place].configuration == prefer),
+    )
+
+    def judged(place: int) -> Option:
+        option, score = options[place], scores[place]
+        if score is None or place == best:
+            return replace(option, score=score)
+        lead = spread.difference(values[best], values[place])
+        return replace(option, score=score, gap=lead)
+
+    return tuple([judged(place) for place in range(len(options))])

@@ -1,0 +1,276 @@
+"""Stored trials as frozen rows, and what repeats say: mean, standard error, differences in pairs.
+
+Everything that decides, draws or reports reads these rows, never the trials themselves, so that a
+decision depends on stored curves alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from study.space.search_space import Value
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from optuna import Study
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+Configuration = tuple[tuple[str, Value], ...]
+"""Names and values of one configuration, in the order of the search space; hashable."""
+
+State = Literal["running", "complete", "pruned", "failed"]
+
+RUN_SPEC = "study:run"
+"""The system attribute of a trial that holds its slot; it is written before anything else."""
+
+IGNORE_FAILURES_BEFORE = "ignore_failures_before"
+"""The study attribute that holds the number of the first trial whose failure counts."""
+
+SERIES = ("acc", "loss", "val_acc", "val_loss", "seconds", "ended")
+
+
+def configuration(params: Mapping[str, Value]) -> Configuration:
+    """The hashable form of ``params``, in their own order."""
+    return tuple(params.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One trial: one training run of one repeat of one configuration.
+
+    ``val_acc`` holds the reported validation accuracy of each epoch (fraction, from epoch 1);
+    ``curve`` every stored series by name (``SERIES``), each as long as the run got. ``value`` is
+    the validation accuracy of a complete run, of its last epoch or, where it keeps its best epoch's
+    weights, of that one. ``reference`` is the configuration that
+    a pruner may compare the run with, repeat by repeat; empty where there is no such one, None for
+    a run that is never pruned.
+    """
+
+    number: int
+    trial_id: int
+    state: State
+    stage: str
+    option: Value | None
+    configuration: Configuration
+    repeat: int
+    reference: Configuration | None
+    value: float | None
+    val_acc: tuple[float, ...] = ()
+    curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def params(self) -> dict[str, Value]:
+        return dict(self.configuration)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run failed, in one line."""
+        return self.attributes.get("failure")
+
+    @property
+    def cancelled(self) -> str | None:
+        """Why the run was stopped although nothing was wrong with it; such a run never counts."""
+        return self.attributes.get("cancelled")
+
+
+def row(trial: FrozenTrial) -> Row | None:
+    """The row of a stored trial; None for a trial that never received a slot."""
+    ticket = trial.system_attrs.get(RUN_SPEC)
+    if ticket is None:
+        return None
+    reference = ticket["reference"]
+    steps = trial.intermediate_values
+    return Row(
+        number=trial.number,
+        trial_id=trial._trial_id,
+        state=STATES[trial.state.name],
+        stage=ticket["stage"],
+        option=ticket["option"],
+        configuration=configuration(ticket["params"]),
+        repeat=ticket["repeat"],
+        reference=None if reference is None else configuration(reference),
+        value=trial.value if trial.state.name == "COMPLETE" else None,
+        val_acc=tuple(steps[step] for step in sorted(steps)),
+        curve=trial.user_attrs.get("curve", {}),
+        attributes=trial.user_attrs,
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
+
+
+STATES: dict[str, State] = {
+    "WAITING": "running",
+    "RUNNING": "running",
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+}
+
+
+class Rows:
+    """The rows of a study, read again at each call; a trial that is the same is converted once.
+
+    Failures from before a study was resumed after three of them (``IGNORE_FAILURES_BEFORE``) are
+    left out.
+    """
+
+    def __init__(self) -> None:
+        self._source: tuple[BaseStorage, int] | None = None
+        self._finished: dict[int, Row] = {}
+        self._running: dict[int, tuple[FrozenTrial, Row | None]] = {}
+        self._configurations: dict[Configuration, Configuration] = {}
+
+    def __call__(self, study: Study) -> list[Row]:
+        # From the storage: Hyperband hands samplers a study that hides other brackets' trials.
+        storage, study_id = source = (study._storage, study._study_id)
+        if source != self._source:
+            self._source, self._finished, self._running = source, {}, {}
+        forgiven = storage.get_study_user_attrs(study_id).get(IGNORE_FAILURES_BEFORE, 0)
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        rows = [self._finished.get(trial._trial_id) or self._row(trial) for trial in trials]
+        return [r for r in rows if r and not (r.state == "failed" and r.number < forgiven)]
+
+    def _row(self, trial: FrozenTrial) -> Row | None:
+        before, current = self._running.pop(trial._trial_id, (None, None))
+        if before is not trial:
+            current = row(trial)
+            if current:
+                # Equal configurations as one object: looking one up compares them all the time.
+                one = self._configurations.setdefault(current.configuration, current.configuration)
+                current = replace(current, configuration=one)
+        if current and trial.state.is_finished():
+            self._finished[trial._trial_id] = current
+        else:
+            self._running[trial._trial_id] = trial, current
+        return current
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A configuration's score: the mean over its repeats (a fraction) with its standard error."""
+
+    repeats: int
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A mean difference of two configurations over the repeats both have, first minus second."""
+
+    pairs: int
+    mean: float
+    standard_error: float
+
+    @property
+    def tie(self) -> bool:
+        """Whether the difference is within one standard error of nothing."""
+        return abs(self.mean) <= self.standard_error
+
+
+def image_floor(accuracy: float, images: int | None) -> float:
+    """The least standard deviation of one run's accuracy that ``images`` validation images allow.
+
+    The spread of an accuracy over seeds alone is close to sqrt(error / 2n) (the images are the
+    same ones); the error is taken as at least one image, so a perfect score is not a certain one.
+    """
+    if not images:
+        return 0.0
+    variance = max(accuracy * (1 - accuracy), (1 / images) * (1 - 1 / images))
+    return math.sqrt(variance / (2 * images))
+
+
+Group = tuple[Sequence[float], Sequence[float] | None]
+"""One configuration's repeats, and those of another one that they are paired with."""
+
+
+class Spread:
+    """Standard errors of means and of paired differences, with a way out for few repeats.
+
+    With two or more repeats that differ, the sample's own standard error. With one repeat, or with
+    repeats that happen to agree exactly, the variance pooled over what this object was shown so
+    far (``learn``). In both cases never below what the number of validation images allows.
+    """
+
+    def __init__(self, images: int | None) -> None:
+        self.images = images
+        self._unread: list[Iterable[Group]] = []
+        self._scores = _Pool()
+        self._differences = _Pool()
+
+    def learn(self, groups: Iterable[Group]) -> None:
+        """Pool these groups too; they are read when a pooled variance is asked for, if ever."""
+        self._unread.append(groups)
+
+    def score(self, values: Sequence[float]) -> Score:
+        """The mean of ``values`` (accuracies, fractions) and its standard error."""
+        mean = math.fsum(values) / len(values)
+        floor = image_floor(mean, self.images)
+        return Score(len(values), mean, self._error(values, self._scores, floor))
+
+    def difference(self, values: Sequence[float], others: Sequence[float]) -> Difference:
+        """The mean of ``values - others``, repeat by repeat, and its standard error."""
+        pairs = _pairs(values, others)
+        mean = math.fsum(pairs) / len(pairs)
+        level = (math.fsum(values) + math.fsum(others)) / (2 * len(pairs))
+        floor = math.sqrt(2) * image_floor(level, self.images)
+        return Difference(len(pairs), mean, self._error(pairs, self._differences, floor))
+
+    def _error(self, values: Sequence[float], pool: _Pool, floor: float) -> float:
+        variance = sample_variance(values) or self._pooled(pool)
+        return max(math.sqrt(variance), floor) / math.sqrt(len(values))
+
+    def _pooled(self, pool: _Pool) -> float:
+        while self._unread:
+            for values, against in self._unread.pop(0):
+                self._scores.add(values)
+                if against is not None:
+                    self._differences.add(_pairs(values, against))
+        return pool.variance
+
+
+class _Pool:
+    """A variance pooled over groups: squared deviations over degrees of freedom."""
+
+    def __init__(self) -> None:
+        self._squares = 0.0
+        self._freedom = 0
+
+    def add(self, values: Sequence[float]) -> None:
+        self._squares += sample_variance(values) * (len(values) - 1)
+        self._freedom += len(values) - 1
+
+    @property
+    def variance(self) -> float:
+        return self._squares / self._freedom if self._freedom else 0.0
+
+
+def _pairs(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [one - other for one, other in zip(values, others, strict=True)]
+
+
+def sample_variance(values: Sequence[float]) -> float:
+    """The variance with n - 1 degrees of freedom; 0 for a single value."""
+    if len(values) < 2:
+        return 0.0
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum([(value - mean) ** 2 for value in values])
+    # Equal accuracies can differ in the last bit of their mean: that is no spread.
+    return 0.0 if squares < 1e-24 else squares / (len(values) - 1)
+
+
+def by_configuration(rows: Sequence[Row]) -> dict[Configuration, list[Row]]:
+    """Rows by configuration, both in the order in which they were first asked for."""
+    found: dict[Configuration, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.configuration].append(row)
+    return dict(found)

@@ -1,0 +1,248 @@
+"""The plan for Optuna's own samplers: a budget of configurations, each with all its repeats.
+
+The sampler sees one finished trial a configuration, its mean, and is seeded by (study seed,
+configuration number): its suggestion is a function of stored results and survives a resume.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from study.errors import SettingsError
+from study.plan.plan import Option, PlanState, RunIndex, Slot, Stage, compared
+from study.plan.results import Configuration, Row, Spread, configuration
+from study.space.search_space import Hyperparameter, SearchSpace, Value
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.samplers import BaseSampler
+
+SEARCH = "search"
+"""The name of the only stage of a search."""
+
+UNCOMPARED: Configuration = ()
+"""The reference of a run that may be pruned, but is compared with no particular other one."""
+
+_RETRIES = 20
+
+
+class Search:
+    """A budget of configurations that a sampler of Optuna's suggests, best mean wins.
+
+    ``budget`` counts configurations; a space that has fewer is tried whole. Raises
+    ``SettingsError`` for a sampler that does not exist or whose package is missing.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        sampler: str,
+        budget: int,
+        seed: int,
+        repeats: int | None = None,
+        images: int | None = None,
+    ) -> None:
+        self.space = space
+        self.repeats = space.repeats if repeats is None else repeats
+        self.images = images
+        self.seed = seed
+        self.budget = min(budget, _size(space) or budget)
+        self.sampler = sampler
+        self._inner = inner_sampler(sampler)
+
+    def standing(self, rows: Sequence[Row]) -> PlanState:
+        """Every configuration so far, and the slots that are left of the budget."""
+        book = RunIndex(rows)
+        options = self._options(rows, book)
+        spread = Spread(self.images)
+        spread.learn((option.values, None) for option in options if option.state == "complete")
+        known = any(option.state == "complete" for option in options)
+        options = compared(options, spread) if known else options
+        best = next((o for o in options if o.score is not None and o.gap is None), None)
+        slots, failed = self._slots(options, book)
+        complete = len(options) == self.budget and all(o.state != "open" for o in options)
+        incumbent = best.configuration if best else ()
+        stage = Stage(SEARCH, incumbent, options, best, best if complete else None)
+        runs = sum(len(option.rows) for option in options)
+        ahead = sum(self.repeats - len(o.rows) for o in options if o.state == "open")
+        return PlanState(
+            stages=(stage,),
+            incumbent=best.configuration if best else None,
+            score=best.score if best else None,
+            slots=tuple(slots),
+            complete=complete,
+            runs=runs,
+            runs_expected=runs + ahead + (self.budget - len(options)) * self.repeats,
+            failed=failed,
+            failure=book.reason(failed) if failed else None,
+        )
+
+    def _options(self, rows: Sequence[Row], book: RunIndex) -> tuple[Option, ...]:
+        found: dict[int, Configuration] = {}
+        for row in rows:
+            if row.stage == SEARCH:
+                found.setdefault(int(row.option or 0), row.configuration)
+        return tuple(
+            book.option(number, found[number], UNCOMPARED, self.repeats) for number in sorted(found)
+        )
+
+    def _slots(self, options: Sequence[Option], book: RunIndex) -> tuple[list[Slot], Slot | None]:
+        """Missing repeats of the configurations begun, then configurations to be suggested."""
+        slots, failed = book.slots(
+            Slot(SEARCH, option.value, option.configuration, repeat, UNCOMPARED)
+            for option in options
+            for repeat in option.missing(self.repeats)
+        )
+        if failed is not None:
+            return [], failed
+        begun = {option.value for option in options}
+        new = [number for number in range(self.budget) if number not in begun]
+        return slots + [Slot(SEARCH, number, None, 0, UNCOMPARED) for number in new], None
+
+    def suggest(self, number: int, rows: Sequence[Row]) -> Configuration:
+        """The configuration with this number, as the sampler suggests it after ``rows``.
+
+        A suggestion that was tried before is drawn again with another seed; where that does not
+        help, the first configuration that is left is taken.
+        """
+        tried = {row.configuration for row in rows}
+        for attempt in range(_RETRIES):
+            candidate = self._ask(number, attempt, rows)
+            if candidate not in tried:
+                return candidate
+        return next((point for point in _points(self.space) if point not in tried), candidate)
+
+    def _ask(self, number: int, attempt: int, rows: Sequence[Row]) -> Configuration:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        options = [
+            option for option in self._options(rows, RunIndex(rows)) if option.value != number
+        ]
+        if self.sampler == "qmc":
+            inner = optuna.create_study(direction="maximize", sampler=self._inner(self.seed))
+            self._skip(inner, number + attempt)
+        else:
+            sequence = np.random.SeedSequence([self.seed, number, attempt])
+            sampler = self._inner(int(sequence.generate_state(1)[0]))
+            inner = optuna.create_study(direction="maximize", sampler=sampler)
+            if self.sampler == "cmaes":
+                self._replay(inner, options)
+            else:
+                inner.add_trials([self._finished(o) for o in options if _mean(o) is not None])
+        return configuration(self.space.suggest(inner.ask()))
+
+    def _skip(self, inner: optuna.Study, points: int) -> None:
+        """Go on to a later point of a sequence that depends on no result."""
+        for _ in range(points):
+            trial = inner.ask()
+            self.space.suggest(trial)
+            inner.tell(trial, 0.0)
+
+    def _replay(self, inner: optuna.Study, options: Sequence[Option]) -> None:
+        """Ask again for what was trained: for a sampler that keeps its state in its trials."""
+        import optuna
+
+        searched = {parameter.name for parameter in self.space.hyperparameters}
+        for option in options:
+            params = {name: value for name, value in option.configuration if name in searched}
+            inner.enqueue_trial(params)
+            trial = inner.ask()
+            _ = trial.relative_params  # only now does the sampler write its state down
+            self.space.suggest(trial)
+            mean = _mean(option)
+            if mean is None:
+                inner.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                inner.tell(trial, mean)
+
+    def _finished(self, option: Option) -> optuna.trial.FrozenTrial:
+        import optuna
+
+        distributions = {p.name: p.distribution for p in self.space.hyperparameters}
+        params = dict(option.configuration)
+        return optuna.trial.create_trial(
+            params={name: params[name] for name in distributions},
+            distributions=distributions,
+            value=_mean(option),
+        )
+
+
+def _mean(option: Option) -> float | None:
+    """What the sampler is told: the mean over repeats, or where a run was pruned its last report.
+
+    None while repeats are missing, and where no number was reported.
+    """
+    reports = [row.val_acc[-1:] if row.value is None else (row.value,) for row in option.rows]
+    values = [value for report in reports for value in report if math.isfinite(value)]
+    return math.fsum(values) / len(values) if values and option.state != "open" else None
+
+
+def inner_sampler(name: str) -> Callable[[int], BaseSampler]:
+    """How to make Optuna's sampler of this name from a seed."""
+    import optuna
+
+    makers: dict[str, Callable[[int], BaseSampler]] = {
+        "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
+        "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+        "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
+        "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
+        "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+    }
+    if name not in makers:
+        known = ", ".join(["sweep", *makers])
+        raise SettingsError(f"--sampler {name}: no such sampler; choose one of {known}")
+    package = {"cmaes": "cmaes", "gp": "torch"}.get(name)
+    if package and not _installed(package):
+        raise SettingsError(
+            f"--sampler {name} needs a package that is not installed: pip install {package}"
+        )
+    return makers[name]
+
+
+def _installed(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def _size(space: SearchSpace) -> int | None:
+    """How many configurations the space has; None where a hyperparameter is a real number."""
+    counts = [_count(parameter) for parameter in space.hyperparameters]
+    return None if None in counts else math.prod(count for count in counts if count)
+
+
+def _count(parameter: Hyperparameter) -> int | None:
+    """How many values a hyperparameter has; None for a range of real numbers."""
+    if parameter.options:
+        return len(parameter.options)
+    low, high, step = parameter.low, parameter.high, parameter.step
+    assert low is not None
+    assert high is not None
+    if isinstance(low, int) and isinstance(high, int):
+        return (high - low) // int(step or 1) + 1
+    return None if step is None else round((high - low) / step) + 1
+
+
+def _value(parameter: Hyperparameter, place: int) -> Value:
+    """A value of a hyperparameter that has a number of them, from the first."""
+    if parameter.options:
+        return parameter.options[place]
+    low, high, step = parameter.low, parameter.high, parameter.step
+    assert low is not None
+    assert high is not None
+    return min(low + place * (step or 1), high)
+
+
+def _points(space: SearchSpace) -> Iterator[Configuration]:
+    """Every configuration, the last hyperparameter fastest; none where one is a real number."""
+    for index in range(_size(space) or 0):
+        values, rest = {}, index
+        for parameter in reversed(space.hyperparameters):
+            rest, place = divmod(rest, _count(parameter) or 1)
+            values[parameter.name] = _value(parameter, place)
+        yield configuration(space.fixed | {p.name: values[p.name] for p in space.hyperparameters})

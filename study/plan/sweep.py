@@ -1,0 +1,235 @@
+"""The tutorial's sweep as a plan: one hyperparameter at a time, every option with all its repeats.
+
+Stage by stage, every option of one hyperparameter is trained with all its repeats while the others
+stay at the incumbent's values; the incumbent's own runs are reused. The option with the best mean
+is *noted*. The option *carried* on is the incumbent if it ties with the best, else the cheapest
+option that does. At the end the configuration of all noted values, where it differs from the
+carried one, is trained too and replaces it only if it is better by more than a tie.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from study.plan.plan import Option, PlanState, RunIndex, Slot, Stage, compared
+from study.plan.results import Configuration, Group, Row, Score, Spread, configuration
+from study.space.search_space import Hyperparameter, SearchSpace, Value
+
+COMBINED = "noted"
+"""The name of the last stage, which trains the configuration of all noted values."""
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What a sweep made of its rows."""
+
+    rows: tuple[Row, ...]
+    book: RunIndex
+    stages: tuple[Stage, ...]
+
+    def changes(self, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+        """The rows of this fold that ``rows`` has no more, and those that it has in their place."""
+        alike = [*map(operator.is_, self.rows, rows), False].index(False)
+        return self.rows[alike:], rows[alike:]
+
+    def kept(self, touched: Iterable[Configuration]) -> Iterator[Stage]:
+        """The stages, up to the first that is open or has one of these configurations."""
+        return itertools.takewhile(
+            lambda stage: stage.decided and not any(_concerns(stage, one) for one in touched),
+            self.stages,
+        )
+
+
+class OneAtATime:
+    """The plan of the tutorial's sweep.
+
+    ``images`` is the number of validation images of a repeat; it bounds standard errors from
+    below. Raises ``SpaceError`` where a hyperparameter is a range: a sweep needs options.
+    """
+
+    def __init__(
+        self, space: SearchSpace, repeats: int | None = None, images: int | None = None
+    ) -> None:
+        space.require_options()
+        self.space = space
+        self.repeats = space.repeats if repeats is None else repeats
+        self.images = images
+        self._last = _Fold((), RunIndex(()), ())
+
+    def standing(self, rows: Sequence[Row]) -> PlanState:
+        """Fold the stages over the stored rows.
+
+        What no row has touched since the last time is models. This saves time and nothing else: the
+        whole fold would come to the same stages again.
+        """
+        gone, come = self._last.changes(rows)
+        book, spread = self._last.book.changed(gone, come), Spread(self.images)
+        touched = {row.configuration for row in (*gone, *come)}
+        stages = self._swept(book, spread, self._last.kept(touched))
+        if all(stage.best for stage in stages):
+            best = {stage.name: stage.best.value for stage in stages if stage.best}
+            noted = configuration(self.space.start | best)
+            if stages[-1].selected and stages[-1].selected.configuration != noted:
+                stages.append(self._last_stage(noted, stages[-1], book, spread))
+        self._last = _Fold(tuple(rows), book, tuple(stages))
+        return self._closed(stages) if stages[-1].decided else self._open(stages, book)
+
+    def _swept(self, book: RunIndex, spread: Spread, kept: Iterator[Stage]) -> list[Stage]:
+        """The stage of each hyperparameter, up to the first that has work left."""
+        incumbent = configuration(self.space.start)
+        stages: list[Stage] = []
+        for parameter in self.space.hyperparameters:
+            stage = next(kept, None) or self._stage(parameter, incumbent, book)
+            if all(option.state != "open" for option in stage.options):
+                spread.learn(_groups(stage, first=not stages))
+                stage = stage if stage.decided else self._decide(stage, spread)
+            stages.append(stage)
+            if stage.selected is None:
+                break
+            incumbent = stage.selected.configuration
+        return stages
+
+    def _stage(self, parameter: Hyperparameter, incumbent: Configuration, book: RunIndex) -> Stage:
+        options = []
+        for value, candidate in _variants(incumbent, parameter):
+            reference = None if candidate == incumbent else incumbent
+            options.append(book.option(value, candidate, reference, self.repeats))
+        return Stage(parameter.name, incumbent, tuple(options))
+
+    def _decide(self, stage: Stage, spread: Spread) -> Stage:
+        """Name the noted and the carried option of a stage whose options are all known."""
+        options = compared(stage.options, spread, prefer=stage.incumbent)
+        noted = next(option for option in options if option.score and option.gap is None)
+        held = next(option for option in options if option.configuration == stage.incumbent)
+        if self.space.tie == "best":
+            carried = noted
+        elif held.tied:
+            carried = held
+        else:
+            carried = next(option for option in options if option.tied)
+        return replace(stage, options=options, best=noted, selected=carried)
+
+    def _last_stage(
+        self, noted: Configuration, last: Stage, book: RunIndex, spread: Spread
+    ) -> Stage:
+        """Train the noted values together; they replace the carried ones if clearly better."""
+        assert last.selected is not None
+        carried = replace(last.selected, value="carried", gap=None)
+        challenger = book.option(COMBINED, noted, None, self.repeats)
+        stage = Stage(COMBINED, carried.configuration, (carried, challenger))
+        if challenger.state == "open":
+            return stage
+        spread.learn([(challenger.values, carried.values)])
+        options = compared(stage.options, spread, prefer=carried.configuration)
+        best = next(option for option in options if option.gap is None)
+        other = next(option for option in options if option.gap is not None)
+        wins = best.configuration == noted and not other.tied
+        return replace(stage, options=options, best=best, selected=best if wins else options[0])
+
+    def _open(self, stages: list[Stage], book: RunIndex) -> PlanState:
+        """The standing of a sweep whose last named stage still has work."""
+        stage = stages[-1]
+        slots, failed = book.slots(_missing(stage, self.repeats))
+        previous = stages[-2].selected if len(stages) > 1 else None
+        held = previous or next(o for o in stage.options if o.configuration == stage.incumbent)
+        runs = _runs(stages)
+        return PlanState(
+            stages=tuple(stages),
+            incumbent=held.configuration if held.score or held.rows else None,
+            score=held.score or _score(held, self.images),
+            slots=tuple(slots),
+            complete=False,
+            runs=runs,
+            runs_expected=runs + self._ahead(stages),
+            failed=failed,
+            failure=book.reason(failed) if failed else None,
+            speculative=() if slots or failed else tuple(self._speculative(stages, book)),
+        )
+
+    def _speculative(self, stages: Sequence[Stage], book: RunIndex) -> list[Slot]:
+        """Slots of the next stage, should the open one carry the option that leads so far."""
+        if len(stages) >= len(self.space.hyperparameters):
+            return []
+        leader = _leader(stages[-1])
+        likely = self._stage(self.space.hyperparameters[len(stages)], leader, book)
+        missing = _missing(likely, self.repeats)
+        return book.slots(slot for slot in missing if slot.configuration != leader)[0]
+
+    def _ahead(self, stages: Sequence[Stage]) -> int:
+        """How many runs are left at most: of the open stage, of those after it, of the last one."""
+        options = [option for option in stages[-1].options if option.state == "open"]
+        ahead = sum(self.repeats - len(option.rows) for option in options)
+        if len(stages) > len(self.space.hyperparameters):
+            return ahead
+        later = self.space.hyperparameters[len(stages) :]
+        ahead += sum((len(parameter.options) - 1) * self.repeats for parameter in later)
+        return ahead + (self.repeats if self.space.tie != "best" else 0)
+
+    def _closed(self, stages: list[Stage]) -> PlanState:
+        answer = stages[-1].selected
+        assert answer is not None
+        runs = _runs(stages)
+        return PlanState(tuple(stages), answer.configuration, answer.score, (), True, runs, runs)
+
+
+def _score(option: Option, images: int | None) -> Score | None:
+    return Spread(images).score(option.values) if option.values else None
+
+
+def _runs(stages: Sequence[Stage]) -> int:
+    """How many runs count; those of a carried option stand in more than one stage."""
+    return len({row.number for s in stages for option in s.options for row in option.rows})
+
+
+def _groups(stage: Stage, *, first: bool) -> Iterator[Group]:
+    """The repeats of a stage in pairs with the incumbent's, whose own are new in the first one."""
+    held = next(option for option in stage.options if option.configuration == stage.incumbent)
+    for option in stage.options:
+        if option.state == "complete" and (first or option is not held):
+            yield option.values, None if option is held else held.values
+
+
+def _leader(stage: Stage) -> Configuration:
+    """The option that is ahead of the incumbent over the repeats both have, if any is."""
+    held = next(option for option in stage.options if option.configuration == stage.incumbent)
+    known = {row.repeat: row.value for row in held.rows if row.value is not None}
+    best, ahead = stage.incumbent, 0.0
+    for option in stage.options:
+        pairs = [
+            row.value - known[row.repeat]
+            for row in option.rows
+            if row.value is not None and row.repeat in known
+        ]
+        mean = sum(pairs) / len(pairs) if pairs else 0.0
+        if option.pruned is None and mean > ahead:
+            best, ahead = option.configuration, mean
+    return best
+
+
+def _concerns(stage: Stage, changed: Configuration) -> bool:
+    """Whether a configuration can be one of a stage's options: nothing else of it differs."""
+    pairs = zip(changed, stage.incumbent, strict=False)
+    return all(one == other or one[0] == stage.name for one, other in pairs)
+
+
+def _missing(stage: Stage, repeats: int) -> Iterator[Slot]:
+    """The open slots of a stage in their order: the incumbent's first, then repeat by repeat."""
+    missing = [
+        (option.configuration != stage.incumbent, repeat, place, option)
+        for place, option in enumerate(stage.options)
+        for repeat in option.missing(repeats)
+    ]
+    for _, repeat, _, option in sorted(missing, key=lambda entry: entry[:3]):
+        yield Slot(stage.name, option.value, option.configuration, repeat, option.reference)
+
+
+def _variants(
+    base: Configuration, parameter: Hyperparameter
+) -> Iterator[tuple[Value, Configuration]]:
+    """Each option of ``parameter``, and ``base`` with it."""
+    place = [name for name, _ in base].index(parameter.name)
+    for value in parameter.options:
+        yield value, (*base[:place], (parameter.name, value), *base[place + 1 :])

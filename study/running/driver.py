@@ -1,0 +1,265 @@
+"""The one loop that owns a study: it alone asks, tells and writes the database.
+
+It submits slots to an engine and turns the engine's events into reports, decisions and results.
+It is the same loop for one worker and for many, for a new study and for one that was killed: what
+a dead driver left running is adopted, and epochs that are stored already are not stored again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from optuna.trial import Trial, TrialState
+
+from study.errors import SlotFailed
+from study.plan.plan import Plan, PlanState, Slot
+from study.plan.results import IGNORE_FAILURES_BEFORE, RUN_SPEC, SERIES, Row
+from study.training import recipe
+from study.tuning.sampler import PlanSampler, failed_for_good, slot
+from study.workers.engine import Engine, EpochReported, Event, RunFailed, RunFinished
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.pruners import BasePruner
+
+    from study.training.run import Epoch, Run
+
+
+@dataclass
+class ActiveRun:
+    """A run that is being trained: its trial, its slot, and what of its curve is stored."""
+
+    trial: Trial
+    slot: Slot
+    curve: dict[str, list[float]]
+    stored: int
+
+
+class Observer(Protocol):
+    """Looks on while a study runs; a projection of the database that decides nothing."""
+
+    def see(
+        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+    ) -> None:
+        """A new standing after ``event``; None: runs were started, or may be."""
+
+
+class Observers:
+    """Several watches as one."""
+
+    def __init__(self, *watches: Observer) -> None:
+        self._watches = watches
+
+    def see(
+        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+    ) -> None:
+        for watch in self._watches:
+            watch.see(standing, active, event)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the driver needs from outside: how a slot becomes a run, and who is to be told.
+
+    ``describe`` gives numeric attributes of a configuration; ``keep`` receives the row and the
+    saved model of a complete run, just before it is told, and all rows with it; ``forget`` is
+    called with a run that is told and needs no checkpoint any more.
+    """
+
+    run: Callable[[Slot], Run]
+    describe: Callable[[Slot], Mapping[str, float]]
+    keep: Callable[[Row, bytes, Sequence[Row]], None]
+    forget: Callable[[Run], None]
+
+
+class Driver:
+    """Drives ``study`` along ``plan`` on ``engine`` until the plan is complete.
+
+    ``held`` raises when the study is not this driver's any more; it is asked before every write.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        plan: Plan,
+        pruner: BasePruner,
+        engine: Engine,
+        hooks: Hooks,
+        watch: Observer,
+        *,
+        speculate: bool = False,
+        held: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._held = held
+        self._sampler = PlanSampler(plan, speculate=speculate)
+        study.sampler = self._sampler
+        study.pruner = pruner
+        self._study = study
+        self._space = plan.space
+        self._engine = engine
+        self._hooks = hooks
+        self._watch = watch
+        self._rows = self._sampler.rows
+        self._active: dict[int, ActiveRun] = {}
+        self._known: PlanState | None = None
+
+    def drive(self, deadline: float | None = None) -> PlanState:
+        """Run the plan; returns early, with the study resumable, at ``deadline`` (monotonic time).
+
+        Raises ``SlotFailed`` when one slot has failed three times. Whatever ends the loop, the
+        runs in progress stay in the database as they are, for the next driver to adopt.
+        """
+        self._ignore_earlier_failures()
+        self._adopt()
+        event: Event | None = None
+        while True:
+            standing = self._fill()
+            self._watch.see(standing, self._active, event)
+            if standing.failed is not None:
+                raise SlotFailed(failed_for_good(standing))
+            late = deadline is not None and time.monotonic() >= deadline
+            if late or not self._active:
+                return standing
+            event = self._engine.next_event()
+            self._held()
+            if event is not None:
+                self._handle(event)
+
+    def _standing(self) -> PlanState:
+        """The standing; it changes when a trial starts or ends, not with every epoch."""
+        if self._known is None:
+            self._known = self._sampler.standing(self._rows(self._study))
+        return self._known
+
+    def _fill(self) -> PlanState:
+        """Give up runs that no longer count; start new ones while there are workers and slots."""
+        if self._known is None:  # else nothing has started or ended since the last look
+            for number, run in list(self._active.items()):
+                if self._standing().outdated(run.slot):
+                    self._cancel(number, "the plan does not want it any more")
+        standing = self._standing()
+        while self._sampler.slots(standing) and len(self._active) < self._engine.workers:
+            self._start(self._study.ask())
+            standing = self._standing()
+        return standing
+
+    def _start(self, trial: Trial) -> None:
+        """Start, or start again, the run of a trial that has its ticket."""
+        wanted = slot(trial)
+        self._space.suggest(trial)
+        attributes = {
+            "stage": wanted.stage,
+            "option": wanted.option,
+            "repeat": wanted.repeat,
+            **self._hooks.describe(wanted),
+        }
+        for name, value in attributes.items():
+            if name not in trial.user_attrs:
+                trial.set_user_attr(name, value)
+        curve, stored = _stored(trial)
+        self._active[trial.number] = ActiveRun(trial, wanted, curve, stored)
+        self._engine.submit(trial.number, self._hooks.run(wanted))
+        self._known = None
+
+    def _adopt(self) -> None:
+        """Take over what a dead driver left running; a trial without a ticket never was a run.
+
+        The run it told last is forgotten again: it may have died in between.
+        """
+        rows = self._rows(self._study)
+        open_runs = {(row.configuration, row.repeat) for row in rows if row.state == "running"}
+        told = max((row for row in rows if row.ended), key=_end, default=None)
+        if told is not None and (told.configuration, told.repeat) not in open_runs:
+            self._hooks.forget(self._hooks.run(slot(Trial(self._study, told.trial_id))))
+        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if RUN_SPEC in frozen.system_attrs:
+                self._start(Trial(self._study, frozen._trial_id))
+            else:
+                self._study.tell(frozen.number, state=TrialState.FAIL)
+        self._known = None
+
+    def _ignore_earlier_failures(self) -> None:
+        """A resumed study tries a slot again that failed three times."""
+        if self._standing().failed is not None:
+            self._study.set_user_attr(
+                IGNORE_FAILURES_BEFORE, len(self._study.get_trials(deepcopy=False))
+            )
+            self._known = None
+
+    def _handle(self, event: Event) -> None:
+        run = self._active[event.key]
+        match event:
+            case EpochReported(epoch=epoch):
+                self._report(run, epoch)
+            case RunFinished(model=model):
+                self._complete(run, model)
+            case RunFailed(reason=reason):
+                run.trial.set_user_attr("failure", reason)
+                self._tell(run, TrialState.FAIL)
+
+    def _report(self, run: ActiveRun, epoch: Epoch) -> None:
+        """Store an epoch once, then ask the pruner; a remembered epoch is stored already."""
+        if epoch.number < run.stored - 1:
+            return
+        trial = run.trial
+        if epoch.number >= run.stored:
+            values = asdict(epoch)
+            for name in SERIES:
+                run.curve[name].append(values[name])
+            trial.set_user_attr("curve", run.curve)
+            trial.report(epoch.val_acc, step=epoch.number + 1)
+            run.stored += 1
+        if trial.should_prune():
+            self._engine.stop(trial.number)
+            self._tell(run, TrialState.PRUNED)
+
+    def _complete(self, run: ActiveRun, model: bytes) -> None:
+        """Keep the model, then tell: killed in between, the run is adopted and kept again."""
+        value = recipe.value(dict(run.slot.configuration or ()), run.curve["val_acc"])
+        rows = {row.number: row for row in self._rows(self._study)}
+        done = replace(rows[run.trial.number], state="complete", value=value)
+        rows[done.number] = done
+        self._hooks.keep(done, model, list(rows.values()))
+        self._tell(run, TrialState.COMPLETE, value)
+
+    def _cancel(self, number: int, why: str) -> None:
+        """Stop a run that cannot count any more."""
+        run = self._active[number]
+        self._engine.stop(number)
+        run.trial.set_user_attr("cancelled", why)
+        self._tell(run, TrialState.PRUNED)
+
+    def _tell(self, run: ActiveRun, state: TrialState, value: float | None = None) -> None:
+        """Store what the run carries (a finished trial cannot be changed), then its end."""
+        accuracies = run.curve["val_acc"]
+        if accuracies:
+            best = max(range(len(accuracies)), key=accuracies.__getitem__)
+            run.trial.set_user_attr("best_epoch", best + 1)
+            run.trial.set_user_attr("best_val_acc", accuracies[best])
+            run.trial.set_user_attr("seconds", round(sum(run.curve["seconds"]), 3))
+        self._study.tell(run.trial, value, state=state)
+        del self._active[run.trial.number]
+        # The worker that is free now has this network compiled.
+        self._sampler.prefer = run.slot.configuration
+        self._known = None
+        self._hooks.forget(self._hooks.run(run.slot))
+
+
+def _end(row: Row) -> datetime:
+    assert row.ended is not None
+    return row.ended
+
+
+def _stored(trial: Trial) -> tuple[dict[str, list[float]], int]:
+    """The part of a trial's curve that is stored whole, and its length in epochs.
+
+    A driver can die between the two statements that store an epoch.
+    """
+    kept: Mapping[str, list[float]] = trial.user_attrs.get("curve", {})
+    reported = len(trial._get_latest_trial().intermediate_values)
+    length = min([reported, *(len(kept.get(name, ())) for name in SERIES)])
+    return {name: list(kept.get(name, ())[:length]) for name in SERIES}, length

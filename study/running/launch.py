@@ -1,0 +1,222 @@
+"""A prepared study at work: lock, database, engine, driver and those who look on, put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+
+from study.dashboard import follow as board
+from study.mirror.follow import follower
+from study.plan.plan import PlanState, Slot
+from study.running.driver import Driver, Hooks, Observer, Observers
+from study.space.settings import Settings
+from study.storage import database as storage
+from study.storage import models
+from study.storage.lock import Held, driving
+from study.storage.progress import plan_of, standing_of
+from study.storage.write_through import write_through
+from study.training import model
+from study.training.run import Run, train
+from study.tuning.pruning import make_pruner
+from study.workers import forkserver as forks
+from study.workers.engine import Engine, InProcess, Trainer, cores
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+    from study.data.dataset import Dataset
+    from study.mirror.target import Target
+    from study.running.prepare import Prepared
+    from study.training.checkpoint import Checkpoints
+
+_LAST_PASS = 60.0  # seconds the mirror may take after the last run
+_LAST_NOTES = 10.0  # the same of the dashboard's notes
+_BRIEF = 1.5  # the same after Ctrl-C
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """How a study is driven; none of it changes a result.
+
+    ``jobs`` runs at once (None: one for each share of the cores), or a Dask ``scheduler`` with
+    ``resources`` for each run; ``checkpoints`` a folder or an S3 address; ``timeout`` in seconds;
+    ``mirror`` the MLflow server that follows (None: none); ``keep_models`` all, best or none.
+    """
+
+    jobs: int | None = None
+    scheduler: str | None = None
+    resources: Mapping[str, float] | None = None
+    timeout: float | None = None
+    checkpoints: str | None = None
+    speculate: bool = True
+    mirror: Target | None = None
+    keep_models: str | None = None
+
+
+Say = Callable[[str], None]
+
+
+def launch(
+    prepared: Prepared, watch: Observer, means: ExecutionOptions, say: Say, trainer: Trainer = train
+) -> PlanState:
+    """Drive a prepared study; a timeout ends it early, resumable.
+
+    ``say`` is told, in a line, what does not stop the study. Raises ``StudyLocked`` where another
+    process drives it, ``SlotFailed`` where one slot failed three times, ``StorageError`` where the
+    database cannot be written any more.
+    """
+    url = prepared.url
+    checkpoints = checkpoints_for(url, means.checkpoints)
+    with storage.explained(url), driving(url, prepared.name) as held:
+        study = None if prepared.new else _recorded(prepared)
+        if study is not None and standing_of(study, prepared.settings).complete:
+            means = replace(means, jobs=1, scheduler=None)  # nothing is going to be trained
+        with closing(engine_for(prepared, checkpoints, means, trainer, say)) as engine:
+            study = study or storage.create(
+                storage.open_storage(url, create=True), prepared.name, prepared.settings
+            )
+            mirror = follower(url, prepared.name, means.mirror, say)
+            notes = board.follower(url, prepared.name, prepared.settings, say)
+            mirror.start()
+            notes.start()
+            patience = _BRIEF
+            try:
+                folder = models.folder(url, models.identity(study))
+                keeper = models.Keeper(folder, models.record(study, means.keep_models), say)
+                hooks = _hooks(prepared, checkpoints, keeper)
+                together = Observers(watch, mirror, notes)
+                driver = _driver(prepared, engine, hooks, together, means, held)
+                deadline = None if means.timeout is None else time.monotonic() + means.timeout
+                standing = driver.drive(deadline)
+                mirror.poke()
+                patience = _LAST_PASS
+                return standing
+            finally:
+                notes.close(min(patience, _LAST_NOTES))
+                mirror.close(patience)
+
+
+def ahead(means: ExecutionOptions) -> Callable[[Settings], None]:
+    """What `prepare` may start early: the process that this machine's workers are forked from."""
+
+    def start(settings: Settings) -> None:
+        if means.scheduler is None and jobs_of(settings, means) > 1:
+            forks.start()
+
+    return start
+
+
+def _recorded(prepared: Prepared) -> Study:
+    """The study as it is in its database; more repeats are recorded."""
+    study = storage.load(storage.open_storage(prepared.url), prepared.name)[0]
+    storage.record(study, prepared.settings)
+    return study
+
+
+def _driver(
+    prepared: Prepared,
+    engine: Engine,
+    hooks: Hooks,
+    watch: Observer,
+    means: ExecutionOptions,
+    held: Held,
+) -> Driver:
+    """The driver of a study along its own plan."""
+    settings = prepared.settings
+    pruner = make_pruner(settings["pruner"], settings["epochs"], settings.images)
+    return Driver(
+        write_through(prepared.name, storage.open_storage(prepared.url)),
+        plan_of(settings),
+        pruner,
+        engine,
+        hooks,
+        watch,
+        speculate=means.speculate,
+        held=held,
+    )
+
+
+def jobs_of(settings: Settings, means: ExecutionOptions) -> int:
+    """How many runs are trained at once on this machine: by default one a share of its cores.
+
+    Two processes of one thread train nearly twice as much as one process of two (docs/log.md).
+    """
+    return means.jobs or max(1, len(cores()) // int(settings["threads"]))
+
+
+def engine_for(
+    prepared: Prepared,
+    checkpoints: Checkpoints,
+    means: ExecutionOptions,
+    trainer: Trainer,
+    say: Say,
+) -> Engine:
+    """This process for one run at a time, else a Dask cluster: local, or the one that is there."""
+    threads = prepared.settings["threads"]
+    jobs = jobs_of(prepared.settings, means)
+    if means.scheduler is not None:
+        from study.workers.cluster import remote_engine
+
+        engine = remote_engine(
+            means.scheduler, prepared.dataset, checkpoints, trainer, means.resources, means.jobs
+        )
+        if not engine.offered:
+            wanted = "".join(f" with {name}={n:g}" for name, n in (means.resources or {}).items())
+            say(f"The cluster has no worker{wanted} yet: a run waits until one joins")
+        return engine
+    if jobs > 1:
+        from study.workers.local_cluster import local_engine
+
+        return local_engine(prepared.dataset, jobs, threads, checkpoints, trainer)
+    return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))
+
+
+def checkpoints_for(url: str, place: str | None) -> Checkpoints:
+    """Where unfinished runs are kept: a place that was named, else a folder beside the database."""
+    from study.training.s3_checkpoint import checkpoints_at
+
+    address = make_url(url)
+    beside = f"{address.database}.checkpoints"
+    return checkpoints_at(
+        place or (beside if address.get_backend_name() == "sqlite" else "checkpoints")
+    )
+
+
+def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) -> Hooks:
+    settings, dataset = prepared.settings, prepared.dataset
+
+    def describe(slot: Slot) -> dict[str, float]:
+        params = dict(slot.configuration or ())
+        count = model.count_parameters(params, dataset.input_shape, dataset.num_classes)
+        return {"parameters": count}
+
+    return Hooks(
+        run=run_maker(settings, dataset),
+        describe=describe,
+        keep=keeper.keep,
+        forget=lambda run: checkpoints.delete(run.key),
+    )
+
+
+def run_maker(settings: Settings, dataset: Dataset) -> Callable[[Slot], Run]:
+    """How a slot of this study becomes a training run."""
+
+    def run(slot: Slot) -> Run:
+        assert slot.configuration is not None
+        return Run(
+            params=slot.configuration,
+            repeat=slot.repeat,
+            seed=settings["seed"],
+            epochs=settings["epochs"],
+            batch_size=settings["batch_size"],
+            validation=settings.validation,
+            threads=settings["threads"],
+            data_fingerprint=dataset.fingerprint,
+        )
+
+    return run

@@ -1,0 +1,164 @@
+"""Check everything that a study needs, before anything is made.
+
+Whatever is wrong ends here, with a message, and leaves no half-made study behind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from study.data import dataset as datasets
+from study.errors import SettingsError, SpaceError
+from study.plan.search import inner_sampler
+from study.space import file as space_file
+from study.space.settings import Chosen, DataFacts, Settings, settle
+from study.storage import database as storage
+from study.training import model
+from study.tuning.pruning import PRUNERS, make_pruner
+
+if TYPE_CHECKING:
+    from study.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that may be driven: its settings, checked, and its data."""
+
+    url: str
+    name: str
+    settings: Settings
+    dataset: Dataset
+    new: bool
+
+
+def prepare(
+    name_or_path: str | None,
+    name: str | None,
+    url: str,
+    given: Mapping[str, Chosen],
+    ahead: Callable[[Settings], None] = lambda _: None,
+) -> Prepared:
+    """Check everything that a new study needs; a study of the same settings is continued.
+
+    ``ahead`` is called with the settings of a new study before its data is read, which takes a
+    while: what it starts must leave no trace if the data turns out to be of no use.
+
+    Raises the ``StudyError`` that says what is wrong; nothing has been made then.
+    """
+    storage.check(url)
+    origin = name_or_path or _default_space(given)
+    settings = _checked_names(settle(space_file.load(origin), origin, given))
+    name = name or settings.space.name
+    existing = _existing(url, name)
+    if existing is None:
+        ahead(settings)
+    dataset = datasets.load(settings["data"])
+    settings = _fitted(settings.located(), dataset)
+    if existing is not None:
+        _same_or_refused(name, existing, settings)
+        repeats = max(existing.repeats, settings.repeats)
+        settings = _fitted(existing.with_repeats(repeats), dataset)
+    return Prepared(url, name, settings, dataset, existing is None)
+
+
+def prepare_again(name: str | None, url: str, repeats: int | None) -> Prepared:
+    """The study ``name`` (or the one made last) as it was recorded, with its data read again.
+
+    Raises ``SettingsError`` where the data is not the recorded one any more.
+    """
+    opened = storage.open_storage(url)
+    study, settings = storage.load(opened, name)
+    if repeats is not None:
+        settings = settings.with_repeats(repeats)
+    dataset = datasets.load(settings["data"])
+    recorded = settings.data
+    if recorded is not None and dataset.fingerprint != recorded.fingerprint:
+        raise SettingsError(
+            f"{settings['data']}: the data has changed since the study was made (fingerprint "
+            f"{dataset.fingerprint[:12]}, not {recorded.fingerprint[:12]}): restore it, or start "
+            "a new study with another --name"
+        )
+    return Prepared(url, study.study_name, _fitted(settings, dataset), dataset, new=False)
+
+
+def _default_space(given: Mapping[str, Chosen]) -> str:
+    """The embedded digits have their own space; any other data gets the tutorial's."""
+    data = given.get("data")
+    return "digits" if data is None or data.value == "digits" else "mnist"
+
+
+def _checked_names(settings: Settings) -> Settings:
+    """Refuse a sampler or pruner that does not exist before any data is read."""
+    if settings["sampler"] != "sweep":
+        inner_sampler(settings["sampler"])
+    if settings["pruner"] not in PRUNERS:
+        make_pruner(settings["pruner"], settings["epochs"], None)
+    return settings
+
+
+def _fitted(settings: Settings, dataset: Dataset) -> Settings:
+    """The settings with the facts of the data, once every option and every split fits it."""
+    _check_networks(settings, dataset)
+    repeats = range(settings.repeats)
+    splits = [
+        datasets.split(
+            dataset.labels, settings.validation, settings["seed"], repeat, dataset.source
+        )
+        for repeat in repeats
+    ]
+    smallest = min(len(split.validation) for split in splits)
+    versions = {name: version(name) for name in ("tensorflow", "keras", "optuna", "numpy")}
+    return settings.with_data(
+        _facts(dataset, smallest), {"python": platform.python_version(), **versions}
+    )
+
+
+def _facts(dataset: Dataset, validation_images: int) -> DataFacts:
+    """What is recorded of ``dataset``."""
+    return DataFacts(
+        fingerprint=dataset.fingerprint,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        images=len(dataset.labels),
+        test_images=len(dataset.test_labels),
+        validation=validation_images,
+    )
+
+
+def _check_networks(settings: Settings, dataset: Dataset) -> None:
+    """Refuse a space that has an option for which there is no network on these images."""
+    ends = {p.name: p.options or (p.low, p.high) for p in settings.space.hyperparameters}
+    alone = [{name: value} for name, values in ends.items() for value in values]
+    # A sweep may carry any of their options on to a later stage, where it meets all of the other's.
+    bound = [name for name in model.BOUND_TOGETHER if name in ends]
+    pairs = itertools.product(*(ends[name] for name in bound))
+    together = [dict(zip(bound, pair, strict=True)) for pair in pairs]
+    for changed in (*alone, *together):
+        params = {**settings.space.start, **changed}
+        try:
+            model.check(params, dataset.input_shape, dataset.num_classes)
+        except SpaceError as error:
+            where = " and ".join(f"hyperparameters.{name}" for name in changed)
+            raise SpaceError(f"{settings.origin}: {where}: {error}") from None
+
+
+def _existing(url: str, name: str) -> Settings | None:
+    if not storage.exists(url):
+        return None
+    return storage.find(storage.open_storage(url), name)
+
+
+def _same_or_refused(name: str, existing: Settings, asked: Settings) -> None:
+    differences = existing.differences(asked)
+    if differences:
+        raise SettingsError(
+            f"a study named {name!r} exists with other settings: {'; '.join(differences)}. "
+            f"Continue it with: python -m study resume {shlex.quote(name)}, or give this one "
+            "another --name"
+        )

@@ -1,0 +1,2 @@
+"""The search space and a study's settings: checked once, then frozen values that all
+others read."""

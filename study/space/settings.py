@@ -1,0 +1,205 @@
+"""What a study is, settled once: each setting's value and where it came from.
+
+The command line wins over the environment, the environment over the search-space file, the file
+over the default. The result is recorded in the study and never changes, repeats apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from study.errors import SettingsError
+from study.space.search_space import SearchSpace, Validation
+
+FORMAT = 1
+"""The version of what a study stores; another one is refused."""
+
+NAMED = ("digits", "mnist")
+"""The data that has a name; any other is a path."""
+
+Source = Literal["command line", "environment", "file", "default"]
+
+_DEFAULTS: Mapping[str, Any] = {
+    "data": "digits",
+    "seed": 1,
+    "sampler": "sweep",
+    "configurations": 12,
+    "threads": 1,
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One setting: its value, and which of the four places it came from."""
+
+    value: Any
+    source: Source
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is recorded of the data: enough to recognise it and to judge a difference.
+
+    Counts are images; ``validation`` is the smallest validation part of a repeat.
+    """
+
+    fingerprint: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    images: int
+    test_images: int
+    validation: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the results of a study, as recorded when it was made."""
+
+    space: SearchSpace
+    origin: str
+    chosen: Mapping[str, Chosen]
+    data: DataFacts | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.chosen[name].value
+
+    @property
+    def repeats(self) -> int:
+        return int(self["repeats"])
+
+    @property
+    def images(self) -> int | None:
+        """Validation images of a repeat."""
+        return self.data.validation if self.data else None
+
+    @property
+    def validation(self) -> Validation:
+        return Validation(**self["validation"])
+
+    def with_repeats(self, repeats: int) -> Settings:
+        """The same study with more repeats; fewer are refused, they would unsay results."""
+        if repeats < self.repeats:
+            raise SettingsError(
+                f"--repeats {repeats}: the study has {self.repeats}; give a larger number"
+            )
+        if repeats == self.repeats:
+            return self
+        return replace(self, chosen={**self.chosen, "repeats": Chosen(repeats, "command line")})
+
+    def located(self) -> Settings:
+        """The same settings with the data's path made absolute: resume may start elsewhere."""
+        data = self.chosen["data"]
+        if data.value in NAMED:
+            return self
+        path = str(Path(data.value).expanduser().resolve())
+        return replace(self, chosen={**self.chosen, "data": replace(data, value=path)})
+
+    def with_data(self, data: DataFacts, versions: Mapping[str, str]) -> Settings:
+        """The same settings with the facts of the data; versions recorded earlier are models."""
+        return replace(self, data=data, versions=self.versions or versions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form the database holds (JSON)."""
+        return {
+            "format": FORMAT,
+            "space": self.space.to_dict(),
+            "origin": self.origin,
+            "chosen": {name: asdict(chosen) for name, chosen in self.chosen.items()},
+            "data": asdict(self.data) if self.data else None,
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Settings:
+        data = stored["data"]
+        return cls(
+            space=SearchSpace.from_dict(stored["space"]),
+            origin=stored["origin"],
+            chosen={name: Chosen(**chosen) for name, chosen in stored["chosen"].items()},
+            data=data and DataFacts(**{**data, "input_shape": tuple(data["input_shape"])}),
+            versions=stored["versions"],
+        )
+
+    def differences(self, other: Settings) -> list[str]:
+        """Which settings of ``other`` differ from these, each as ``name (this, other)``."""
+        found = []
+        if self.space.hyperparameters != other.space.hyperparameters:
+            found.append("the hyperparameters")
+        if self.space.fixed != other.space.fixed or self.space.tie != other.space.tie:
+            found.append("the fixed parameters or the tie rule")
+        for name, chosen in self.chosen.items():
+            theirs = other.chosen[name].value
+            if chosen.value != theirs and name != "repeats":
+                found.append(f"{name} ({_short(chosen.value)}, not {_short(theirs)})")
+        if self.data and other.data and self.data.fingerprint != other.data.fingerprint:
+            found.append("the contents of the data")
+        return found
+
+
+def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Settings:
+    """Settle each setting from ``given`` (command line, environment), the file, the default.
+
+    ``origin`` says where the space came from: a shipped name or a path. Raises ``SettingsError``
+    for settings that contradict each other.
+    """
+    filed = {
+        "data": space.data,
+        "epochs": space.epochs,
+        "batch_size": space.batch_size,
+        "repeats": space.repeats,
+        "seed": space.seed,
+        "sampler": space.sampler,
+        "pruner": space.pruner,
+        "configurations": space.configurations,
+    }
+    chosen = dict(given)
+    for name, value in {**_DEFAULTS, **filed}.items():
+        if name in chosen:
+            continue
+        in_file = filed.get(name) is not None
+        chosen[name] = Chosen(
+            value if in_file else _DEFAULTS.get(name), "file" if in_file else "default"
+        )
+    chosen["validation"] = _validation(space, chosen)
+    if chosen["pruner"].value is None:
+        sweep = chosen["sampler"].value == "sweep"
+        chosen["pruner"] = Chosen("sweep" if sweep else "none", "default")
+    _check(space, chosen)
+    return Settings(space, origin, dict(sorted(chosen.items())))
+
+
+def _validation(space: SearchSpace, chosen: Mapping[str, Chosen]) -> Chosen:
+    """The file's; else folds for the small embedded digits, of which a tenth would be too few.
+
+    What a file says for other data does not hold for digits.
+    """
+    digits = chosen["data"].value == "digits"
+    foreign = digits and space.data not in (None, "digits")
+    if space.validation is not None and not foreign:
+        return Chosen(_plain(space.validation), "file")
+    return Chosen(_plain(Validation("folds" if digits else "holdout")), "default")
+
+
+def _plain(validation: Validation) -> dict[str, Any]:
+    """As it is recorded: the runs of a study draw with the study's seed."""
+    return {name: value for name, value in asdict(validation).items() if name != "seed"}
+
+
+def _check(space: SearchSpace, chosen: Mapping[str, Chosen]) -> None:
+    if chosen["sampler"].value == "sweep":
+        space.require_options()
+    elif chosen["pruner"].value == "sweep":
+        raise SettingsError(
+            f"--pruner sweep compares with the incumbent of a sweep, which --sampler "
+            f"{chosen['sampler'].value} does not have: choose none, median, hyperband or patient"
+        )
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)

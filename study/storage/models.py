@@ -1,0 +1,153 @@
+"""The models worth keeping: files in a folder beside the database until they are superseded.
+
+A file is the saved ``.keras`` model of one trial, named by the trial's number and written whole or
+not at all. Which trials are worth it follows from the rows and the policy alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from sqlalchemy.engine import make_url
+
+from study.errors import SettingsError
+from study.plan.results import Row, by_configuration
+from study.storage.database import beside
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+Policy = Literal["best", "all", "none"]
+"""``best``: of each configuration its best complete run; ``all``: every complete run."""
+
+DEFAULT: Policy = "best"
+
+IDENTITY = "uuid"
+"""The study attribute that tells studies of one name apart, for ever."""
+
+KEEP = "keep_models"
+"""The study attribute that holds the policy."""
+
+
+def identity(study: Study) -> str:
+    """The study's UUID, made when it is first asked for."""
+    known = study.user_attrs.get(IDENTITY)
+    if known is None:
+        known = uuid.uuid4().hex
+        study.set_user_attr(IDENTITY, known)
+    return str(known)
+
+
+def record(study: Study, option: str | None) -> Policy:
+    """Settle and record the policy: ``option`` (``--keep-models``), else what was recorded.
+
+    Raises ``SettingsError`` for another word than all, best and none.
+    """
+    recorded: Policy | None = study.user_attrs.get(KEEP)
+    policy = parse(option) if option is not None else recorded or DEFAULT
+    if policy != recorded:
+        study.set_user_attr(KEEP, policy)
+    return policy
+
+
+def parse(option: str) -> Policy:
+    """The policy that ``option`` names; ``SettingsError`` where it names none."""
+    for policy in get_args(Policy):
+        if option == policy:
+            return policy  # type: ignore[no-any-return]
+    raise SettingsError(f"--keep-models {option}: choose one of all, best and none")
+
+
+def policy_of(study: Study) -> Policy:
+    """The recorded policy."""
+    policy: Policy = study.user_attrs.get(KEEP, DEFAULT)
+    return policy
+
+
+def folder(storage: str, identity: str) -> Path:
+    """Where the models of a study are kept, beside the database at the URL ``storage``."""
+    address = make_url(storage)
+    sqlite = address.get_backend_name() == "sqlite" and address.database
+    name = Path(address.database).name if sqlite and address.database else "study"
+    return beside(storage) / f"{name}.models" / identity
+
+
+def file_name(study: str) -> str:
+    """A study's name as the name of a file: signs that it cannot have as %XX, of bounded length."""
+    name = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^[.]', lambda sign: f"%{ord(sign[0]):02X}", study)
+    return name.encode()[:150].decode(errors="ignore")
+
+
+def file(folder: Path, number: int) -> Path:
+    """The file of the model of trial ``number``."""
+    return folder / f"{number}.keras"
+
+
+def wanted(policy: Policy, rows: Sequence[Row]) -> set[int]:
+    """The numbers of the trials whose models are worth keeping; of equal runs the first repeat."""
+    complete = [row for row in rows if row.state == "complete"]
+    if policy == "none":
+        return set()
+    if policy == "all":
+        return {row.number for row in complete}
+    return {_best(group).number for group in by_configuration(complete).values()}
+
+
+def _best(rows: Sequence[Row]) -> Row:
+    return max(rows, key=lambda row: (row.value or 0.0, -row.repeat, -row.number))
+
+
+class Keeper:
+    """Keeps models in ``folder`` by ``policy``; ``say`` is told, once, if that cannot be done."""
+
+    def __init__(self, folder: Path, policy: Policy, say: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._policy = policy
+        self._say = say
+        self._failed = False
+
+    def keep(self, row: Row, model: bytes, rows: Sequence[Row]) -> None:
+        """Keep the saved model of the complete run ``row`` if it is worth it; never raises OSError.
+
+        ``rows`` are all rows of the study, ``row`` among them. What it supersedes is deleted after
+        it is written.
+        """
+        numbers = wanted(self._policy, rows)
+        if row.number not in numbers:
+            return
+        try:
+            write_whole(file(self._folder, row.number), model)
+            self._tidy(numbers)
+        except OSError as error:
+            if not self._failed:
+                self._say(
+                    f"models: {self._folder} cannot be written ({error.strerror}); the study goes "
+                    "on without keeping them"
+                )
+            self._failed = True
+
+    def _tidy(self, numbers: set[int]) -> None:
+        names = {file(self._folder, number).name for number in numbers}
+        for path in self._folder.iterdir():
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, flushed to the disk; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with aside.open("xb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

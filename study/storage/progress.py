@@ -1,0 +1,43 @@
+"""What the stored trials of a study say, under the settings it recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from study.plan.plan import Plan, PlanState
+from study.plan.results import Rows
+from study.plan.search import Search
+from study.plan.sweep import OneAtATime
+from study.space.settings import Settings
+from study.storage.lock import driven
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+
+def plan_of(settings: Settings) -> Plan:
+    """The plan that the settings ask for."""
+    if settings["sampler"] == "sweep":
+        return OneAtATime(settings.space, settings.repeats, settings.images)
+    return Search(
+        settings.space,
+        settings["sampler"],
+        settings["configurations"],
+        settings["seed"],
+        settings.repeats,
+        settings.images,
+    )
+
+
+def standing_of(study: Study, settings: Settings) -> PlanState:
+    """What the stored trials of a study say."""
+    return plan_of(settings).standing(Rows()(study))
+
+
+def state_of(standing: PlanState, url: str, name: str) -> str:
+    """``complete``, ``running``, ``failed`` or ``interrupted``."""
+    if driven(url, name):
+        return "running"
+    if standing.complete:
+        return "complete"
+    return "interrupted" if standing.failed is None else "failed"

@@ -1,0 +1,1 @@
+"""Tables and sentences that terminal, report and dashboard share; computes nothing that decides."""

@@ -1,0 +1,200 @@
+"""The network: the tutorial's convolutions as a function of hyperparameters; knows no trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from study.errors import SpaceError
+from study.training import recipe
+from study.training.recipe import is_number
+
+if TYPE_CHECKING:
+    import keras
+    from keras import Layer
+
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {"filters": 16, "k1": 4, "k2": 5, "dense": 32, "dropout": 0.2, "learning_rate": 0.001}
+    | {"blocks": 2, "convolutions": 1, "strided": False, "batch_norm": False}
+    | dict(recipe.DEFAULTS)
+)
+"""What a search space may leave out: the tutorial's starting point, Adam's own step size, and what
+goes further than the tutorial, which is off."""
+
+BOUND_TOGETHER = ("blocks", "k2")
+"""Parameters of which each bounds the other; alone, a parameter is bounded by the images."""
+
+_COUNTS = {"filters": 1, "k1": 1, "k2": 1, "dense": 1, "blocks": 2, "convolutions": 1}
+_SWITCHES = ("strided", "batch_norm")
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """A convolution: its filters, the width of its kernel, its stride and its padding."""
+
+    filters: int
+    width: int
+    stride: int = 1
+    padding: str = "same"
+
+    def side(self, side: int) -> int:
+        """The height or width of what comes out."""
+        left = side if self.padding == "same" else side - self.width + 1
+        return -(-left // self.stride)
+
+
+Block = list[_Convolution]
+
+
+def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Refuse what `build_cnn` has no network for; imports no Keras.
+
+    Raises SpaceError naming the parameter: an unknown name, a wrong type or range, a kernel that
+    does not fit images of `input_shape` (height, width, channels), or images that are too small.
+    """
+    unknown = [name for name in params if name not in DEFAULTS]
+    if unknown:
+        allowed = ", ".join(DEFAULTS)
+        raise SpaceError(f"the network has no parameter '{unknown[0]}'; it has {allowed}")
+    p: dict[str, Any] = {**DEFAULTS, **params}
+    for name, least in _COUNTS.items():
+        if type(p[name]) is not int or p[name] < least:
+            raise SpaceError(f"{name} is {p[name]!r}; it must be a whole number from {least}")
+    if not is_number(p["dropout"]) or not 0 <= p["dropout"] < 1:
+        raise SpaceError(f"dropout is {p['dropout']!r}; it must be a number from 0 to below 1")
+    if not is_number(p["learning_rate"]) or not p["learning_rate"] > 0:
+        raise SpaceError(f"learning_rate is {p['learning_rate']!r}; it must be a number above 0")
+    for name in _SWITCHES:
+        if type(p[name]) is not bool:
+            raise SpaceError(f"{name} is {p[name]!r}; it must be true or false")
+    recipe.check(params)
+    _check_fit(p, input_shape, num_classes)
+
+
+def build_cnn(
+    params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int
+) -> keras.Sequential:
+    """The tutorial's network of stock Keras layers, compiled with Adam.
+
+    Takes images (n, height, width, channels) and gives class probabilities (n, num_classes).
+    Parameters that are left out have the values of `DEFAULTS`. Raises SpaceError as `check` does.
+    """
+    check(params, input_shape, num_classes)
+    import keras
+    from keras import layers
+
+    p: dict[str, Any] = {**DEFAULTS, **params}
+    model = keras.Sequential(
+        [
+            layers.Input(input_shape),
+            *(layer for block in _blocks(p) for layer in _block_layers(block, p)),
+            layers.Flatten(),
+            layers.Dense(p["dense"]),
+            layers.Dropout(p["dropout"]),
+            layers.Dense(num_classes, activation="softmax"),
+        ]
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(p["learning_rate"]),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def count_parameters(
+    params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int
+) -> int:
+    """How many trainable parameters `build_cnn` gives the network; imports no Keras."""
+    p: dict[str, Any] = {**DEFAULTS, **params}
+    *sides, channels = input_shape
+    beside = 2 if p["batch_norm"] else 1  # scale and offset, or a bias
+    count = 0
+    for block in _blocks(p):
+        for one in block:
+            count += (one.width**2 * channels + beside) * one.filters
+            channels, sides = one.filters, [one.side(side) for side in sides]
+        sides = [_pooled(side, p) for side in sides]
+    rows, columns = sides
+    count += (rows * columns * channels + 1) * p["dense"] + (p["dense"] + 1) * num_classes
+    return int(count)
+
+
+def count_activations(params: Mapping[str, object], input_shape: tuple[int, ...]) -> int:
+    """How many numbers the network's convolutions make of an image; imports no Keras."""
+    p: dict[str, Any] = {**DEFAULTS, **params}
+    *sides, _ = input_shape
+    count = 0
+    for block in _blocks(p):
+        for one in block:
+            sides = [one.side(side) for side in sides]
+            count += math.prod(sides) * one.filters
+        sides = [_pooled(side, p) for side in sides]
+    return count
+
+
+def _blocks(p: Mapping[str, Any]) -> Iterator[Block]:
+    """The convolutions of each block; the second block has twice the filters, the third twice more.
+
+    The tutorial's two blocks have one each, the second without padding. Strided convolutions stand
+    where the tutorial pools.
+    """
+    for number in range(p["blocks"]):
+        filters, width = p["filters"] * 2**number, p["k1"] if number == 0 else p["k2"]
+        first = _Convolution(filters, width, padding="valid" if number == 1 else "same")
+        block = [first] + [_Convolution(filters, width)] * (p["convolutions"] - 1)
+        yield [*block, _Convolution(filters, width, stride=2)] if p["strided"] else block
+
+
+def _block_layers(block: Block, p: Mapping[str, Any]) -> Iterator[Layer]:
+    from keras import layers
+
+    for one in block:
+        yield layers.Conv2D(
+            one.filters,
+            one.width,
+            one.stride,
+            padding=one.padding,
+            activation=None if p["batch_norm"] else "relu",
+            use_bias=not p["batch_norm"],
+        )
+        if p["batch_norm"]:
+            # Keras' own 0.99 would be far behind the weights after an epoch of a few dozen steps.
+            yield layers.BatchNormalization(momentum=0.95)
+            yield layers.Activation("relu")
+    if not p["strided"]:
+        yield layers.MaxPooling2D(2)
+    yield layers.Dropout(p["dropout"])
+
+
+def _pooled(side: int, p: Mapping[str, Any]) -> int:
+    return side if p["strided"] else side // 2
+
+
+def _check_fit(p: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> None:
+    if len(input_shape) != 3 or input_shape[2] < 1:
+        raise SpaceError(f"images of shape {input_shape}; they need height, width and channels")
+    if num_classes < 2:
+        raise SpaceError(f"{num_classes} class; the network needs at least 2 to tell apart")
+    height, width, _ = input_shape
+    side = min(height, width)
+    if side < 4:
+        raise SpaceError(f"images of {height}x{width} are too small; both sides need 4 pixels")
+    if p["k1"] > side:
+        raise SpaceError(f"k1 is {p['k1']}; it must be at most {side} on {height}x{width} images")
+    largest = side // 2 - 1  # the second pooling needs two rows after a convolution without padding
+    if p["k2"] > largest:
+        raise SpaceError(
+            f"k2 is {p['k2']}; it must be at most {largest} on {height}x{width} images"
+            " (they are halved before the second convolution)"
+        )
+    left = side // 2 - p["k2"] + 1
+    fitting = left.bit_length()  # blocks before nothing is left to be halved
+    if p["blocks"] > fitting:
+        raise SpaceError(
+            f"blocks is {p['blocks']}; it must be at most {fitting} on {height}x{width} images"
+            f" with k2 = {p['k2']} (every block halves them)"
+        )

@@ -1,0 +1,101 @@
+"""The objective: a trial's parameters, its training run, and the value it is judged by.
+
+For plain Optuna code; the program itself puts the same pieces together in its driver::
+
+    space, data = study.load_space("digits"), study.load_data("digits")
+    optuna_study = optuna.create_study(
+        direction="maximize",
+        sampler=study.OneAtATimeSampler(space),
+        pruner=study.SweepPruner(),
+    )
+    optuna_study.optimize(study.Objective(space, data))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from optuna.exceptions import TrialPruned
+
+from study.errors import TrainingFailed
+from study.plan.results import RUN_SPEC, SERIES
+from study.space.search_space import SearchSpace, Validation, Value
+from study.training import recipe
+from study.training.run import Epoch, Run, start_tensorflow, train
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+    from study.data.dataset import Dataset
+
+
+class Objective:
+    """Trains one run of the configuration that a trial suggests; its value is a fraction.
+
+    The value is the last epoch's validation accuracy, or with ``restore_best_weights`` the best one's.
+    Every epoch is reported; the whole curve and the best epoch are attributes of the trial.
+    ``validation`` defaults to the space's, else to a tenth held out. Raises
+    ``TrainingFailed`` and ``optuna.TrialPruned``.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        dataset: Dataset,
+        *,
+        seed: int = 1,
+        validation: Validation | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.space = space
+        self.dataset = dataset
+        self.seed = seed
+        self.validation = validation or space.validation or Validation("holdout")
+        self.threads = threads
+
+    def __call__(self, trial: Trial) -> float:
+        params = self.space.suggest(trial)
+        start_tensorflow(self.threads)
+        from study.tuning.callback import ReportAndPrune
+
+        callback = ReportAndPrune(trial)
+        try:
+            epochs = list(train(self._run(trial, params), self.dataset, callbacks=[callback]))
+        except TrainingFailed as failure:
+            trial.set_user_attr("failure", str(failure))
+            raise
+        except KeyboardInterrupt:  # Optuna makes it a failed trial, which would count as one
+            trial.set_user_attr("cancelled", "interrupted")
+            raise
+        for name, value in described(epochs).items():
+            trial.set_user_attr(name, value)
+        if callback.pruned:
+            raise TrialPruned(f"too far behind at epoch {len(epochs)}")
+        return recipe.value(params, [epoch.val_acc for epoch in epochs])
+
+    def _run(self, trial: Trial, params: Mapping[str, Value]) -> Run:
+        ticket = trial.storage.get_trial_system_attrs(trial._trial_id).get(RUN_SPEC)
+        return Run(
+            params=tuple(params.items()),
+            repeat=ticket["repeat"] if ticket else 0,
+            seed=self.seed,
+            epochs=self.space.epochs,
+            batch_size=self.space.batch_size,
+            validation=self.validation,
+            threads=self.threads,
+            data_fingerprint=self.dataset.fingerprint,
+        )
+
+
+def described(epochs: list[Epoch]) -> dict[str, object]:
+    """What a trial keeps of its run: the curve, the best epoch (from 1) and its accuracy."""
+    records = [asdict(epoch) for epoch in epochs]
+    best = max(epochs, key=lambda epoch: (epoch.val_acc, -epoch.number))
+    return {
+        "curve": {name: [record[name] for record in records] for name in SERIES},
+        "best_epoch": best.number + 1,
+        "best_val_acc": best.val_acc,
+        "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
+    }

@@ -1,0 +1,153 @@
+"""Pruners: when a run is stopped early, decided from stored curves alone.
+
+The sweep's own pruner compares a run with the same repeat of the configuration that was the
+incumbent when the stage began: same split, same seeds, complete before the run may start. So what
+it decides depends neither on the order in which runs finish nor on how many are trained at once.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+)
+from optuna.trial import TrialState
+
+from study.errors import SettingsError
+from study.plan.results import RUN_SPEC, image_floor
+from study.tuning.sampler import prunable
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+
+WINDOW = 3
+"""Epochs over which a mean_gap is averaged."""
+
+
+def mean_gap(curve: Sequence[float], reference: Sequence[float], window: int = WINDOW) -> float:
+    """How far ``curve`` is behind ``reference`` (fractions) over its last ``window`` epochs."""
+    epochs = slice(max(0, len(curve) - window), len(curve))
+    pairs = zip(reference[epochs], curve[epochs], strict=True)
+    return math.fsum(other - own for other, own in pairs) / (epochs.stop - epochs.start)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """When a curve is far enough behind its reference to be given up.
+
+    The gap is the mean difference of validation accuracy over the last ``window`` epochs. It is
+    looked at from epoch ``warmup`` on (counted from 1) and has to exceed ``errors`` standard
+    errors of such a difference (``results.image_floor``, twice: two runs) and ``least`` (fraction).
+    """
+
+    warmup: int = 4
+    window: int = WINDOW
+    errors: float = 3.0
+    least: float = 0.002
+
+    def behind(
+        self, curve: Sequence[float], reference: Sequence[float], images: int | None
+    ) -> float | None:
+        """The mean_gap at the end of ``curve`` (accuracies, one an epoch), if it is too large."""
+        epochs = len(curve)
+        if epochs < max(self.warmup, self.window) or len(reference) < epochs:
+            return None
+        recent = slice(epochs - self.window, epochs)
+        level = math.fsum(reference[recent]) / self.window
+        distance = mean_gap(curve, reference, self.window)
+        limit = max(self.least, self.errors * math.sqrt(2) * image_floor(level, images))
+        return distance if distance > limit else None
+
+
+class SweepPruner(BasePruner):
+    """Prunes a run that is too far behind the incumbent's same repeat.
+
+    ``images`` is the number of validation images of a repeat. Trials need the tickets of a
+    ``PlanSampler``; the incumbent's own trials are never pruned.
+    """
+
+    def __init__(self, images: int | None = None, margin: Margin | None = None) -> None:
+        self.images = images
+        self.margin = margin or Margin()
+        self._references: dict[tuple[Any, ...], list[float]] = {}
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        ticket = trial.system_attrs.get(RUN_SPEC)
+        if ticket is None or not ticket["reference"]:
+            return False
+        reference = self._reference(study, ticket)
+        if reference is None:
+            return False
+        return self.margin.behind(_values(trial), reference, self.images) is not None
+
+    def _reference(self, study: Study, ticket: Mapping[str, Any]) -> list[float] | None:
+        """The curve of the reference's same repeat; a complete one never changes."""
+        key = (study._storage, study._study_id, ticket["repeat"], *ticket["reference"].items())
+        if key not in self._references:
+            found = _same_repeat(study, ticket)
+            if found is None:
+                return None
+            self._references[key] = _values(found)
+        return self._references[key]
+
+
+class SparingPruner(BasePruner):
+    """One of Optuna's pruners, kept from pruning the incumbent of a sweep."""
+
+    def __init__(self, inner: BasePruner) -> None:
+        self.inner = inner
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        ticket = trial.system_attrs.get(RUN_SPEC)
+        if ticket is not None and not prunable(ticket):
+            return False
+        return self.inner.prune(study, trial)
+
+
+def _same_repeat(study: Study, ticket: Mapping[str, Any]) -> FrozenTrial | None:
+    """The complete trial of the ticket's reference with the same repeat."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        other = trial.system_attrs.get(RUN_SPEC)
+        if (
+            other is not None
+            and other["repeat"] == ticket["repeat"]
+            and other["params"] == ticket["reference"]
+        ):
+            return trial
+    return None
+
+
+def _values(trial: FrozenTrial) -> list[float]:
+    """The reported values in the order of their steps."""
+    return [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+
+
+PRUNERS = ("none", "sweep", "median", "hyperband", "patient")
+
+
+def make_pruner(name: str, epochs: int, images: int | None) -> BasePruner:
+    """The pruner of this name for runs of ``epochs`` epochs; ``SettingsError`` if there is none."""
+    if name == "none":
+        return NopPruner()
+    if name == "sweep":
+        return SweepPruner(images)
+    if name == "median":
+        return SparingPruner(MedianPruner(n_startup_trials=3, n_warmup_steps=max(1, epochs // 5)))
+    if name == "hyperband":
+        return SparingPruner(HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs))
+    if name == "patient":
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            return SparingPruner(PatientPruner(MedianPruner(n_startup_trials=3), patience=3))
+    raise SettingsError(f"--pruner {name}: no such pruner; choose one of {', '.join(PRUNERS)}")

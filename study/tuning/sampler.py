@@ -1,0 +1,274 @@
+"""Optuna samplers that ask a plan which configuration and repeat a new trial is.
+
+They keep nothing that decides: every slot follows from the stored trials. Use one in plain
+Optuna code like any other sampler::
+
+    space = study.load_space("digits")
+    optuna_study = optuna.create_study(
+        direction="maximize", sampler=study.OneAtATimeSampler(space)
+    )
+    optuna_study.optimize(lambda trial: train(**space.suggest(trial)))
+
+``optimize`` ends by itself when the plan is done; ``study.slot(trial)`` says which stage, option
+and repeat a trial is.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from optuna.exceptions import TrialPruned
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from study.errors import PlanExhausted, SettingsError, SlotFailed
+from study.plan.plan import Plan, PlanState, Slot
+from study.plan.results import RUN_SPEC, STATES, Configuration, Row, Rows, configuration, row
+from study.plan.search import Search
+from study.plan.sweep import OneAtATime
+from study.space.search_space import SearchSpace
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
+
+_PATIENCE = 0.05
+"""Seconds between two looks at a stage that another thread is finishing."""
+
+
+class PlanSampler(BaseSampler):
+    """Gives each trial the next slot of ``plan`` and writes it down at once, as its ticket.
+
+    Asking for more than the plan has raises ``PlanExhausted`` and leaves no trial running. Where
+    the next slot depends on runs that other threads of this process are training, the ask waits
+    for them. A slot that has failed three times raises ``SlotFailed``. With ``speculate`` an ask
+    does not wait but takes the slot that the plan will probably want next, marked in its ticket.
+    Of several slots the first is given, or the first of the configuration that ``prefer`` names.
+    """
+
+    def __init__(self, plan: Plan, *, speculate: bool = False) -> None:
+        self.plan = plan
+        self.speculate = speculate
+        self.prefer: Configuration | None = None
+        self.rows = Rows()
+        self._lock = threading.Lock()
+        self._threads: dict[int, int] = {}
+        self._known: tuple[tuple[Row, ...], PlanState | None] = ((), None)
+
+    def reseed_rng(self) -> None:
+        """There is no random state: a slot is a function of the stored trials."""
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Write the trial's ticket before anything else of it exists; an adopted trial has one."""
+        if RUN_SPEC in trial.system_attrs:
+            return
+        try:
+            self._check(study, trial)
+            while not self._take(study, trial):
+                time.sleep(_PATIENCE)
+        except BaseException:
+            if (
+                RUN_SPEC not in trial.system_attrs
+            ):  # with a ticket it is a run, to be taken up again
+                study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            raise
+
+    def _check(self, study: Study, trial: FrozenTrial) -> None:
+        if study.directions != [StudyDirection.MAXIMIZE]:
+            raise SettingsError(
+                "the plan keeps the best accuracy: create the study with direction='maximize'"
+            )
+        if "fixed_params" in trial.system_attrs:
+            raise SettingsError(
+                "the plan decides what is trained: take no trials into the study with enqueue_trial"
+            )
+
+    def _take(self, study: Study, trial: FrozenTrial) -> bool:
+        """Take the next slot; False where it is to be awaited."""
+        with self._lock:
+            rows = self.rows(study)
+            standing = self.standing(rows)
+            if standing.complete:
+                return self._surplus(study)
+            slots = self.slots(standing)
+            if not slots:
+                self._await_others(standing, rows)
+                return False
+            ticket = self._ticket(self._preferred(standing.slots) or slots[0], rows)
+            if not standing.slots:
+                ticket["speculative"] = True
+            trial.system_attrs[RUN_SPEC] = ticket  # Optuna goes on with this copy
+            study._storage.set_trial_system_attr(trial._trial_id, RUN_SPEC, ticket)
+            self._threads[trial.number] = threading.get_ident()
+            return True
+
+    def _preferred(self, slots: Sequence[Slot]) -> Slot | None:
+        if self.prefer is None:
+            return None
+        return next((slot for slot in slots if slot.configuration == self.prefer), None)
+
+    def standing(self, rows: Sequence[Row]) -> PlanState:
+        """What the plan says of these rows; about the same ones it is asked once."""
+        known, standing = self._known
+        if standing is None or len(known) != len(rows) or not all(map(operator.is_, known, rows)):
+            standing = self.plan.standing(rows)
+            self._known = tuple(rows), standing
+        return standing
+
+    def slots(self, standing: PlanState) -> tuple[Slot, ...]:
+        """What an ask can be given now."""
+        return standing.slots or (standing.speculative if self.speculate else ())
+
+    def _surplus(self, study: Study) -> bool:
+        """End the loop that asked for a trial too many: the trial has no ticket and is pruned.
+
+        Threads of ``study.optimize`` can ask before they notice that another completed the plan.
+        """
+        try:
+            study.stop()
+        except RuntimeError:  # no loop: somebody asked by hand
+            raise PlanExhausted("the plan is complete: there is nothing left to ask for") from None
+        return True
+
+    def _await_others(self, standing: PlanState, rows: Sequence[Row]) -> None:
+        if standing.failed is not None:
+            raise SlotFailed(failed_for_good(standing))
+        here = threading.get_ident()
+        running = [entry.number for entry in rows if entry.state == "running"]
+        if not any(self._threads.get(number, here) != here for number in running):
+            raise PlanExhausted(
+                f"the next slot depends on running trials {running}: tell them before asking again"
+            )
+
+    def _ticket(self, slot: Slot, rows: Sequence[Row]) -> dict[str, Any]:
+        chosen = slot.configuration
+        if chosen is None:
+            assert isinstance(self.plan, Search)
+            chosen = self.plan.suggest(int(slot.option), rows)
+        return {
+            "stage": slot.stage,
+            "option": slot.option,
+            "params": dict(chosen),
+            "repeat": slot.repeat,
+            "reference": None if slot.reference is None else dict(slot.reference),
+        }
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        if RUN_SPEC not in trial.system_attrs:
+            return {}
+        return {p.name: p.distribution for p in self.plan.space.hyperparameters}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        ticket = trial.system_attrs.get(RUN_SPEC, {})
+        return {name: ticket["params"][name] for name in search_space}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        if RUN_SPEC not in trial.system_attrs:
+            raise _superfluous()
+        known = ", ".join(parameter.name for parameter in self.plan.space.hyperparameters)
+        raise SettingsError(
+            f"the objective suggests {param_name!r}, which the search space does not have: "
+            f"suggest only {known}"
+        )
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """End ``study.optimize`` once this trial completes the plan.
+
+        Raises ``SettingsError`` where the study's pruner stopped a run that is never to be pruned.
+        """
+        last = row(trial)
+        if last is None:
+            return
+        if state == TrialState.PRUNED and last.reference is None and last.cancelled is None:
+            raise SettingsError(
+                "the pruner stopped a run that others are compared with: create the study with "
+                "pruner=study.SweepPruner() or optuna.pruners.NopPruner()"
+            )
+        if not study._thread_local.in_optimize_loop:
+            return  # asked and told by hand: there is no loop to end
+        with self._lock:
+            rows = [other for other in self.rows(study) if other.number != trial.number]
+            value = values[0] if values and state == TrialState.COMPLETE else None
+            told = replace(last, state=STATES[state.name], value=value)
+            done = self.plan.standing([*rows, told]).complete
+        if done:
+            study.stop()
+
+
+class OneAtATimeSampler(PlanSampler):
+    """The one-at-a-time sweep of ``space`` as an Optuna sampler.
+
+    ``images`` is the number of validation images of a repeat, where it is known: it bounds the
+    standard errors that decide what is a tie.
+    """
+
+    def __init__(
+        self, space: SearchSpace, repeats: int | None = None, images: int | None = None
+    ) -> None:
+        super().__init__(OneAtATime(space, repeats, images))
+
+
+def failed_for_good(standing: PlanState) -> str:
+    """Which slot failed three times, and why, in one line."""
+    slot = standing.failed
+    assert slot is not None
+    assert slot.configuration is not None
+    params = ", ".join(f"{name}={value}" for name, value in slot.configuration)
+    return (
+        f"repeat {slot.repeat} of {params} failed three times, the last time because: "
+        f"{standing.failure or 'no number came back'}"
+    )
+
+
+def slot(trial: Trial | FrozenTrial) -> Slot:
+    """The slot of a trial that a plan's sampler made.
+
+    Raises ``TrialPruned`` for the trial of a thread that asked when the plan was complete.
+    """
+    if isinstance(trial, FrozenTrial):
+        attributes = trial.system_attrs
+    else:
+        attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
+    if RUN_SPEC not in attributes:
+        raise _superfluous()
+    ticket = attributes[RUN_SPEC]
+    reference = ticket["reference"]
+    return Slot(
+        ticket["stage"],
+        ticket["option"],
+        configuration(ticket["params"]),
+        ticket["repeat"],
+        None if reference is None else configuration(reference),
+    )
+
+
+def _superfluous() -> TrialPruned:
+    return TrialPruned("the plan was completed while this trial was asked for")
+
+
+def prunable(ticket: Mapping[str, Any]) -> bool:
+    """Whether a run may be pruned: never the incumbent of a sweep."""
+    return ticket["reference"] is not None

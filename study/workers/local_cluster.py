@@ -1,0 +1,86 @@
+"""The Dask cluster of this machine: a process a worker, which nobody has to start or to end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import dask
+from distributed import Client, LocalCluster
+
+from study.training.run import train
+from study.workers import forkserver as forks
+from study.workers.cluster import MUTE, DaskEngine
+from study.workers.engine import Trainer, cores
+from study.workers.worker import GROWTH, PinPlugin
+
+if TYPE_CHECKING:
+    from study.data.dataset import Dataset
+    from study.training.checkpoint import Checkpoints
+
+_QUIET = {  # Dask watches itself, driver and workers, at a cost of a few percent of every core
+    "distributed.admin.tick.interval": "10s",
+    "distributed.admin.tick.limit": "1h",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.profile.enabled": False,
+}
+
+
+def local_engine(
+    dataset: Dataset,
+    jobs: int,
+    threads: int,
+    checkpoints: Checkpoints | None,
+    trainer: Trainer = train,
+    growth: float = GROWTH,
+) -> DaskEngine:
+    """An engine with ``jobs`` worker processes on this machine, ended by ``close``."""
+    logging.getLogger("distributed").setLevel(MUTE)
+    dask.config.set(_QUIET | {"distributed.nanny.pre-spawn-environ": forks.ENVIRONMENT})
+    if forks.FORKS:
+        forks.start()
+        forks.wait()
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    with forks.deaf_to_ctrl_c():
+        cluster = LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # a port of its own: two studies may run at once
+            scheduler_kwargs={"dashboard": False},
+            memory_limit=None,
+            silence_logs=MUTE,
+        )
+        client = Client(cluster)
+    if jobs * threads == len(cores()):  # else another study may be on the first of them too
+        client.register_plugin(PinPlugin(threads, cores()))
+
+    def close() -> None:
+        _kill(cluster)
+        with suppress(Exception):
+            client.close(timeout=1)
+        with suppress(Exception):
+            cluster.close(timeout=2)
+
+    return DaskEngine(
+        client,
+        dataset,
+        jobs,
+        checkpoints=checkpoints,
+        trainer=trainer,
+        growth=growth,
+        close=close,
+        own=True,
+    )
+
+
+def _kill(cluster: LocalCluster) -> None:
+    """End the worker processes at once: what they train is checkpointed, or not wanted."""
+    for nanny in list(cluster.workers.values()):
+        nanny.auto_restart = False
+        with suppress(ProcessLookupError, TypeError):
+            os.kill(nanny.pid, signal.SIGKILL)

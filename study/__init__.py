@@ -29,7 +29,7 @@ _HOMES = {
     "PlanSampler": ("study.tuning.sampler", "PlanSampler"),
     "SweepPruner": ("study.tuning.pruning", "SweepPruner"),
     "load_data": ("study.data.dataset", "load"),
-    "load_space": ("study.space.search_space.file", "load"),
+    "load_space": ("study.space.file", "load"),
     "slot": ("study.tuning.sampler", "slot"),
 }
 

@@ -92,7 +92,7 @@ def test_the_run_that_a_dead_driver_told_last_is_forgotten_again() -> None:
 def test_the_model_of_every_complete_run_is_kept_and_every_told_run_forgotten() -> None:
     drive(storage := InMemoryStorage(), kept=(kept := Kept()))
     trained = {run.key.encode() for run in kept.forgotten}
-    assert set(kept.kept.values()) == trained
+    assert set(kept.models.values()) == trained
     assert set(kept.models) == {row.number for row in rows(storage)}
 
 

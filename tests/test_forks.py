@@ -58,7 +58,8 @@ def test_a_worker_keeps_freed_memory_and_hears_no_ctrl_c(found: dict[str, Any]) 
 
 def test_a_driver_that_is_killed_leaves_no_message_on_the_terminal() -> None:
     program = (
-        "import multiprocessing, os, signal; from study import forks; forks.start();"
+        "import multiprocessing, os, signal; from study.workers import forkserver;"
+        "forkserver.start();"
         "lock = multiprocessing.get_context('forkserver').Lock();"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

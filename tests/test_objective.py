@@ -166,7 +166,7 @@ def test_the_validation_is_the_spaces_unless_it_is_given() -> None:
 
 
 def test_the_example_of_the_documentation_runs() -> None:
-    documentation = study.objective.__doc__ or ""
+    documentation = study.tuning.objective.__doc__ or ""
     example = textwrap.dedent(documentation.partition("::\n")[2])
     assert "study.Objective(space, data)" in example
     offered = SimpleNamespace(

@@ -55,7 +55,7 @@ def test_an_installed_wheel_finds_its_spaces_and_has_a_command(wheel: Path, tmp_
         [
             sys.executable,
             "-c",
-            "from study import space_file; print(*space_file.shipped().values())",
+            "from study.space import file; print(*file.shipped().values())",
         ],
         cwd=tmp_path,
         capture_output=True,

@@ -75,7 +75,7 @@ def results(found: optuna.Study) -> dict[Any, Any]:
 
 
 def test_the_example_of_the_documentation_runs_and_ends_by_itself() -> None:
-    documentation = study.sampler.__doc__ or ""
+    documentation = study.tuning.sampler.__doc__ or ""
     example = textwrap.dedent(documentation.partition("::\n")[2].partition("\n``")[0])
     assert "optimize" in example
     names: dict[str, Any] = {

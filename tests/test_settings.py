@@ -8,8 +8,9 @@ import pytest
 
 from study.data import dataset as data
 from study.errors import SettingsError, SpaceError
+from study.running.prepare import facts
 from study.space.search_space import SearchSpace
-from study.space.settings import FORMAT, Chosen, Settings, facts, settle
+from study.space.settings import FORMAT, Chosen, Settings, settle
 
 
 def space(**changes: Any) -> SearchSpace:

@@ -23,7 +23,7 @@ def stage(scores: dict[int, list[float]], start: int, tie: str = "cheapest") -> 
 def test_a_tie_says_who_is_ahead_by_how_much_and_why_the_other_is_carried() -> None:
     found = stage({16: [0.97, 0.98], 32: [0.972, 0.979]}, start=16)
     assert words.outcome(found) == (
-        "32 beats 16 by 0.05 ± 0.15 points: a tie; 16 is carried because the sweep had it already "
+        "32 beats 16 by 0.05 ± 0.15 points: a tie; 16 is selected because the sweep had it already "
         "and it is cheaper."
     )
 
@@ -31,18 +31,18 @@ def test_a_tie_says_who_is_ahead_by_how_much_and_why_the_other_is_carried() -> N
 def test_of_two_that_beat_the_start_and_tie_the_cheaper_one_is_carried_for_that() -> None:
     found = stage({8: [0.97, 0.98], 16: [0.972, 0.979], 32: [0.9, 0.91]}, start=32)
     assert words.outcome(found) == (
-        "16 beats 8 by 0.05 ± 0.15 points: a tie; 8 is carried because it is cheaper."
+        "16 beats 8 by 0.05 ± 0.15 points: a tie; 8 is selected because it is cheaper."
     )
 
 
 def test_where_the_best_is_carried_whatever_ties_its_mean_is_the_reason() -> None:
     found = stage({8: [0.97, 0.98], 16: [0.972, 0.979]}, start=8, tie="best")
-    assert words.outcome(found).endswith("16 is carried because its mean is better.")
+    assert words.outcome(found).endswith("16 is selected because its mean is better.")
 
 
 def test_a_clear_difference_needs_no_reason() -> None:
     found = stage({16: [0.90, 0.91], 32: [0.95, 0.962]}, start=16)
-    assert words.outcome(found) == "32 beats 16 by 5.10 ± 0.10 points, and is carried."
+    assert words.outcome(found) == "32 beats 16 by 5.10 ± 0.10 points, and is selected."
 
 
 def test_equal_means_are_no_victory() -> None:
@@ -57,7 +57,7 @@ def test_an_eliminated_option_says_how_far_behind_it_was_and_when() -> None:
     (said,) = words.eliminated(standing.stages[0])
     assert said.startswith("1: behind by 1")
     assert said.endswith(" points at epoch 1, in repeat 1")
-    assert words.outcome(standing.stages[0]) == "2 is carried: no other option has a mean."
+    assert words.outcome(standing.stages[0]) == "2 is selected: no other option has a mean."
 
 
 def test_an_open_stage_says_how_much_of_it_is_known() -> None:

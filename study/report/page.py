@@ -238,8 +238,8 @@ def captions(shown: StageFigure | Panel | Cost) -> str:
         case Cost():
             drawn, total = len(shown.places), shown.configurations
             said = (
-                "Means with one standard error against the seconds a run took, beside whatever else "
-                "the machine did, and against the number of parameters. Blue is the answer, "
+                "Means with one standard error against the seconds a run took, beside whatever "
+                "else the machine did, and against the number of parameters. Blue is the answer, "
                 "orange the best mean where that is another one; of many, only these have a bar."
             )
             rule = "those with the best means"

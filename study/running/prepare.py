@@ -115,11 +115,11 @@ def _fitted(settings: Settings, dataset: Dataset) -> Settings:
     smallest = min(len(split.validation) for split in splits)
     versions = {name: version(name) for name in ("tensorflow", "keras", "optuna", "numpy")}
     return settings.with_data(
-        _facts(dataset, smallest), {"python": platform.python_version(), **versions}
+        facts(dataset, smallest), {"python": platform.python_version(), **versions}
     )
 
 
-def _facts(dataset: Dataset, validation_images: int) -> DataFacts:
+def facts(dataset: Dataset, validation_images: int) -> DataFacts:
     """What is recorded of ``dataset``."""
     return DataFacts(
         fingerprint=dataset.fingerprint,

@@ -1,2 +1,1 @@
-"""The search space and a study's settings: checked once, then frozen values that all
-others read."""
+"""Search space and settings of a study: checked once, then frozen values that all others read."""

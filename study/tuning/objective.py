@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 class Objective:
     """Trains one run of the configuration that a trial suggests; its value is a fraction.
 
-    The value is the last epoch's validation accuracy, or with ``restore_best_weights`` the best one's.
-    Every epoch is reported; the whole curve and the best epoch are attributes of the trial.
-    ``validation`` defaults to the space's, else to a tenth held out. Raises
+    The value is the last epoch's validation accuracy, or with ``restore_best_weights``
+    the best one's. Every epoch is reported; the whole curve and the best epoch are attributes of
+    the trial. ``validation`` defaults to the space's, else to a tenth held out. Raises
     ``TrainingFailed`` and ``optuna.TrialPruned``.
     """
 

@@ -32,16 +32,17 @@ _kept: list[bytearray] = []
 
 def train(
     run: Run, dataset: Dataset, *, checkpoints: Checkpoints | None = None
-) -> Generator[Epoch, None, bytes]:
+) -> Generator[Epoch, None, bytes | None]:
     """Every epoch after what the checkpoint holds; wider is better, repeats differ."""
     pause = float(os.environ.get("FAKE_PAUSE", "0.02"))
     stored = checkpoints.load(run.key) if checkpoints else None
     history = [Epoch(**record) for record in stored.history] if stored else []
-    yield from history
+    yield from history[: run.until]
     drawn = np.random.default_rng(int(run.key, 16)).random((run.epochs, 2))
     quality = 0.9 + 0.01 * int(dict(run.params).get("filters", 1))
     _kept.append(bytearray(b"x" * int(os.environ.get("FAKE_GROWTH", "0"))))
-    while len(history) < run.epochs:
+    end = run.epochs if run.until is None else min(run.until, run.epochs)
+    while len(history) < end:
         time.sleep(pause)
         number = len(history)
         if number == run.epochs // 2:
@@ -52,7 +53,7 @@ def train(
         if checkpoints:
             _save(checkpoints, Checkpoint(run.key, tuple(map(asdict, history)), (drawn,)))
         yield history[-1]
-    return b"model"
+    return b"model" if end == run.epochs else None
 
 
 def _save(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:

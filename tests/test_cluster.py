@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from study.errors import StudyError
 from study.plan.plan import PlanState, Slot
 from study.running.driver import ActiveRun
 from study.training.checkpoint import FolderCheckpoints
+from study.training.run import Epoch, Run
 from study.workers import cluster, local_cluster
 from study.workers.engine import Engine, EpochReported, Event, InProcess, RunFinished
 
@@ -243,6 +244,48 @@ def test_a_run_that_is_interrupted_goes_on_from_its_checkpoint(servers: Servers)
             engine.submit(0, fakes.run_of(SLOT))
             until(engine, wanted)
     assert len(servers.trace) == fakes.run_of(SLOT).epochs
+
+
+@pytest.mark.parametrize("kind", ["in this process", "on this machine", "remote"])
+def test_a_run_that_pauses_goes_on_where_it_was(
+    kind: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced = traced_here(tmp_path, monkeypatch)
+    store = FolderCheckpoints(tmp_path / "checkpoints")
+    if kind == "remote":
+        servers.worker()
+    engine: Engine = {
+        "in this process": lambda: InProcess(
+            lambda run: fake_trainer.train(run, dataset(), checkpoints=store)
+        ),
+        "on this machine": lambda: local(tmp_path),
+        "remote": lambda: remote(servers),
+    }[kind]()
+    run = replace(fakes.run_of(SLOT), epochs=5)
+    with closing(engine):
+        paused, no_model = submitted(engine, replace(run, until=2))
+        again, _ = submitted(engine, replace(run, until=1))
+        whole, model = submitted(engine, run)
+    trained = servers.trace if kind == "remote" else traced()
+    monkeypatch.delenv("FAKE_TRACE")
+    alone = InProcess(lambda run: fake_trainer.train(run, dataset()))
+    undisturbed, expected_model = submitted(alone, run)
+    assert [astuple(epoch)[:5] for epoch in whole] == [astuple(epoch)[:5] for epoch in undisturbed]
+    assert (paused, again, no_model) == (whole[:2], whole[:1], None)
+    assert model == expected_model == b"model"
+    assert [line[2] for line in trained] == ["0", "1", "2", "3", "4"]
+
+
+def submitted(engine: Engine, run: Run) -> tuple[list[Epoch], bytes | None]:
+    """A run's epochs and its model, as its engine reports them."""
+    engine.submit(0, run)
+    epochs = []
+    while True:
+        match engine.next_event():
+            case EpochReported(epoch=epoch):
+                epochs.append(epoch)
+            case RunFinished(model=model):
+                return epochs, model
 
 
 def test_a_worker_that_joins_is_given_runs(servers: Servers, expected: dict) -> None:

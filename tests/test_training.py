@@ -54,7 +54,7 @@ def having(**params: Any) -> Run:
     return replace(RUN, params=tuple({**PARAMS, **params}.items()))
 
 
-def finish(training: Generator[Epoch, None, bytes]) -> tuple[list[Epoch], bytes]:
+def finish(training: Generator[Epoch, None, Any]) -> tuple[list[Epoch], Any]:
     epochs = []
     while True:
         try:
@@ -124,6 +124,17 @@ def test_a_run_that_was_given_up_continues_to_the_same_bits(
     training.close()
     resumed = finish(train(RUN, DATA, checkpoints=store))
     assert same(resumed, undisturbed, tmp_path)
+
+
+@pytest.mark.parametrize("params", [{}, {"restore_best_weights": True, "learning_rate": 0.1}])
+def test_a_run_that_pauses_goes_on_to_the_same_bits(params: dict[str, Any], tmp_path: Path) -> None:
+    store = FolderCheckpoints(tmp_path)
+    run = having(**params)
+    paused, no_model = finish(train(replace(run, until=2), DATA, checkpoints=store))
+    again, _ = finish(train(replace(run, until=1), DATA, checkpoints=store))
+    whole, model = finish(train(replace(run, until=9), DATA, checkpoints=store))
+    assert (paused, again, no_model) == (whole[:2], whole[:1], None)
+    assert same((whole, model), finish(train(run, DATA)), tmp_path)
 
 
 def test_a_killed_run_continues_in_another_process_to_the_same_bits(
@@ -324,6 +335,7 @@ def test_every_field_of_a_run_is_in_its_key() -> None:
     keys = [replace(RUN, **change).key for change in [{}, *changes]]
     assert len(set(keys)) == len(keys)
     assert replace(RUN, params=RUN.params[::-1]).key == RUN.key
+    assert replace(RUN, until=2).key == RUN.key  # the same run, wherever it pauses
 
 
 def test_the_module_itself_imports_no_tensorflow() -> None:

@@ -163,6 +163,7 @@ class Bench:
                     flying[event.key].append(epoch)
                     self._see(member, epoch)
                 case RunFinished(model=model):
+                    assert model is not None  # no run was to pause
                     self._keep(member, flying.pop(event.key), model)
                 case RunFailed(reason=reason):
                     raise ModelError(f"{member.name} cannot be trained: {reason}")

@@ -196,6 +196,7 @@ class Driver:
             case EpochReported(epoch=epoch):
                 self._report(run, epoch)
             case RunFinished(model=model):
+                assert model is not None  # no run was to pause
                 self._complete(run, model)
             case RunFailed(reason=reason):
                 run.trial.set_user_attr("failure", reason)

@@ -40,7 +40,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that decides the bits of a run, on one machine and with the same versions."""
+    """Everything that decides the bits of a run, on one machine and with the same versions.
+
+    ``until`` is the number of epochs after which it pauses (None: it trains to its end); a run is
+    the same one, with the same key and checkpoint, wherever it pauses.
+    """
 
     params: tuple[tuple[str, Value], ...]
     repeat: int
@@ -50,11 +54,13 @@ class Run:
     validation: Validation
     threads: int
     data_fingerprint: str
+    until: int | None = None
 
     @property
     def key(self) -> str:
         """A short name of the run, the same in every process: 24 hexadecimal digits."""
         fields = asdict(self) | {"params": sorted(self.params)}
+        del fields["until"]
         if self.validation.seed is None:  # as it was named before there was such a seed
             del fields["validation"]["seed"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:24]
@@ -97,9 +103,10 @@ def train(
     *,
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[Callback] = (),
-) -> Generator[Epoch, None, bytes]:
+) -> Generator[Epoch, None, bytes | None]:
     """Train `run`, yielding every epoch from the first; returns the bytes of its `.keras` file.
 
+    Returns None where it pauses with epochs left (`run.until`); its checkpoint stays.
     With `checkpoints` the run continues after its last stored epoch: the stored ones are yielded
     at once, and the rest has the same bits as if the run had never stopped. Whoever has recorded
     the result deletes the checkpoint (`checkpoints.delete(run.key)`). Closing the generator gives
@@ -127,7 +134,9 @@ def train(
     with _one_line_reasons(), PROGRAMS.borrow((run.params, shape), build) as program:
         images = resident(dataset.images, dataset.labels)
         session = _Session(run, split, program, images, checkpoints)
-        yield from session.epochs(callbacks)
+        complete = yield from session.epochs(callbacks)
+        if not complete:
+            return None
         if session.best:
             program.model.set_weights(session.best)
         return program.saved()
@@ -197,29 +206,34 @@ class _Session:
     checkpoints: Checkpoints | None
     best: tuple[NDArray[Any], ...] = ()  # the best epoch's weights, where a run keeps them
 
-    def epochs(self, callbacks: Sequence[Callback]) -> Iterator[Epoch]:
-        """Every epoch from the first: the stored ones, then those that are trained now."""
+    def epochs(self, callbacks: Sequence[Callback]) -> Generator[Epoch, None, bool]:
+        """Every epoch from the first: the stored ones, then those that are trained now.
+
+        Returns whether none is left: they were trained, or a callback has stopped the run.
+        """
         from keras.callbacks import CallbackList
 
         network = self.program.model
         hooks = CallbackList(list(callbacks), model=network, epochs=self.run.epochs, verbose=0)
         history, state = self._begin()
+        end = self.run.epochs if self.run.until is None else min(self.run.until, self.run.epochs)
         network.stop_training = False
         hooks.on_train_begin()
         try:
-            for epoch in history:
+            for epoch in history[:end]:
                 hooks.on_epoch_begin(epoch.number)
                 hooks.on_epoch_end(epoch.number, epoch.logs())
                 yield epoch
             if history:  # then the stored state holds what the hooks had set
                 self.program.restore(state)
-            while len(history) < self.run.epochs and not network.stop_training:
+            while len(history) < end and not network.stop_training:
                 hooks.on_epoch_begin(len(history))
                 history.append(self._epoch(len(history)))
                 self._remember(history)
                 hooks.on_epoch_end(history[-1].number, history[-1].logs())
                 self._save(history)
                 yield history[-1]
+            return end == self.run.epochs or bool(network.stop_training)
         finally:
             hooks.on_train_end(history[-1].logs() if history else None)
 

@@ -28,10 +28,10 @@ class EpochReported:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run has trained all its epochs; ``model`` is the saved ``.keras`` file."""
+    """A run has ended well; ``model`` is its ``.keras`` file, None where it paused, epochs left."""
 
     key: int
-    model: bytes
+    model: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class RunFailed:
 
 Event = EpochReported | RunFinished | RunFailed
 
-Train = Callable[["Run"], Generator["Epoch", None, bytes]]
-"""Trains a run: yields every epoch from the first, returns the saved model."""
+Train = Callable[["Run"], Generator["Epoch", None, bytes | None]]
+"""Trains a run: yields every epoch from the first, returns the saved model or, paused, None."""
 
 
 def reason(failure: Exception) -> str:
@@ -61,7 +61,7 @@ class Trainer(Protocol):
 
     def __call__(
         self, run: Run, dataset: Dataset, *, checkpoints: Checkpoints | None = None
-    ) -> Generator[Epoch, None, bytes]: ...
+    ) -> Generator[Epoch, None, bytes | None]: ...
 
 
 class Engine(Protocol):
@@ -90,7 +90,7 @@ class InProcess:
 
     def __init__(self, train: Train) -> None:
         self._train = train
-        self._runs: dict[int, Generator[Epoch, None, bytes]] = {}
+        self._runs: dict[int, Generator[Epoch, None, bytes | None]] = {}
 
     def submit(self, key: int, run: Run) -> None:
         self._runs[key] = self._train(run)

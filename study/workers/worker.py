@@ -39,10 +39,13 @@ LARGER = 1.25  # how many times the activations of the largest so far make anoth
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run on a worker comes to: its epochs, and a model or the reason of a failure."""
+    """What a run on a worker comes to: its epochs, and a model or the reason of a failure.
+
+    Neither where it was paused or stopped.
+    """
 
     epochs: tuple[Epoch, ...] = ()
-    model: bytes = b""
+    model: bytes | None = None
     failure: str | None = None
 
 

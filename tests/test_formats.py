@@ -84,6 +84,12 @@ def test_a_csv_from_another_editor_is_read(tmp_path: Path) -> None:
     assert load(str(other)).fingerprint == plain.fingerprint
 
 
+def test_a_csv_may_hold_fractions(tmp_path: Path) -> None:
+    x = pictures() / 256
+    from_csv = load(write_csv(tmp_path / "fractions.csv", csv(x, numbers())))
+    assert same_content(from_csv, load(npz(tmp_path, x_train=x, x_test=None, y_test=None)))
+
+
 # Refusals: the path
 
 
@@ -124,6 +130,25 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> Non
 def test_a_truncated_npz_is_refused(tmp_path: Path) -> None:
     path = Path(npz(tmp_path))
     path.write_bytes(path.read_bytes()[:-30])
+    assert "damaged" in refusal(str(path))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 11490434\n"
+
+
+@pytest.mark.parametrize("name", ["some.npz", "some.csv", "idx/train-images-idx3-ubyte"])
+def test_a_git_lfs_pointer_is_named_with_its_cure(tmp_path: Path, name: str) -> None:
+    folder = write_idx(tmp_path / "idx", pictures(), numbers())
+    (tmp_path / name).write_bytes(POINTER)
+    source = folder if "/" in name else str(tmp_path / name)
+    assert "a Git LFS pointer and not the file itself; fetch it with: git lfs pull" in refusal(
+        source
+    )
+
+
+def test_a_header_that_numpy_cannot_even_split_is_one_line(tmp_path: Path) -> None:
+    path = Path(npz(tmp_path))
+    path.write_bytes(path.read_bytes().replace(b"{'descr'", b'{""""scr\''))
     assert "damaged" in refusal(str(path))
 
 
@@ -190,10 +215,9 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path, content: bytes) -> None:
     [
         ("1,2,3", 5, "3 values where the header has 37"),
         (",".join(["1"] * 38), 2, "38 values"),
-        (",".join(["1"] * 36 + ["x"]), 5, "'x' is not a whole number"),
-        (",".join(["1"] * 36 + [""]), 5, "'' is not a whole number"),
+        (",".join(["1"] * 36 + ["x"]), 5, "'x' is not a number"),
+        (",".join(["1"] * 36 + [""]), 5, "'' is not a number"),
         (",".join(["1"] * 36 + ["nan"]), 3, "'nan' is not"),
-        (",".join(["1"] * 36 + ["0.5"]), 3, "'0.5' is not"),
     ],
 )
 def test_a_bad_csv_line_is_named(tmp_path: Path, line: str, number: int, problem: str) -> None:
@@ -222,8 +246,10 @@ def test_a_csv_whose_lines_all_differ_from_the_header_is_refused(tmp_path: Path)
         (b"label,a,b\n1,2,3\n", "2 pixels a line make no square"),
         (b"label\n1\n", "0 pixels a line"),
         (b"label,pixel0\n\n", "no image below the header"),
-        (b"label,pixel0\n1,99999999999\n", "not a whole number"),
-        (b"label,pixel0\n1,9999999999\n", "too large"),
+        (b"label,pixel0\n0.5,1\n", "label 0.5 is not a whole number"),
+        (b"label,pixel0\n1e300,1\n", "label 1e+300 is not a whole number"),
+        (b"label,pixel0\n1,99999999999\n", "pixels lie within [99999999999.0"),
+        (b"label,pixel0\n1,1e999\n", "too large"),
         (b"\x89PNG\r\n\xff\xfe", "not a text file"),
         (b"label,pixel0\n1,\xff\xfe\n", "not a text file"),
     ],

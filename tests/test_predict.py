@@ -15,7 +15,7 @@ from PIL import Image
 from test_cli import assert_one_line, study
 
 from study.data.dataset import Dataset
-from study.errors import ModelError
+from study.errors import ModelError, StudyError
 from study.final import archive, gallery, predict
 from study.final.archive import CARD, Card, read_card, with_card
 from study.final.pictures import Batch, batches
@@ -146,8 +146,8 @@ def prepare_bad() -> None:
     np.savez("nan.npz", x_test=np.full((1, 8, 6), np.nan))
     with zipfile.ZipFile("readme.npz", "w") as archive_:
         archive_.writestr("readme.txt", "no array")
-    Path("text.csv").write_text("pixel0,pixel1\n1,x\n")
-    Path("none.csv").write_text("pixel0,pixel1\n")
+    Path("text.csv").write_text("pixel0\nx\n")
+    Path("none.csv").write_text("pixel0\n")
     Path("seven.csv").write_text("a,b,c,d,e,f,g\n1,2,3,4,5,6,7\n")
     Path("binary.csv").write_bytes(bytes(range(256)))
     np.savetxt("headless.csv", np.ones((2, 48)), delimiter=",")
@@ -165,10 +165,10 @@ def prepare_bad() -> None:
         ("pickled.npz", "holds pickled objects, which are never loaded"),
         ("two.npz", "has a, b; call the images x_test"),
         ("readme.npz", "readme.txt is no array"),
-        ("flat.npz", "an array of uint8 of shape (48,); images are"),
-        ("high.npz", "must lie within 0..255"),
-        ("nan.npz", "must lie within 0..255"),
-        ("text.csv", "a line is not of numbers"),
+        ("flat.npz", "an array of shape (48,); images are"),
+        ("high.npz", "save whole numbers within 0..255"),
+        ("nan.npz", "48 pixels are NaN or infinite"),
+        ("text.csv", "line 2: 'x' is not a number"),
         ("none.csv", "no image below the header"),
         ("seven.csv", "7 pixels a line; the model takes 48"),
         ("binary.csv", "not a text file"),
@@ -178,9 +178,9 @@ def prepare_bad() -> None:
 )
 def test_what_is_no_image_is_named(name: str, said: str) -> None:
     prepare_bad()
-    with pytest.raises(ModelError) as error:
+    with pytest.raises(StudyError) as error:
         list(batches([Path(name)], SHAPE))
-    assert str(error.value).startswith(f"{name}: ")
+    assert str(error.value).startswith(name)
     assert said in str(error.value)
 
 

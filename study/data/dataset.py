@@ -1,8 +1,6 @@
 """Labelled images from a name or a path -> a frozen dataset; and the split of one repeat.
 
-Pixels become float32 in [0, 1]. Whole numbers must lie within 0..255 and are divided by 255,
-even where only 0 and 1 occur. Floats must lie within [0, 1] and stay, or else within [0, 255]
-and are divided by 255. The training and the test part are scaled alike.
+Pixels become float32 in [0, 1] (`study.data.pixels`); both parts are scaled alike.
 """
 
 import hashlib
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data import formats
-from study.data.formats import Part
+from study.data import formats, pixels
+from study.data.parts import Part
 from study.errors import DataError
 
 if TYPE_CHECKING:
@@ -121,18 +119,8 @@ def _dataset(source: str, train: Part, test: Part | None) -> Dataset:
 
 def _checked(part: Part) -> Part:
     """The part with images (n, height, width, channels), not yet scaled, and labels (n,)."""
-    images, labels = part.images, _plain_labels(part.labels)
-    if images.dtype.kind not in "iuf":
-        raise DataError(f"{part.images_in}: pixels of type {images.dtype}; save uint8 or float32")
-    if images.size == 0:
-        raise DataError(f"{part.images_in}: no images (shape {images.shape}); add some")
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise DataError(
-            f"{part.images_in}: an array of shape {part.images.shape}; images are (n, height, "
-            f"width) or (n, height, width, channels) with 1 or 3 channels"
-        )
+    images = pixels.as_images(part.images, part.images_in)
+    labels = _plain_labels(part.labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
             f"{part.labels_in}: an array of {labels.dtype} of shape {labels.shape}; "
@@ -157,17 +145,7 @@ def _plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _divisor(part: Part) -> int:
-    """What brings the pixels into [0, 1], by the rule at the top of this file."""
-    low, high = part.images.min(), part.images.max()  # both are NaN where a pixel is
-    if not (np.isfinite(low) and np.isfinite(high)):
-        count = np.count_nonzero(~np.isfinite(part.images))
-        raise DataError(f"{part.images_in}: {count} pixels are NaN or infinite; replace them")
-    if low < 0 or high > 255:
-        raise DataError(
-            f"{part.images_in}: pixels lie within [{low}, {high}]; "
-            f"save whole numbers within 0..255, or floats within [0, 1] or [0, 255]"
-        )
-    return 1 if part.images.dtype.kind == "f" and high <= 1 else 255
+    return pixels.divisor(part.images, part.images_in)
 
 
 def _scaled(part: Part) -> Images:

@@ -5,7 +5,6 @@ Another size, another colour depth and transparency are converted, and a note sa
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data.formats import NPZ_DAMAGE
-from study.errors import ModelError
+from study.data import npz, pixels, table
+from study.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +26,6 @@ PICTURES = (".png", ".jpg", ".jpeg")
 TABLES = (".csv", ".npz")
 KINDS = ", ".join((*PICTURES, *TABLES))
 
-_NUMBER = re.compile(r"[+-]?(\d+[.]?\d*|[.]\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _ARRAYS = ("x_test", "images", "x")  # names of an archive's images, the first of them that is there
 
 
@@ -100,12 +98,12 @@ def _picture(path: Path, shape: tuple[int, int, int]) -> Batch:
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(path, formats=["PNG", "JPEG"]) as opened,
         ):
-            pixels, notes = _converted(ImageOps.exif_transpose(opened), shape)
+            converted, notes = _converted(ImageOps.exif_transpose(opened), shape)
     except (UnidentifiedImageError, SyntaxError, ValueError, EOFError):
         raise ModelError(f"{path}: not a PNG or JPEG image, or a damaged one") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ModelError(f"{path}: too large for an image; make it smaller") from None
-    return Batch(pixels[np.newaxis], [str(path)], notes)
+    return Batch(converted[np.newaxis], [str(path)], notes)
 
 
 def _converted(image: Image, shape: tuple[int, int, int]) -> tuple[NDArray[np.float32], list[str]]:
@@ -135,97 +133,31 @@ def _converted(image: Image, shape: tuple[int, int, int]) -> tuple[NDArray[np.fl
     return np.asarray(image, np.float32).reshape(shape), notes
 
 
-def _npz(path: Path) -> NDArray[Any]:
+def _npz(path: Path) -> NDArray[np.float32]:
     """The images of an archive: x_test, images or x, or its only array."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = archive.files
-            name = next((n for n in _ARRAYS if n in names), names[0] if len(names) == 1 else None)
-            if name is None:
-                raise ModelError(f"{path}: has {', '.join(names)}; call the images x_test")
-            images: NDArray[Any] = archive[name]
-            if not isinstance(images, np.ndarray):
-                raise ModelError(f"{path}: {name} is no array; save one with np.savez")
-    except OSError:
-        raise
-    except NPZ_DAMAGE as error:
-        pickled = "Object arrays" in str(error) or "pickle" in str(error).lower()
-        wrong = "holds pickled objects, which are never loaded" if pickled else "not an .npz file"
-        raise ModelError(f"{path}: {wrong}; save number arrays with np.savez") from None
-    if images.ndim == 3 and images.dtype.kind in "iuf":
-        images = images[..., np.newaxis]
-    if images.ndim != 4 or images.dtype.kind not in "iuf" or images.shape[3] not in (1, 3):
-        raise ModelError(
-            f"{path}: an array of {images.dtype} of shape {images.shape}; images are (n, height, "
-            "width) or (n, height, width, channels) with 1 or 3 channels"
-        )
-    return _scaled(path, images)
+
+    def choose(names: Sequence[str]) -> list[str]:
+        found = [name for name in _ARRAYS if name in names] or list(names)
+        if found[0] not in _ARRAYS and len(names) > 1:
+            raise DataError(f"{path}: has {', '.join(names)}; call the images x_test")
+        return found[:1]
+
+    ((name, array),) = npz.read(path, choose).items()
+    return _pixels(array, f"{path}, {name}")
 
 
-def _scaled(path: Path, images: NDArray[Any]) -> NDArray[np.float32]:
+def _pixels(array: NDArray[Any], where: str) -> NDArray[np.float32]:
     """Pixels as 0..255: whole numbers stay, floats within 0..1 are multiplied."""
-    if not images.size:
-        raise ModelError(f"{path}: no images; add some")
-    low, high = images.min(), images.max()
-    if not (low >= 0 and high <= 255):  # NaN is neither
-        raise ModelError(f"{path}: pixels lie within [{low}, {high}]; they must lie within 0..255")
-    fractions = images.dtype.kind == "f" and high <= 1
-    return (images * np.float32(255 if fractions else 1)).astype(np.float32)
+    images = pixels.as_images(array, where)
+    return images.astype(np.float32) * np.float32(255 / pixels.divisor(images, where))
 
 
 def _csv(path: Path, shape: tuple[int, int, int]) -> Batch:
-    """Kaggle's layout: a header, a line of pixels an image; a label column is left out."""
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            header = [name.strip().strip('"') for name in lines.readline().rstrip("\n").split(",")]
-            with warnings.catch_warnings(action="error", category=UserWarning):
-                table = np.loadtxt(lines, delimiter=",", comments=None, ndmin=2)
-    except UnicodeDecodeError:
-        raise ModelError(f"{path}: not a text file; give a CSV with a header line") from None
-    except UserWarning:
-        raise ModelError(f"{path}: no image below the header") from None
-    except ValueError as error:
-        said = " ".join(str(error).split())[:120]
-        raise ModelError(
-            f"{path}: a line is not of numbers or of another length ({said})"
-        ) from None
-    if _are_pixels(header):
-        raise ModelError(
-            f"{path}: its first line is of numbers; put a header above it (pixel0,pixel1,...), or "
-            "the first image would be lost"
-        )
-    named = header[0].lower() == "label"
-    if table.shape[1] != len(header):
-        raise ModelError(f"{path}: {table.shape[1]} values a line under {len(header)} names")
-    images = table[:, 1:] if named else table
-    if np.array_equal(images, np.rint(images)):  # pixels of 0..255, even where all are 0 or 1
-        images = images.astype(np.int64)
-    batch = _fitted(path, _scaled(path, _square(path, images, shape)), shape)
-    notes = ["the column label is not used"] if named else []
+    """Kaggle's layout; a label column is left out."""
+    images, labels = table.read(path, labelled=False, shape=shape)
+    batch = _fitted(path, _pixels(images, str(path)), shape)
+    notes = [] if labels is None else ["the column label is not used"]
     return Batch(batch.pixels, batch.names, [*notes, *batch.notes])
-
-
-def _are_pixels(header: Sequence[str]) -> bool:
-    """Whether a first line is an image; one that counts the columns, as pandas writes, is none."""
-    if not all(_NUMBER.fullmatch(name) for name in header):
-        return False
-    values = [float(name) for name in header]
-    counted = values in (list(range(len(values))), list(range(1, len(values) + 1)))
-    return max(values) <= 255 and not counted
-
-
-def _square(path: Path, rows: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
-    pixels = rows.shape[1]
-    if pixels == math.prod(shape):
-        return rows.reshape(-1, *shape)
-    for channels in (1, 3):
-        side = math.isqrt(pixels // channels)
-        if side and side * side * channels == pixels:
-            return rows.reshape(-1, side, side, channels)
-    raise ModelError(
-        f"{path}: {pixels} pixels a line; the model takes {math.prod(shape)}, and they make no "
-        "square image either"
-    )
 
 
 def _fitted(path: Path, images: NDArray[np.float32], shape: tuple[int, int, int]) -> Batch:
@@ -240,4 +172,4 @@ def _fitted(path: Path, images: NDArray[np.float32], shape: tuple[int, int, int]
         _converted(Image.fromarray(np.squeeze(one, 2) if one.shape[2] == 1 else one), shape)
         for one in bytes_
     ]
-    return Batch(np.stack([pixels for pixels, _ in done]), names, done[0][1])
+    return Batch(np.stack([image for image, _ in done]), names, done[0][1])

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data.formats import NPZ_DAMAGE
-from study.errors import ModelError
+from study.data import npz
+from study.errors import DataError, ModelError
 from study.storage import models
 from study.storage.database import beside
 
@@ -103,10 +103,10 @@ def probabilities(folder: Path, opening: str) -> Path:
 def said(folder: Path, opening: str) -> NDArray[np.float32] | None:
     """What each member says of each test image; None where the file is missing or damaged."""
     try:
-        with np.load(probabilities(folder, opening), allow_pickle=False) as stored:
-            found: NDArray[np.float32] = stored["probabilities"]
-            return found
-    except (OSError, *NPZ_DAMAGE):
+        return npz.read(probabilities(folder, opening), lambda _: ["probabilities"])[
+            "probabilities"
+        ]
+    except DataError:
         return None
 
 

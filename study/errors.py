@@ -11,13 +11,16 @@ Exception
 │   ├── SlotFailed        one slot failed three times
 │   ├── ModelError        a final model cannot be made, read or used
 │   ├── MirrorError       the MLflow server or MFlux cannot be used as asked
-│   └── ReportError       the report cannot be written where it was asked for
+│   ├── ReportError       the report cannot be written where it was asked for
+│   └── Unfinished        done but for what the message names: exit code 1
 └── TrainingFailed        one run failed; recorded in its trial, the study goes on
 """
 
 
 class StudyError(Exception):
     """A message for the user: one line, what is wrong, where, and what to do."""
+
+    exit_code = 2
 
 
 class SpaceError(StudyError):
@@ -58,6 +61,12 @@ class MirrorError(StudyError):
 
 class ReportError(StudyError):
     """The folder of a report cannot be written."""
+
+
+class Unfinished(StudyError):
+    """What was asked for is done, but for a part that the message names."""
+
+    exit_code = 1
 
 
 class TrainingFailed(Exception):

@@ -9,6 +9,7 @@ import fakes
 import numpy as np
 import pytest
 import test_cli as commands
+from PIL import Image
 from test_cli import assert_one_line, database, finished, here, home, study  # noqa: F401
 
 from study.errors import ModelError
@@ -171,6 +172,19 @@ def test_a_study_without_a_finished_configuration_is_one_line() -> None:
     assert_one_line(study("finalize"), "no finished configuration yet", "python -m study resume")
 
 
+def assert_a_broken_picture_is_left_out(model: str, picture: Any) -> None:
+    Path("many").mkdir()
+    Image.fromarray(picture).save("many/good.png")
+    Path("many/broken.png").write_text("no picture")
+    told = study("predict", model, "many")
+    assert told.exit_code == 1
+    assert told.stdout.startswith("many/good.png: ")
+    assert "Left out: many/broken.png: not a picture" in told.stderr
+    assert told.stderr.splitlines()[-1] == "study: 1 of the files could not be read"
+    assert_one_line(study("predict", model, "many", "--submission", "no.csv"), "many/broken.png")
+    assert not Path("no.csv").exists()
+
+
 @pytest.mark.tensorflow
 def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None:
     made = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2", "--json")
@@ -208,6 +222,8 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
         study("predict", model, "test.npz", "--invert").stdout
         != study("predict", model, "test.npz").stdout
     )
+
+    assert_a_broken_picture_is_left_out(model, pixels[0, ..., 0])
 
     shown = study("gallery")
     assert shown.exit_code == 0, shown.output

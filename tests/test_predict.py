@@ -18,7 +18,7 @@ from study.data.dataset import Dataset
 from study.errors import ModelError, StudyError
 from study.final import archive, gallery, predict
 from study.final.archive import CARD, Card, read_card, with_card
-from study.final.pictures import Batch, batches
+from study.final.pictures import Batch, find, read
 
 SHAPE = (8, 6, 1)
 RNG = np.random.default_rng(1)
@@ -31,9 +31,12 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+LOSSLESS = {"webp": {"lossless": True}, "jpg": {"quality": 100}}
+
+
 def one(name: str, shape: tuple[int, int, int] = SHAPE, **options: Any) -> Batch:
-    (batch,) = batches([Path(name)], shape, **options)
-    return batch
+    (file,) = find([Path(name)]).files
+    return read(file, shape, **options)
 
 
 def saved(image: Any, name: str = "image.png", **options: Any) -> str:
@@ -54,12 +57,12 @@ def test_a_grey_image_of_the_right_size_is_taken_as_it_is() -> None:
         (np.stack([GREY] * 3, 2), "colour made grey"),
         (GREY.astype(np.uint16) * 257, "16 bits a pixel made 8"),
         (GREY > 127, "black and white made grey"),
-        (np.stack([GREY] * 3 + [np.full_like(GREY, 255)], 2), "transparent parts made black"),
+        (np.stack([GREY] * 3 + [np.full_like(GREY, 255)], 2), "colour made grey"),
     ],
 )
 def test_another_colour_depth_is_converted_with_a_note(image: Any, note: str) -> None:
     batch = one(saved(image))
-    assert note in batch.notes
+    assert list(batch.notes) == [note]
     wanted = np.where(GREY > 127, 255, 0) if image.dtype == bool else GREY
     assert np.abs(batch.pixels[0, ..., 0] - wanted).max() <= 1
 
@@ -70,6 +73,19 @@ def test_transparent_pixels_are_black_whatever_colour_hides_below() -> None:
     assert one(saved(image)).pixels.max() == 0
 
 
+@pytest.mark.parametrize(("ink", "ground"), [(0, 255), (60, 255), (200, 0), (255, 0)])
+def test_transparent_parts_take_the_ground_that_leaves_ink_visible(ink: int, ground: int) -> None:
+    image = np.full((8, 6, 4), 128, np.uint8)
+    image[..., 3] = 0
+    image[2:6, 3] = ink, ink, ink, 255
+    batch = one(saved(image))
+    wanted = np.full((8, 6), ground)
+    wanted[2:6, 3] = ink
+    assert np.array_equal(batch.pixels[0, ..., 0], wanted)
+    assert f"transparent parts made {'white' if ground else 'black'}" in batch.notes
+    assert np.array_equal(one("image.png", invert=True).pixels, 255 - batch.pixels)
+
+
 def test_another_size_is_converted_with_a_note() -> None:
     batch = one(saved(np.full((40, 30), 200, np.uint8), "big.jpg"))
     assert batch.notes == ["40x30 made 8x6"]
@@ -77,13 +93,64 @@ def test_another_size_is_converted_with_a_note() -> None:
     assert one("big.jpg", (8, 6, 3)).pixels.shape == (1, 8, 6, 3)
 
 
+def test_other_proportions_are_kept_and_padded_with_the_ground() -> None:
+    wide = np.full((200, 600), 220, np.uint8)
+    wide[80:120, 200:400] = 10  # five times as wide as high
+    batch = one(saved(wide), (30, 30, 1))
+    assert batch.notes == ["200x600 made 30x30, padded"]
+    rows, columns = np.nonzero(batch.pixels[0, ..., 0] < 115)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (14, 15, 10, 19)
+    assert set(np.unique(batch.pixels[0, :10])) == {220}
+
+
+def test_ink_is_centred_as_in_mnist_where_that_is_asked_for() -> None:
+    paper = np.full((300, 400), 230, np.uint8)
+    paper[20:120, 30:80] = 20  # twice as high as wide, in a corner
+    batch = one(saved(paper), (28, 28, 1), center=True)
+    assert batch.notes == ["300x400 cropped to the ink and made 28x28"]
+    rows, columns = np.nonzero(batch.pixels[0, ..., 0] < 125)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 10)
+    assert (rows.mean(), columns.mean()) == (13.5, 13.5)
+    blank = one(saved(np.full((300, 400), 230, np.uint8)), (28, 28, 1), center=True)
+    assert "no ink to centre" in blank.notes
+
+
 def test_a_folder_is_its_images_in_the_order_that_people_count_in() -> None:
-    Path("many").mkdir()
-    for name in ("b10.png", "a.PNG", "b2.png", "c.jpeg"):
+    Path("many/below").mkdir(parents=True)
+    for name in ("b10.png", "a.PNG", "b2.png", "c.jpeg", "below/1.png"):
         saved(GREY, f"many/{name}")
-    Path("many/notes.txt").touch()
-    found = [name for batch in batches([Path("many")], SHAPE) for name in batch.names]
-    assert found == ["many/a.PNG", "many/b2.png", "many/b10.png", "many/c.jpeg"]
+    Path("many/circle").symlink_to(".")
+    assert [str(path) for path in find([Path("many")]).files] == [
+        "many/a.PNG",
+        "many/b2.png",
+        "many/b10.png",
+        "many/below/1.png",
+        "many/c.jpeg",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "gif", "webp", "tif", "tiff", "jpg"])
+def test_pictures_of_every_common_kind_are_read(kind: str) -> None:
+    Path("many").mkdir()
+    saved(GREY, f"many/a.{kind}", **LOSSLESS.get(kind, {}))
+    (file,) = find([Path("many")]).files
+    assert np.abs(one(str(file)).pixels[0, ..., 0] - GREY).mean() < 2
+
+
+def test_what_is_skipped_in_a_folder_is_counted_and_named() -> None:
+    Path("many").mkdir()
+    saved(GREY, "many/a.png")
+    for name in ("notes.txt", "b.heic", "c.heic", ".DS_Store"):
+        Path("many", name).touch()
+    assert find([Path("many")]).skipped == ["many: 3 files are no pictures (.heic, .txt): skipped"]
+
+
+def test_of_a_picture_with_several_frames_the_first_is_taken_and_it_is_said() -> None:
+    frames = [Image.fromarray(grey) for grey in (GREY, GREY[::-1].copy())]
+    frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
+    batch = one("moving.gif")
+    assert "the first of 2 frames" in batch.notes
+    assert np.array_equal(batch.pixels[0, ..., 0], GREY)
 
 
 def test_an_archive_may_hold_fractions_or_whole_numbers_of_another_size() -> None:
@@ -95,7 +162,7 @@ def test_an_archive_may_hold_fractions_or_whole_numbers_of_another_size() -> Non
     assert np.allclose(one("fractions.npz").pixels[..., 0], stack, atol=1e-4)
     colour = one("colour.npz")
     assert colour.pixels.shape == (2, *SHAPE)
-    assert colour.notes == ["colour made grey", "20x20 made 8x6"]
+    assert colour.notes == ["colour made grey", "20x20 made 8x6, padded"]
 
 
 def table(name: str, header: list[str], rows: Any) -> str:
@@ -114,7 +181,7 @@ def test_a_table_is_kaggles_with_or_without_labels() -> None:
     assert np.array_equal(named.pixels, plain.pixels)
     assert named.notes == ["the column label is not used"]
     square = one(table("square.csv", [f"p{i}" for i in range(100)], [[7] * 100]))
-    assert (square.pixels.shape, square.notes) == ((1, *SHAPE), ["10x10 made 8x6"])
+    assert (square.pixels.shape, square.notes) == ((1, *SHAPE), ["10x10 made 8x6, padded"])
 
 
 def test_a_header_may_count_the_columns() -> None:
@@ -137,8 +204,8 @@ def prepare_bad() -> None:
     Path("cut.png").write_bytes(
         Path(saved(RNG.integers(0, 9, (90, 90)).astype("u1"))).read_bytes()[:99]
     )
-    saved(GREY, "hidden.gif")
-    Path("hidden.gif").rename("hidden.png")
+    saved(GREY, "hidden.ppm")
+    Path("hidden.ppm").rename("hidden.png")
     np.savez("pickled.npz", x_test=np.array([{}, 1], object))
     np.savez("two.npz", a=GREY, b=GREY)
     np.savez("flat.npz", x_test=GREY.ravel())
@@ -157,11 +224,11 @@ def prepare_bad() -> None:
     ("name", "said"),
     [
         ("missing.png", "no such file or folder"),
-        ("empty", "a folder without images; it must hold .png"),
+        ("empty", "a folder without pictures; it must hold .png"),
         ("image.txt", "not a kind of file that is read here; give one of .png"),
         ("broken.png", "damaged"),
         ("cut.png", "damaged"),
-        ("hidden.png", "not a PNG or JPEG image"),
+        ("hidden.png", "not a picture of a kind that is read here"),
         ("pickled.npz", "holds pickled objects, which are never loaded"),
         ("two.npz", "has a, b; call the images x_test"),
         ("readme.npz", "readme.txt is no array"),
@@ -179,7 +246,7 @@ def prepare_bad() -> None:
 def test_what_is_no_image_is_named(name: str, said: str) -> None:
     prepare_bad()
     with pytest.raises(StudyError) as error:
-        list(batches([Path(name)], SHAPE))
+        one(name)
     assert str(error.value).startswith(name)
     assert said in str(error.value)
 
@@ -249,10 +316,43 @@ class Fixed:
         return np.tile(np.float32(self._said), (len(pixels), 1))
 
 
+FIXED = predict.Classifier(Fixed(0.1, 0.2, 0.7), CARD_OF)
+
+
+def folder_with_a_broken_picture() -> None:
+    Path("many").mkdir()
+    for name in ("a.png", "c.png"):
+        saved(GREY, f"many/{name}")
+    Path("many/b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"nonsense" * 9)
+
+
+def test_a_broken_picture_is_named_and_the_others_are_predicted() -> None:
+    folder_with_a_broken_picture()
+    found = predict.of_files([Path("many")], CARD_OF, lambda: FIXED)
+    assert [one.image for one in found.predictions] == ["many/a.png", "many/c.png"]
+    (left_out,) = found.left_out
+    assert left_out.startswith("many/b.png: cannot be read (damaged)")
+
+
+def test_a_submission_needs_every_picture() -> None:
+    folder_with_a_broken_picture()
+    with pytest.raises(ModelError, match=r"many/b\.png: cannot be read \(damaged\)"):
+        predict.of_files([Path("many")], CARD_OF, lambda: FIXED, strict=True)
+
+
+def test_where_nothing_can_be_read_the_first_reason_is_the_error() -> None:
+    folder_with_a_broken_picture()
+    with pytest.raises(ModelError, match=r"many/b\.png: cannot be read \(damaged\)"):
+        predict.of_files([Path("many/b.png")], CARD_OF, lambda: FIXED)
+    Path("many/a.png").unlink()
+    Path("many/c.png").write_text("no picture")
+    with pytest.raises(ModelError, match=r"many/b\.png: cannot be read .* \(of 2 files none can\)"):
+        predict.of_files([Path("many")], CARD_OF, lambda: FIXED)
+
+
 def test_a_prediction_names_the_label_as_the_data_does() -> None:
-    classifier = predict.Classifier(Fixed(0.1, 0.2, 0.7), CARD_OF)
     dark = Batch(np.zeros((2, *SHAPE), np.float32), ["a", "b"], ["was converted"])
-    found = list(classifier.predict(dark))
+    found = list(FIXED.predict([dark]))
     assert [p.label for p in found] == [9, 9]
     assert predict.line(found[0]) == "a: 9 (70.00 %; 7 20.00 %, 3 10.00 %)  [was converted]"
     assert found[0].probabilities == pytest.approx({"3": 0.1, "7": 0.2, "9": 0.7})
@@ -264,7 +364,7 @@ def test_a_prediction_names_the_label_as_the_data_does() -> None:
 
 def test_ink_on_paper_is_told_from_paper_on_ink() -> None:
     classifier = predict.Classifier(Fixed(1, 0, 0), CARD_OF)
-    (found,) = classifier.predict(Batch(np.full((1, *SHAPE), 250, np.float32), ["a"]))
+    (found,) = classifier.predict([Batch(np.full((1, *SHAPE), 250, np.float32), ["a"])])
     assert "does it need --invert?" in found.notes[0]
 
 

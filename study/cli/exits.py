@@ -1,4 +1,7 @@
-"""How commands end: the one place that exits. A mistake is one line and 2, Ctrl-C 130."""
+"""How commands end: the one place that exits. A mistake is one line and 2, Ctrl-C 130.
+
+1 is for what is done but for a part, as ``predict`` where a picture cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def interruptible(command: str) -> Iterator[None]:
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Turn a mistake that has a message into one line and exit code 2."""
+    """Turn an error that has a message into one line and its exit code."""
     from study.storage import database as storage
 
     try:
@@ -69,7 +72,7 @@ def explained(url: str) -> Iterator[None]:
     except StudyError as error:
         message = " ".join(str(error).split())
         typer.echo(f"study: {message}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(error.exit_code) from None
 
 
 def reported(url: str, name: str) -> str:

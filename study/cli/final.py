@@ -16,6 +16,7 @@ from rich.table import Table
 from study.cli.exits import command_line, explained, interruptible, print_json, reported
 from study.cli.options import (
     DEFAULT_STORAGE,
+    Center,
     CheckpointsAt,
     Files,
     FinalMembers,
@@ -35,6 +36,7 @@ from study.cli.options import (
     Verbose,
     amounts,
 )
+from study.errors import Unfinished
 
 if TYPE_CHECKING:
     from study.final.finalize import Outcome, Watch
@@ -143,38 +145,46 @@ def predict(
     as_json: Json = False,
     submission: Submission = None,
     invert: Invert = False,
+    center: Center = False,
 ) -> None:
     """Say what is on images: files or folders, or the rows of a CSV or npz file.
 
     Examples:
     - `python -m study predict digits-models/average-of-3.keras my.png`
+    - `python -m study predict digits-models/average-of-3.keras photos/ --invert --center`
     - `python -m study predict digits-models/seed-1.keras test.csv --submission submission.csv`
     """
     with explained(DEFAULT_STORAGE):
-        from study.final import archive, pictures
+        from study.final import archive
         from study.final import predict as final
 
         console = Console(stderr=True)
-        shape = archive.read_card(model).input_shape
+        card = archive.read_card(model)
         with _waiting(console, "Reading the images") as status:
-            batches = list(pictures.batches(files, shape, invert=invert))
-            status("Loading the model")
-            classifier = final.Classifier.load(model)
-            found: list[final.Prediction] = []
-            for batch in batches:
-                status(f"Looking at the images: {len(found)}")
-                found += classifier.predict(batch)
+
+            def load() -> final.Classifier:
+                status("Loading the model, and looking at the images")
+                return final.Classifier.load(model)
+
+            strict = submission is not None  # its lines are counted
+            found = final.of_files(files, card, load, invert=invert, center=center, strict=strict)
+        notes = list(found.skipped)
         if submission is not None:
-            final.submission(submission, found)
-            for note in dict.fromkeys(note for one in found for note in one.notes):
-                _say(console, f"Note: {note}")
+            final.submission(submission, found.predictions)
+            notes += dict.fromkeys(note for one in found.predictions for note in one.notes)
+        for note in notes:
+            _say(console, f"Note: {note}")
         if as_json:
-            print_json([asdict(prediction) for prediction in found])
+            print_json([asdict(prediction) for prediction in found.predictions])
         elif submission is not None:
-            typer.echo(f"Written: {submission} with {len(found)} labels")
+            typer.echo(f"Written: {submission} with {len(found.predictions)} labels")
         else:
-            for prediction in found:
+            for prediction in found.predictions:
                 typer.echo(final.line(prediction))
+        for reason in found.left_out:
+            _say(console, f"Left out: {reason}")
+        if found.left_out:
+            raise Unfinished(f"{len(found.left_out)} of the files could not be read")
 
 
 def _finalize(

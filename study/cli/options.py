@@ -171,13 +171,16 @@ ModelFile = Annotated[
 ]
 Files = Annotated[
     list[Path],
-    typer.Argument(metavar="FILES", help="PNG, JPEG, CSV or npz files, or folders of images."),
+    typer.Argument(metavar="FILES", help="Pictures, folders of pictures, CSV or npz files."),
 ]
 Submission = Annotated[
     Path | None,
     typer.Option("--submission", metavar="FILE", help="Write ImageId,Label as Kaggle wants it."),
 ]
 Invert = Annotated[bool, typer.Option("--invert", help="Swap dark and bright: ink on paper.")]
+Center = Annotated[
+    bool, typer.Option("--center", help="Crop to the ink and centre it, as MNIST's digits are.")
+]
 
 
 def amounts(given: str | None) -> dict[str, float] | None:

@@ -1,30 +1,28 @@
-"""Anybody's images as a model takes them: PNG, JPEG, CSV and npz; nothing is ever unpickled.
+"""Anybody's images as a model takes them: picture files, CSV and npz; nothing is ever unpickled.
 
 Another size, another colour depth and transparency are converted, and a note says so.
 """
 
 from __future__ import annotations
 
+import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from study.data import npz, pixels, table
 from study.errors import DataError, ModelError
+from study.final import picture
+from study.final.picture import Shape
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-PICTURES = (".png", ".jpg", ".jpeg")
 TABLES = (".csv", ".npz")
-KINDS = ", ".join((*PICTURES, *TABLES))
+KINDS = ", ".join((*picture.KINDS, *TABLES))
 
 _ARRAYS = ("x_test", "images", "x")  # names of an archive's images, the first of them that is there
 
@@ -38,34 +36,70 @@ class Batch:
     notes: Sequence[str] = ()
 
 
-def batches(
-    paths: Iterable[Path], shape: tuple[int, int, int], *, invert: bool = False
-) -> Iterator[Batch]:
-    """The images of files and folders, each as ``shape`` (height, width, channels).
+@dataclass(frozen=True)
+class Found:
+    """Files to read, in the order that people count in; ``skipped`` says what a folder has more."""
 
-    ``invert`` swaps dark and bright. Raises ``ModelError`` naming the file that cannot be read.
+    files: Sequence[Path]
+    skipped: Sequence[str]
+
+
+def find(paths: Iterable[Path]) -> Found:
+    """The files of paths, of a folder all pictures in it and below it, 2.png before 10.png.
+
+    Raises ``ModelError`` for a path that is missing, that cannot be read or has no picture.
     """
+    files: list[Path] = []
+    skipped: list[str] = []
     for path in paths:
         with _readable(path):
-            files = _files(path)
-        for file in files:
-            batch = _batch(file, shape)
-            yield Batch(255 - batch.pixels, batch.names, batch.notes) if invert else batch
+            if not path.is_dir():
+                path.stat()
+                files.append(path)
+                continue
+            inside = list(_walk(path))
+        images = [file for file in inside if file.suffix.lower() in picture.KINDS]
+        if not images:
+            raise ModelError(
+                f"{path}: a folder without pictures; it must hold {', '.join(picture.KINDS)}"
+            )
+        files += sorted(images, key=_counted)
+        if more := sorted({file.suffix or file.name for file in {*inside} - {*images}}):
+            number = len(inside) - len(images)
+            what = "1 file is no picture" if number == 1 else f"{number} files are no pictures"
+            skipped.append(f"{path}: {what} ({', '.join(more[:9])}): skipped")
+    return Found(files, skipped)
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = [file for file in path.iterdir() if file.suffix.lower() in PICTURES]
-    if not found:
-        raise ModelError(f"{path}: a folder without images; it must hold {', '.join(PICTURES)}")
-    return sorted(found, key=_counted)
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files in a folder and below it, links followed once; hidden ones are passed over."""
+    seen = set()
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, below, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(place)
+        below[:] = [name for name in below if real not in seen and not name.startswith(".")]
+        if real not in seen:
+            yield from (Path(place, name) for name in names if not name.startswith("."))
+        seen.add(real)
 
 
 def _counted(path: Path) -> list[tuple[int, str]]:
-    """Sorts 2.png before 10.png."""
-    parts = re.split(r"(\d+)", path.name)
+    parts = re.split(r"(\d+)", str(path))
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+
+def read(path: Path, shape: Shape, *, invert: bool = False, center: bool = False) -> Batch:
+    """The images of a file, each as ``shape``.
+
+    ``invert`` swaps dark and bright, ``center`` crops to the ink and centres it. Raises
+    ``ModelError`` or ``DataError`` naming the file that cannot be read.
+    """
+    with _readable(path):
+        batch = _batch(path, shape, center=center)
+    return Batch(255 - batch.pixels, batch.names, batch.notes) if invert else batch
 
 
 @contextmanager
@@ -78,59 +112,16 @@ def _readable(path: Path) -> Iterator[None]:
         raise ModelError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
 
 
-def _batch(path: Path, shape: tuple[int, int, int]) -> Batch:
+def _batch(path: Path, shape: Shape, *, center: bool) -> Batch:
     kind = path.suffix.lower()
-    with _readable(path):
-        if kind in PICTURES:
-            return _picture(path, shape)
-        if kind == ".npz":
-            return _fitted(path, _npz(path), shape)
-        if kind == ".csv":
-            return _csv(path, shape)
+    if kind in picture.KINDS:
+        image, notes = picture.read(path, shape, center=center)
+        return Batch(image[np.newaxis], [str(path)], notes)
+    if kind == ".npz":
+        return _fitted(path, _npz(path), shape, center=center)
+    if kind == ".csv":
+        return _csv(path, shape, center=center)
     raise ModelError(f"{path}: not a kind of file that is read here; give one of {KINDS}")
-
-
-def _picture(path: Path, shape: tuple[int, int, int]) -> Batch:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(path, formats=["PNG", "JPEG"]) as opened,
-        ):
-            converted, notes = _converted(ImageOps.exif_transpose(opened), shape)
-    except (UnidentifiedImageError, SyntaxError, ValueError, EOFError):
-        raise ModelError(f"{path}: not a PNG or JPEG image, or a damaged one") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ModelError(f"{path}: too large for an image; make it smaller") from None
-    return Batch(converted[np.newaxis], [str(path)], notes)
-
-
-def _converted(image: Image, shape: tuple[int, int, int]) -> tuple[NDArray[np.float32], list[str]]:
-    """An opened image as pixels of the wanted shape, and what was changed."""
-    from PIL import Image as Images
-
-    height, width, channels = shape
-    wanted, notes = "L" if channels == 1 else "RGB", []
-    said = {"L": "grey", "RGB": "colour"}
-    if image.mode.startswith("I") or image.mode == "F":
-        notes.append("16 bits a pixel made 8")
-        levels = np.asarray(image, np.float64) / 257  # Pillow itself would cut them off at 255
-        image = Images.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        notes.append("transparent parts made black")
-        image = image.convert("RGBA")
-        black = Images.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Images.alpha_composite(black, image).convert("RGB")
-        image = image.convert(wanted)
-    if image.mode != wanted:
-        was = {"1": "black and white", "P": "palette", "L": "grey", "RGB": "colour"}
-        notes.append(f"{was.get(image.mode, image.mode)} made {said[wanted]}")
-        image = image.convert("RGB").convert(wanted)
-    if image.size != (width, height):
-        notes.append(f"{image.height}x{image.width} made {height}x{width}")
-        image = image.resize((width, height), Images.Resampling.BILINEAR)
-    return np.asarray(image, np.float32).reshape(shape), notes
 
 
 def _npz(path: Path) -> NDArray[np.float32]:
@@ -152,24 +143,27 @@ def _pixels(array: NDArray[Any], where: str) -> NDArray[np.float32]:
     return images.astype(np.float32) * np.float32(255 / pixels.divisor(images, where))
 
 
-def _csv(path: Path, shape: tuple[int, int, int]) -> Batch:
+def _csv(path: Path, shape: Shape, *, center: bool) -> Batch:
     """Kaggle's layout; a label column is left out."""
     images, labels = table.read(path, labelled=False, shape=shape)
-    batch = _fitted(path, _pixels(images, str(path)), shape)
+    batch = _fitted(path, _pixels(images, str(path)), shape, center=center)
     notes = [] if labels is None else ["the column label is not used"]
     return Batch(batch.pixels, batch.names, [*notes, *batch.notes])
 
 
-def _fitted(path: Path, images: NDArray[np.float32], shape: tuple[int, int, int]) -> Batch:
-    """The rows of a table as images of the wanted shape."""
+def _fitted(path: Path, images: NDArray[np.float32], shape: Shape, *, center: bool) -> Batch:
+    """The rows of a table as images of the wanted shape; one note of the conversions of all."""
     names = [f"{path}, {number}" for number in range(1, len(images) + 1)]
-    if images.shape[1:] == shape:
+    if images.shape[1:] == shape and not center:
         return Batch(images, names)
     from PIL import Image
 
     bytes_ = np.rint(images).astype(np.uint8)
     done = [
-        _converted(Image.fromarray(np.squeeze(one, 2) if one.shape[2] == 1 else one), shape)
+        picture.converted(
+            Image.fromarray(np.squeeze(one, 2) if one.shape[2] == 1 else one), shape, center=center
+        )
         for one in bytes_
     ]
-    return Batch(np.stack([image for image, _ in done]), names, done[0][1])
+    notes = dict.fromkeys(note for _, notes in done for note in notes)
+    return Batch(np.stack([image for image, _ in done]), names, list(notes))

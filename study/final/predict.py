@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.errors import ModelError
+import numpy as np
+from numpy.typing import NDArray
+
+from study.errors import ModelError, StudyError
 from study.final import archive, pictures
 from study.final.archive import Card
 from study.storage import models
@@ -41,16 +44,20 @@ class Classifier:
         start_tensorflow(1)
         return cls(*archive.load(path))
 
-    def predict(self, batch: pictures.Batch) -> Iterator[Prediction]:
-        """A prediction for each image of a batch."""
+    def predict(self, batches: Sequence[pictures.Batch]) -> Iterator[Prediction]:
+        """A prediction for each image of some batches, in their order."""
         from study.final.export import probabilities
 
-        labels = self.card.labels
-        notes = (*batch.notes, *self._doubts(batch))
-        for name, said in zip(batch.names, probabilities(self.model, batch.pixels), strict=True):
-            best = int(said.argmax())
-            each = {str(label): float(p) for label, p in zip(labels, said, strict=True)}
-            yield Prediction(name, labels[best], float(said[best]), each, notes)
+        each = iter(probabilities(self.model, np.concatenate([batch.pixels for batch in batches])))
+        for batch in batches:
+            notes = (*batch.notes, *self._doubts(batch))
+            for name in batch.names:
+                yield self._prediction(name, next(each), notes)
+
+    def _prediction(self, name: str, of: NDArray[np.float32], notes: tuple[str, ...]) -> Prediction:
+        labels, best = self.card.labels, int(of.argmax())
+        each = {str(label): float(p) for label, p in zip(labels, of, strict=True)}
+        return Prediction(name, labels[best], float(of[best]), each, notes)
 
     def _doubts(self, batch: pictures.Batch) -> list[str]:
         """A dark digit on white paper is the commonest mistake; it is said, not guessed at."""
@@ -59,6 +66,43 @@ class Classifier:
             return []
         than = "brighter" if bright > known else "darker"
         return [f"much {than} than what the model was trained on: does it need --invert?"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of files; ``left_out`` could not be read, ``skipped`` were no pictures."""
+
+    predictions: Sequence[Prediction]
+    left_out: Sequence[str]
+    skipped: Sequence[str]
+
+
+def of_files(
+    paths: Sequence[Path],
+    card: Card,
+    load: Callable[[], Classifier],
+    *,
+    invert: bool = False,
+    center: bool = False,
+    strict: bool = False,
+) -> Predictions:
+    """Predict what is on the images of files and folders with the classifier that ``load`` gives.
+
+    It is loaded once there are images. A file that cannot be read is left out, unless ``strict``.
+    Raises ``ModelError`` or ``DataError`` for a missing path, and where no file can be read.
+    """
+    found = pictures.find(paths)
+    batches, left_out = [], []
+    for file in found.files:
+        try:
+            batches.append(pictures.read(file, card.input_shape, invert=invert, center=center))
+        except StudyError as error:
+            if strict or len(found.files) == 1:
+                raise
+            left_out.append(str(error))
+    if not batches:
+        raise ModelError(f"{left_out[0]} (of {len(left_out)} files none can)")
+    return Predictions(list(load().predict(batches)), left_out, found.skipped)
 
 
 def line(prediction: Prediction) -> str:

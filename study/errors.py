@@ -2,7 +2,8 @@
 
 Exception
 ├── StudyError            ends the command with exit code 2
-│   ├── SpaceError        a search-space file, or a parameter the network cannot have
+│   ├── SpaceError        a search-space file that cannot be used
+│   │   └── ParameterError    a parameter that the network cannot have
 │   ├── DataError         a dataset that cannot be read, or is too small to split
 │   ├── SettingsError     options that contradict each other or the stored study
 │   ├── StorageError      the database cannot be opened, read or written
@@ -25,6 +26,17 @@ class StudyError(Exception):
 
 class SpaceError(StudyError):
     """A search space, or one of its parameters, is not usable."""
+
+
+class ParameterError(SpaceError):
+    """A parameter, named first in the message, is none of the network's or has no such value."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+
+    def __str__(self) -> str:
+        return " ".join(self.args)
 
 
 class DataError(StudyError):

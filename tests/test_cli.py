@@ -328,7 +328,10 @@ start = 2
 k1 = 2
 """
 SPACES: list[tuple[str, Callable[[], str]]] = [
-    ("filtres", lambda: edited("[hyperparameters.filters]", "[hyperparameters.filtres]")),
+    (
+        "hyperparameters.filtres is no parameter of the network; did you mean filters?",
+        lambda: edited("[hyperparameters.filters]", "[hyperparameters.filtres]"),
+    ),
     ("epoch", lambda: edited("epochs = 4", "epoch = 4")),
     ("hyperparameters.filters", lambda: edited("start = 1", "start = 3")),
     ("repeats", lambda: edited("repeats = 2", 'repeats = "two"')),
@@ -336,8 +339,24 @@ SPACES: list[tuple[str, Callable[[], str]]] = [
     ("holdout", lambda: edited("{ folds = 2 }", "{ holdout = 1.5 }")),
     ("bad.toml", lambda: edited("options = [1, 2]", "options = [1, 2")),
     ("bad.toml", lambda: edited("[hyperparameters.dropout]", "[hyperparameters.filters]")),
-    ("k2", lambda: edited("k2 = 2", "k2 = 20")),
-    ("blocks is 3; it must be at most 2", lambda: edited("[fixed]\nk1 = 2\nk2 = 2", JOINT)),
+    ("bad.toml: fixed.k2 is 20; it must be at most", lambda: edited("k2 = 2", "k2 = 20")),
+    ("bad.toml: fixed.dense is 0; it must be", lambda: edited("k2 = 2", "k2 = 2\ndense = 0")),
+    (
+        "bad.toml: hyperparameters.filters is 16.5; it must be a whole number",
+        lambda: edited("options = [1, 2]", "options = [1, 16.5]"),
+    ),
+    (
+        "bad.toml: hyperparameters.stretch is called zoom now; write that",
+        lambda: edited("[hyperparameters.dropout]", "[hyperparameters.stretch]"),
+    ),
+    (
+        "bad.toml: fixed.keep_best is called restore_best_weights now; write that",
+        lambda: edited("k2 = 2", "k2 = 2\nkeep_best = true"),
+    ),
+    (
+        "hyperparameters.blocks is 3; it must be at most 2",
+        lambda: edited("[fixed]\nk1 = 2\nk2 = 2", JOINT),
+    ),
     ("nowhere.toml", lambda: "nowhere.toml"),
     ("digits, mnist, modern, smoke", lambda: "nothing"),
 ]

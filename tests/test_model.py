@@ -56,7 +56,11 @@ def test_the_largest_kernels_that_are_allowed_fit(shape: tuple[int, int, int]) -
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"kernel": 3}, "no parameter 'kernel'; it has filters, k1, k2, dense, dropout, learning"),
+        ({"kernel": 3}, "kernel is no parameter of the network; allowed: filters, k1, k2, dense, "),
+        ({"filtres": 3}, "filtres is no parameter of the network; did you mean filters? allowed: "),
+        ({"stretch": 0.1}, "stretch is called zoom now; write that"),
+        ({"shift": 0.1}, "shift is called translation now; write that"),
+        ({"keep_best": True}, "keep_best is called restore_best_weights now; write that"),
         ({"filters": 0}, "filters is 0; it must be a whole number from 1"),
         ({"dense": 32.0}, "dense is 32.0; it must be a whole number"),
         ({"k1": True}, "k1 is True; it must be a whole number"),

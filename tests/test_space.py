@@ -220,6 +220,12 @@ def test_what_is_stored_comes_back_with_the_same_types(
             "hyperparameters.k1.option: unknown key; did you mean options? allowed: options, low, ",
         ),
         (k1('name = "k2"'), "hyperparameters.k1.name: unknown key"),
+        ("hyperparameters = 3\nepoch = 3\n" + HEAD, "epoch: unknown key; did you mean epochs?"),
+        (
+            HEAD + "validation = { kind = 'none' }\n" + K1,
+            "validation.kind: unknown key; allowed: h",
+        ),
+        (HEAD + "validation = { seed = 3 }\n" + K1, "validation.seed: unknown key; allowed: hold"),
         (
             HEAD + "validation = { fold = 3 }\n" + K1,
             "validation.fold: unknown key; did you mean folds? allowed: holdout, folds",
@@ -253,6 +259,11 @@ def test_a_duplicate_is_named(refused: Refused, text: str, said: str) -> None:
         ("options = [3, 4, 7]\nstart = 5", "start: 5 is not among the options; allowed: 3, 4, 7"),
         ("options = [1, 2]\nstart = true", "start: true is not among the options; allowed: 1, 2"),
         ("options = [1, 2]\nstart = 1.0", "start: 1.0 is not among the options; allowed: 1, 2"),
+        ("options = [1, 2]\nstart = '1'", 'start: "1" is not among the options; allowed: 1, 2'),
+        (
+            'options = ["8", "16"]\nstart = 8',
+            'options: "8", "16" are texts, but start = 8 is none; write both with quotes or both w',
+        ),
         ('options = ["a", "b"]', 'start: is missing; allowed: "a", "b"'),
         ("options = [3, 4, 3]\nstart = 3", "options: 3 is listed twice; keep one of them"),
         ("options = [1, 1.0]\nstart = 1", "options: 1.0 is listed twice; keep one of them"),

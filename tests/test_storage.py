@@ -118,7 +118,7 @@ def test_a_format_of_another_version_is_refused(url: str, settings: Settings) ->
     opened = storage.open_storage(url, create=True)
     study = storage.create(opened, "mine", settings)
     study.set_user_attr(storage.SETTINGS, settings.to_dict() | {"format": 99})
-    with pytest.raises(SettingsError, match="'mine' has format 99"):
+    with pytest.raises(SettingsError, match=r"'mine' was recorded in format 99.*another --name"):
         storage.load(opened, "mine")
 
 

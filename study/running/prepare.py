@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from study.data import dataset as datasets
-from study.errors import SettingsError, SpaceError
+from study.errors import ParameterError, SettingsError, SpaceError
 from study.plan.search import inner_sampler
 from study.space import file as space_file
 from study.space.settings import Chosen, DataFacts, Settings, settle
@@ -133,19 +133,29 @@ def facts(dataset: Dataset, validation_images: int) -> DataFacts:
 
 def _check_networks(settings: Settings, dataset: Dataset) -> None:
     """Refuse a space that has an option for which there is no network on these images."""
-    ends = {p.name: p.options or (p.low, p.high) for p in settings.space.hyperparameters}
+    space = settings.space
+    # A fraction makes decimals of a hyperparameter's whole numbers; it comes first, to be named.
+    ends = {
+        p.name: sorted(p.options or (p.low, p.high), key=_is_whole) for p in space.hyperparameters
+    }
     alone = [{name: value} for name, values in ends.items() for value in values]
     # A sweep may carry any of their options on to a later stage, where it meets all of the other's.
     bound = [name for name in model.BOUND_TOGETHER if name in ends]
     pairs = itertools.product(*(ends[name] for name in bound))
     together = [dict(zip(bound, pair, strict=True)) for pair in pairs]
     for changed in (*alone, *together):
-        params = {**settings.space.start, **changed}
+        params = {**space.start, **changed}
         try:
             model.check(params, dataset.input_shape, dataset.num_classes)
-        except SpaceError as error:
-            where = " and ".join(f"hyperparameters.{name}" for name in changed)
-            raise SpaceError(f"{settings.origin}: {where}: {error}") from None
+        except ParameterError as error:
+            own = error.name not in {*ends, *space.fixed}
+            table = "" if own else "hyperparameters." if error.name in ends else "fixed."
+            left_out = " (the network's own, as the space gives none)" if own else ""
+            raise SpaceError(f"{settings.origin}: {table}{error}{left_out}") from None
+
+
+def _is_whole(value: object) -> bool:
+    return not isinstance(value, float) or value.is_integer()
 
 
 def _existing(url: str, name: str) -> Settings | None:

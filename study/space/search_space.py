@@ -1,8 +1,9 @@
 """The search space: a frozen, strictly checked value.
 
-Nothing else knows which hyperparameters and options there are. Pydantic checks each value of a
-file by itself (type, bounds); the dataclasses check what the values mean together, so a space
-built in code is held to the same rules. Every mistake is a `SpaceError` of one line.
+Nothing else knows which hyperparameters and options there are. A key of a file is a field here:
+Pydantic checks its type, and its description is what a message says of it. The dataclasses check
+what the values mean together, so a space built in code is held to the same rules. Every mistake is
+a `SpaceError` of one line.
 """
 
 from __future__ import annotations
@@ -10,13 +11,25 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 
 from study.errors import SpaceError
 
@@ -24,7 +37,6 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
-T = TypeVar("T")
 Value = int | float | str | bool
 
 
@@ -40,41 +52,46 @@ def _scalar(value: object) -> object:
     return value if isinstance(value, bool | str) else _number(value)
 
 
+def _named(value: object) -> object:
+    """The tables of a file by their names, each with its name inside."""
+    if not isinstance(value, Mapping):
+        return value
+    tables = value.items()
+    return tuple({**t, _PLACE: name} if isinstance(t, Mapping) else t for name, t in tables)
+
+
+def _one_way(value: object) -> object:
+    """A file's way to validate, its only key, as the kind."""
+    if not isinstance(value, Mapping):
+        return value
+    if len(value) != 1:
+        raise SpaceError(f"validation: give {_WAYS}")
+    return {**value, _PLACE: next(iter(value))}
+
+
+def _key(what: str, **bounds: Any) -> Any:
+    """A key of a file: what its value may be, for messages, and Pydantic's bounds of it."""
+    return Field(description=what, **bounds)
+
+
+_PLACE = "\0"
+"""The key of what a file says by the place of a table, and by no key of its own."""
+
+_FRACTION = "a fraction above 0 and below 1"
+_NAME = "a text of one line and at most 512 characters"  # Optuna's database has no more
+_SEED = "a whole number from 0 to 4294967295"
+_FIXED = "NAME = VALUE, each value a number, a text, true or false"
+_OPTIONS = "a list of numbers, of texts or of true and false"
+_WAYS = "{ holdout = FRACTION } or { folds = NUMBER }"
+_COUNT = _key("a whole number of at least 1", ge=1)
+_NUMBER = _key("a number")
+
 _Scalar = Annotated[Value, PlainValidator(_scalar)]
 _Number = Annotated[int | float, PlainValidator(_number)]
-_Truth = Annotated[bool, Field(strict=True)]
-_Count = Annotated[int, Field(strict=True, ge=1)]
-_Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-_Text = Annotated[str, Field(min_length=1)]
-# One line; Optuna's database has 512 characters for the name of a study.
-_Name = Annotated[str, Field(max_length=512, pattern=r"^\S[^\x00-\x1f\x7f]*$")]
-
-_ALLOWED = {
-    "name": "a text of one line and at most 512 characters",
-    "epochs": "a whole number of at least 1",
-    "batch_size": "a whole number of at least 1",
-    "repeats": "a whole number of at least 1",
-    "hyperparameters": "a [hyperparameters.NAME] table for each",
-    "data": "'digits', 'mnist' or a path",
-    "validation": "{ holdout = FRACTION } or { folds = NUMBER }",
-    "holdout": "a fraction above 0 and below 1",
-    "folds": "a whole number of at least 2",
-    "tie": "'cheapest' or 'best'",
-    "seed": "a whole number from 0 to 4294967295",
-    "sampler": "the name of a sampler, in quotes",
-    "pruner": "the name of a pruner, in quotes",
-    "configurations": "a whole number of at least 1",
-    "fixed": "NAME = VALUE, each value a number, a text, true or false",
-    "options": "a list of numbers, of texts or of true and false",
-    "low": "a number",
-    "high": "a number",
-    "log": "true or false",
-    "step": "a number",
-    "start": "a number, a text, true or false",
-}
-"""What a key's value may be, for messages."""
+_closed = with_config(ConfigDict(extra="forbid"))
 
 
+@_closed
 @dataclass(frozen=True)
 class Hyperparameter:
     """One dimension of the search: options (cheapest first) with a start, or a range.
@@ -83,13 +100,13 @@ class Hyperparameter:
     all of them are. Raises `SpaceError` where the values contradict each other.
     """
 
-    name: str
-    options: tuple[_Scalar, ...] = ()
-    low: _Number | None = None
-    high: _Number | None = None
-    log: _Truth | None = None
-    step: _Number | None = None
-    start: _Scalar | None = None
+    name: Annotated[str, Field(validation_alias=_PLACE)]
+    options: Annotated[tuple[_Scalar, ...], _key(_OPTIONS, exclude_if=operator.not_)] = ()
+    low: Annotated[_Number | None, _NUMBER] = None
+    high: Annotated[_Number | None, _NUMBER] = None
+    log: Annotated[StrictBool | None, _key("true or false")] = None
+    step: Annotated[_Number | None, _NUMBER] = None
+    start: Annotated[_Scalar | None, _key("a number, a text, true or false")] = None
 
     def __post_init__(self) -> None:
         self._give_numbers_one_type()
@@ -140,12 +157,15 @@ class Hyperparameter:
         allowed = ", ".join(map(shown, self.options))
         kinds = {type(option) for option in self.options}
         if len(kinds) > 1:
-            yield "options", f"{allowed} mix types; give {_ALLOWED['options']}"
+            yield "options", f"{allowed} mix types; give {_OPTIONS}"
         for option in self.options:
             if self.options.count(option) > 1:
                 yield "options", f"{shown(option)} is listed twice; keep one of them"
         if self.start is None:
             yield "start", f"is missing; allowed: {allowed}"
+        if kinds == {str} and not isinstance(self.start, str):
+            both = "write both with quotes or both without"
+            yield "options", f"{allowed} are texts, but start = {shown(self.start)} is none; {both}"
         if type(self.start) not in kinds or self.start not in self.options:
             yield "start", f"{shown(self.start)} is not among the options; allowed: {allowed}"
 
@@ -182,6 +202,7 @@ class Hyperparameter:
         return (exact - low) % step == 0
 
 
+@_closed
 @dataclass(frozen=True)
 class Validation:
     """How a run's validation images are chosen: a drawn fraction, or the repeat's fold.
@@ -190,12 +211,13 @@ class Validation:
     image is trained on. Files give neither; both are for models that are trained in the end.
     """
 
-    kind: Literal["holdout", "folds", "none"]
-    fraction: Annotated[float, Field(strict=True, gt=0, lt=1, validation_alias="holdout")] = 0.1
-    folds: Annotated[int, Field(strict=True, ge=2)] = 3
-    seed: int | None = None
+    kind: Annotated[Literal["holdout", "folds", "none"], Field(validation_alias=_PLACE)]
+    fraction: Annotated[StrictFloat, _key(_FRACTION, gt=0, lt=1, validation_alias="holdout")] = 0.1
+    folds: Annotated[StrictInt, _key("a whole number of at least 2", ge=2)] = 3
+    seed: Annotated[int | None, Field(validation_alias=f"{_PLACE}seed")] = None
 
 
+@_closed
 @dataclass(frozen=True)
 class SearchSpace:
     """What a study searches, and the settings its file gives; None where the file gives none.
@@ -204,19 +226,23 @@ class SearchSpace:
     the parameters that every run shares. Raises `SpaceError` where the two contradict each other.
     """
 
-    name: _Name
-    epochs: _Count
-    batch_size: _Count
-    repeats: _Count
-    hyperparameters: tuple[Hyperparameter, ...]
-    data: _Text | None = None
-    validation: Validation | None = None
-    tie: Literal["cheapest", "best"] = "cheapest"
-    seed: _Seed | None = None
-    sampler: _Text | None = None
-    pruner: _Text | None = None
-    configurations: _Count | None = None
-    fixed: dict[str, _Scalar] = field(default_factory=dict, hash=False)
+    name: Annotated[str, _key(_NAME, max_length=512, pattern=r"^\S[^\x00-\x1f\x7f]*$")]
+    epochs: Annotated[StrictInt, _COUNT]
+    batch_size: Annotated[StrictInt, _COUNT]
+    repeats: Annotated[StrictInt, _COUNT]
+    hyperparameters: Annotated[
+        tuple[Hyperparameter, ...],
+        _key("a [hyperparameters.NAME] table for each", strict=True),
+        BeforeValidator(_named),
+    ]
+    data: Annotated[str | None, _key("'digits', 'mnist' or a path", min_length=1)] = None
+    validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None
+    tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "cheapest"
+    seed: Annotated[StrictInt | None, _key(_SEED, ge=0, lt=2**32)] = None
+    sampler: Annotated[str | None, _key("the name of a sampler, in quotes", min_length=1)] = None
+    pruner: Annotated[str | None, _key("the name of a pruner, in quotes", min_length=1)] = None
+    configurations: Annotated[StrictInt | None, _COUNT] = None
+    fixed: Annotated[dict[str, _Scalar], _key(_FIXED)] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         searched = [parameter.name for parameter in self.hyperparameters]
@@ -253,77 +279,53 @@ class SearchSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """What the file says, ready for JSON; the order of its keys is part of the space."""
-        table = _given(self) | {"fixed": dict(self.fixed)}
-        table["hyperparameters"] = {p.name: _given(p, but="name") for p in self.hyperparameters}
-        if self.validation:
-            fraction, folds = self.validation.fraction, self.validation.folds
-            holdout = self.validation.kind == "holdout"
-            table["validation"] = {"holdout": fraction} if holdout else {"folds": folds}
+        table: dict[str, Any] = _FILE.dump_python(self, mode="json", exclude_none=True)
+        table["hyperparameters"] = {p.pop("name"): p for p in table["hyperparameters"]}
+        if way := self.validation:
+            folds = way.kind == "folds"
+            table["validation"] = {"folds": way.folds} if folds else {"holdout": way.fraction}
         return table
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], source: str = "search space") -> SearchSpace:
         """Check what a file says, or `to_dict` gave; a `SpaceError` begins with `source`."""
         try:
-            return _space(table)
+            return _FILE.validate_python(table)
         except SpaceError as error:
             raise SpaceError(f"{source}: {error}") from None
+        except ValidationError as error:
+            raise SpaceError(f"{source}: {_first(error, table)}") from None
 
 
-def _space(value: object) -> SearchSpace:
-    table = _table(value, [f.name for f in fields(SearchSpace)])
-    if "hyperparameters" in table:
-        keys = [f.name for f in fields(Hyperparameter) if f.name != "name"]
-        tables = _table(table["hyperparameters"], None, "hyperparameters")
-        table["hyperparameters"] = tuple(
-            _checked(
-                Hyperparameter,
-                _table(entry, keys, "hyperparameters", name) | {"name": name},
-                *("hyperparameters", name),
-            )
-            for name, entry in tables.items()
-        )
-    if "validation" in table:
-        validation = _table(table["validation"], ["holdout", "folds"], "validation")
-        if len(validation) != 1:
-            raise SpaceError(f"validation: give {_ALLOWED['validation']}")
-        kind = {"kind": next(iter(validation))}
-        table["validation"] = _checked(Validation, validation | kind, "validation")
-    return _checked(SearchSpace, table)
+_FILE = TypeAdapter(SearchSpace)
 
 
-def _table(value: object, keys: Iterable[str] | None, *place: str) -> dict[str, Any]:
-    """A table of the file, which may have only these keys (None: any)."""
-    if not isinstance(value, Mapping):
-        where = _dotted(*(place or ("contents",)))
-        allowed = _ALLOWED.get(where, "a table of " + ", ".join(keys or ()))
-        raise SpaceError(f"{where}: {shown(value)} is not allowed; give {allowed}")
-    for key in value:
-        if keys is not None and key not in keys:
-            raise SpaceError(f"{_dotted(*place, key)}: unknown key; {hint(key, keys)}")
-    return dict(value)
+def _keys(kind: type) -> dict[str, str]:
+    """The keys that a file may give of a value of this kind, with what each may be."""
+    schema = TypeAdapter(kind).json_schema()["properties"]
+    return {key: said["description"] for key, said in schema.items() if "description" in said}
 
 
-def _checked(kind: type[T], table: dict[str, Any], *place: str) -> T:
-    """The table as a `kind`; a `SpaceError` names its first key with a wrong type or bound."""
-    try:
-        return TypeAdapter(kind).validate_python(table)
-    except ValidationError as error:
-        mistake = error.errors()[0]
-    key, *inside = (part for part in mistake["loc"] if isinstance(part, str))
+def _first(error: ValidationError, table: Mapping[str, Any]) -> str:
+    """The first mistake in a line; of all that there are, a key that is unknown explains most."""
+    unknown = "unexpected_keyword_argument"
+    mistake = min(error.errors(), key=lambda one: one["type"] != unknown)
+    kind: type
+    match mistake["loc"]:
+        case ["hyperparameters", int(place), *path]:
+            kind, above = Hyperparameter, ["hyperparameters", list(table["hyperparameters"])[place]]
+        case ["validation", _, *_]:
+            kind, above, path = Validation, ["validation"], list(mistake["loc"][1:])
+        case [*path]:
+            kind, above = SearchSpace, []
+    keys = _keys(kind)
+    where = _dotted(*above, *(key for key in path if isinstance(key, str))) or "contents"
+    if mistake["type"] == unknown:
+        return f"{where}: unknown key; {hint(str(path[-1]), keys)}"
+    allowed = keys[str(path[0])] if path else "a table of " + ", ".join(keys)
     missing = mistake["type"] == "missing"
     problem = "is missing" if missing else f"{shown(mistake['input'])} is not allowed"
-    raise SpaceError(f"{_dotted(*place, key, *inside)}: {problem}; give {_ALLOWED[key]}")
-
-
-def _given(item: Hyperparameter | SearchSpace, but: str = "") -> dict[str, Any]:
-    """The fields that have a value, as JSON has them."""
-    table = {f.name: getattr(item, f.name) for f in fields(item) if f.name != but}
-    return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in table.items()
-        if value is not None and value != ()
-    }
+    return f"{where}: {problem}; give {allowed}"
 
 
 def hint(key: str, allowed: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from study.errors import SettingsError
 from study.space.search_space import SearchSpace, Validation
 
-FORMAT = 1
+FORMAT = 2
 """The version of what a study stores; another one is refused."""
 
 NAMED = ("digits", "mnist")
@@ -29,6 +29,9 @@ _DEFAULTS: Mapping[str, Any] = {
     "configurations": 12,
     "threads": 1,
 }
+
+_OF_THE_SPACE = {"name", "hyperparameters", "fixed", "tie", "validation"}
+"""The keys of a space that are no settings; each other one is a setting of the same name."""
 
 
 @dataclass(frozen=True)
@@ -146,16 +149,7 @@ def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Sett
     ``origin`` says where the space came from: a shipped name or a path. Raises ``SettingsError``
     for settings that contradict each other.
     """
-    filed = {
-        "data": space.data,
-        "epochs": space.epochs,
-        "batch_size": space.batch_size,
-        "repeats": space.repeats,
-        "seed": space.seed,
-        "sampler": space.sampler,
-        "pruner": space.pruner,
-        "configurations": space.configurations,
-    }
+    filed = {key: value for key, value in vars(space).items() if key not in _OF_THE_SPACE}
     chosen = dict(given)
     for name, value in {**_DEFAULTS, **filed}.items():
         if name in chosen:

@@ -250,8 +250,9 @@ def read_settings(study: Study) -> Settings:
     stored = study.user_attrs[SETTINGS]
     if stored.get("format") != FORMAT:
         raise SettingsError(
-            f"study {study.study_name!r} has format {stored.get('format')}, this version writes "
-            f"{FORMAT}: use the version of the program that made it, or start a new study"
+            f"study {study.study_name!r} was recorded in format {stored.get('format')}, and this "
+            f"version reads {FORMAT}: start it anew under another --name, or use the version of "
+            "the program that made it"
         )
     return Settings.from_dict(stored)
 

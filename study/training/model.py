@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from study.errors import SpaceError
+from study.errors import ParameterError, SpaceError
+from study.space.search_space import hint
 from study.training import recipe
 from study.training.recipe import is_number
 
@@ -26,6 +27,9 @@ goes further than the tutorial, which is off."""
 
 BOUND_TOGETHER = ("blocks", "k2")
 """Parameters of which each bounds the other; alone, a parameter is bounded by the images."""
+
+RENAMED = {"stretch": "zoom", "shift": "translation", "keep_best": "restore_best_weights"}
+"""What parameters were called before they had the words of Keras."""
 
 _COUNTS = {"filters": 1, "k1": 1, "k2": 1, "dense": 1, "blocks": 2, "convolutions": 1}
 _SWITCHES = ("strided", "batch_norm")
@@ -52,24 +56,27 @@ Block = list[_Convolution]
 def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int) -> None:
     """Refuse what `build_cnn` has no network for; imports no Keras.
 
-    Raises SpaceError naming the parameter: an unknown name, a wrong type or range, a kernel that
-    does not fit images of `input_shape` (height, width, channels), or images that are too small.
+    Raises ParameterError for an unknown name, a wrong type or range, or a kernel that does not fit
+    images of `input_shape` (height, width, channels); SpaceError for images that are too small.
     """
-    unknown = [name for name in params if name not in DEFAULTS]
-    if unknown:
-        allowed = ", ".join(DEFAULTS)
-        raise SpaceError(f"the network has no parameter '{unknown[0]}'; it has {allowed}")
+    for name in params:
+        if name in RENAMED:
+            raise ParameterError(name, f"is called {RENAMED[name]} now; write that")
+        if name not in DEFAULTS:
+            raise ParameterError(name, f"is no parameter of the network; {hint(name, DEFAULTS)}")
     p: dict[str, Any] = {**DEFAULTS, **params}
     for name, least in _COUNTS.items():
         if type(p[name]) is not int or p[name] < least:
-            raise SpaceError(f"{name} is {p[name]!r}; it must be a whole number from {least}")
+            raise ParameterError(name, f"is {p[name]!r}; it must be a whole number from {least}")
     if not is_number(p["dropout"]) or not 0 <= p["dropout"] < 1:
-        raise SpaceError(f"dropout is {p['dropout']!r}; it must be a number from 0 to below 1")
+        problem = f"is {p['dropout']!r}; it must be a number from 0 to below 1"
+        raise ParameterError("dropout", problem)
     if not is_number(p["learning_rate"]) or not p["learning_rate"] > 0:
-        raise SpaceError(f"learning_rate is {p['learning_rate']!r}; it must be a number above 0")
+        problem = f"is {p['learning_rate']!r}; it must be a number above 0"
+        raise ParameterError("learning_rate", problem)
     for name in _SWITCHES:
         if type(p[name]) is not bool:
-            raise SpaceError(f"{name} is {p[name]!r}; it must be true or false")
+            raise ParameterError(name, f"is {p[name]!r}; it must be true or false")
     recipe.check(params)
     _check_fit(p, input_shape, num_classes)
 
@@ -184,17 +191,20 @@ def _check_fit(p: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: 
     if side < 4:
         raise SpaceError(f"images of {height}x{width} are too small; both sides need 4 pixels")
     if p["k1"] > side:
-        raise SpaceError(f"k1 is {p['k1']}; it must be at most {side} on {height}x{width} images")
+        problem = f"is {p['k1']}; it must be at most {side} on {height}x{width} images"
+        raise ParameterError("k1", problem)
     largest = side // 2 - 1  # the second pooling needs two rows after a convolution without padding
     if p["k2"] > largest:
-        raise SpaceError(
-            f"k2 is {p['k2']}; it must be at most {largest} on {height}x{width} images"
-            " (they are halved before the second convolution)"
+        raise ParameterError(
+            "k2",
+            f"is {p['k2']}; it must be at most {largest} on {height}x{width} images"
+            " (they are halved before the second convolution)",
         )
     left = side // 2 - p["k2"] + 1
     fitting = left.bit_length()  # blocks before nothing is left to be halved
     if p["blocks"] > fitting:
-        raise SpaceError(
-            f"blocks is {p['blocks']}; it must be at most {fitting} on {height}x{width} images"
-            f" with k2 = {p['k2']} (every block halves them)"
+        raise ParameterError(
+            "blocks",
+            f"is {p['blocks']}; it must be at most {fitting} on {height}x{width} images"
+            f" with k2 = {p['k2']} (every block halves them)",
         )

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from study.errors import SpaceError
+from study.errors import ParameterError
 
 SCHEDULES = ("constant", "cosine", "one_cycle")
 
@@ -75,22 +75,22 @@ DEFAULTS: Mapping[str, Any] = asdict(Recipe())
 
 
 def check(params: Mapping[str, Any]) -> None:
-    """Refuse what cannot be done; SpaceError names the hyperparameter and what is allowed."""
+    """Refuse what cannot be done; ParameterError says which hyperparameter and what is allowed."""
     recipe = Recipe.of(params)
     for name, limit in {"rotation": 180, "zoom": 1, "translation": 1, "label_smoothing": 1}.items():
         value = getattr(recipe, name)
         if not is_number(value) or not 0 <= value < limit:
             unit = " degrees" if name == "rotation" else ""
-            raise SpaceError(
-                f"{name} is {value!r}; it must be a number from 0 to below {limit}{unit}"
+            raise ParameterError(
+                name, f"is {value!r}; it must be a number from 0 to below {limit}{unit}"
             )
     if recipe.schedule not in SCHEDULES:
         allowed = ", ".join(SCHEDULES)
-        raise SpaceError(f"schedule is {recipe.schedule!r}; it must be one of {allowed}")
+        problem = f"is {recipe.schedule!r}; it must be one of {allowed}"
+        raise ParameterError("schedule", problem)
     if type(recipe.restore_best_weights) is not bool:
-        raise SpaceError(
-            f"restore_best_weights is {recipe.restore_best_weights!r}; it must be true or false"
-        )
+        problem = f"is {recipe.restore_best_weights!r}; it must be true or false"
+        raise ParameterError("restore_best_weights", problem)
 
 
 def best_epoch(val_acc: Sequence[float]) -> int:

@@ -111,10 +111,11 @@ def fit(config: list[float], source: str, images: int) -> Turn:
     import keras
 
     from study.data import dataset as data
+    from study.data.pixels import unit
     from study.training import model
 
     dataset = data.load(source)
-    x, y = dataset.images[:images], dataset.labels[:images]
+    x, y = unit(dataset.images[:images]), dataset.labels[:images]
     network = model.build_cnn(named(config), dataset.input_shape, dataset.num_classes)
 
     clock = Clock()

@@ -1,5 +1,6 @@
 """Datasets come out alike whatever brought them, bad contents are refused, splits are stable."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from image_files import (
 )
 
 from study.data.dataset import load, split
+from study.data.pixels import batches, brightness, unit
 from study.errors import DataError
 from study.space.search_space import Validation
 
@@ -124,7 +126,38 @@ def test_any_whole_numbers_are_labels_and_keep_their_names(tmp_path: Path) -> No
 
 def test_whole_numbers_are_divided_by_255_even_where_all_are_small(tmp_path: Path) -> None:
     x, small = pictures() % 2, pictures(8) % 2
-    assert load(npz(tmp_path, x_train=x, x_test=small)).images.max() == np.float32(1 / 255)
+    images = load(npz(tmp_path, x_train=x, x_test=small)).images
+    assert unit(images).max() == np.float32(1 / 255)
+
+
+def test_bytes_stay_bytes_and_stand_for_what_division_gives(tmp_path: Path) -> None:
+    x = np.arange(256, dtype=np.uint8).reshape(4, 8, 8).repeat(10, axis=0)
+    kept = load(npz(tmp_path, x_train=x, x_test=x[:8])).images
+    assert kept.dtype == np.uint8
+    divided = x.astype(np.float32)[..., np.newaxis] / np.float32(255)
+    assert np.array_equal(unit(kept), divided)
+    assert np.array_equal(np.concatenate(list(batches(kept))), divided)
+    assert brightness(kept) == pytest.approx(divided.mean())
+
+
+def test_one_part_that_is_no_bytes_makes_both_fractions(tmp_path: Path) -> None:
+    test = pictures(8) / 255
+    test[0, 0, 0] = 0.3
+    dataset = load(npz(tmp_path, x_train=pictures() / 255, x_test=test))
+    assert dataset.images.dtype == dataset.test_images.dtype == np.float32
+
+
+def test_a_fingerprint_is_of_the_fractions_however_they_are_kept(tmp_path: Path) -> None:
+    """As it has been from the first version on: a study finds its data again."""
+    as_bytes = load(npz(tmp_path, x_test=None, y_test=None))
+    digest = hashlib.sha256(b"(0, 1, 2, 3)")
+    for array in (
+        *(unit(as_bytes.images), as_bytes.labels),
+        *(unit(as_bytes.test_images), as_bytes.test_labels),
+    ):
+        digest.update(f"{array.shape} {array.dtype.str}".encode() + array.tobytes())
+    assert as_bytes.fingerprint == digest.hexdigest()
+    assert load("digits").fingerprint.startswith("9c52503205c8ab6e")
 
 
 def test_a_dataset_cannot_be_changed(tmp_path: Path) -> None:

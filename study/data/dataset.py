@@ -1,36 +1,30 @@
 """Labelled images from a name or a path -> a frozen dataset; and the split of one repeat.
 
-Pixels become float32 in [0, 1] (`study.data.pixels`); both parts are scaled alike.
+Pixels become bytes, or float32 in [0, 1] (`study.data.pixels`); both parts alike.
 """
 
 import hashlib
-import math
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from study.data import formats, pixels
 from study.data.parts import Part
+from study.data.pixels import Images
+from study.data.splitting import Labels, Split, split, test_part
 from study.errors import DataError
 
-if TYPE_CHECKING:
-    from study.space.search_space import Validation
-
-Images = NDArray[np.float32]
-Labels = NDArray[np.int32]
-Indices = NDArray[np.int64]
-
-TEST_FRACTION = 0.2  # given up by data that brings no test part
-TEST_SEED = 20  # fixed: no study may see the test images of another study of the same data
-HOLDOUT, FOLDS = 1, 2  # keep the random numbers of the two ways to validate apart
+__all__ = ["Dataset", "Split", "load", "split"]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images (n, height, width, channels) in [0, 1] and labels (n,) in 0..classes-1.
+    """Images (n, height, width, channels) and labels (n,) in 0..classes-1.
+
+    Images are float32 in [0, 1], or uint8 where they came from bytes: `pixels.unit(batch)` makes
+    float32 in [0, 1] of either.
 
     `labels[i] == k` means the class that the files call `label_names[k]`. The search sees
     `images` and `labels` alone. All arrays are read-only. `fingerprint` is the SHA-256 of all
@@ -57,14 +51,6 @@ class Dataset:
         return len(self.label_names)
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Sorted indices into a dataset's images: those to train on and those to validate on."""
-
-    train: Indices
-    validation: Indices
-
-
 def load(source: str) -> Dataset:
     """The dataset called `digits` or `mnist`, or the one stored at a path.
 
@@ -75,41 +61,23 @@ def load(source: str) -> Dataset:
     return _dataset(source, *formats.read(source))
 
 
-def split(
-    labels: Labels, validation: "Validation", seed: int, repeat: int, source: str = "the data"
-) -> Split:
-    """What a repeat trains and validates on: a function of its arguments alone.
-
-    A holdout is drawn from (seed, repeat), stratified. Of folds, repeat r validates on fold
-    r modulo their number; every further round of folds is shuffled anew. A seed of the validation
-    itself stands in the place of both. `seed` and `repeat` are not negative. Raises `DataError`,
-    beginning with `source`, for classes that are too small.
-    """
-    if validation.kind == "none":
-        return Split(np.arange(len(labels)), np.arange(0))
-    if validation.seed is not None:
-        seed, repeat = validation.seed, 0
-    if validation.kind == "holdout":
-        drawn_with = _derive(seed, repeat, HOLDOUT)
-        return _draw(labels, validation.fraction, drawn_with, f"{source}: validation")
-    return _fold(labels, validation.folds, seed, repeat, source)
-
-
 def _dataset(source: str, train: Part, test: Part | None) -> Dataset:
     """Checks, scales and numbers what was read; draws the test part where there is none."""
     train = _checked(train)
-    images = _scaled(train)
+    images = _packed(train)
     names, numbers = np.unique(train.labels, return_inverse=True)
     if len(names) < 2:
         raise DataError(f"{train.labels_in}: one class only ({names[0]}); add a second class")
     if test is None:
-        drawn = _draw(train.labels, TEST_FRACTION, TEST_SEED, f"{source}: the test part")
+        drawn = test_part(train.labels, source)
         test_images, test_numbers = images[drawn.validation], numbers[drawn.validation]
         images, numbers = images[drawn.train], numbers[drawn.train]
     else:
         test = _checked(test)
         _require_match(test, train)
-        test_images, test_numbers = _scaled(test), np.searchsorted(names, test.labels)
+        test_images, test_numbers = _packed(test), np.searchsorted(names, test.labels)
+    if images.dtype != test_images.dtype:
+        images, test_images = pixels.unit(images), pixels.unit(test_images)
     arrays = (images, numbers.astype(np.int32), test_images, test_numbers.astype(np.int32))
     for array in arrays:
         array.setflags(write=False)
@@ -148,9 +116,8 @@ def _divisor(part: Part) -> int:
     return pixels.divisor(part.images, part.images_in)
 
 
-def _scaled(part: Part) -> Images:
-    divisor = np.float32(_divisor(part))
-    return np.ascontiguousarray(part.images, dtype=np.float32) / divisor
+def _packed(part: Part) -> Images:
+    return pixels.packed(part.images, _divisor(part))
 
 
 def _require_match(test: Part, train: Part) -> None:
@@ -174,51 +141,11 @@ def _require_match(test: Part, train: Part) -> None:
 
 
 def _fingerprint(*arrays: NDArray[Any], label_names: tuple[int | str, ...]) -> str:
+    """The same for bytes as for the floats that they stand for."""
     digest = hashlib.sha256(repr(label_names).encode())
     for array in arrays:
-        digest.update(f"{array.shape} {array.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        kind = np.dtype(np.float32) if array.dtype == np.uint8 else array.dtype
+        digest.update(f"{array.shape} {kind.str}".encode())
+        for some in pixels.batches(array):
+            digest.update(np.ascontiguousarray(some).data)
     return digest.hexdigest()
-
-
-def _derive(seed: int, number: int, purpose: int) -> int:
-    """A seed for scikit-learn, the same on every machine and with every numpy."""
-    return int(np.random.SeedSequence([seed, number, purpose]).generate_state(1)[0])
-
-
-def _draw(labels: NDArray[Any], fraction: float, seed: int, what: str) -> Split:
-    """A stratified `fraction` as the validation part; no class is missing from the rest."""
-    from sklearn.model_selection import train_test_split
-
-    _require(labels, 2, what)
-    total, classes = len(labels), len(np.unique(labels))
-    drawn = math.ceil(fraction * total)
-    if min(drawn, total - drawn) >= classes:
-        rest, taken = train_test_split(
-            np.arange(total), test_size=drawn, random_state=seed, stratify=labels
-        )
-        if len(np.unique(labels[rest])) == classes:
-            return Split(np.sort(rest), np.sort(taken))
-    raise DataError(
-        f"{what}: {drawn} of {total} images cannot be drawn with all {classes} classes "
-        f"on both sides; add images"
-    )
-
-
-def _fold(labels: Labels, folds: int, seed: int, repeat: int, source: str) -> Split:
-    from sklearn.model_selection import StratifiedKFold
-
-    _require(labels, folds, f"{source}: validation by {folds} folds")
-    state = _derive(seed, repeat // folds, FOLDS)
-    parts = StratifiedKFold(folds, shuffle=True, random_state=state).split(labels, labels)
-    train, validation = next(islice(parts, repeat % folds, None))
-    return Split(np.sort(train), np.sort(validation))
-
-
-def _require(labels: NDArray[Any], images: int, what: str) -> None:
-    fewest = int(np.unique(labels, return_counts=True)[1].min())
-    if fewest < images:
-        raise DataError(
-            f"{what} needs {images} images of every class, but the smallest class has "
-            f"{fewest}; add images or leave the class out"
-        )

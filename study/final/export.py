@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from study.data.pixels import Images
 from study.errors import ModelError
 
 AT_ONCE = 500  # images a call
@@ -58,11 +59,9 @@ def probabilities(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def as_pixels(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Images of 0..1 as pixels of 0..255; whole numbers where they were whole numbers."""
-    pixels = images * np.float32(255)
-    whole = np.rint(pixels)
-    return np.where(np.abs(pixels - whole) < 1e-3, whole, pixels).astype(np.float32)
+def as_pixels(images: Images) -> NDArray[Any]:
+    """Images of a dataset as pixels of 0..255; bytes as they are."""
+    return images if images.dtype == np.uint8 else images * np.float32(255)
 
 
 def _named(member: keras.Model, name: str) -> keras.Model:

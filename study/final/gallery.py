@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.data import dataset as data
+from study.data.pixels import unit
 from study.errors import ModelError
 from study.final import records
 from study.final.measure import BEST
@@ -165,7 +166,9 @@ def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
             axes.set_axis_off()
             continue
         mistake = shown[place]
-        axes.imshow(np.squeeze(dataset.test_images[mistake.image]), cmap="gray_r", vmin=0, vmax=1)
+        axes.imshow(
+            np.squeeze(unit(dataset.test_images[mistake.image])), cmap="gray_r", vmin=0, vmax=1
+        )
         title = f"{mistake.label} → {mistake.predicted} ({100 * mistake.confidence:.0f} %)"
         axes.set_title(title, fontsize=8, parse_math=False)
         below = f"{mistake.ensemble} ({100 * mistake.ensemble_confidence:.0f} %)"

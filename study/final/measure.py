@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.data import dataset as data
+from study.data.pixels import brightness
 from study.errors import ModelError
 from study.final import records
 from study.final.archive import Card, with_card
@@ -136,7 +137,7 @@ def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]
         study=study.study_name,
         labels=dataset.label_names,
         input_shape=dataset.input_shape,
-        brightness=float(dataset.images.mean()),
+        brightness=brightness(dataset.images),
         data_fingerprint=dataset.fingerprint,
         members=tuple(member.key for member in members),
     )

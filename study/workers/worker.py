@@ -12,12 +12,10 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
 from distributed import Event as Flag
 from distributed import Reschedule, Status, WorkerPlugin, get_worker
-from numpy.typing import NDArray
 
 from study.errors import TrainingFailed
 from study.training.model import count_activations
@@ -146,8 +144,7 @@ class DataPlugin(WorkerPlugin):
     """Brings the training images to every worker, once, also to those that join later.
 
     Its name is the data's own: a study that is resumed, or another one on the same data, finds
-    them there. Images made of bytes travel as bytes, a quarter of the size; the test part stays at
-    home.
+    them there; the test part stays at home.
     """
 
     idempotent = True
@@ -161,25 +158,8 @@ class DataPlugin(WorkerPlugin):
             test_labels=dataset.test_labels[nothing],
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        images = self.dataset.images
-        small: NDArray[Any] = np.rint(images * 255).astype(np.uint8)
-        if not np.array_equal(_unpacked(small), images):
-            return dict(self.__dict__)
-        return {"name": self.name, "dataset": replace(self.dataset, images=small)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        images = self.dataset.images
-        if images.dtype == np.uint8:
-            self.dataset = replace(self.dataset, images=_unpacked(images))
-
     def setup(self, worker: Worker) -> None:
         """Nothing to do: the data has arrived with the plugin."""
-
-
-def _unpacked(images: NDArray[Any]) -> NDArray[np.float32]:
-    return images.astype(np.float32) / np.float32(255)
 
 
 class PinPlugin(WorkerPlugin):

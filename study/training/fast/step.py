@@ -24,6 +24,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.eager import context
 
+from study.data.pixels import Images, unit
 from study.training.fast.augment import augmented
 from study.training.fast.layers import descent, stages
 from study.training.recipe import Recipe
@@ -200,9 +201,9 @@ class Program:
         return x
 
 
-def resident(images: NDArray[np.float32], labels: NDArray[np.int32]) -> Data:
+def resident(images: Images, labels: NDArray[np.int32]) -> Data:
     """A dataset where TensorFlow has it, to be trained on in any order."""
-    return tf.constant(images), tf.constant(labels)
+    return tf.constant(unit(images)), tf.constant(labels)
 
 
 class ProgramCache:

@@ -23,8 +23,8 @@ import recorded
 
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Row, Rows
+from study.plan.strategies import plan_of, standing_of
 from study.storage import database as storage
-from study.storage.progress import plan_of, standing_of
 from study.tuning.pruning import Margin
 
 WARMUPS = (4, 6, 8)
@@ -61,7 +61,7 @@ def cases(urls: list[str]) -> Iterator[Case]:
             if settings["pruner"] != "none":
                 continue
             for stage in standing_of(study, settings).stages:
-                if stage.decided and stage.name != "noted":
+                if stage.decided and stage.name != "best_mean":
                     yield Case(name, stage, settings.images)
 
 

@@ -42,7 +42,9 @@ def run_of(slot: Slot) -> Run:
     """How a slot becomes a run here."""
     assert slot.configuration is not None
     validation = Validation("holdout")
-    return Run(slot.configuration, slot.repeat, 1, EPOCHS, 10, validation, 1, "fake")
+    return Run(
+        slot.configuration, slot.repeat, 1, EPOCHS, 10, validation, 1, "fake", until=slot.epochs
+    )
 
 
 def accuracy(run: Run, number: int) -> float:
@@ -54,12 +56,13 @@ def accuracy(run: Run, number: int) -> float:
     return round(0.5 + 0.1 * width + 0.02 * number + 0.02 * noise, 6)
 
 
-def train(run: Run) -> Generator[Epoch, None, bytes]:
-    """Every epoch of ``accuracy``; the model is the name of the run."""
-    for number in range(run.epochs):
+def train(run: Run) -> Generator[Epoch, None, bytes | None]:
+    """Every epoch of ``accuracy`` that is asked for; the model is the name of the run."""
+    end = run.epochs if run.until is None else min(run.until, run.epochs)
+    for number in range(end):
         accurate = accuracy(run, number)
         yield Epoch(number, accurate, 1 - accurate, accurate, 1 - accurate, 0.5, 1e9 + number)
-    return run.key.encode()
+    return run.key.encode() if end == run.epochs else None
 
 
 class Mixed(InProcess):

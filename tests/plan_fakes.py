@@ -155,8 +155,11 @@ class Crew:
         self.study.pruner = (
             SweepPruner(IMAGES, self.margin) if self.margin else optuna.pruners.NopPruner()
         )
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        self.active = [Trial(self.study, frozen._trial_id) for frozen in running]
+        running = [row for row in self.rows() if row.state == "running"]
+        self.active = [Trial(self.study, row.trial_id) for row in running]
+
+    def rows(self) -> list[Row]:
+        return Rows()(self.study)
 
     def standing(self) -> PlanState:
         return self.mind.standing(Rows()(self.study))
@@ -169,7 +172,7 @@ class Crew:
             if runs is not None and begun >= runs:
                 return standing
             if free and (not self.active or self.chance.random() < 0.5):
-                self.active.append(self.study.ask())
+                self.active.append(self.sampler.next_trial(self.study))
                 begun += 1
             else:
                 self._advance(self.chance.choice(self.active), standing)
@@ -186,7 +189,7 @@ class Crew:
             self._tell(trial, state=TrialState.PRUNED)
             return
         curve = self.curves(wanted.configuration, wanted.repeat)
-        done = len(trial._get_latest_trial().intermediate_values)
+        done = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
         if done < len(curve):
             trial.report(curve[done], step=done + 1)
             done += 1
@@ -196,6 +199,8 @@ class Crew:
             self._tell(trial, state=TrialState.PRUNED)
         elif done == len(curve):
             self._tell(trial, curve[-1])
+        elif done == wanted.epochs:
+            self._release(trial)
 
     def _failures(self, wanted: Slot) -> int:
         return sum(
@@ -208,6 +213,9 @@ class Crew:
         self, trial: Trial, value: float | None = None, state: TrialState | None = None
     ) -> None:
         self.study.tell(trial, value, state=state)
+        self._release(trial)
+
+    def _release(self, trial: Trial) -> None:
         self.active = [run for run in self.active if run.number != trial.number]
 
 

@@ -148,14 +148,14 @@ def test_best_says_the_same_in_a_sentence(finished: None) -> None:
 def test_status_shows_every_stage_and_where_each_setting_came_from(finished: None) -> None:
     status = json.loads(study("status", "--json").stdout)
     assert [stage["name"] for stage in status["stages"]] == ["filters", "dropout"]
-    assert status["stages"][0]["carried"] == 2
+    assert status["stages"][0]["selected"] == 2
     assert status["settings"]["data"]["source"] == "command line"
     assert status["settings"]["epochs"] == {"value": 4, "source": "file"}
     assert status["settings"]["seed"]["source"] == "default"
     shown = study("status").stdout
     assert "State: complete, 6 of at most 6 runs" in shown
     assert "2 folds" in shown
-    assert "noted, carried" in shown
+    assert "best mean, selected" in shown
 
 
 def test_list_has_a_line_for_each_study(finished: None) -> None:

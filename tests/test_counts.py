@@ -60,7 +60,7 @@ def test_a_sweep_trains_every_run_once_and_no_epoch_more() -> None:
     trainer = Counting()
     kept_alive = InMemoryStorage()
     fakes.drive(kept_alive, train=trainer)
-    # The start, one other width, two other depths, each twice; the noted values are the carried.
+    # The start, one other width, two other depths, each twice; the best means are what is selected.
     assert trainer.runs == 2 * (1 + 1 + 2)
     assert trainer.trained == trainer.runs * fakes.EPOCHS
     again = Counting()

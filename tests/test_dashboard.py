@@ -64,7 +64,7 @@ def test_the_study_s_note_has_the_standing_and_its_tables(shown: Shown) -> None:
     assert "The study so far" in said
     assert "5 of at most 8 runs are done" in said
     assert "filters 2 beats 1 by " in said
-    assert "noted, carried" in said
+    assert "best mean, selected" in said
     assert "|" not in said  # tables are tables
     assert colours(shown.picture("/note", "note")) > 50
 

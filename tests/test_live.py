@@ -35,8 +35,8 @@ def test_without_a_terminal_there_is_a_line_a_run_and_a_line_a_decision() -> Non
     assert len(runs) == 8
     assert runs[0].startswith("width 1, repeat 1: 6")
     assert "[1 of at most " in runs[0]
-    assert any(line.startswith("width: 2 is carried, 7") for line in lines)
-    assert "noted: all noted values together are not clearly better" in written.getvalue()
+    assert any(line.startswith("width: 2 is selected, 7") for line in lines)
+    assert "combined: all best means together are not clearly better" in written.getvalue()
     assert not [line for line in lines if "epoch " in line]
 
 
@@ -91,7 +91,7 @@ def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
     watched(Looking(console(force_terminal=True)[0], EPOCHS, 2))
     assert "starting TensorFlow" in seen[0]
     assert any("width 1, repeat 1: epoch 2 of 4" in view for view in seen)
-    assert any("width: 2 is carried" in view and "depth (open)" in view for view in seen)
+    assert any("width: 2 is selected" in view and "depth (open)" in view for view in seen)
     assert all("Ctrl-C stops" in view for view in seen)
 
 

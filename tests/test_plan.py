@@ -171,16 +171,18 @@ def standing_of(*stages: Stage) -> PlanState:
 
 def test_a_run_is_outdated_once_an_earlier_repeat_was_pruned() -> None:
     other = Option(3, THIRD, START, (), "open")
-    standing = standing_of(Stage("a", START, (option(complete(0), pruned(1)), other)))
+    standing = standing_of(
+        Stage("a", "hyperparameter", START, (option(complete(0), pruned(1)), other))
+    )
     assert [standing.outdated(wanted(repeat)) for repeat in range(3)] == [False, False, True]
     assert not standing.outdated(Slot("a", 3, THIRD, 2, START))
 
 
 def test_a_guess_is_outdated_once_its_stage_wants_something_else() -> None:
     guess = Slot("b", 1, THIRD, 0, OTHER)
-    first = Stage("a", START, (option(complete(0)),))
+    first = Stage("a", "hyperparameter", START, (option(complete(0)),))
     assert not standing_of(first).outdated(guess)
-    second = Stage("b", OTHER, (Option(1, THIRD, OTHER, (), "open"),))
+    second = Stage("b", "hyperparameter", OTHER, (Option(1, THIRD, OTHER, (), "open"),))
     assert not standing_of(first, second).outdated(guess)
     assert standing_of(first, replace(second, options=())).outdated(guess)
     assert standing_of(first, second).outdated(replace(guess, reference=START))
@@ -188,6 +190,6 @@ def test_a_guess_is_outdated_once_its_stage_wants_something_else() -> None:
 
 
 def test_a_run_is_outdated_in_a_stage_that_is_decided_too() -> None:
-    decided = Stage("a", START, (option(pruned(0)),))
-    later = Stage("b", START, (option(complete(0)),))
+    decided = Stage("a", "hyperparameter", START, (option(pruned(0)),))
+    later = Stage("b", "hyperparameter", START, (option(complete(0)),))
     assert standing_of(decided, replace(later, options=())).outdated(wanted(1))

@@ -120,7 +120,7 @@ def test_one_repeat_has_no_interval() -> None:
 def test_a_stage_shows_every_repeat_and_where_a_stopped_one_was(contents: Contents) -> None:
     stopped, kept = figures.stage_figure(contents.standing.stages[0]).choices
     assert (len(stopped.values), len(stopped.stopped), stopped.mean) == (0, 1, None)
-    assert (len(kept.values), len(kept.stopped), kept.kind) == (2, 0, "carried")
+    assert (len(kept.values), len(kept.stopped), kept.kind) == (2, 0, "selected")
     assert kept.interval is not None
     assert kept.interval[0] < min(kept.values) <= max(kept.values) < kept.interval[1]
 
@@ -168,7 +168,7 @@ def test_more_curves_than_can_be_seen_are_thinned_evenly_and_the_figure_says_so(
     panel = figures.panels(contents.standing, contents.rows)[1]
     assert len(panel.lines) < panel.runs
     assert f"{len(panel.lines)} of {panel.runs} are drawn: evenly" in captions(panel)
-    assert sum(line.kind == "carried" for line in panel.lines) == 2
+    assert sum(line.kind == "selected" for line in panel.lines) == 2
 
 
 # The page --------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_the_csv_files_have_a_line_for_every_option_and_every_run(
     assert [run["value"] for run in runs].count("") == 1
     options = list(csv.DictReader(io.StringIO(made["stages.csv"].decode())))
     assert len(options) == sum(len(stage.options) for stage in contents.standing.stages)
-    best = next(option for option in options if "carried" in option["verdict"])
+    best = next(option for option in options if "selected" in option["verdict"])
     assert float(best["low"]) < float(best["mean"]) < float(best["high"])
 
 

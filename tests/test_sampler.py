@@ -139,7 +139,7 @@ def test_an_ask_beyond_the_plan_is_refused_and_leaves_no_trial_running() -> None
 
 
 def test_an_ask_that_waits_for_the_askers_own_run_is_refused() -> None:
-    found = study_of()
+    found = study_of(pruner=SweepPruner(IMAGES))
     first, second = found.ask(), found.ask()
     with pytest.raises(PlanExhausted, match=r"depends on running trials \[0, 1\]"):
         found.ask()
@@ -148,6 +148,16 @@ def test_an_ask_that_waits_for_the_askers_own_run_is_refused() -> None:
         found.tell(trial, value_of(trial))
     found.optimize(value_of)
     assert results(found) == results(calm())
+
+
+def test_without_a_pruner_that_compares_every_slot_of_a_stage_can_be_asked_for_at_once() -> None:
+    found = study_of()
+    asked = [slot(found.ask()) for _ in range(6)]
+    assert {(one.option, one.repeat) for one in asked} == {
+        (o, r) for o in (1, 2, 3) for r in (0, 1)
+    }
+    with pytest.raises(PlanExhausted):
+        found.ask()
 
 
 def test_a_loop_over_a_complete_study_ends_at_once() -> None:
@@ -326,7 +336,9 @@ class SlowToFinish(InMemoryStorage):
 
 def test_an_ask_waits_for_a_run_whose_end_is_just_being_written() -> None:
     storage = SlowToFinish()
-    found = study_of(storage, sampler=OneAtATimeSampler(SMALL, repeats=1))
+    found = study_of(
+        storage, sampler=OneAtATimeSampler(SMALL, repeats=1), pruner=SweepPruner(IMAGES)
+    )
     with ThreadPoolExecutor(2) as pool:
         told = pool.submit(lambda: found.tell(found.ask(), 0.5))
         assert storage.finishing.wait(60)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from study.data import dataset as data
-from study.errors import SettingsError, SpaceError
+from study.errors import SettingsError
 from study.running.prepare import facts
 from study.space.search_space import SearchSpace
 from study.space.settings import FORMAT, Chosen, Settings, settle
@@ -53,19 +53,10 @@ def test_what_nobody_says_is_the_default() -> None:
     assert settings.chosen["threads"].source == "default"
 
 
-def test_a_sweep_is_pruned_by_default_and_another_sampler_is_not() -> None:
-    assert settled()["pruner"] == "sweep"
-    assert settled({"sampler": typed("tpe")})["pruner"] == "none"
-
-
-def test_the_sweeps_pruner_is_refused_for_another_sampler() -> None:
-    with pytest.raises(SettingsError, match="--pruner sweep"):
-        settled({"sampler": typed("tpe"), "pruner": typed("sweep")})
-
-
-def test_a_sweep_over_a_range_is_refused() -> None:
-    with pytest.raises(SpaceError, match="dropout"):
-        settled(hyperparameters={"dropout": {"low": 0.1, "high": 0.3}})
+def test_a_setting_that_nobody_gave_is_filled_in_and_another_is_left() -> None:
+    assert settled().with_default("pruner", "sweep").chosen["pruner"] == Chosen("sweep", "default")
+    given = settled({"pruner": typed("median")})
+    assert given.with_default("pruner", "sweep") == given
 
 
 @pytest.mark.parametrize(

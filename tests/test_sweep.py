@@ -1,4 +1,4 @@
-"""The one-at-a-time sweep: which slots, what is noted, what is carried, what is the answer."""
+"""The one-at-a-time sweep: which slots, what is best, what is selected, what is the answer."""
 
 import random
 from collections import Counter
@@ -27,7 +27,7 @@ from plan_fakes import (
 from study.errors import SpaceError
 from study.plan.plan import PlanState
 from study.plan.results import Configuration, Row, configuration
-from study.plan.sweep import COMBINED, OneAtATime
+from study.plan.sweep import BEST, SELECTED, OneAtATime
 from study.space.file import load
 from study.space.search_space import SearchSpace
 from study.tuning.pruning import Margin
@@ -121,7 +121,7 @@ ONE = space_of(a=([1, 2, 3], 2))
 def outcome(
     table: dict[Any, list[float]], space: SearchSpace = ONE, images: int | None = None
 ) -> tuple[Any, Any, PlanState]:
-    """What is noted and carried in the first stage, and where the sweep stands then."""
+    """What is best and selected in the first stage, and where the sweep stands then."""
     repeats = len(next(iter(table.values())))
     plan = OneAtATime(space, repeats, images)
     standing, _ = played(plan, fixed_scores({(key,): value for key, value in table.items()}))
@@ -131,7 +131,7 @@ def outcome(
     return first.best.value, first.selected.value, standing
 
 
-def test_the_best_is_noted_and_carried() -> None:
+def test_the_best_mean_is_selected() -> None:
     assert outcome({1: [0.90, 0.91], 2: [0.92, 0.93], 3: [0.95, 0.96]})[:2] == (3, 3)
 
 
@@ -153,15 +153,15 @@ def test_a_tie_is_judged_in_pairs() -> None:
     assert outcome({1: [0.5, 0.5], 2: [0.80, 0.900], 3: [0.81, 0.911]})[:2] == (3, 3)
 
 
-def test_of_equal_means_the_incumbent_is_noted_then_the_cheapest() -> None:
+def test_of_equal_means_the_incumbent_is_the_best_then_the_cheapest() -> None:
     assert outcome({1: [0.94, 0.96], 2: [0.95, 0.95], 3: [0.96, 0.94]})[:2] == (2, 2)
     assert outcome({1: [0.94, 0.96], 2: [0.90, 0.90], 3: [0.96, 0.94]})[:2] == (1, 1)
 
 
 def test_the_best_is_carried_whatever_it_ties_with_where_the_space_says_so() -> None:
     table = {1: [0.90, 0.91], 2: [0.95, 0.93], 3: [0.95, 0.95]}
-    noted, carried, standing = outcome(table, replace(ONE, tie="best"))
-    assert (noted, carried) == (3, 3)
+    best, selected, standing = outcome(table, replace(ONE, tie="best"))
+    assert (best, selected) == (3, 3)
     assert standing.complete
     assert len(standing.stages) == 1
 
@@ -213,41 +213,41 @@ TWO = space_of(a=([1, 2], 1), b=([1, 2], 1))
 TIE = {(1, 1): [0.90, 0.92], (2, 1): [0.92, 0.92], (1, 2): [0.95, 0.95]}
 
 
-def test_noted_values_that_were_not_carried_are_trained_together_at_the_end() -> None:
+def test_best_means_that_were_not_selected_are_trained_together_at_the_end() -> None:
     standing, rows = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
     assert [row.configuration for row in rows[-2:]] == [(("a", 2), ("b", 2))] * 2
     assert {(row.stage, row.option, row.reference) for row in rows[-2:]} == {
-        (COMBINED, COMBINED, None)
+        ("combined", BEST, None)
     }
     assert standing.incumbent == (("a", 2), ("b", 2))
-    assert [option.value for option in standing.stages[-1].options] == ["carried", COMBINED]
+    assert [option.value for option in standing.stages[-1].options] == [SELECTED, BEST]
     assert standing.score is not None
     assert standing.score.mean == pytest.approx(0.975)
 
 
-def test_the_noted_configuration_replaces_the_carried_one_only_by_more_than_a_tie() -> None:
+def test_the_best_means_together_replace_the_selected_only_by_more_than_a_tie() -> None:
     standing, _ = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.95, 0.97]}))
     last = standing.stages[-1]
     assert last.best is not None
-    assert last.best.value == COMBINED
+    assert last.best.value == BEST
     assert last.options[0].tied
     assert standing.incumbent == (("a", 1), ("b", 2))
     assert standing.score is not None
     assert standing.score.mean == pytest.approx(0.95)
 
 
-def test_the_noted_configuration_is_left_where_it_is_worse() -> None:
+def test_the_best_means_together_are_left_where_it_is_worse() -> None:
     standing, _ = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.80, 0.80]}))
     assert standing.incumbent == (("a", 1), ("b", 2))
 
 
-def test_a_noted_configuration_that_was_trained_already_is_not_trained_again() -> None:
-    # a: 2 is noted, 1 carried; b: 1 is noted and carried, so (2, 1) is known from the first stage.
+def test_a_combination_that_was_trained_already_is_not_trained_again() -> None:
+    # a: 2 is best, 1 selected; b: 1 is best and selected, so (2, 1) is known from the first stage.
     table = {(1, 1): [0.90, 0.92], (2, 1): [0.92, 0.92], (1, 2): [0.5, 0.5]}
     standing, rows = played(OneAtATime(TWO), fixed_scores(table))
     assert len(rows) == 6
     assert standing.complete
-    assert standing.stages[-1].name == COMBINED
+    assert standing.stages[-1].kind == "combined"
 
 
 def test_while_a_stage_is_open_the_answer_is_the_one_carried_into_it() -> None:

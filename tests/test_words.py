@@ -67,7 +67,7 @@ def test_an_open_stage_says_how_much_of_it_is_known() -> None:
     assert words.outcome(standing.stages[0]) == "Open: 1 of 2 options are known so far."
 
 
-def test_the_noted_values_together_are_compared_with_the_carried_ones() -> None:
+def test_all_best_means_together_are_compared_with_the_selected_values() -> None:
     plan = OneAtATime(space_of(a=([1, 2], 1), b=([1, 2], 1)))
     table = {
         (1, 1): [0.90, 0.92],
@@ -77,9 +77,9 @@ def test_the_noted_values_together_are_compared_with_the_carried_ones() -> None:
     }
     standing, _ = played(plan, fixed_scores(table))
     assert words.outcome(standing.stages[-1]) == (
-        "All noted values together beat the carried ones by 5.25 ± 0.25 points, and are taken."
+        "All best means together beat the selected values by 5.25 ± 0.25 points, and are selected."
     )
-    assert set(words.labels(standing.stages[-1]).values()) == {"carried values", "noted values"}
+    assert set(words.labels(standing.stages[-1]).values()) == {"selected", "best means"}
 
 
 def test_a_search_names_what_differs_and_how_many_tie_with_the_best() -> None:

@@ -13,7 +13,6 @@ from rich.live import Live
 from rich.text import Text
 
 from study.plan.plan import PlanState
-from study.plan.sweep import COMBINED
 from study.running.driver import ActiveRun
 from study.text import tables
 from study.text.tables import duration
@@ -146,8 +145,7 @@ def _flying(run: ActiveRun, epochs: int) -> str:
 
 def _run(run: ActiveRun) -> str:
     slot = run.slot
-    which = "all noted values" if slot.stage == COMBINED else f"{slot.stage} {slot.option}"
-    return f"{which}, repeat {slot.repeat + 1}"
+    return f"{slot.stage} {slot.option}, repeat {slot.repeat + 1}"
 
 
 def _ended(run: ActiveRun, event: Event | None) -> str:

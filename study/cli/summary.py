@@ -52,8 +52,8 @@ def status(name: str, settings: Settings, standing: PlanState, state: str) -> di
 def _stage(stage: Stage) -> dict[str, Any]:
     return {
         "name": stage.name,
-        "noted": stage.best and stage.best.value,
-        "carried": stage.selected and stage.selected.value,
+        "best_mean": stage.best and stage.best.value,
+        "selected": stage.selected and stage.selected.value,
         "options": [_option(option) for option in stage.options],
     }
 

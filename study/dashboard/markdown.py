@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from study.dashboard.note import STANDING
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Row
-from study.plan.search import SEARCH
 from study.text import sentences as words
 from study.text import tables
 
@@ -35,7 +34,7 @@ def standing(standing: PlanState, repeats: int) -> str:
 
 def _table(stage: Stage, repeats: int) -> str:
     options = list(stage.options)
-    if stage.name == SEARCH or len(options) > MOST_OPTIONS:
+    if stage.kind == "configurations" or len(options) > MOST_OPTIONS:
         options = ranked(stage)
     lines = [_line(_HEAD), _line(["---"] * len(_HEAD))]
     called = words.labels(stage)

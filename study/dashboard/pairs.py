@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from study.dashboard.markdown import ranked
 from study.plan.plan import Option, PlanState
 from study.plan.results import Difference, Spread
-from study.plan.search import SEARCH
 from study.text import sentences as words
 
 if TYPE_CHECKING:
@@ -47,14 +46,14 @@ def pairs(standing: PlanState, images: int | None) -> list[Pairs]:
     for stage in standing.stages:
         called = words.labels(stage)
         against = next((o for o in stage.options if o.configuration == stage.incumbent), None)
-        for option in ranked(stage) if stage.name == SEARCH else stage.options:
+        for option in ranked(stage) if stage.kind == "configurations" else stage.options:
             if against is None or option is against:
                 continue
-            name = "" if stage.name == SEARCH else f"{stage.name} "
+            name = "" if stage.kind == "configurations" else f"{stage.name} "
             made = _pairs(option, against, f"{name}{called[option.configuration]}", images)
             if made is not None:
                 found.append(made)
-            if stage.name == SEARCH and len(found) == MOST:
+            if stage.kind == "configurations" and len(found) == MOST:
                 break
     return found[-MOST:]
 
@@ -131,5 +130,5 @@ def save(study: Study, standing: PlanState, images: int | None) -> None:
 
     found = pairs(standing, images)
     if found:
-        search = standing.stages[0].name == SEARCH
+        search = standing.stages[0].kind == "configurations"
         save_plotly_graph_object(study, Figure(found, search), graph_object_id=FIGURE)

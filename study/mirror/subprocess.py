@@ -73,8 +73,8 @@ class Here:
         """Nothing is held between passes."""
 
     def _open(self) -> Mirror:
+        from study.plan.strategies import plan_of
         from study.storage import database as storage
-        from study.storage.progress import plan_of
 
         errand = self._errand
         study, settings = storage.load(storage.open_storage(errand.storage), errand.name)

@@ -1,18 +1,19 @@
 """What a plan is: (search space, stored rows) -> what is decided, and which slots are next.
 
 A plan is a pure function of its arguments: no counter, no random state, no memory. That is why a
-study can be killed and resumed, and why two workers never get the same slot. `sweep` is the
-one-at-a-time plan, `search` the one for Optuna's own samplers.
+study can be killed and resumed, and why two workers never get the same slot. Each strategy has a
+file of its own beside this one, and an entry in `strategies`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from study.plan.results import Configuration, Difference, Row, Score, Spread
 from study.space.search_space import SearchSpace, Value
@@ -25,9 +26,11 @@ ATTEMPTS = 3
 class Slot:
     """One training run that the plan wants: a repeat of a configuration within a stage.
 
-    ``configuration`` is None where a sampler is still to suggest one. ``reference`` is the
+    ``configuration`` is None where the plan is still to suggest one. ``reference`` is the
     configuration that a pruner may compare the run with; empty: there is none, a pruner sees to
-    it by itself; None: the run is never pruned.
+    it by itself; None: the run is never pruned. ``epochs`` is the number of epochs after which the
+    run is paused (None: it trains to its end); a later slot of the same configuration and repeat
+    goes on with it.
     """
 
     stage: str
@@ -35,6 +38,7 @@ class Slot:
     configuration: Configuration | None
     repeat: int
     reference: Configuration | None
+    epochs: int | None = None
 
 
 OptionState = Literal["open", "complete", "eliminated"]
@@ -77,11 +81,20 @@ class Option:
         return self.score is not None and (self.gap is None or self.gap.tie)
 
 
+StageKind = Literal["hyperparameter", "combined", "configurations"]
+"""What the options of a stage are: values of one hyperparameter, two whole configurations of a
+sweep (the selected values, the best means), or any number of configurations."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One hyperparameter's options, and what was decided once all of them are known."""
+    """Options that are compared with each other, and what was decided once all are known.
+
+    ``best`` has the best mean; ``selected`` is what the study goes on with.
+    """
 
     name: str
+    kind: StageKind
     incumbent: Configuration
     options: tuple[Option, ...]
     best: Option | None = None
@@ -125,13 +138,25 @@ class PlanState:
         return True
 
 
-class Plan(Protocol):
-    """What a study is to train, as a pure function of its rows."""
+class Plan(ABC):
+    """What a study is to train, as a pure function of its rows.
+
+    ``compares`` says whether the pruner compares a run with its reference's same repeat: a slot
+    then waits for that. Whoever knows the pruner sets it.
+    """
 
     space: SearchSpace
     repeats: int
+    compares: bool = True
 
-    def standing(self, rows: Sequence[Row]) -> PlanState: ...
+    @abstractmethod
+    def standing(self, rows: Sequence[Row]) -> PlanState:
+        """What is decided and which slots are next; the same for the same rows in any order."""
+
+    def suggest(self, slot: Slot, rows: Sequence[Row]) -> Configuration:
+        """The configuration of a slot; only plans that leave it open have to think."""
+        assert slot.configuration is not None
+        return slot.configuration
 
 
 class RunIndex:
@@ -197,11 +222,13 @@ class RunIndex:
         rows = self._rows.get(slot.configuration, ())
         return [row for row in rows if row.repeat == slot.repeat]
 
-    def slots(self, missing: Iterable[Slot]) -> tuple[list[Slot], Slot | None]:
+    def slots(
+        self, missing: Iterable[Slot], *, compares: bool = True
+    ) -> tuple[list[Slot], Slot | None]:
         """Those of the ``missing`` slots that can be trained now, and the one that failed for good.
 
-        A slot waits until its reference's same repeat is complete, because that is what a pruner
-        compares it with. A slot has failed for good once nothing can make it superfluous any
+        Where a pruner ``compares``, a slot waits until its reference's same repeat is complete. A
+        slot has failed for good once nothing can make it superfluous any
         more: a pruned earlier repeat would.
         """
         complete = functools.cache(lambda reference: self.counted(reference, None))
@@ -213,7 +240,7 @@ class RunIndex:
                 if slot.configuration not in doubtful:
                     return [], slot
             elif "running" not in states and (
-                not slot.reference or slot.repeat in complete(slot.reference)
+                not compares or not slot.reference or slot.repeat in complete(slot.reference)
             ):
                 slots.append(slot)
             doubtful.add(slot.configuration)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Configuration = tuple[tuple[str, Value], ...]
 """Names and values of one configuration, in the order of the search space; hashable."""
 
-State = Literal["running", "complete", "pruned", "failed"]
+State = Literal["running", "paused", "complete", "pruned", "failed"]
 
 RUN_SPEC = "study:run"
 """The system attribute of a trial that holds its slot; it is written before anything else."""
@@ -49,7 +49,8 @@ class Row:
     the validation accuracy of a complete run, of its last epoch or, where it keeps its best epoch's
     weights, of that one. ``reference`` is the configuration that
     a pruner may compare the run with, repeat by repeat; empty where there is no such one, None for
-    a run that is never pruned.
+    a run that is never pruned. A ``paused`` run has trained as far as its slot asked, and a later
+    slot can go on with it.
     """
 
     number: int
@@ -84,19 +85,22 @@ class Row:
 
 def row(trial: FrozenTrial) -> Row | None:
     """The row of a stored trial; None for a trial that never received a slot."""
-    ticket = trial.system_attrs.get(RUN_SPEC)
-    if ticket is None:
+    spec = trial.system_attrs.get(RUN_SPEC)
+    if spec is None:
         return None
-    reference = ticket["reference"]
+    reference = spec["reference"]
     steps = trial.intermediate_values
+    state = STATES[trial.state.name]
+    if state == "running" and len(steps) >= (spec.get("epochs") or math.inf):
+        state = "paused"
     return Row(
         number=trial.number,
         trial_id=trial._trial_id,
-        state=STATES[trial.state.name],
-        stage=ticket["stage"],
-        option=ticket["option"],
-        configuration=configuration(ticket["params"]),
-        repeat=ticket["repeat"],
+        state=state,
+        stage=spec["stage"],
+        option=spec["option"],
+        configuration=configuration(spec["params"]),
+        repeat=spec["repeat"],
         reference=None if reference is None else configuration(reference),
         value=trial.value if trial.state.name == "COMPLETE" else None,
         val_acc=tuple(steps[step] for step in sorted(steps)),
@@ -134,10 +138,10 @@ class Rows:
         storage, study_id = source = (study._storage, study._study_id)
         if source != self._source:
             self._source, self._finished, self._running = source, {}, {}
-        forgiven = storage.get_study_user_attrs(study_id).get(IGNORE_FAILURES_BEFORE, 0)
+        first = storage.get_study_user_attrs(study_id).get(IGNORE_FAILURES_BEFORE, 0)
         trials = storage.get_all_trials(study_id, deepcopy=False)
         rows = [self._finished.get(trial._trial_id) or self._row(trial) for trial in trials]
-        return [r for r in rows if r and not (r.state == "failed" and r.number < forgiven)]
+        return [r for r in rows if r and not (r.state == "failed" and r.number < first)]
 
     def _row(self, trial: FrozenTrial) -> Row | None:
         before, current = self._running.pop(trial._trial_id, (None, None))

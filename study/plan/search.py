@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from study.errors import SettingsError
-from study.plan.plan import Option, PlanState, RunIndex, Slot, Stage, compared
+from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot, Stage, compared
 from study.plan.results import Configuration, Row, Spread, configuration
 from study.space.search_space import Hyperparameter, SearchSpace, Value
 
@@ -30,7 +31,7 @@ UNCOMPARED: Configuration = ()
 _RETRIES = 20
 
 
-class Search:
+class Search(Plan):
     """A budget of configurations that a sampler of Optuna's suggests, best mean wins.
 
     ``budget`` counts configurations; a space that has fewer is tried whole. Raises
@@ -52,21 +53,23 @@ class Search:
         self.seed = seed
         self.budget = min(budget, _size(space) or budget)
         self.sampler = sampler
-        self._inner = inner_sampler(sampler)
+        self._inner = _inner_sampler(sampler)
 
     def standing(self, rows: Sequence[Row]) -> PlanState:
         """Every configuration so far, and the slots that are left of the budget."""
-        book = RunIndex(rows)
-        options = self._options(rows, book)
+        index = RunIndex(rows)
+        options = self._options(rows, index)
         spread = Spread(self.images)
         spread.learn((option.values, None) for option in options if option.state == "complete")
         known = any(option.state == "complete" for option in options)
         options = compared(options, spread) if known else options
         best = next((o for o in options if o.score is not None and o.gap is None), None)
-        slots, failed = self._slots(options, book)
+        slots, failed = self._slots(options, index)
         complete = len(options) == self.budget and all(o.state != "open" for o in options)
         incumbent = best.configuration if best else ()
-        stage = Stage(SEARCH, incumbent, options, best, best if complete else None)
+        stage = Stage(
+            SEARCH, "configurations", incumbent, options, best, best if complete else None
+        )
         runs = sum(len(option.rows) for option in options)
         ahead = sum(self.repeats - len(o.rows) for o in options if o.state == "open")
         return PlanState(
@@ -78,21 +81,22 @@ class Search:
             runs=runs,
             runs_expected=runs + ahead + (self.budget - len(options)) * self.repeats,
             failed=failed,
-            failure=book.reason(failed) if failed else None,
+            failure=index.reason(failed) if failed else None,
         )
 
-    def _options(self, rows: Sequence[Row], book: RunIndex) -> tuple[Option, ...]:
+    def _options(self, rows: Sequence[Row], index: RunIndex) -> tuple[Option, ...]:
         found: dict[int, Configuration] = {}
         for row in rows:
             if row.stage == SEARCH:
                 found.setdefault(int(row.option or 0), row.configuration)
         return tuple(
-            book.option(number, found[number], UNCOMPARED, self.repeats) for number in sorted(found)
+            index.option(number, found[number], UNCOMPARED, self.repeats)
+            for number in sorted(found)
         )
 
-    def _slots(self, options: Sequence[Option], book: RunIndex) -> tuple[list[Slot], Slot | None]:
+    def _slots(self, options: Sequence[Option], index: RunIndex) -> tuple[list[Slot], Slot | None]:
         """Missing repeats of the configurations begun, then configurations to be suggested."""
-        slots, failed = book.slots(
+        slots, failed = index.slots(
             Slot(SEARCH, option.value, option.configuration, repeat, UNCOMPARED)
             for option in options
             for repeat in option.missing(self.repeats)
@@ -103,12 +107,15 @@ class Search:
         new = [number for number in range(self.budget) if number not in begun]
         return slots + [Slot(SEARCH, number, None, 0, UNCOMPARED) for number in new], None
 
-    def suggest(self, number: int, rows: Sequence[Row]) -> Configuration:
-        """The configuration with this number, as the sampler suggests it after ``rows``.
+    def suggest(self, slot: Slot, rows: Sequence[Row]) -> Configuration:
+        """The slot's configuration or, where it is left open, what Optuna suggests after ``rows``.
 
         A suggestion that was tried before is drawn again with another seed; where that does not
         help, the first configuration that is left is taken.
         """
+        if slot.configuration is not None:
+            return slot.configuration
+        number = int(slot.option)
         tried = {row.configuration for row in rows}
         for attempt in range(_RETRIES):
             candidate = self._ask(number, attempt, rows)
@@ -123,42 +130,10 @@ class Search:
         options = [
             option for option in self._options(rows, RunIndex(rows)) if option.value != number
         ]
-        if self.sampler == "qmc":
-            inner = optuna.create_study(direction="maximize", sampler=self._inner(self.seed))
-            self._skip(inner, number + attempt)
-        else:
-            sequence = np.random.SeedSequence([self.seed, number, attempt])
-            sampler = self._inner(int(sequence.generate_state(1)[0]))
-            inner = optuna.create_study(direction="maximize", sampler=sampler)
-            if self.sampler == "cmaes":
-                self._replay(inner, options)
-            else:
-                inner.add_trials([self._finished(o) for o in options if _mean(o) is not None])
+        seed = int(np.random.SeedSequence([self.seed, number, attempt]).generate_state(1)[0])
+        inner = optuna.create_study(direction="maximize", sampler=self._inner(seed))
+        inner.add_trials([self._finished(o) for o in options if _mean(o) is not None])
         return configuration(self.space.suggest(inner.ask()))
-
-    def _skip(self, inner: optuna.Study, points: int) -> None:
-        """Go on to a later point of a sequence that depends on no result."""
-        for _ in range(points):
-            trial = inner.ask()
-            self.space.suggest(trial)
-            inner.tell(trial, 0.0)
-
-    def _replay(self, inner: optuna.Study, options: Sequence[Option]) -> None:
-        """Ask again for what was trained: for a sampler that keeps its state in its trials."""
-        import optuna
-
-        searched = {parameter.name for parameter in self.space.hyperparameters}
-        for option in options:
-            params = {name: value for name, value in option.configuration if name in searched}
-            inner.enqueue_trial(params)
-            trial = inner.ask()
-            _ = trial.relative_params  # only now does the sampler write its state down
-            self.space.suggest(trial)
-            mean = _mean(option)
-            if mean is None:
-                inner.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                inner.tell(trial, mean)
 
     def _finished(self, option: Option) -> optuna.trial.FrozenTrial:
         import optuna
@@ -182,32 +157,18 @@ def _mean(option: Option) -> float | None:
     return math.fsum(values) / len(values) if values and option.state != "open" else None
 
 
-def inner_sampler(name: str) -> Callable[[int], BaseSampler]:
+def _inner_sampler(name: str) -> Callable[[int], BaseSampler]:
     """How to make Optuna's sampler of this name from a seed."""
     import optuna
 
+    if name == "gp" and find_spec("torch") is None:
+        raise SettingsError("--sampler gp needs a package that is not installed: pip install torch")
     makers: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-        "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
-        "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
         "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
     }
-    if name not in makers:
-        known = ", ".join(["sweep", *makers])
-        raise SettingsError(f"--sampler {name}: no such sampler; choose one of {known}")
-    package = {"cmaes": "cmaes", "gp": "torch"}.get(name)
-    if package and not _installed(package):
-        raise SettingsError(
-            f"--sampler {name} needs a package that is not installed: pip install {package}"
-        )
     return makers[name]
-
-
-def _installed(package: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(package) is not None
 
 
 def _size(space: SearchSpace) -> int | None:

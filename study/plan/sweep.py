@@ -2,9 +2,9 @@
 
 Stage by stage, every option of one hyperparameter is trained with all its repeats while the others
 stay at the incumbent's values; the incumbent's own runs are reused. The option with the best mean
-is *noted*. The option *carried* on is the incumbent if it ties with the best, else the cheapest
-option that does. At the end the configuration of all noted values, where it differs from the
-carried one, is trained too and replaces it only if it is better by more than a tie.
+is the *best*; the option *selected* is the incumbent if it ties with the best, else the cheapest
+option that does. At the end the configuration of all best values, where it differs from the
+selected one, is trained too and replaces it only if it is better by more than a tie.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from study.plan.plan import Option, PlanState, RunIndex, Slot, Stage, compared
+from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot, Stage, compared
 from study.plan.results import Configuration, Group, Row, Score, Spread, configuration
 from study.space.search_space import Hyperparameter, SearchSpace, Value
 
-COMBINED = "noted"
-"""The name of the last stage, which trains the configuration of all noted values."""
+SELECTED, BEST = "selected", "best means"
+"""The two options of the last stage: the values selected so far, and the best of every stage."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class _Fold:
     """What a sweep made of its rows."""
 
     rows: tuple[Row, ...]
-    book: RunIndex
+    index: RunIndex
     stages: tuple[Stage, ...]
 
     def changes(self, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -43,7 +43,7 @@ class _Fold:
         )
 
 
-class OneAtATime:
+class OneAtATime(Plan):
     """The plan of the tutorial's sweep.
 
     ``images`` is the number of validation images of a repeat; it bounds standard errors from
@@ -62,27 +62,27 @@ class OneAtATime:
     def standing(self, rows: Sequence[Row]) -> PlanState:
         """Fold the stages over the stored rows.
 
-        What no row has touched since the last time is models. This saves time and nothing else: the
+        What no row has touched since the last time is kept. This saves time and nothing else: the
         whole fold would come to the same stages again.
         """
         gone, come = self._last.changes(rows)
-        book, spread = self._last.book.changed(gone, come), Spread(self.images)
+        index, spread = self._last.index.changed(gone, come), Spread(self.images)
         touched = {row.configuration for row in (*gone, *come)}
-        stages = self._swept(book, spread, self._last.kept(touched))
+        stages = self._swept(index, spread, self._last.kept(touched))
         if all(stage.best for stage in stages):
             best = {stage.name: stage.best.value for stage in stages if stage.best}
-            noted = configuration(self.space.start | best)
-            if stages[-1].selected and stages[-1].selected.configuration != noted:
-                stages.append(self._last_stage(noted, stages[-1], book, spread))
-        self._last = _Fold(tuple(rows), book, tuple(stages))
-        return self._closed(stages) if stages[-1].decided else self._open(stages, book)
+            together = configuration(self.space.start | best)
+            if stages[-1].selected and stages[-1].selected.configuration != together:
+                stages.append(self._last_stage(together, stages[-1], index, spread))
+        self._last = _Fold(tuple(rows), index, tuple(stages))
+        return self._closed(stages) if stages[-1].decided else self._open(stages, index)
 
-    def _swept(self, book: RunIndex, spread: Spread, kept: Iterator[Stage]) -> list[Stage]:
+    def _swept(self, index: RunIndex, spread: Spread, kept: Iterator[Stage]) -> list[Stage]:
         """The stage of each hyperparameter, up to the first that has work left."""
         incumbent = configuration(self.space.start)
         stages: list[Stage] = []
         for parameter in self.space.hyperparameters:
-            stage = next(kept, None) or self._stage(parameter, incumbent, book)
+            stage = next(kept, None) or self._stage(parameter, incumbent, index)
             if all(option.state != "open" for option in stage.options):
                 spread.learn(_groups(stage, first=not stages))
                 stage = stage if stage.decided else self._decide(stage, spread)
@@ -92,47 +92,47 @@ class OneAtATime:
             incumbent = stage.selected.configuration
         return stages
 
-    def _stage(self, parameter: Hyperparameter, incumbent: Configuration, book: RunIndex) -> Stage:
+    def _stage(self, parameter: Hyperparameter, incumbent: Configuration, index: RunIndex) -> Stage:
         options = []
         for value, candidate in _variants(incumbent, parameter):
             reference = None if candidate == incumbent else incumbent
-            options.append(book.option(value, candidate, reference, self.repeats))
-        return Stage(parameter.name, incumbent, tuple(options))
+            options.append(index.option(value, candidate, reference, self.repeats))
+        return Stage(parameter.name, "hyperparameter", incumbent, tuple(options))
 
     def _decide(self, stage: Stage, spread: Spread) -> Stage:
-        """Name the noted and the carried option of a stage whose options are all known."""
+        """Name the best and the selected option of a stage whose options are all known."""
         options = compared(stage.options, spread, prefer=stage.incumbent)
-        noted = next(option for option in options if option.score and option.gap is None)
-        held = next(option for option in options if option.configuration == stage.incumbent)
+        best = next(option for option in options if option.score and option.gap is None)
+        incumbent = next(option for option in options if option.configuration == stage.incumbent)
         if self.space.tie == "best":
-            carried = noted
-        elif held.tied:
-            carried = held
+            selected = best
+        elif incumbent.tied:
+            selected = incumbent
         else:
-            carried = next(option for option in options if option.tied)
-        return replace(stage, options=options, best=noted, selected=carried)
+            selected = next(option for option in options if option.tied)
+        return replace(stage, options=options, best=best, selected=selected)
 
     def _last_stage(
-        self, noted: Configuration, last: Stage, book: RunIndex, spread: Spread
+        self, together: Configuration, last: Stage, index: RunIndex, spread: Spread
     ) -> Stage:
-        """Train the noted values together; they replace the carried ones if clearly better."""
+        """Train the best values together; they replace the selected ones if clearly better."""
         assert last.selected is not None
-        carried = replace(last.selected, value="carried", gap=None)
-        challenger = book.option(COMBINED, noted, None, self.repeats)
-        stage = Stage(COMBINED, carried.configuration, (carried, challenger))
+        selected = replace(last.selected, value=SELECTED, gap=None)
+        challenger = index.option(BEST, together, None, self.repeats)
+        stage = Stage("combined", "combined", selected.configuration, (selected, challenger))
         if challenger.state == "open":
             return stage
-        spread.learn([(challenger.values, carried.values)])
-        options = compared(stage.options, spread, prefer=carried.configuration)
+        spread.learn([(challenger.values, selected.values)])
+        options = compared(stage.options, spread, prefer=selected.configuration)
         best = next(option for option in options if option.gap is None)
         other = next(option for option in options if option.gap is not None)
-        wins = best.configuration == noted and not other.tied
+        wins = best.configuration == together and not other.tied
         return replace(stage, options=options, best=best, selected=best if wins else options[0])
 
-    def _open(self, stages: list[Stage], book: RunIndex) -> PlanState:
+    def _open(self, stages: list[Stage], index: RunIndex) -> PlanState:
         """The standing of a sweep whose last named stage still has work."""
         stage = stages[-1]
-        slots, failed = book.slots(_missing(stage, self.repeats))
+        slots, failed = index.slots(_missing(stage, self.repeats), compares=self.compares)
         previous = stages[-2].selected if len(stages) > 1 else None
         held = previous or next(o for o in stage.options if o.configuration == stage.incumbent)
         runs = _runs(stages)
@@ -145,18 +145,19 @@ class OneAtATime:
             runs=runs,
             runs_expected=runs + self._ahead(stages),
             failed=failed,
-            failure=book.reason(failed) if failed else None,
-            speculative=() if slots or failed else tuple(self._speculative(stages, book)),
+            failure=index.reason(failed) if failed else None,
+            speculative=() if slots or failed else tuple(self._speculative(stages, index)),
         )
 
-    def _speculative(self, stages: Sequence[Stage], book: RunIndex) -> list[Slot]:
-        """Slots of the next stage, should the open one carry the option that leads so far."""
+    def _speculative(self, stages: Sequence[Stage], index: RunIndex) -> list[Slot]:
+        """Slots of the next stage, should the open one select the option that leads so far."""
         if len(stages) >= len(self.space.hyperparameters):
             return []
         leader = _leader(stages[-1])
-        likely = self._stage(self.space.hyperparameters[len(stages)], leader, book)
+        likely = self._stage(self.space.hyperparameters[len(stages)], leader, index)
         missing = _missing(likely, self.repeats)
-        return book.slots(slot for slot in missing if slot.configuration != leader)[0]
+        others = (slot for slot in missing if slot.configuration != leader)
+        return index.slots(others, compares=self.compares)[0]
 
     def _ahead(self, stages: Sequence[Stage]) -> int:
         """How many runs are left at most: of the open stage, of those after it, of the last one."""
@@ -180,7 +181,7 @@ def _score(option: Option, images: int | None) -> Score | None:
 
 
 def _runs(stages: Sequence[Stage]) -> int:
-    """How many runs count; those of a carried option stand in more than one stage."""
+    """How many runs count; those of a selected option stand in more than one stage."""
     return len({row.number for s in stages for option in s.options for row in option.rows})
 
 

@@ -10,9 +10,10 @@ from study.dashboard.note import LINK
 from study.final.records import FINALS, configurations
 from study.plan.plan import PlanState
 from study.plan.results import Row, Rows
+from study.plan.strategies import plan_of
 from study.space.settings import Settings
 from study.storage import database as storage
-from study.storage.progress import plan_of, state_of
+from study.storage.progress import state_of
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -81,7 +81,7 @@ def draw_stage(figure: StageFigure, name: str) -> Picture:
         axes.set_ylim(count - 0.4, -0.6)
         axes.set_yticks(range(count), [_short(choice.label) for choice in figure.choices])
         for tick, choice in zip(axes.get_yticklabels(), figure.choices, strict=True):
-            tick.set_fontweight("bold" if choice.kind == "carried" else "normal")
+            tick.set_fontweight("bold" if choice.kind == "selected" else "normal")
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("validation accuracy, %")
         alt = f"Plot of the options of {figure.name}. {figure.outcome}"
@@ -105,7 +105,7 @@ def _limits(choices: Sequence[Choice]) -> tuple[float, float]:
 
 def _choice(axes: Axes, choice: Choice, place: int, low: float) -> None:
     """One option: hollow points are runs, crosses stopped runs, the diamond is the mean."""
-    colour = {"carried": SERIES[0], "best": SERIES[1], "other": OTHER}[choice.kind]
+    colour = {"selected": SERIES[0], "best": SERIES[1], "other": OTHER}[choice.kind]
     if choice.interval is not None:
         ends = [100 * end for end in choice.interval]
         axes.plot(ends, [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
@@ -148,22 +148,24 @@ def draw_curves(panel: Panel, name: str) -> Picture:
 
 
 def _coloured(panel: Panel) -> bool:
-    """Whether every option has a colour of its own; of many only the carried one has."""
+    """Whether every option has a colour of its own; of many only the selected one has."""
     return len(panel.options) <= len(SERIES)
 
 
 def _line(axes: Axes, line: Line, panel: Panel) -> None:
-    colour = SERIES[0] if line.kind == "carried" else OTHER
+    colour = SERIES[0] if line.kind == "selected" else OTHER
     if _coloured(panel):
         colour = SERIES[line.place]
     epochs = range(1, len(line.accuracies) + 1)
     values = [100 * accuracy for accuracy in line.accuracies]
-    many = len(panel.lines) > _MANY and line.kind != "carried"
-    width = 2.0 if line.kind == "carried" else 0.5 if many else 1.2
-    front = 3 if line.kind == "carried" else 2
+    many = len(panel.lines) > _MANY and line.kind != "selected"
+    width = 2.0 if line.kind == "selected" else 0.5 if many else 1.2
+    front = 3 if line.kind == "selected" else 2
     alpha = 0.5 if many else 1.0
     axes.plot(epochs, values, color=colour, linewidth=width, alpha=alpha, zorder=front)
-    mark = {"pruned": "X", "failed": "v", "given up": "|", "running": "o"}.get(line.end)
+    mark = {"pruned": "X", "failed": "v", "cancelled": "|", "running": "o", "paused": "o"}.get(
+        line.end
+    )
     if mark:
         axes.plot(
             epochs[-1:],
@@ -195,7 +197,7 @@ def _legend(axes: Axes, panel: Panel) -> None:
     handles = []
     if _coloured(panel):
         shown = {line.place for line in panel.lines}
-        bold = {line.label for line in panel.lines if line.kind == "carried"}
+        bold = {line.label for line in panel.lines if line.kind == "selected"}
         handles = [
             Line2D(
                 [],
@@ -207,9 +209,9 @@ def _legend(axes: Axes, panel: Panel) -> None:
             for place, label in enumerate(panel.options)
             if place in shown
         ]
-    elif any(line.kind == "carried" for line in panel.lines):
-        handles = [Line2D([], [], color=SERIES[0], label="the one carried")]
-    signs = {"pruned": ("X", "stopped"), "failed": ("v", "failed"), "given up": ("|", "given up")}
+    elif any(line.kind == "selected" for line in panel.lines):
+        handles = [Line2D([], [], color=SERIES[0], label="the one selected")]
+    signs = {"pruned": ("X", "stopped"), "failed": ("v", "failed"), "cancelled": ("|", "cancelled")}
     ends = {line.end for line in panel.lines}
     for end, (mark, word) in signs.items():
         if end in ends:
@@ -228,7 +230,7 @@ def draw_cost(cost: Cost, name: str) -> Picture:
             for place, x in zip(cost.places, xs, strict=True):
                 if x is None:
                     continue
-                colour = {"carried": SERIES[0], "best": SERIES[1], "other": OTHER}[place.kind]
+                colour = {"selected": SERIES[0], "best": SERIES[1], "other": OTHER}[place.kind]
                 axes.errorbar(
                     [x],
                     [100 * place.mean],

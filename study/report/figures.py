@@ -13,7 +13,6 @@ from typing import Literal, TypeVar
 
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Configuration, Row, Score
-from study.plan.search import SEARCH
 from study.text import sentences as words
 from study.text import tables
 
@@ -26,8 +25,8 @@ MOST_LINES = 200
 MOST_PLACES = 400
 """Configurations in the plot of cost; of more, those with the best means."""
 
-Kind = Literal["carried", "best", "other"]
-End = Literal["complete", "pruned", "failed", "running", "given up"]
+Kind = Literal["selected", "best", "other"]
+End = Literal["complete", "pruned", "failed", "running", "paused", "cancelled"]
 
 Item = TypeVar("Item")
 
@@ -126,7 +125,7 @@ class Cost:
 def stage_figure(stage: Stage) -> StageFigure:
     """One stage as it is drawn."""
     options = list(stage.options)
-    if stage.name == SEARCH or len(options) > MOST_OPTIONS:
+    if stage.kind == "configurations" or len(options) > MOST_OPTIONS:
         options.sort(key=_mean, reverse=True)
     called = words.labels(stage)
     choices = [_choice(o, stage, called[o.configuration]) for o in options[:MOST_OPTIONS]]
@@ -161,9 +160,9 @@ def _so_far(option: Option) -> float | None:
 
 
 def kind(option: Option, stage: Stage) -> Kind:
-    """Whether an option is the one carried, else the one with the best mean."""
+    """Whether an option is the one selected, else the one with the best mean."""
     if stage.selected is not None and option.configuration == stage.selected.configuration:
-        return "carried"
+        return "selected"
     best = stage.best is not None and option.configuration == stage.best.configuration
     return "best" if best else "other"
 
@@ -189,8 +188,8 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
         labels.setdefault(row.configuration, str(row.option))
     numbers = {row.number for row in rows}
     drawn = [row for row in (*reused, *rows) if row.val_acc]
-    kept = [row for row in drawn if kinds.get(row.configuration) == "carried"]
-    others = [row for row in drawn if kinds.get(row.configuration) != "carried"]
+    kept = [row for row in drawn if kinds.get(row.configuration) == "selected"]
+    others = [row for row in drawn if kinds.get(row.configuration) != "selected"]
     lines = [
         Line(
             number=row.number,
@@ -199,7 +198,7 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
             place=places[row.configuration],
             kind=kinds.get(row.configuration, "other"),
             reused=row.number not in numbers,
-            end="given up" if row.cancelled is not None else row.state,
+            end="cancelled" if row.cancelled is not None else row.state,
             accuracies=row.val_acc,
         )
         for row in [*thinned(others, MOST_LINES), *kept]
@@ -217,7 +216,7 @@ def cost(standing: PlanState) -> Cost:
         _place(option, "best" if number == 0 else "other", standing)
         for number, option in enumerate(ranked[:MOST_PLACES])
     ]
-    places.sort(key=lambda place: ("other", "best", "carried").index(place.kind))
+    places.sort(key=lambda place: ("other", "best", "selected").index(place.kind))
     return Cost(tuple(places), len(ranked))
 
 
@@ -225,7 +224,7 @@ def _place(option: Option, rank: Kind, standing: PlanState) -> Place:
     assert option.score is not None
     return Place(
         label=tables.params(option.configuration),
-        kind="carried" if option.configuration == standing.incumbent else rank,
+        kind="selected" if option.configuration == standing.incumbent else rank,
         seconds=_average(row.attributes.get("seconds") for row in option.rows),
         parameters=_average(row.attributes.get("parameters") for row in option.rows),
         mean=option.score.mean,
@@ -275,7 +274,7 @@ def spent(standing: PlanState, rows: Sequence[Row], epochs: int, repeats: int) -
     """Count what was trained, and what a grid of all repeats over all epochs would add."""
     counts: dict[str, int] = {}
     for row in rows:
-        state = "given up" if row.cancelled is not None else row.state
+        state = "cancelled" if row.cancelled is not None else row.state
         counts[state] = counts.get(state, 0) + 1
     starts = [row.started for row in rows if row.started]
     ends = [row.ended for row in rows if row.ended]

@@ -96,7 +96,7 @@ def cost_table(cost: Cost) -> Table:
             "" if place.seconds is None else f"{place.seconds:.1f}",
             "" if place.parameters is None else f"{place.parameters:,.0f}",
             _mean(place.mean, place.error),
-            {"carried": "the answer", "best": "best mean", "other": ""}[place.kind],
+            {"selected": "the answer", "best": "best mean", "other": ""}[place.kind],
         )
         for place in places
     )
@@ -174,7 +174,7 @@ def runs_csv(rows: Sequence[Row]) -> str:
                 row.option,
                 tables.params(row.configuration),
                 row.repeat + 1,
-                "given up" if row.cancelled is not None else row.state,
+                "cancelled" if row.cancelled is not None else row.state,
                 row.value,
                 len(row.val_acc),
                 *(known.get(name) for name in more[:4]),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.plan.strategies import strategy_of
 from study.report import again, figures, numbers
 from study.report.contents import Contents
 from study.report.drawing import Picture
@@ -95,7 +96,6 @@ def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
         "cost": drawn.cost,
         "spent": _spent(spent),
         "savings": numbers.savings_table(spent),
-        "swept": contents.settings["sampler"] == "sweep",
     }
 
 
@@ -141,9 +141,7 @@ def _method(settings: Settings) -> str:
         if validation.kind == "folds"
         else f"{validation.fraction:.0%} of the images, drawn anew for each repeat"
     )
-    search = f"The sampler {settings['sampler']} tries {settings['configurations']} configurations"
-    if settings["sampler"] == "sweep":
-        search = "One hyperparameter is changed at a time, the others stay at what was carried"
+    search = strategy_of(settings).says
     images = f" ({settings.images:,} images)" if settings.images else ""
     judged = f" {words.KEEPS_BEST}." if words.restores_best_weights(settings.space) else ""
     pruner = settings["pruner"]
@@ -234,7 +232,7 @@ def captions(shown: StageFigure | Panel | Cost) -> str:
         case Panel():
             drawn, total = len(shown.lines), shown.runs
             said = f"{drawn} runs."
-            rule = "evenly spaced ones in the order of trials, and those of what is carried"
+            rule = "evenly spaced ones in the order of trials, and those of what is selected"
         case Cost():
             drawn, total = len(shown.places), shown.configurations
             said = (

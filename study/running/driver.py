@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from study.errors import SlotFailed
 from study.plan.plan import Plan, PlanState, Slot
-from study.plan.results import IGNORE_FAILURES_BEFORE, RUN_SPEC, SERIES, Row
+from study.plan.results import IGNORE_FAILURES_BEFORE, SERIES, Row, row
 from study.training import recipe
 from study.tuning.sampler import PlanSampler, failed_for_good, slot
 from study.workers.engine import Engine, EpochReported, Event, RunFailed, RunFinished
@@ -98,6 +98,7 @@ class Driver:
         self._sampler = PlanSampler(plan, speculate=speculate)
         study.sampler = self._sampler
         study.pruner = pruner
+        plan.compares = getattr(pruner, "compares", False)
         self._study = study
         self._space = plan.space
         self._engine = engine
@@ -121,6 +122,8 @@ class Driver:
             self._watch.see(standing, self._active, event)
             if standing.failed is not None:
                 raise SlotFailed(failed_for_good(standing))
+            if standing.complete:
+                self._end_paused()
             late = deadline is not None and time.monotonic() >= deadline
             if late or not self._active:
                 return standing
@@ -143,12 +146,12 @@ class Driver:
                     self._cancel(number, "the plan does not want it any more")
         standing = self._standing()
         while self._sampler.slots(standing) and len(self._active) < self._engine.workers:
-            self._start(self._study.ask())
+            self._start(self._sampler.next_trial(self._study))
             standing = self._standing()
         return standing
 
     def _start(self, trial: Trial) -> None:
-        """Start, or start again, the run of a trial that has its ticket."""
+        """Start, or start again, the run of a trial that has its run spec."""
         wanted = slot(trial)
         self._space.suggest(trial)
         attributes = {
@@ -166,7 +169,7 @@ class Driver:
         self._known = None
 
     def _adopt(self) -> None:
-        """Take over what a dead driver left running; a trial without a ticket never was a run.
+        """Take over what a dead driver left running; a trial without a run spec never was a run.
 
         The run it told last is forgotten again: it may have died in between.
         """
@@ -176,10 +179,11 @@ class Driver:
         if told is not None and (told.configuration, told.repeat) not in open_runs:
             self._hooks.forget(self._hooks.run(slot(Trial(self._study, told.trial_id))))
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if RUN_SPEC in frozen.system_attrs:
-                self._start(Trial(self._study, frozen._trial_id))
-            else:
+            known = row(frozen)
+            if known is None:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
+            elif known.state != "paused":
+                self._start(Trial(self._study, frozen._trial_id))
         self._known = None
 
     def _ignore_earlier_failures(self) -> None:
@@ -195,8 +199,9 @@ class Driver:
         match event:
             case EpochReported(epoch=epoch):
                 self._report(run, epoch)
-            case RunFinished(model=model):
-                assert model is not None  # no run was to pause
+            case RunFinished(model=None):
+                self._release(run)
+            case RunFinished(model=bytes(model)):
                 self._complete(run, model)
             case RunFailed(reason=reason):
                 run.trial.set_user_attr("failure", reason)
@@ -243,11 +248,20 @@ class Driver:
             run.trial.set_user_attr("best_val_acc", accuracies[best])
             run.trial.set_user_attr("seconds", round(sum(run.curve["seconds"]), 3))
         self._study.tell(run.trial, value, state=state)
-        del self._active[run.trial.number]
-        # The worker that is free now has this network compiled.
-        self._sampler.prefer = run.slot.configuration
-        self._known = None
+        self._release(run)
         self._hooks.forget(self._hooks.run(run.slot))
+
+    def _release(self, run: ActiveRun) -> None:
+        """A worker is free again: its run has ended or is paused."""
+        self._active.pop(run.trial.number, None)
+        self._sampler.prefer = run.slot.configuration  # that worker has this network compiled
+        self._known = None
+
+    def _end_paused(self) -> None:
+        """Tell the runs that nobody will go on with: the plan is complete."""
+        for paused in [one for one in self._rows(self._study) if one.state == "paused"]:
+            trial = Trial(self._study, paused.trial_id)
+            self._tell(ActiveRun(trial, slot(trial), *_stored(trial)), TrialState.PRUNED)
 
 
 def _end(row: Row) -> datetime:
@@ -261,6 +275,6 @@ def _stored(trial: Trial) -> tuple[dict[str, list[float]], int]:
     A driver can die between the two statements that store an epoch.
     """
     kept: Mapping[str, list[float]] = trial.user_attrs.get("curve", {})
-    reported = len(trial._get_latest_trial().intermediate_values)
+    reported = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
     length = min([reported, *(len(kept.get(name, ())) for name in SERIES)])
     return {name: list(kept.get(name, ())[:length]) for name in SERIES}, length

@@ -13,12 +13,13 @@ from sqlalchemy.engine import make_url
 from study.dashboard import follow as board
 from study.mirror.follow import follower
 from study.plan.plan import PlanState, Slot
+from study.plan.strategies import plan_of
 from study.running.driver import Driver, Hooks, Observer, Observers
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models
 from study.storage.lock import Held, driving
-from study.storage.progress import plan_of, standing_of
+from study.storage.progress import standing_of
 from study.storage.write_through import write_through
 from study.training import model
 from study.training.run import Run, train
@@ -217,6 +218,7 @@ def run_maker(settings: Settings, dataset: Dataset) -> Callable[[Slot], Run]:
             validation=settings.validation,
             threads=settings["threads"],
             data_fingerprint=dataset.fingerprint,
+            until=slot.epochs,
         )
 
     return run

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from study.data import dataset as datasets
 from study.errors import ParameterError, SettingsError, SpaceError
-from study.plan.search import inner_sampler
+from study.plan.strategies import plan_of, strategy_of
 from study.space import file as space_file
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
 from study.training import model
-from study.tuning.pruning import PRUNERS, make_pruner
+from study.tuning.pruning import make_pruner
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset
@@ -53,7 +53,7 @@ def prepare(
     """
     storage.check(url)
     origin = name_or_path or _default_space(given)
-    settings = _checked_names(settle(space_file.load(origin), origin, given))
+    settings = _checked(settle(space_file.load(origin), origin, given))
     name = name or settings.space.name
     existing = _existing(url, name)
     if existing is None:
@@ -93,12 +93,11 @@ def _default_space(given: Mapping[str, Chosen]) -> str:
     return "digits" if data is None or data.value == "digits" else "mnist"
 
 
-def _checked_names(settings: Settings) -> Settings:
-    """Refuse a sampler or pruner that does not exist before any data is read."""
-    if settings["sampler"] != "sweep":
-        inner_sampler(settings["sampler"])
-    if settings["pruner"] not in PRUNERS:
-        make_pruner(settings["pruner"], settings["epochs"], None)
+def _checked(settings: Settings) -> Settings:
+    """Refuse what sampler and pruner cannot do before any data is read; fill in the pruner."""
+    settings = settings.with_default("pruner", strategy_of(settings).pruner)
+    make_pruner(settings["pruner"], settings["epochs"], None)
+    plan_of(settings)
     return settings
 
 

@@ -93,6 +93,12 @@ class Settings:
             return self
         return replace(self, chosen={**self.chosen, "repeats": Chosen(repeats, "command line")})
 
+    def with_default(self, name: str, value: Any) -> Settings:
+        """The same settings, with ``value`` for a setting that nobody has given one."""
+        if self[name] is not None:
+            return self
+        return replace(self, chosen={**self.chosen, name: Chosen(value, "default")})
+
     def located(self) -> Settings:
         """The same settings with the data's path made absolute: resume may start elsewhere."""
         data = self.chosen["data"]
@@ -146,8 +152,8 @@ class Settings:
 def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Settings:
     """Settle each setting from ``given`` (command line, environment), the file, the default.
 
-    ``origin`` says where the space came from: a shipped name or a path. Raises ``SettingsError``
-    for settings that contradict each other.
+    ``origin`` says where the space came from: a shipped name or a path. A pruner that nobody
+    named is None: the strategy has its own.
     """
     filed = {key: value for key, value in vars(space).items() if key not in _OF_THE_SPACE}
     chosen = dict(given)
@@ -159,10 +165,6 @@ def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Sett
             value if in_file else _DEFAULTS.get(name), "file" if in_file else "default"
         )
     chosen["validation"] = _validation(space, chosen)
-    if chosen["pruner"].value is None:
-        sweep = chosen["sampler"].value == "sweep"
-        chosen["pruner"] = Chosen("sweep" if sweep else "none", "default")
-    _check(space, chosen)
     return Settings(space, origin, dict(sorted(chosen.items())))
 
 
@@ -181,16 +183,6 @@ def _validation(space: SearchSpace, chosen: Mapping[str, Chosen]) -> Chosen:
 def _plain(validation: Validation) -> dict[str, Any]:
     """As it is recorded: the runs of a study draw with the study's seed."""
     return {name: value for name, value in asdict(validation).items() if name != "seed"}
-
-
-def _check(space: SearchSpace, chosen: Mapping[str, Chosen]) -> None:
-    if chosen["sampler"].value == "sweep":
-        space.require_options()
-    elif chosen["pruner"].value == "sweep":
-        raise SettingsError(
-            f"--pruner sweep compares with the incumbent of a sweep, which --sampler "
-            f"{chosen['sampler'].value} does not have: choose none, median, hyperband or patient"
-        )
 
 
 def _short(value: object) -> str:

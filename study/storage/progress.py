@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from study.plan.plan import Plan, PlanState
+from study.plan.plan import PlanState
 from study.plan.results import Rows
-from study.plan.search import Search
-from study.plan.sweep import OneAtATime
+from study.plan.strategies import plan_of
 from study.space.settings import Settings
 from study.storage.lock import driven
 
 if TYPE_CHECKING:
     from optuna import Study
-
-
-def plan_of(settings: Settings) -> Plan:
-    """The plan that the settings ask for."""
-    if settings["sampler"] == "sweep":
-        return OneAtATime(settings.space, settings.repeats, settings.images)
-    return Search(
-        settings.space,
-        settings["sampler"],
-        settings["configurations"],
-        settings["seed"],
-        settings.repeats,
-        settings.images,
-    )
 
 
 def standing_of(study: Study, settings: Settings) -> PlanState:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Configuration, Difference
-from study.plan.search import SEARCH
-from study.plan.sweep import COMBINED
 from study.space.search_space import SearchSpace, Value
 from study.text import tables
 
@@ -25,9 +23,9 @@ def restores_best_weights(space: SearchSpace) -> bool:
 
 def labels(stage: Stage) -> dict[Configuration, str]:
     """What the options of a stage are called; in a search by what differs between them."""
-    if stage.name == COMBINED:
-        return {option.configuration: f"{option.value} values" for option in stage.options}
-    if stage.name != SEARCH:
+    if stage.kind == "combined":
+        return {option.configuration: str(option.value) for option in stage.options}
+    if stage.kind != "configurations":
         return {option.configuration: str(option.value) for option in stage.options}
     seen: dict[str, set[Value]] = {}
     for option in stage.options:
@@ -56,9 +54,9 @@ def outcome(stage: Stage) -> str:
     if stage.best is None or stage.selected is None:
         known = sum(option.state != "open" for option in stage.options)
         return f"Open: {known} of {len(stage.options)} {_kind(stage)} are known so far."
-    if stage.name == SEARCH:
+    if stage.kind == "configurations":
         return _searched(stage, stage.best)
-    if stage.name == COMBINED:
+    if stage.kind == "combined":
         return _together(stage)
     return _swept(stage, stage.best, stage.selected)
 
@@ -80,7 +78,7 @@ def answer(standing: PlanState) -> str:
 
 
 def _kind(stage: Stage) -> str:
-    return "configurations" if stage.name == SEARCH else "options"
+    return "configurations" if stage.kind == "configurations" else "options"
 
 
 def next_best(stage: Stage) -> Option | None:
@@ -90,7 +88,7 @@ def next_best(stage: Stage) -> Option | None:
 
 
 def _swept(stage: Stage, best: Option, selected: Option) -> str:
-    """The best mean against the option carried or, where that is the same one, the next best."""
+    """The best mean against the option selected or, where that is the same one, the next best."""
     other = next_best(stage) if selected.gap is None else selected
     if other is None or other.gap is None:
         return f"{best.value} is selected: no other option has a mean."
@@ -107,30 +105,30 @@ def _against(best: Option, other: Option) -> str:
 
 
 def _reason(stage: Stage) -> str:
-    """Why one of the options that tie is carried, as the sweep's rule has it."""
+    """Why one of the options that tie is selected, as the sweep's rule has it."""
     assert stage.selected is not None
     assert stage.best is not None
     places = [option.configuration for option in stage.options]
-    carried, noted = stage.selected.configuration, stage.best.configuration
-    if carried == stage.incumbent:
-        cheaper = places.index(carried) < places.index(noted)
+    selected, best = stage.selected.configuration, stage.best.configuration
+    if selected == stage.incumbent:
+        cheaper = places.index(selected) < places.index(best)
         return "the sweep had it already" + (" and it is cheaper" if cheaper else "")
     cheapest = next(option for option in stage.options if option.tied)
-    return "it is cheaper" if carried == cheapest.configuration else "its mean is better"
+    return "it is cheaper" if selected == cheapest.configuration else "its mean is better"
 
 
 def _together(stage: Stage) -> str:
-    """The last stage: the noted values together against the carried ones."""
-    carried, together = stage.options[0], stage.options[-1]
-    lead = together.gap or carried.gap
-    if lead is None:
-        return f"All noted values together were stopped early; {carried.value} values stay."
+    """The last stage: all best means together against the selected values."""
+    selected, together = stage.options[0], stage.options[-1]
+    gap = together.gap or selected.gap
+    if gap is None:
+        return "All best means together were stopped early; the selected values stay."
     ahead = together.gap is None
     word = "beat" if ahead else "are behind"
-    said = f"All noted values together {word} the carried ones by {distance(lead)}"
-    if stage.selected is not None and stage.selected.value == COMBINED:
-        return f"{said}, and are taken."
-    return f"{said}{': a tie' if lead.tie else ''}; the carried ones stay."
+    said = f"All best means together {word} the selected values by {distance(gap)}"
+    if stage.selected is not None and stage.selected.configuration == together.configuration:
+        return f"{said}, and are selected."
+    return f"{said}{': a tie' if gap.tie else ''}; the selected values stay."
 
 
 def _searched(stage: Stage, best: Option) -> str:

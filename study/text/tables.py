@@ -10,8 +10,6 @@ from rich.text import Text
 
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Configuration, Row, Score
-from study.plan.search import SEARCH
-from study.plan.sweep import COMBINED
 from study.space.search_space import Value
 from study.tuning.pruning import mean_gap
 
@@ -61,9 +59,9 @@ def verdict(option: Option, stage: Stage) -> str:
         return f"eliminated: {behind(option, stage)}"
     said = []
     if stage.best is not None and option.configuration == stage.best.configuration:
-        said.append("best" if stage.name == SEARCH else "noted")
+        said.append("best" if stage.kind == "configurations" else "best mean")
     if stage.selected is not None and option.configuration == stage.selected.configuration:
-        said.append("carried" if stage.name != SEARCH else "")
+        said.append("selected" if stage.kind != "configurations" else "")
     elif stage.decided and option.tied and option.gap is not None:
         said.append("tie")
     return ", ".join(filter(None, said))
@@ -72,26 +70,29 @@ def verdict(option: Option, stage: Stage) -> str:
 def decision(stage: Stage) -> str:
     """What a decided stage decided, in a few words."""
     assert stage.selected is not None
-    if stage.name == SEARCH:
-        return f"{SEARCH}: {params(stage.selected.configuration)} is the best"
-    if stage.name == COMBINED:
-        verdict = "better, and taken" if stage.selected.value == COMBINED else "not clearly better"
-        return f"{COMBINED}: all noted values together are {verdict}"
-    return f"{stage.name}: {stage.selected.value} is carried"
+    if stage.kind == "configurations":
+        return f"{stage.name}: {params(stage.selected.configuration)} is the best"
+    if stage.kind == "combined":
+        wins = stage.selected.configuration != stage.incumbent
+        verdict = "better, and selected" if wins else "not clearly better"
+        return f"{stage.name}: all best means together are {verdict}"
+    return f"{stage.name}: {stage.selected.value} is selected"
 
 
 def stage_table(stage: Stage, repeats: int) -> Table:
     """The options of a stage: repeats, mean, distance from the best, verdict."""
     state = "" if stage.decided else " (open)"
     table = Table(title=f"{stage.name}{state}", title_justify="left", title_style="bold")
-    table.add_column("configuration" if stage.name == SEARCH else "option", justify="right")
+    table.add_column(
+        "configuration" if stage.kind == "configurations" else "option", justify="right"
+    )
     table.add_column("runs", justify="right")
     table.add_column("mean ± error", justify="right")
-    table.add_column("points behind", justify="right")
+    table.add_column("gap to best", justify="right")
     table.add_column("verdict")
     for option in stage.options:
         table.add_row(
-            params(option.configuration) if stage.name == SEARCH else str(option.value),
+            params(option.configuration) if stage.kind == "configurations" else str(option.value),
             f"{len(option.rows)}/{repeats}",
             _mean(option),
             ""
@@ -135,12 +136,17 @@ def doubts(standing: PlanState) -> list[str]:
     said = []
     for stage in standing.stages:
         ties = [o for o in stage.options if stage.decided and o.tied and o is not stage.best]
-        if not ties or stage.best is None or stage.selected is None or stage.name == SEARCH:
+        if (
+            not ties
+            or stage.best is None
+            or stage.selected is None
+            or stage.kind == "configurations"
+        ):
             continue
         names = " and ".join(str(option.value) for option in ties)
         kept = stage.selected.value
         verb = "ties" if len(ties) == 1 else "tie"
-        said.append(f"{stage.name}: {names} {verb} with {stage.best.value}; {kept} is carried.")
+        said.append(f"{stage.name}: {names} {verb} with {stage.best.value}; {kept} is selected.")
     return said
 
 

@@ -8,19 +8,11 @@ it decides depends neither on the order in which runs finish nor on how many are
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-    PatientPruner,
-)
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import TrialState
 
 from study.errors import SettingsError
@@ -74,9 +66,12 @@ class Margin:
 class SweepPruner(BasePruner):
     """Prunes a run that is too far behind the incumbent's same repeat.
 
-    ``images`` is the number of validation images of a repeat. Trials need the tickets of a
+    ``images`` is the number of validation images of a repeat. Trials need the run specs of a
     ``PlanSampler``; the incumbent's own trials are never pruned.
     """
+
+    compares = True
+    """Whether a run may start only when the curve it is compared with is complete."""
 
     def __init__(self, images: int | None = None, margin: Margin | None = None) -> None:
         self.images = images
@@ -84,19 +79,19 @@ class SweepPruner(BasePruner):
         self._references: dict[tuple[Any, ...], list[float]] = {}
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        ticket = trial.system_attrs.get(RUN_SPEC)
-        if ticket is None or not ticket["reference"]:
+        spec = trial.system_attrs.get(RUN_SPEC)
+        if spec is None or not spec["reference"]:
             return False
-        reference = self._reference(study, ticket)
+        reference = self._reference(study, spec)
         if reference is None:
             return False
         return self.margin.behind(_values(trial), reference, self.images) is not None
 
-    def _reference(self, study: Study, ticket: Mapping[str, Any]) -> list[float] | None:
+    def _reference(self, study: Study, spec: Mapping[str, Any]) -> list[float] | None:
         """The curve of the reference's same repeat; a complete one never changes."""
-        key = (study._storage, study._study_id, ticket["repeat"], *ticket["reference"].items())
+        key = (study._storage, study._study_id, spec["repeat"], *spec["reference"].items())
         if key not in self._references:
-            found = _same_repeat(study, ticket)
+            found = _same_repeat(study, spec)
             if found is None:
                 return None
             self._references[key] = _values(found)
@@ -110,20 +105,20 @@ class SparingPruner(BasePruner):
         self.inner = inner
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        ticket = trial.system_attrs.get(RUN_SPEC)
-        if ticket is not None and not prunable(ticket):
+        spec = trial.system_attrs.get(RUN_SPEC)
+        if spec is not None and not prunable(spec):
             return False
         return self.inner.prune(study, trial)
 
 
-def _same_repeat(study: Study, ticket: Mapping[str, Any]) -> FrozenTrial | None:
-    """The complete trial of the ticket's reference with the same repeat."""
+def _same_repeat(study: Study, spec: Mapping[str, Any]) -> FrozenTrial | None:
+    """The complete trial of the spec's reference with the same repeat."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         other = trial.system_attrs.get(RUN_SPEC)
         if (
             other is not None
-            and other["repeat"] == ticket["repeat"]
-            and other["params"] == ticket["reference"]
+            and other["repeat"] == spec["repeat"]
+            and other["params"] == spec["reference"]
         ):
             return trial
     return None
@@ -134,7 +129,7 @@ def _values(trial: FrozenTrial) -> list[float]:
     return [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
 
 
-PRUNERS = ("none", "sweep", "median", "hyperband", "patient")
+PRUNERS = ("none", "sweep", "median")
 
 
 def make_pruner(name: str, epochs: int, images: int | None) -> BasePruner:
@@ -145,9 +140,4 @@ def make_pruner(name: str, epochs: int, images: int | None) -> BasePruner:
         return SweepPruner(images)
     if name == "median":
         return SparingPruner(MedianPruner(n_startup_trials=3, n_warmup_steps=max(1, epochs // 5)))
-    if name == "hyperband":
-        return SparingPruner(HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs))
-    if name == "patient":
-        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-            return SparingPruner(PatientPruner(MedianPruner(n_startup_trials=3), patience=3))
     raise SettingsError(f"--pruner {name}: no such pruner; choose one of {', '.join(PRUNERS)}")

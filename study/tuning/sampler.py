@@ -19,37 +19,36 @@ import operator
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import TrialPruned
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from study.errors import PlanExhausted, SettingsError, SlotFailed
 from study.plan.plan import Plan, PlanState, Slot
 from study.plan.results import RUN_SPEC, STATES, Configuration, Row, Rows, configuration, row
-from study.plan.search import Search
 from study.plan.sweep import OneAtATime
 from study.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.trial import Trial
 
 _PATIENCE = 0.05
 """Seconds between two looks at a stage that another thread is finishing."""
 
 
 class PlanSampler(BaseSampler):
-    """Gives each trial the next slot of ``plan`` and writes it down at once, as its ticket.
+    """Gives each trial the next slot of ``plan`` and writes it down at once, as its run spec.
 
     Asking for more than the plan has raises ``PlanExhausted`` and leaves no trial running. Where
     the next slot depends on runs that other threads of this process are training, the ask waits
     for them. A slot that has failed three times raises ``SlotFailed``. With ``speculate`` an ask
-    does not wait but takes the slot that the plan will probably want next, marked in its ticket.
+    does not wait but takes the slot that the plan will probably want next, marked in its spec.
     Of several slots the first is given, or the first of the configuration that ``prefer`` names.
     """
 
@@ -66,7 +65,7 @@ class PlanSampler(BaseSampler):
         """There is no random state: a slot is a function of the stored trials."""
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Write the trial's ticket before anything else of it exists; an adopted trial has one."""
+        """Write the trial's spec before anything else of it exists; an adopted trial has one."""
         if RUN_SPEC in trial.system_attrs:
             return
         try:
@@ -74,13 +73,25 @@ class PlanSampler(BaseSampler):
             while not self._take(study, trial):
                 time.sleep(_PATIENCE)
         except BaseException:
-            if (
-                RUN_SPEC not in trial.system_attrs
-            ):  # with a ticket it is a run, to be taken up again
+            if RUN_SPEC not in trial.system_attrs:  # with a spec it is a run, to be taken up again
                 study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             raise
 
+    def next_trial(self, study: Study) -> Trial:
+        """The trial of the next slot: one that was paused and goes on, or a new one."""
+        rows = self.rows(study)
+        slots = self.slots(self.standing(rows))
+        wanted = slots and (self._preferred(slots) or slots[0])
+        for paused in rows:
+            if wanted and paused.state == "paused" and _same_run(paused, wanted):
+                spec = study._storage.get_trial_system_attrs(paused.trial_id)[RUN_SPEC]
+                spec = {**spec, "epochs": wanted.epochs}
+                study._storage.set_trial_system_attr(paused.trial_id, RUN_SPEC, spec)
+                return Trial(study, paused.trial_id)
+        return study.ask()
+
     def _check(self, study: Study, trial: FrozenTrial) -> None:
+        self.plan.compares = getattr(study.pruner, "compares", False)
         if study.directions != [StudyDirection.MAXIMIZE]:
             raise SettingsError(
                 "the plan keeps the best accuracy: create the study with direction='maximize'"
@@ -101,11 +112,11 @@ class PlanSampler(BaseSampler):
             if not slots:
                 self._await_others(standing, rows)
                 return False
-            ticket = self._ticket(self._preferred(standing.slots) or slots[0], rows)
+            spec = self._spec(self._preferred(standing.slots) or slots[0], rows)
             if not standing.slots:
-                ticket["speculative"] = True
-            trial.system_attrs[RUN_SPEC] = ticket  # Optuna goes on with this copy
-            study._storage.set_trial_system_attr(trial._trial_id, RUN_SPEC, ticket)
+                spec["speculative"] = True
+            trial.system_attrs[RUN_SPEC] = spec  # Optuna goes on with this copy
+            study._storage.set_trial_system_attr(trial._trial_id, RUN_SPEC, spec)
             self._threads[trial.number] = threading.get_ident()
             return True
 
@@ -127,7 +138,7 @@ class PlanSampler(BaseSampler):
         return standing.slots or (standing.speculative if self.speculate else ())
 
     def _surplus(self, study: Study) -> bool:
-        """End the loop that asked for a trial too many: the trial has no ticket and is pruned.
+        """End the loop that asked for a trial too many: the trial has no spec and is pruned.
 
         Threads of ``study.optimize`` can ask before they notice that another completed the plan.
         """
@@ -147,17 +158,14 @@ class PlanSampler(BaseSampler):
                 f"the next slot depends on running trials {running}: tell them before asking again"
             )
 
-    def _ticket(self, slot: Slot, rows: Sequence[Row]) -> dict[str, Any]:
-        chosen = slot.configuration
-        if chosen is None:
-            assert isinstance(self.plan, Search)
-            chosen = self.plan.suggest(int(slot.option), rows)
+    def _spec(self, slot: Slot, rows: Sequence[Row]) -> dict[str, Any]:
         return {
             "stage": slot.stage,
             "option": slot.option,
-            "params": dict(chosen),
+            "params": dict(self.plan.suggest(slot, rows)),
             "repeat": slot.repeat,
             "reference": None if slot.reference is None else dict(slot.reference),
+            "epochs": slot.epochs,
         }
 
     def infer_relative_search_space(
@@ -170,8 +178,8 @@ class PlanSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        ticket = trial.system_attrs.get(RUN_SPEC, {})
-        return {name: ticket["params"][name] for name in search_space}
+        spec = trial.system_attrs.get(RUN_SPEC, {})
+        return {name: spec["params"][name] for name in search_space}
 
     def sample_independent(
         self,
@@ -207,15 +215,14 @@ class PlanSampler(BaseSampler):
                 "the pruner stopped a run that others are compared with: create the study with "
                 "pruner=study.SweepPruner() or optuna.pruners.NopPruner()"
             )
-        if not study._thread_local.in_optimize_loop:
-            return  # asked and told by hand: there is no loop to end
         with self._lock:
             rows = [other for other in self.rows(study) if other.number != trial.number]
             value = values[0] if values and state == TrialState.COMPLETE else None
             told = replace(last, state=STATES[state.name], value=value)
             done = self.plan.standing([*rows, told]).complete
         if done:
-            study.stop()
+            with suppress(RuntimeError):  # asked and told by hand: there is no loop to end
+                study.stop()
 
 
 class OneAtATimeSampler(PlanSampler):
@@ -229,6 +236,10 @@ class OneAtATimeSampler(PlanSampler):
         self, space: SearchSpace, repeats: int | None = None, images: int | None = None
     ) -> None:
         super().__init__(OneAtATime(space, repeats, images))
+
+
+def _same_run(row: Row, slot: Slot) -> bool:
+    return (row.configuration, row.repeat) == (slot.configuration, slot.repeat)
 
 
 def failed_for_good(standing: PlanState) -> str:
@@ -254,14 +265,15 @@ def slot(trial: Trial | FrozenTrial) -> Slot:
         attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
     if RUN_SPEC not in attributes:
         raise _superfluous()
-    ticket = attributes[RUN_SPEC]
-    reference = ticket["reference"]
+    spec = attributes[RUN_SPEC]
+    reference = spec["reference"]
     return Slot(
-        ticket["stage"],
-        ticket["option"],
-        configuration(ticket["params"]),
-        ticket["repeat"],
+        spec["stage"],
+        spec["option"],
+        configuration(spec["params"]),
+        spec["repeat"],
         None if reference is None else configuration(reference),
+        spec.get("epochs"),
     )
 
 
@@ -269,6 +281,6 @@ def _superfluous() -> TrialPruned:
     return TrialPruned("the plan was completed while this trial was asked for")
 
 
-def prunable(ticket: Mapping[str, Any]) -> bool:
+def prunable(spec: Mapping[str, Any]) -> bool:
     """Whether a run may be pruned: never the incumbent of a sweep."""
-    return ticket["reference"] is not None
+    return spec["reference"] is not None

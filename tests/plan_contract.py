@@ -1,0 +1,139 @@
+"""What every strategy promises; its own test inherits the class and says how to make the plan.
+
+A strategy is held to this through plans and rows alone, and through an Optuna study whose crew has
+several workers, failures and deaths.
+"""
+
+import random
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from plan_fakes import IMAGES, Chance, Crew, new_study, row_of
+
+from study.plan.plan import ATTEMPTS, Plan, PlanState, Slot
+from study.plan.results import Row
+
+EPOCHS = 3
+
+
+class PlanContract(ABC):
+    """Pure, no slot twice, resumable after every prefix, ends, failed slots, several workers."""
+
+    images = IMAGES
+
+    @abstractmethod
+    def plan(self) -> Plan:
+        """A new plan, which knows nothing of an earlier one."""
+
+    def curves(self, seed: int) -> Chance:
+        return Chance(seed, EPOCHS)
+
+    def history(self, seed: int = 1, most: int = 400) -> list[Row]:
+        """The rows of a study played to its end, one run after the other."""
+        plan, rows = self.plan(), []
+        for _ in range(most):
+            slots = plan.standing(rows).slots
+            if not slots:
+                return rows
+            rows = self.trained(plan, slots[0], rows, seed)
+        raise AssertionError(f"the plan has not ended after {most} slots")
+
+    def trained(self, plan: Plan, slot: Slot, rows: list[Row], seed: int) -> list[Row]:
+        """The rows once this slot has trained as far as it asks: a new row, or one gone on with."""
+        slot = replace(slot, configuration=plan.suggest(slot, rows))
+        assert slot.configuration is not None
+        curve = self.curves(seed)(slot.configuration, slot.repeat)
+        done = curve if slot.epochs is None else curve[: slot.epochs]
+        key = (slot.configuration, slot.repeat)
+        paused = [r for r in rows if r.state == "paused" and (r.configuration, r.repeat) == key]
+        number = paused[0].number if paused else len(rows)
+        if paused:
+            assert len(done) > len(paused[0].val_acc), "a slot that asks for nothing new"
+        state = "complete" if len(done) == len(curve) else "paused"
+        value = curve[-1] if state == "complete" else None
+        new = row_of(slot, number, value, state=state, val_acc=done)
+        return [*(row for row in rows if row.number != number), new]
+
+    def test_it_ends_and_has_an_answer(self) -> None:
+        state = self.plan().standing(self.history())
+        assert state.complete
+        assert not state.slots
+        assert state.incumbent is not None
+
+    def test_the_same_rows_in_any_order_say_the_same(self) -> None:
+        rows = self.history()
+        for seed in range(3):
+            cut = rows[: random.Random(seed).randrange(len(rows))]
+            mixed = random.Random(seed).sample(cut, len(cut))
+            assert said(self.plan().standing(mixed)) == said(self.plan().standing(cut))
+
+    def test_a_plan_that_is_asked_again_says_the_same(self) -> None:
+        rows, plan = self.history(), self.plan()
+        for end in range(len(rows) + 1):
+            assert said(plan.standing(rows[:end])) == said(self.plan().standing(rows[:end]))
+
+    def test_it_goes_on_after_every_prefix_and_ends_the_same(self) -> None:
+        plan, rows, seen = self.plan(), [], 0
+        whole = said(self.plan().standing(self.history()))
+        while slots := self.plan().standing(rows).slots:  # a new process before every slot
+            rows, seen = self.trained(plan, slots[0], rows, 1), seen + 1
+        assert said(self.plan().standing(rows)) == whole
+        assert seen
+
+    def test_no_slot_is_given_twice(self) -> None:
+        plan = self.plan()
+        rows: list[Row] = []
+        for _ in range(6):  # none of them ends
+            slots = plan.standing(rows).slots
+            if not slots:
+                break
+            slot = replace(slots[0], configuration=plan.suggest(slots[0], rows))
+            rows.append(row_of(slot, len(rows)))
+        given = Counter((row.configuration, row.repeat) for row in rows)
+        assert max(given.values()) == 1
+
+    def test_a_slot_that_failed_is_given_again_and_at_last_ends_the_study(self) -> None:
+        plan = self.plan()
+        first = plan.standing([]).slots[0]
+        first = replace(first, configuration=plan.suggest(first, []))
+        failed = [
+            row_of(first, number, state="failed", attributes={"failure": "no memory"})
+            for number in range(ATTEMPTS)
+        ]
+        again = [(s.configuration, s.repeat) for s in plan.standing(failed[:1]).slots]
+        assert (first.configuration, first.repeat) in again
+        state = plan.standing(failed)
+        assert state.failed is not None
+        assert state.failure == "no memory"
+        assert not state.slots
+
+    @pytest.mark.parametrize("workers", [2, 10])
+    def test_several_workers_with_faults_and_deaths_come_to_an_end(self, workers: int) -> None:
+        crew = Crew(
+            new_study(),
+            self.plan,
+            self.curves(2),
+            random.Random(workers),
+            workers=workers,
+            faults=0.05,
+            breaks=0.05,
+        )
+        assert crew.play().complete
+        rows = [r for r in crew.rows() if r.state in {"complete", "pruned"} and not r.cancelled]
+        assert max(Counter((row.configuration, row.repeat) for row in rows).values()) == 1
+
+
+def said(state: PlanState) -> tuple[object, ...]:
+    """What a state says, less the numbers of trials."""
+    stages = [
+        (
+            stage.name,
+            stage.best and stage.best.configuration,
+            stage.selected and stage.selected.configuration,
+            [(o.configuration, o.state, o.score, o.gap) for o in stage.options],
+        )
+        for stage in state.stages
+    ]
+    return (stages, state.incumbent, state.score, state.slots, state.complete, state.runs_expected)

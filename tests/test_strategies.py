@@ -1,0 +1,203 @@
+"""Strategies: what each promises, and that a new one is a file and an entry in the table."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import fakes
+import pytest
+from optuna.storages import InMemoryStorage
+from plan_contract import PlanContract
+from plan_fakes import SMALL
+from typer.testing import CliRunner
+
+from study.cli.app import app
+from study.errors import SettingsError
+from study.plan.plan import Plan, PlanState, RunIndex, Slot, Stage, compared
+from study.plan.results import Configuration, Row, Spread, configuration
+from study.plan.search import Search
+from study.plan.strategies import STRATEGIES, Strategy, plan_of, strategy_of
+from study.plan.sweep import OneAtATime
+from study.space.search_space import SearchSpace
+from study.space.settings import Chosen, Settings, settle
+
+
+class RandomWithRepeats(Plan):
+    """Plain random search: configurations drawn in advance, each with all its repeats."""
+
+    def __init__(self, space: SearchSpace, repeats: int, budget: int, seed: int) -> None:
+        self.space, self.repeats = space, repeats
+        draw = random.Random(seed)
+        drawn = [
+            configuration(
+                space.fixed | {p.name: draw.choice(p.options) for p in space.hyperparameters}
+            )
+            for _ in range(budget)
+        ]
+        self.drawn: list[Configuration] = list(dict.fromkeys(drawn))
+
+    def standing(self, rows: Sequence[Row]) -> PlanState:
+        index, spread = RunIndex(rows), Spread(None)
+        options = [index.option(n, c, (), self.repeats) for n, c in enumerate(self.drawn)]
+        if any(option.state == "complete" for option in options):
+            options = list(compared(options, spread))
+        best = next((o for o in options if o.score and o.gap is None), None)
+        missing = [
+            Slot("random", o.value, o.configuration, repeat, ())
+            for o in options
+            for repeat in o.missing(self.repeats)
+        ]
+        slots, failed = index.slots(missing)
+        complete = not missing
+        runs = sum(len(option.rows) for option in options)
+        answer = best.configuration if best else None
+        stage = Stage(
+            "random",
+            "configurations",
+            answer or (),
+            tuple(options),
+            best,
+            best if complete else None,
+        )
+        return PlanState(
+            (stage,),
+            answer,
+            best.score if best else None,
+            tuple(slots),
+            complete,
+            runs,
+            runs + len(missing),
+            failed,
+            index.reason(failed) if failed else None,
+        )
+
+
+class Halving(Plan):
+    """Every option of one hyperparameter for one epoch; then the best of them to the end."""
+
+    def __init__(self) -> None:
+        self.space = SMALL
+        self.repeats = 1
+        first = SMALL.hyperparameters[0]
+        self.all = [configuration(SMALL.start | {first.name: v}) for v in first.options]
+
+    def standing(self, rows: Sequence[Row]) -> PlanState:
+        index = RunIndex(rows)
+        reached = {row.configuration: row.val_acc for row in rows if row.state != "failed"}
+        begun = [c for c in self.all if reached.get(c)]
+        best = max(begun, key=lambda c: reached[c][0]) if len(begun) == len(self.all) else None
+        ended = [row for row in rows if row.state == "complete"]
+        wanted = [Slot("halving", "", c, 0, (), 1) for c in self.all if not reached.get(c)]
+        if best and not ended:
+            wanted = [Slot("halving", "", best, 0, ())]
+        slots, failed = index.slots(wanted)
+        options = tuple([index.option("", c, (), 1) for c in self.all])
+        stage = Stage("halving", "configurations", (), options)
+        return PlanState(
+            (stage,),
+            best,
+            None,
+            tuple(slots),
+            bool(ended),
+            len(ended),
+            1,
+            failed,
+            index.reason(failed) if failed else None,
+        )
+
+
+class TestSweep(PlanContract):
+    def plan(self) -> Plan:
+        return OneAtATime(SMALL, images=self.images)
+
+
+class TestRandom(PlanContract):
+    def plan(self) -> Plan:
+        return Search(SMALL, "random", 5, 3, images=self.images)
+
+
+class TestTpe(PlanContract):
+    def plan(self) -> Plan:
+        return Search(SMALL, "tpe", 5, 3, images=self.images)
+
+
+class TestPlainRandom(PlanContract):
+    def plan(self) -> Plan:
+        return RandomWithRepeats(SMALL, 2, 5, 1)
+
+
+class TestHalving(PlanContract):
+    def plan(self) -> Plan:
+        return Halving()
+
+
+def settings(**chosen: str) -> Settings:
+    given = {name: Chosen(value, "command line") for name, value in chosen.items()}
+    return settle(SMALL, "small", given)
+
+
+def test_the_sweep_has_its_own_pruner_and_a_search_has_none() -> None:
+    assert strategy_of(settings()).pruner == "sweep"
+    assert strategy_of(settings(sampler="tpe")).pruner == "none"
+
+
+def test_an_unknown_sampler_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"--sampler tpee: .* choose one of sweep, tpe, random"):
+        plan_of(settings(sampler="tpee"))
+
+
+def test_the_sweeps_pruner_is_refused_where_nothing_is_compared() -> None:
+    with pytest.raises(SettingsError, match="--pruner sweep"):
+        plan_of(settings(sampler="tpe", pruner="sweep"))
+
+
+def test_paused_runs_are_gone_on_with_in_their_own_trial_or_told_pruned_at_the_end() -> None:
+    kept = fakes.Kept()
+    state = fakes.drive(storage := InMemoryStorage(), plan=Halving(), kept=kept)
+    assert state.complete
+    rows = fakes.rows(storage)
+    assert sorted(row.state for row in rows) == ["complete", "pruned", "pruned"]
+    assert [len(row.val_acc) for row in rows if row.state == "pruned"] == [1, 1]
+    (done,) = [row for row in rows if row.state == "complete"]
+    assert done.configuration == state.incumbent
+    assert len(done.val_acc) == fakes.EPOCHS
+    assert len(kept.forgotten) >= len(rows)
+
+
+@pytest.mark.parametrize("deaths", [[4], [9, 3], [14], [20], [25, 4]])
+def test_a_driver_that_dies_between_pause_and_end_loses_nothing(deaths: list[int]) -> None:
+    calm = fakes.drive(InMemoryStorage(), plan=Halving())
+    storage = fakes.MortalStorage()
+    state = fakes.drive_killed(storage, deaths, plan=Halving())
+    assert state.incumbent == calm.incumbent
+    lengths = sorted(len(row.val_acc) for row in fakes.rows(storage) if row.state != "failed")
+    assert lengths == [1, 1, fakes.EPOCHS]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.slow
+def test_a_new_strategy_is_an_entry_in_the_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def make(chosen: Settings) -> Plan:
+        return RandomWithRepeats(chosen.space, chosen.repeats, 2, chosen["seed"])
+
+    monkeypatch.setitem(STRATEGIES, "mine", Strategy(make, "Two at random"))
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "--sampler",
+        "mine",
+        "--epochs",
+        "1",
+        "--repeats",
+        "1",
+        "--jobs",
+        "1",
+        "--mlflow",
+        "none",
+    ]
+    done = CliRunner().invoke(app, ["run", "smoke", *words])
+    assert done.exit_code == 0, done.output
+    best = json.loads(CliRunner().invoke(app, ["best", "--json"]).output)
+    assert best["state"] == "complete"

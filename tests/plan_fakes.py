@@ -172,6 +172,7 @@ class Crew:
             if runs is not None and begun >= runs:
                 return standing
             if free and (not self.active or self.chance.random() < 0.5):
+                self.sampler.standing(self.rows())
                 self.active.append(self.sampler.next_trial(self.study))
                 begun += 1
             else:

@@ -78,9 +78,9 @@ class PlanSampler(BaseSampler):
             raise
 
     def next_trial(self, study: Study) -> Trial:
-        """The trial of the next slot: one that was paused and goes on, or a new one."""
-        rows = self.rows(study)
-        slots = self.slots(self.standing(rows))
+        """The trial of the next slot of the last standing: a paused one that goes on, or a new."""
+        rows, standing = self._known
+        slots = self.slots(standing) if standing else ()
         wanted = slots and (self._preferred(slots) or slots[0])
         for paused in rows:
             if wanted and paused.state == "paused" and _same_run(paused, wanted):

@@ -95,7 +95,7 @@ class Driver:
         held: Callable[[], None] = lambda: None,
     ) -> None:
         self._held = held
-        self._sampler = PlanSampler(plan, speculate=speculate)
+        self._sampler = PlanSampler(plan, speculate=speculate, ends_optimize=False)
         study.sampler = self._sampler
         study.pruner = pruner
         plan.compares = getattr(pruner, "compares", False)

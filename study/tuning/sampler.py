@@ -50,10 +50,12 @@ class PlanSampler(BaseSampler):
     for them. A slot that has failed three times raises ``SlotFailed``. With ``speculate`` an ask
     does not wait but takes the slot that the plan will probably want next, marked in its spec.
     Of several slots the first is given, or the first of the configuration that ``prefer`` names.
+    With ``ends_optimize`` the trial that completes the plan ends the loop of ``study.optimize``.
     """
 
-    def __init__(self, plan: Plan, *, speculate: bool = False) -> None:
+    def __init__(self, plan: Plan, *, speculate: bool = False, ends_optimize: bool = True) -> None:
         self.plan = plan
+        self._ends_optimize = ends_optimize
         self.speculate = speculate
         self.prefer: Configuration | None = None
         self.rows = Rows()
@@ -215,6 +217,8 @@ class PlanSampler(BaseSampler):
                 "the pruner stopped a run that others are compared with: create the study with "
                 "pruner=study.SweepPruner() or optuna.pruners.NopPruner()"
             )
+        if not self._ends_optimize:
+            return
         with self._lock:
             rows = [other for other in self.rows(study) if other.number != trial.number]
             value = values[0] if values and state == TrialState.COMPLETE else None

@@ -424,10 +424,52 @@ def test_a_mistake_in_an_option_is_one_line_and_leaves_nothing(
     assert not list(here.glob("*.db*"))
 
 
-def test_a_number_that_is_none_is_refused_by_name() -> None:
-    result = study("run", "--epochs", "many")
-    assert result.exit_code == 2
-    assert "--epochs" in result.stderr
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "run --epoch 3",
+            "No such option: --epoch; did you mean --epochs? (see: python -m study run",
+        ),
+        ("finalize --nothing", "No such option: --nothing (see: python -m study finalize --help)"),
+        ("runn", "No such command 'runn'. Did you mean 'run'? (see: python -m study --help)"),
+        ("run --epochs many", "Invalid value for '--epochs'"),
+        ("run --epochs 0", "greater than or equal to 1"),
+        ("run --epochs", "Option '--epochs' requires an argument"),
+        ("best --json=yes", "Option '--json' does not take a value"),
+        ("predict", "Missing argument 'MODEL' (see: python -m study predict --help)"),
+        ("list of studies", "Got unexpected extra argument"),
+    ],
+)
+def test_a_misspelt_command_line_is_one_line_that_says_how_it_is_spelt(
+    words: str, said: str
+) -> None:
+    assert_one_line(study(*words.split()), said)
+
+
+def test_without_a_word_the_help_is_shown() -> None:
+    assert "Usage: " in study().stdout
+    assert study().exit_code == 0
+
+
+@pytest.mark.slow
+def test_mnist_without_a_network_is_one_line_and_nothing_of_tensorflows(here: Path) -> None:
+    """No proxy listens at port 9, so the download fails wherever the tests run."""
+    told = subprocess.run(
+        [sys.executable, "-m", "study", "run", "--data", "mnist"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PATH": "",
+            "KERAS_HOME": str(here),
+            "https_proxy": "http://127.0.0.1:9",
+        },
+    )
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.startswith("study: mnist: cannot be downloaded")
+    assert len(told.stderr.splitlines()) == 1
 
 
 def test_a_corrupt_database_is_refused_and_left_alone(finished: None) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from study.cli import final as commands
-from study.cli.exits import command_line, explained, interruptible, print_json, reported
+from study.cli.exits import Commands, command_line, explained, interruptible, print_json, reported
 from study.cli.options import (
     DEFAULT_STORAGE,
     CheckpointsAt,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from study.space.settings import Chosen, Settings
 
 app = typer.Typer(
-    no_args_is_help=True,
+    cls=Commands,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

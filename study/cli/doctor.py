@@ -174,7 +174,6 @@ def _devices() -> Finding:
     """Which devices TensorFlow trains on."""
 
     def probe() -> str:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from importlib.metadata import version
 
         from study.training.run import start_tensorflow

@@ -11,9 +11,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from study.cli.options import DEFAULT_STORAGE
 from study.errors import StudyError
@@ -37,6 +39,27 @@ def command_line(command: str, name: str, url: str, *options: str) -> str:
     if url != DEFAULT_STORAGE and make_url(url).password is None:
         words += ["--storage", shlex.quote(url)]
     return " ".join(words)
+
+
+class Commands(TyperGroup):
+    """All commands; a word that is none of theirs ends as every mistake does: a line and 2."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without any word, print the help."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run a command and exit."""
+        try:
+            sys.exit(super().main(*args, **{**extra, "standalone_mode": False}))
+        except TyperException as mistake:
+            context = getattr(mistake, "ctx", None)
+            command = "" if context is None or context.parent is None else f" {context.info_name}"
+            said = " ".join(mistake.format_message().split()).rstrip(".")
+            if close := getattr(mistake, "possibilities", None):
+                said = f"{mistake.message}; did you mean {' or '.join(close)}?"
+            typer.echo(f"study: {said} (see: python -m study{command} --help)", err=True)
+            sys.exit(2)
 
 
 @contextmanager

@@ -4,14 +4,17 @@ A reader answers for the file (there, whole, of its format); what the arrays hol
 `study.data.dataset`. Every failure is a `DataError` of one line that names the file.
 """
 
+import io
 import os
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from study.data import idx, npz, table
+from study.data.backend import imported_quietly
 from study.data.files import readable
 from study.data.parts import Part, Parts
 from study.errors import DataError
@@ -42,9 +45,11 @@ def read(source: str) -> Parts:
 
 
 def _through_keras() -> Any:
-    from keras.datasets import mnist as keras_mnist
+    with imported_quietly():
+        from keras.datasets import mnist as keras_mnist
 
-    return keras_mnist.load_data()
+    with redirect_stdout(io.StringIO()):  # a failed download is told in one sentence
+        return keras_mnist.load_data()
 
 
 def mnist(download: Callable[[], Any] = _through_keras) -> Parts:

@@ -9,12 +9,9 @@ import hashlib
 import json
 import logging
 import math
-import os
-import sys
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.data import dataset as data
+from study.data.backend import imported_quietly
 from study.errors import DataError, SettingsError, TrainingFailed
 from study.space.search_space import Validation, Value
 from study.training import model, recipe
@@ -161,38 +159,13 @@ def start_tensorflow(threads: int) -> None:
 
 def import_tensorflow() -> Any:
     """Import TensorFlow and Keras quietly; leaves open with how many threads they will run."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow leaves oneDNN off on processors without AVX-512; there it doubles the speed.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with _errors_only() if "tensorflow" not in sys.modules else nullcontext():
+    with imported_quietly():
         import tensorflow as tf
 
         import study.training.fast.step  # noqa: F401 - Keras greets as well
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it counts traces, of many networks
     return tf
-
-
-@contextmanager
-def _errors_only() -> Iterator[None]:
-    """Hold back what is written to the process's stderr, and let it out only if this fails.
-
-    TensorFlow's libraries greet while they are loaded, before they can be told to be quiet.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.lseek(held.fileno(), 0, os.SEEK_SET)
-            os.write(kept, held.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 @dataclass

@@ -1,0 +1,38 @@
+"""TensorFlow is imported without its greetings, and always with the same settings.
+
+It stands in this room as the lowest of those that import it: MNIST comes through Keras.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def imported_quietly() -> Iterator[None]:
+    """Hold back what is written to the process's stderr, and let it out only if this fails.
+
+    TensorFlow's libraries greet while they are loaded, before they can be told to be quiet.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow leaves oneDNN off on processors without AVX-512; there it doubles the speed.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.lseek(held.fileno(), 0, os.SEEK_SET)
+            os.write(kept, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,155 @@
+"""A strategy of the study, its own code, on a table of recorded curves in place of training.
+
+    python benchmarks/replay.py digits --strategy sweep --studies 400
+    python benchmarks/replay.py TABLE.jsonl.gz --strategy race --budget 270 --confidence 0.95
+
+Each simulated study draws its start, its seed, and which of the table's repeats come in which
+order. Printed are epochs spent (a resumed run pays only what is new), the regret of the answer in
+points against the truth (mean test accuracy over all repeats of the table), and where the strategy
+states intervals and probabilities, how often they are true. Each number has its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import recorded
+from measures import judged, measured, plain
+from simulation import Draw, Outcome, Stated, drawn, simulate
+from tables import Table, load
+
+from study.errors import SettingsError, StudyError
+from study.plan.plan import Plan
+from study.plan.strategies import plan_of
+from study.space.settings import Chosen, DataFacts, Settings, settle
+from study.tuning.pruning import Margin
+
+STRATEGY_OPTIONS = ("budget", "tolerance", "confidence", "pruner", "configurations")
+"""Options that are settings of a study; those that are not given have the study's defaults."""
+
+
+def settings_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Settings:
+    """The settings of a simulated study, as `study run` would settle them."""
+    own = {"sampler": name, "seed": draw.seed, **given}
+    chosen = {key: Chosen(value, "command line") for key, value in own.items()}
+    images = draw.images or 0
+    facts = DataFacts("table", (1, 1, 1), 2, images, 0, images)
+    return settle(draw.space, "table", chosen).with_data(facts, {})
+
+
+def make_plan(name: str, given: Mapping[str, Any], **space: Any) -> Callable[[Draw], Plan]:
+    """How each study's plan is made; ``space`` holds other keys of its search space."""
+
+    def made(draw: Draw) -> Plan:
+        changed = replace(draw, space=replace(draw.space, **space))
+        return plan_of(settings_of(changed, name, given))
+
+    return made
+
+
+def margin_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Margin | None:
+    """The pruner that the study would have; of those only the sweep's works on a table."""
+    settings = settings_of(draw, name, given)
+    pruner = settings["pruner"]
+    if pruner not in ("none", "sweep"):
+        raise SettingsError(f"--pruner {pruner}: a replay has none or sweep")
+    return Margin() if pruner == "sweep" else None
+
+
+def stated(standing: Any) -> Stated | None:
+    """What a standing says of its answer, where the strategy has a verdict."""
+    verdict = getattr(standing, "verdict", None)
+    if verdict is None:
+        return None
+    intervals = tuple(verdict.accuracy), tuple(verdict.distance)
+    return Stated(verdict.probability, *intervals, reason=verdict.reason)
+
+
+def replayed(
+    table: Table, name: str, options: argparse.Namespace, given: Mapping[str, Any]
+) -> list[Outcome]:
+    """The outcomes of all studies; raises ``StudyError`` for settings that the strategy refuses."""
+    made = make_plan(name, given, tie=options.tie)
+    sample = drawn(table, 0, options.seed, options.repeats)
+    made(sample)
+    return simulate(
+        table,
+        made,
+        options.studies,
+        seed=options.seed,
+        repeats=options.repeats,
+        workers=options.jobs_in_study,
+        margin=margin_of(sample, name, given),
+        stated=stated,
+        processes=options.processes,
+    )
+
+
+def lines(record: Mapping[str, Any], tolerance: float) -> Iterator[str]:
+    """What a person reads."""
+    for name, value in record.items():
+        if name == "probability":
+            yield f"{f'within {tolerance:g} points, stated':36} came true"
+            for fifth in value:
+                yield f"  {fifth['stated']:34.3f} {fifth['came true']}  of {fifth['studies']}"
+        elif name == "ended":
+            for reason, ended in value.items():
+                said = f"ended {reason}: {ended['studies']}, within the tolerance"
+                yield f"{said:36} {ended['came true']}"
+        else:
+            yield f"{name:36} {value}"
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("table", help="a path, or the name of a table in benchmarks/tables")
+    parser.add_argument("--strategy", default="sweep", help="what --sampler of a study takes")
+    parser.add_argument("--studies", type=_count, default=400)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--repeats", type=_count, default=3, help="of a configuration (3)")
+    parser.add_argument("--jobs-in-study", type=_count, default=1, help="simulated workers (1)")
+    parser.add_argument("--processes", type=_count, default=2)
+    parser.add_argument("--budget", type=int, help="epochs, for a strategy that has a budget")
+    parser.add_argument("--tolerance", type=float, help="points, for one that stops when sure")
+    parser.add_argument("--confidence", type=float, help="the probability at which it stops")
+    parser.add_argument("--configurations", type=_count, help="how many a search tries")
+    parser.add_argument("--pruner", help="sweep or none (the strategy's own)")
+    parser.add_argument("--tie", choices=["cheapest", "best"], default="cheapest")
+    parser.add_argument("--json", type=Path, help="add the record to this file, as a line")
+    return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
+    return number
+
+
+def main() -> None:
+    options = parsed()
+    given = {name: getattr(options, name) for name in STRATEGY_OPTIONS}
+    given = {name: value for name, value in given.items() if value is not None}
+    tolerance = given.get("tolerance", 0.2)
+    try:
+        table = load(options.table)
+        outcomes = replayed(table, options.strategy, options, given)
+    except StudyError as error:
+        print(f"replay: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    record = measured(table, outcomes) | judged(table, outcomes, tolerance)
+    print(f"{options.strategy} on {table.name}, from {options.studies} starts")
+    print(*lines(record, tolerance), sep="\n")
+    if options.json:
+        what = {"table": table.name, "strategy": options.strategy, "tie": options.tie, **given}
+        what |= {name: getattr(options, name) for name in ("repeats", "jobs_in_study", "seed")}
+        recorded.append(options.json, what | plain(record) | recorded.machine("numpy"))
+
+
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,7 @@ from tables import Table, load
 
 from study.errors import SettingsError, StudyError
 from study.plan.plan import Plan
-from study.plan.strategies import plan_of
+from study.plan.strategies import plan_of, strategy_of
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.tuning.pruning import Margin
 
@@ -39,7 +39,8 @@ def settings_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Settings:
     chosen = {key: Chosen(value, "command line") for key, value in own.items()}
     images = draw.images or 0
     facts = DataFacts("table", (1, 1, 1), 2, images, 0, images)
-    return settle(draw.space, "table", chosen).with_data(facts, {})
+    settings = settle(draw.space, "table", chosen).with_data(facts, {})
+    return settings.with_default("pruner", strategy_of(settings).pruner)
 
 
 def make_plan(name: str, given: Mapping[str, Any], **space: Any) -> Callable[[Draw], Plan]:

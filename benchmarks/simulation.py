@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tables import Table, TableError
 
-from study.plan.plan import PlanState, Slot
+from study.plan.plan import Plan, PlanState, Slot
 from study.plan.results import Configuration, Row
 from study.space.search_space import SearchSpace
 from study.tuning.pruning import Margin
@@ -170,7 +170,7 @@ def _one(
 
 def simulate(
     table: Table,
-    make_plan: Callable[[Draw], Any],
+    make_plan: Callable[[Draw], Plan],
     studies: int,
     *,
     seed: int = 1,
@@ -213,11 +213,12 @@ class _Play:
     A standing is asked for when a run starts or ends, as the driver does.
     """
 
-    def __init__(self, meter: Meter, plan: Any, workers: int, margin: Margin | None) -> None:
+    def __init__(self, meter: Meter, plan: Plan, workers: int, margin: Margin | None) -> None:
         self.meter = meter
         self.plan = plan
         self.workers = workers
         self.margin = margin
+        plan.compares = margin is not None
         self.rows: list[Row] = []
         self.places: dict[tuple[Configuration, int], int] = {}
         self.active: list[_Active] = []
@@ -241,7 +242,7 @@ class _Play:
             row = self.rows[run.place]
             if len(row.val_acc) != run.done:
                 self.rows[run.place] = self._row(row, run.done)
-        standing: PlanState = self.plan.standing(self.rows)
+        standing = self.plan.standing(self.rows)
         if standing.incumbent is not None:
             self.meter.answer = self.meter.table.index[standing.incumbent]
         self.meter.seconds = self.now
@@ -288,7 +289,7 @@ class _Play:
         if self.margin and slot.reference:
             reference = self.meter.curve(table.index[slot.reference], slot.repeat)
         curve = self.meter.curve(table.index[configuration], slot.repeat)
-        until = getattr(slot, "epochs", None) or len(curve)
+        until = slot.epochs or len(curve)
         run = _Active(slot, place, curve, reference, done, min(until, len(curve)), 0.0)
         run.ends = self.now + self._seconds(run)
         self.active.append(run)

@@ -1,8 +1,9 @@
 """A plan that works on a table sees the rows that a study has, and pays for new epochs only."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tables_fake import lines
@@ -84,23 +85,12 @@ class Paused(OneAtATime):
     def standing(self, rows: Sequence[Row]) -> PlanState:
         self.seen.append([(row.state, len(row.val_acc)) for row in rows])
         state = super().standing(rows)
-        half = {(r.configuration, r.repeat) for r in rows if r.state == "paused"}  # type: ignore[comparison-overlap]
-        slots = tuple(
-            Half(slot, None if (slot.configuration, slot.repeat) in half else 2)
+        half = {(row.configuration, row.repeat) for row in rows if row.state == "paused"}
+        slots = [
+            slot if (slot.configuration, slot.repeat) in half else replace(slot, epochs=2)
             for slot in state.slots
-        )
-        object.__setattr__(state, "slots", slots)
-        return state
-
-
-class Half:
-    """A slot with an end of its own."""
-
-    def __init__(self, slot: Any, epochs: int | None) -> None:
-        self._slot, self.epochs = slot, epochs
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._slot, name)
+        ]
+        return replace(state, slots=tuple(slots))
 
 
 def test_a_resumed_run_is_one_row_and_pays_only_what_is_new(table: "Table") -> None:

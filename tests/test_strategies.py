@@ -13,7 +13,8 @@ from plan_fakes import SMALL
 from typer.testing import CliRunner
 
 from study.cli.app import app
-from study.errors import SettingsError
+from study.errors import SettingsError, SpaceError
+from study.plan.grid import Grid
 from study.plan.plan import Plan, PlanState, RunIndex, Slot, Stage, compared
 from study.plan.results import Configuration, Row, Spread, configuration
 from study.plan.search import Search
@@ -112,6 +113,11 @@ class TestSweep(PlanContract):
         return OneAtATime(SMALL, images=self.images)
 
 
+class TestGrid(PlanContract):
+    def plan(self) -> Plan:
+        return Grid(SMALL, images=self.images)
+
+
 class TestRandom(PlanContract):
     def plan(self) -> Plan:
         return Search(SMALL, "random", 5, 3, images=self.images)
@@ -132,6 +138,27 @@ class TestHalving(PlanContract):
         return Halving()
 
 
+def test_a_grid_trains_everything_and_takes_the_best_mean() -> None:
+    rows = TestGrid().history(seed=4)
+    assert len({(row.configuration, row.repeat) for row in rows}) == 3 * 2 * 2 * 2 == len(rows)
+    means: dict[Configuration, float] = {}
+    for row in rows:
+        means[row.configuration] = means.get(row.configuration, 0) + (row.value or 0)
+    state = Grid(SMALL, images=500).standing(rows)
+    assert state.incumbent is not None
+    assert means[state.incumbent] == max(means.values())
+
+
+def test_a_grid_needs_options_and_not_too_many() -> None:
+    table = {"name": "a", "epochs": 1, "batch_size": 1, "repeats": 1}
+    line = {"rate": {"low": 0.1, "high": 0.5, "start": 0.2}}
+    with pytest.raises(SpaceError, match=r"hyperparameters\.rate: is a range"):
+        Grid(SearchSpace.from_dict(table | {"hyperparameters": line}))
+    wide = {name: {"options": list(range(22)), "start": 0} for name in "abc"}
+    with pytest.raises(SpaceError, match="all 10648 configurations"):
+        Grid(SearchSpace.from_dict(table | {"hyperparameters": wide}))
+
+
 def settings(**chosen: str) -> Settings:
     given = {name: Chosen(value, "command line") for name, value in chosen.items()}
     return settle(SMALL, "small", given)
@@ -143,7 +170,7 @@ def test_the_sweep_has_its_own_pruner_and_a_search_has_none() -> None:
 
 
 def test_an_unknown_sampler_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"--sampler tpee: .* choose one of sweep, tpe, random"):
+    with pytest.raises(SettingsError, match=r"--sampler tpee: .* choose one of sweep, grid, tpe"):
         plan_of(settings(sampler="tpee"))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from study.errors import SettingsError
+from study.plan.grid import Grid
 from study.plan.plan import Plan
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
@@ -32,6 +33,10 @@ class Strategy:
 
 def _sweep(settings: Settings) -> Plan:
     return OneAtATime(settings.space, settings.repeats, settings.images)
+
+
+def _grid(settings: Settings) -> Plan:
+    return Grid(settings.space, settings.repeats, settings.images)
 
 
 def _search(sampler: str, settings: Settings) -> Plan:
@@ -57,6 +62,7 @@ STRATEGIES: dict[str, Strategy] = {
         pruner="sweep",
         compares=True,
     ),
+    "grid": Strategy(_grid, "Every configuration is trained; the best mean wins"),
     "tpe": _optuna("tpe", "TPE sampler"),
     "random": _optuna("random", "random sampler"),
     "gp": _optuna("gp", "Gaussian-process sampler"),

@@ -32,6 +32,9 @@ from study.tuning.pruning import Margin
 STRATEGY_OPTIONS = ("budget", "tolerance", "confidence", "pruner", "configurations")
 """Options that are settings of a study; those that are not given have the study's defaults."""
 
+SPACE_KEYS = ("tie", "passes", "score")
+"""Options that are keys of a search space, for the sweep."""
+
 
 def settings_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Settings:
     """The settings of a simulated study, as `study run` would settle them."""
@@ -75,7 +78,8 @@ def replayed(
     table: Table, name: str, options: argparse.Namespace, given: Mapping[str, Any]
 ) -> list[Outcome]:
     """The outcomes of all studies; raises ``StudyError`` for settings that the strategy refuses."""
-    made = make_plan(name, given, tie=options.tie)
+    space = {key: getattr(options, key) for key in SPACE_KEYS}
+    made = make_plan(name, given, **space)
     sample = drawn(table, 0, options.seed, options.repeats)
     made(sample)
     return simulate(
@@ -121,6 +125,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--configurations", type=_count, help="how many a search tries")
     parser.add_argument("--pruner", help="sweep or none (the strategy's own)")
     parser.add_argument("--tie", choices=["cheapest", "best"], default="cheapest")
+    parser.add_argument("--passes", type=_count, default=1)
+    parser.add_argument("--score", choices=["last", "mean of last 3"], default="last")
     parser.add_argument("--json", type=Path, help="add the record to this file, as a line")
     return parser.parse_args()
 
@@ -147,8 +153,9 @@ def main() -> None:
     print(f"{options.strategy} on {table.name}, from {options.studies} starts")
     print(*lines(record, tolerance), sep="\n")
     if options.json:
-        what = {"table": table.name, "strategy": options.strategy, "tie": options.tie, **given}
-        what |= {name: getattr(options, name) for name in ("repeats", "jobs_in_study", "seed")}
+        what = {"table": table.name, "strategy": options.strategy, **given}
+        names = (*SPACE_KEYS, "repeats", "jobs_in_study", "seed")
+        what |= {name: getattr(options, name) for name in names}
         recorded.append(options.json, what | plain(record) | recorded.machine("numpy"))
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
@@ -111,6 +112,12 @@ class Halving(Plan):
 class TestSweep(PlanContract):
     def plan(self) -> Plan:
         return OneAtATime(SMALL, images=self.images)
+
+
+class TestSweepInPasses(PlanContract):
+    def plan(self) -> Plan:
+        space = replace(SMALL, passes=3, score="mean of last 3")
+        return OneAtATime(space, images=self.images)
 
 
 class TestGrid(PlanContract):

@@ -33,6 +33,7 @@ from study.space.search_space import SearchSpace
 from study.tuning.pruning import Margin
 
 TUTORIAL = load("mnist")
+MEAN = "mean of last 3"
 CHANCE = st.randoms(use_true_random=True)
 
 
@@ -104,13 +105,13 @@ def issued_rows(rows: list[Any]) -> list[tuple[Configuration, int]]:
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 10**6), st.sampled_from(["cheapest", "best"]))
-def test_expected_runs_are_a_bound_that_only_falls(seed: int, tie: Any) -> None:
+@given(st.integers(0, 10**6), st.sampled_from(["cheapest", "best"]), st.integers(1, 3))
+def test_expected_runs_are_a_bound_that_only_falls(seed: int, tie: Any, passes: int) -> None:
     curves = Chance(seed)
-    plan = OneAtATime(replace(SMALL, tie=tie), images=IMAGES)
+    plan = OneAtATime(replace(SMALL, tie=tie, passes=passes), images=IMAGES)
     standing, rows = played(plan, lambda c, r: curves(c, r)[-1])
     expected = [plan.standing(rows[:length]).runs_expected for length in range(len(rows) + 1)]
-    assert expected[0] == (10 if tie == "best" else 12)
+    assert expected[0] == 2 + 8 * passes + (0 if tie == "best" else 2)
     assert expected == sorted(expected, reverse=True)
     assert expected[-1] == standing.runs == len(rows)
 
@@ -250,6 +251,42 @@ def test_a_combination_that_was_trained_already_is_not_trained_again() -> None:
     assert standing.stages[-1].kind == "combined"
 
 
+VALLEY = {(1, 1): [0.90, 0.91], (2, 1): [0.88, 0.89], (1, 2): [0.92, 0.93], (2, 2): [0.95, 0.96]}
+"""From (1, 1) the best is found only by who comes back to ``a`` once ``b`` has moved."""
+
+
+def test_a_second_pass_goes_round_again_where_the_first_one_moved_the_optimum() -> None:
+    space = replace(TWO, passes=3)
+    once, _ = played(OneAtATime(TWO), fixed_scores(VALLEY))
+    assert once.incumbent == (("a", 1), ("b", 2))
+    again, rows = played(OneAtATime(space), fixed_scores(VALLEY))
+    assert again.incumbent == (("a", 2), ("b", 2))
+    assert [stage.name for stage in again.stages] == ["a", "b", "a (pass 2)", "b (pass 2)"]
+    assert len(rows) == again.runs == 8  # and no third pass: the second one's end changed nothing
+
+
+def test_there_is_no_second_pass_where_the_first_one_changed_nothing() -> None:
+    flat = {(1, 1): [0.95, 0.96]} | {key: [0.9, 0.91] for key in [(1, 2), (2, 1), (2, 2)]}
+    state, _ = played(OneAtATime(replace(TWO, passes=2)), fixed_scores(flat))
+    assert [stage.name for stage in state.stages] == ["a", "b"]
+
+
+def test_runs_are_scored_by_their_last_epoch_or_by_the_mean_of_the_last_three() -> None:
+    curves = {1: (0.10, 0.90, 0.91, 0.92), 2: (0.90, 0.70, 0.80, 0.95)}
+    for score, best, value in (("last", 2, 0.95), (MEAN, 1, 0.91)):
+        plan = OneAtATime(replace(TWO, repeats=1, score=score))
+        rows: list[Row] = []
+        while slots := plan.standing(rows).slots:
+            configuration = slots[0].configuration
+            assert configuration is not None
+            curve = curves[dict(configuration)["a"]]
+            rows.append(row_of(slots[0], len(rows), curve[-1], val_acc=curve))
+        state = plan.standing(rows)
+        assert state.incumbent == (("a", best), ("b", 1))
+        assert state.score is not None
+        assert state.score.mean == pytest.approx(value)
+
+
 def test_while_a_stage_is_open_the_answer_is_the_one_carried_into_it() -> None:
     plan = OneAtATime(TUTORIAL)
     assert plan.standing([]).incumbent is None
@@ -308,21 +345,22 @@ def test_more_repeats_train_nothing_more_of_what_was_eliminated() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), CHANCE)
+@given(st.integers(0, 10**6), CHANCE, st.integers(1, 2), st.sampled_from(["last", MEAN]))
 def test_a_plan_that_has_seen_rows_before_says_what_a_new_one_says(
-    seed: int, chance: random.Random
+    seed: int, chance: random.Random, passes: int, score: Any
 ) -> None:
     """What the plan keeps from one call to the next saves time only."""
     curves = Chance(seed)
-    _, rows = played(OneAtATime(SMALL, images=IMAGES), lambda c, r: curves(c, r)[-1])
-    plan = OneAtATime(SMALL, images=IMAGES)
+    space = replace(SMALL, passes=passes, score=score)
+    _, rows = played(OneAtATime(space, images=IMAGES), lambda c, r: curves(c, r)[-1])
+    plan = OneAtATime(space, images=IMAGES)
     for _ in range(12):
         shown = rows[: chance.randrange(len(rows) + 1)]
         for _ in range(chance.randrange(3)):
             if shown:
                 place = chance.randrange(len(shown))
                 shown[place] = changed(shown[place], chance)
-        assert plan.standing(shown) == OneAtATime(SMALL, images=IMAGES).standing(shown)
+        assert plan.standing(shown) == OneAtATime(space, images=IMAGES).standing(shown)
 
 
 def changed(row: Any, chance: random.Random) -> Any:

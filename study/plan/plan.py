@@ -174,7 +174,7 @@ class RunIndex:
         book._rows.update(self._rows)
         for row in gone:
             book._rows[row.configuration] = [
-                r for r in book._rows[row.configuration] if r is not row
+                r for r in book._rows[row.configuration] if r.number != row.number
             ]
         for configuration, rows in RunIndex(come)._rows.items():
             book._rows[configuration] = [*book._rows[configuration], *rows]

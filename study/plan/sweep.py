@@ -5,14 +5,19 @@ stay at the incumbent's values; the incumbent's own runs are reused. The option 
 is the *best*; the option *selected* is the incumbent if it ties with the best, else the cheapest
 option that does. At the end the configuration of all best values, where it differs from the
 selected one, is trained too and replaces it only if it is better by more than a tie.
+
+With ``passes`` of a space above 1 the sweep goes round again, at most so often, until a whole round
+has changed nothing. What a run is scored by is the space's ``score``: the value it was told with
+(``last``), or the mean of its last three epochs.
 """
 
 from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot, Stage, compared
 from study.plan.results import Configuration, Group, Row, Score, Spread, configuration
@@ -20,6 +25,9 @@ from study.space.search_space import Hyperparameter, SearchSpace, Value
 
 SELECTED, BEST = "selected", "best means"
 """The two options of the last stage: the values selected so far, and the best of every stage."""
+
+SCORED = 3
+"""Epochs that a run is scored by where that is a mean."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,12 @@ class _Fold:
         alike = [*map(operator.is_, self.rows, rows), False].index(False)
         return self.rows[alike:], rows[alike:]
 
-    def kept(self, touched: Iterable[Configuration]) -> Iterator[Stage]:
+    def kept(self, touched: Container[Configuration]) -> Iterator[Stage]:
         """The stages, up to the first that is open or has one of these configurations."""
         return itertools.takewhile(
-            lambda stage: stage.decided and not any(_concerns(stage, one) for one in touched),
+            lambda stage: (
+                stage.decided and all(one.configuration not in touched for one in stage.options)
+            ),
             self.stages,
         )
 
@@ -57,6 +67,7 @@ class OneAtATime(Plan):
         self.space = space
         self.repeats = space.repeats if repeats is None else repeats
         self.images = images
+        self._rounds = space.hyperparameters * space.passes
         self._last = _Fold((), RunIndex(()), ())
 
     def standing(self, rows: Sequence[Row]) -> PlanState:
@@ -66,23 +77,32 @@ class OneAtATime(Plan):
         whole fold would come to the same stages again.
         """
         gone, come = self._last.changes(rows)
-        index, spread = self._last.index.changed(gone, come), Spread(self.images)
+        index = self._last.index.changed(gone, map(self._scored, come))
+        spread = Spread(self.images)
         touched = {row.configuration for row in (*gone, *come)}
         stages = self._swept(index, spread, self._last.kept(touched))
         if all(stage.best for stage in stages):
-            best = {stage.name: stage.best.value for stage in stages if stage.best}
+            hyperparameters = self.space.hyperparameters
+            last = zip(hyperparameters, stages[-len(hyperparameters) :], strict=True)
+            best = {parameter.name: stage.best.value for parameter, stage in last if stage.best}
             together = configuration(self.space.start | best)
             if stages[-1].selected and stages[-1].selected.configuration != together:
                 stages.append(self._last_stage(together, stages[-1], index, spread))
         self._last = _Fold(tuple(rows), index, tuple(stages))
         return self._closed(stages) if stages[-1].decided else self._open(stages, index)
 
+    def _scored(self, row: Row) -> Row:
+        """The row with the value that the space wants runs to be scored by."""
+        if row.value is None or not row.val_acc or self.space.score == "last":
+            return row
+        return replace(row, value=fmean(row.val_acc[-SCORED:]))
+
     def _swept(self, index: RunIndex, spread: Spread, kept: Iterator[Stage]) -> list[Stage]:
-        """The stage of each hyperparameter, up to the first that has work left."""
+        """The stage of each hyperparameter, round after round, up to one that has work left."""
         incumbent = configuration(self.space.start)
         stages: list[Stage] = []
-        for parameter in self.space.hyperparameters:
-            stage = next(kept, None) or self._stage(parameter, incumbent, index)
+        while len(stages) < len(self._rounds) and not self._settled(stages):
+            stage = next(kept, None) or self._stage(len(stages), incumbent, index)
             if all(option.state != "open" for option in stage.options):
                 spread.learn(_groups(stage, first=not stages))
                 stage = stage if stage.decided else self._decide(stage, spread)
@@ -92,12 +112,24 @@ class OneAtATime(Plan):
             incumbent = stage.selected.configuration
         return stages
 
-    def _stage(self, parameter: Hyperparameter, incumbent: Configuration, index: RunIndex) -> Stage:
+    def _settled(self, stages: Sequence[Stage]) -> bool:
+        """Whether the next stage would be the same again: a whole round has changed nothing."""
+        count = len(self.space.hyperparameters)
+        return len(stages) >= count and all(
+            stage.selected and stage.selected.configuration == stage.incumbent
+            for stage in stages[len(stages) - count + 1 :]
+        )
+
+    def _stage(self, place: int, incumbent: Configuration, index: RunIndex) -> Stage:
+        """The stage at this place of the rounds; from the second on its name says which it is."""
+        parameter = self._rounds[place]
+        number = 1 + place // len(self.space.hyperparameters)
+        name = parameter.name if number == 1 else f"{parameter.name} (pass {number})"
         options = []
         for value, candidate in _variants(incumbent, parameter):
             reference = None if candidate == incumbent else incumbent
             options.append(index.option(value, candidate, reference, self.repeats))
-        return Stage(parameter.name, "hyperparameter", incumbent, tuple(options))
+        return Stage(name, "hyperparameter", incumbent, tuple(options))
 
     def _decide(self, stage: Stage, spread: Spread) -> Stage:
         """Name the best and the selected option of a stage whose options are all known."""
@@ -151,10 +183,10 @@ class OneAtATime(Plan):
 
     def _speculative(self, stages: Sequence[Stage], index: RunIndex) -> list[Slot]:
         """Slots of the next stage, should the open one select the option that leads so far."""
-        if len(stages) >= len(self.space.hyperparameters):
+        if len(stages) >= len(self._rounds):
             return []
         leader = _leader(stages[-1])
-        likely = self._stage(self.space.hyperparameters[len(stages)], leader, index)
+        likely = self._stage(len(stages), leader, index)
         missing = _missing(likely, self.repeats)
         others = (slot for slot in missing if slot.configuration != leader)
         return index.slots(others, compares=self.compares)[0]
@@ -163,9 +195,9 @@ class OneAtATime(Plan):
         """How many runs are left at most: of the open stage, of those after it, of the last one."""
         options = [option for option in stages[-1].options if option.state == "open"]
         ahead = sum(self.repeats - len(option.rows) for option in options)
-        if len(stages) > len(self.space.hyperparameters):
+        if stages[-1].kind == "combined":
             return ahead
-        later = self.space.hyperparameters[len(stages) :]
+        later = self._rounds[len(stages) :]
         ahead += sum((len(parameter.options) - 1) * self.repeats for parameter in later)
         return ahead + (self.repeats if self.space.tie != "best" else 0)
 
@@ -208,12 +240,6 @@ def _leader(stage: Stage) -> Configuration:
         if option.pruned is None and mean > ahead:
             best, ahead = option.configuration, mean
     return best
-
-
-def _concerns(stage: Stage, changed: Configuration) -> bool:
-    """Whether a configuration can be one of a stage's options: nothing else of it differs."""
-    pairs = zip(changed, stage.incumbent, strict=False)
-    return all(one == other or one[0] == stage.name for one, other in pairs)
 
 
 def _missing(stage: Stage, repeats: int) -> Iterator[Slot]:

@@ -238,6 +238,8 @@ class SearchSpace:
     data: Annotated[str | None, _key("'digits', 'mnist' or a path", min_length=1)] = None
     validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None
     tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "cheapest"
+    passes: Annotated[StrictInt, _COUNT] = 1
+    score: Annotated[Literal["last", "mean of last 3"], _key("'last' or 'mean of last 3'")] = "last"
     seed: Annotated[StrictInt | None, _key(_SEED, ge=0, lt=2**32)] = None
     sampler: Annotated[str | None, _key("the name of a sampler, in quotes", min_length=1)] = None
     pruner: Annotated[str | None, _key("the name of a pruner, in quotes", min_length=1)] = None

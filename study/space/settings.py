@@ -138,8 +138,9 @@ class Settings:
         found = []
         if self.space.hyperparameters != other.space.hyperparameters:
             found.append("the hyperparameters")
-        if self.space.fixed != other.space.fixed or self.space.tie != other.space.tie:
-            found.append("the fixed parameters or the tie rule")
+        rules = ("fixed", "tie", "passes", "score")
+        if any(getattr(self.space, rule) != getattr(other.space, rule) for rule in rules):
+            found.append("the fixed parameters, the tie rule, passes or score")
         for name, chosen in self.chosen.items():
             theirs = other.chosen[name].value
             if chosen.value != theirs and name != "repeats":

@@ -26,6 +26,7 @@ from tables import Table
 
 from study.data import dataset as datasets
 from study.data.dataset import Dataset
+from study.data.pixels import unit
 from study.errors import StudyError
 from study.plan.results import Row, Rows
 from study.space import file as space_file
@@ -33,6 +34,7 @@ from study.storage import database as storage
 from study.storage import models
 
 PASSED_ON = ("epochs", "seed", "jobs", "threads")
+AT_ONCE = 500  # test images
 FORGET_EVERY = 50  # models loaded until Keras forgets them all
 
 
@@ -97,11 +99,14 @@ def _accuracies(rows: Sequence[Row], folder: Path, dataset: Dataset) -> Iterator
 
     from study.final import export
 
-    pixels = export.as_pixels(dataset.test_images)
     for number, row in enumerate(rows):
         member = export.raw(models.file(folder, row.number))
-        said = export.probabilities(lambda some, of=member, **how: of(some / 255, **how), pixels)
-        yield float((said.argmax(1) == dataset.test_labels).mean())
+        said = [
+            np.asarray(member(unit(dataset.test_images[first : first + AT_ONCE]), training=False))
+            for first in range(0, len(dataset.test_labels), AT_ONCE)
+        ]
+        right = np.concatenate(said).argmax(axis=1) == dataset.test_labels
+        yield float(right.mean())
         if number % FORGET_EVERY == 0:
             keras.backend.clear_session()
 

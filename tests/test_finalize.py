@@ -228,7 +228,8 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     shown = study("gallery")
     assert shown.exit_code == 0, shown.output
     wrong = (folder / "gallery.csv").read_text().splitlines()
-    assert len(wrong) - 1 == models["best by validation"]["errors"]
+    assert shown.stdout.startswith("average of 2: ")
+    assert len(wrong) - 1 == models["average of 2"]["errors"]
     assert (folder / "gallery.png").read_bytes().startswith(b"\x89PNG")
     assert Wish().holdout == 0.1
 

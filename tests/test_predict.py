@@ -373,34 +373,22 @@ def wrongly(truth: list[int]) -> Dataset:
     return Dataset("fake", images, labels, images, labels, ("x", "y", "z"), "fake")
 
 
-def test_mistakes_are_sorted_by_confidence_and_a_label_all_members_deny_is_marked() -> None:
-    one = [[0.9, 0.1, 0], [0.3, 0.6, 0.1], [0, 0.1, 0.9], [0.2, 0.8, 0]]
-    two = [[0.8, 0.2, 0], [0.6, 0.3, 0.1], [0, 0.2, 0.8], [0.1, 0, 0.9]]
-    members = np.array([one, two])
-    dataset = wrongly([0, 0, 1, 0])
-    found = gallery.mistakes(members[0], members, dataset)
-    assert [(m.image, m.label, m.predicted) for m in found] == [
-        (2, "y", "z"),
-        (3, "x", "y"),
-        (1, "x", "y"),
-    ]
-    assert [m.looks_mislabelled for m in found] == [True, False, False]
-    assert [m.against for m in found] == [2, 2, 1]
-    assert (found[2].ensemble, found[2].ensemble_confidence) == ("x", pytest.approx(0.45))
-    picture, written = gallery.write(gallery.Gallery("m", found, 4), dataset, Path())
+def test_mistakes_of_the_average_are_shown_and_those_whose_label_may_be_wrong_first() -> None:
+    one = [[0.9, 0.1, 0], [0.3, 0.6, 0.1], [0, 0.1, 0.9], [0.2, 0.8, 0], [0.1, 0.9, 0]]
+    two = [[0.8, 0.2, 0], [0.6, 0.3, 0.1], [0, 0.2, 0.8], [0.1, 0.5, 0.4], [0.2, 0.8, 0]]
+    members = np.array([one, two], np.float32)
+    dataset = wrongly([0, 0, 1, 0, 1])
+    found = gallery.mistakes(members, dataset)
+    assert [(m.image, m.label, m.predicted) for m in found] == [(3, "x", "y"), (2, "y", "z")]
+    assert [(m.candidate, m.votes) for m in found] == [(True, 1), (False, 0)]
+    assert (found[0].confidence, found[0].label_probability) == pytest.approx((0.65, 0.15))
+    shown = gallery.Gallery("average of 2", found, 5)
+    assert shown.candidates == 1
+    picture, written = gallery.write(shown, dataset, Path())
     assert picture.read_bytes().startswith(b"\x89PNG")
     lines = list(csv.DictReader(written.read_text().splitlines()))
-    assert [line["image"] for line in lines] == ["2", "3", "1"]
-    assert lines[0]["looks_mislabelled"] == "True"
-    nothing = gallery.Gallery("m", [], 4)
-    gallery.write(nothing, dataset, Path())
-    assert replace(nothing, model="n").mistakes == []
-
-
-def test_a_single_member_has_nobody_to_agree_with() -> None:
-    alone = np.array([[[0.9, 0.1, 0], [0, 0.1, 0.9]]])
-    found = gallery.mistakes(alone[0], alone, wrongly([1, 0]))
-    assert [m.looks_mislabelled for m in found] == [False, False]
+    assert [(line["image"], line["candidate"]) for line in lines] == [("3", "True"), ("2", "False")]
+    gallery.write(replace(shown, mistakes=[]), dataset, Path())
 
 
 @pytest.mark.tensorflow

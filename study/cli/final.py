@@ -130,11 +130,10 @@ def gallery(
             dataset = wrong.dataset_of(settings)
             found = wrong.collect(study, place, dataset)
             picture, table = wrong.write(found, dataset, output or place)
-        marked = sum(mistake.looks_mislabelled for mistake in found.mistakes)
         _say(
             console,
-            f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong; looking "
-            f"mislabelled, as all members agree against the label: {marked}",
+            f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong; "
+            f"candidates for a wrong label among them: {found.candidates}",
         )
         _say(console, f"Written: {picture} and {table}")
 

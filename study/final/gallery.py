@@ -1,6 +1,7 @@
-"""What the final model gets wrong: computed first, then drawn and written.
+"""What the final model gets wrong, and which of the labels may be wrong instead.
 
-The test set is not opened for it: what the members said of each image was kept when it was.
+Computed first, then drawn and written. The test set is not opened for it: what the members said of
+each image was kept when it was.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from study.data import dataset as data
 from study.data.pixels import unit
 from study.errors import ModelError
 from study.final import records
-from study.final.measure import BEST
+from study.final.label_errors import rank
 from study.storage import models
 
 if TYPE_CHECKING:
@@ -37,80 +38,74 @@ _COLUMNS = 10
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image that the final model gets wrong; confidences are probabilities.
+    """A test image that the final model gets wrong; probabilities are the model's.
 
-    ``against`` of ``members`` members give another label than the data does. It looks mislabelled
-    where there are several and all of them give the same other one.
+    ``votes`` of its ``members`` find another class so likely that the label is in doubt; with one
+    vote it is a ``candidate`` for a wrong label (`study.final.label_errors`).
     """
 
     image: int
     label: int | str
     predicted: int | str
     confidence: float
-    ensemble: int | str
-    ensemble_confidence: float
-    against: int
+    label_probability: float
+    candidate: bool
+    votes: int
     members: int
-    looks_mislabelled: bool
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The mistakes of a model, the surest first, and how many images it was shown."""
+    """The mistakes of a model, the likeliest wrong labels first; how many images it was shown."""
 
     model: str
     mistakes: Sequence[Mistake]
     images: int
 
+    @property
+    def candidates(self) -> int:
+        """How many of the mistakes are candidates for a wrong label."""
+        return sum(mistake.candidate for mistake in self.mistakes)
+
 
 def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
-    """The mistakes of the model of the last opening: the best by validation, else the average.
+    """The mistakes of the average of the members last asked for, or of the only one.
 
     Raises ``ModelError`` where there is no final model, or what its members said is gone.
     """
-    models = {final["model"]: final for final in records.latest(study)}
-    final = models.get(BEST) or list(models.values())[-1]
+    final = records.latest(study)[-1]
     path = records.probabilities(folder, final["opening"])
-    said = records.said(folder, final["opening"])
-    if said is None:
+    members = records.said(folder, final["opening"])
+    if members is None:
         raise ModelError(
             f"{path}: is missing or damaged; write it again with the python -m study finalize of "
             "before (which opens the test set again, and records that)"
         )
-    if said.shape[1:] != (len(dataset.test_labels), dataset.num_classes):
+    if members.shape[1:] != (len(dataset.test_labels), dataset.num_classes):
         raise ModelError(f"{path}: belongs to other data; finalize the study again")
-    own = said.mean(axis=0)
-    if final["model"] == BEST:
-        everybody = list(models.values())[-1]["members"]
-        own = said[everybody.index(final["members"][0])]
-    return Gallery(final["model"], mistakes(own, said, dataset), len(dataset.test_labels))
+    return Gallery(final["model"], mistakes(members, dataset), len(dataset.test_labels))
 
 
-def mistakes(own: NDArray[Any], members: NDArray[Any], dataset: Dataset) -> list[Mistake]:
-    """Where ``own`` (images, classes) is wrong; ``members`` is (members, images, classes)."""
+def mistakes(members: NDArray[np.float32], dataset: Dataset) -> list[Mistake]:
+    """Where the average of the members' probabilities (members, images, classes) is wrong."""
     names, truth = dataset.label_names, dataset.test_labels
-    together = members.mean(axis=0)
-    votes = members.argmax(axis=2)
-    found = []
-    for image in np.flatnonzero(own.argmax(axis=1) != truth):
-        label, given = int(truth[image]), votes[:, image]
-        first, second = int(own[image].argmax()), int(together[image].argmax())
-        found.append(
-            Mistake(
-                image=int(image),
-                label=names[label],
-                predicted=names[first],
-                confidence=float(own[image, first]),
-                ensemble=names[second],
-                ensemble_confidence=float(together[image, second]),
-                against=int((given != label).sum()),
-                members=len(members),
-                looks_mislabelled=bool(
-                    len(given) > 1 and (given != label).all() and (given == given[0]).all()
-                ),
-            )
+    average = members.mean(axis=0)
+    predicted = average.argmax(axis=1)
+    ranking = rank(members, truth)
+    return [
+        Mistake(
+            image=int(image),
+            label=names[truth[image]],
+            predicted=names[predicted[image]],
+            confidence=float(average[image, predicted[image]]),
+            label_probability=float(average[image, truth[image]]),
+            candidate=bool(ranking.candidate[image]),
+            votes=int(ranking.votes[image]),
+            members=len(members),
         )
-    return sorted(found, key=lambda mistake: (-mistake.confidence, mistake.image))
+        for image in ranking.order
+        if predicted[image] != truth[image]
+    ]
 
 
 def write(gallery: Gallery, dataset: Dataset, folder: Path) -> tuple[Path, Path]:
@@ -134,8 +129,7 @@ def dataset_of(settings: Settings) -> Dataset:
 
 def _csv(gallery: Gallery) -> bytes:
     text = io.StringIO()
-    names = [name for name in Mistake.__dataclass_fields__ if name != "members"]
-    writer = csv.DictWriter(text, [*names, "members"], lineterminator="\n")
+    writer = csv.DictWriter(text, list(Mistake.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
     for mistake in gallery.mistakes:
         row: Mapping[str, Any] = vars(mistake)
@@ -144,7 +138,7 @@ def _csv(gallery: Gallery) -> bytes:
 
 
 def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
-    """The picture: an image a field, given and predicted label above it, the ensemble's below."""
+    """The picture: an image a field, above it its label and what the model predicts."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -152,13 +146,13 @@ def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
     rows = max(1, math.ceil(len(shown) / _COLUMNS))
     figure = Figure(figsize=(1.3 * _COLUMNS, 1.75 * rows + 1), layout="constrained")
     FigureCanvasAgg(figure)
-    more = f", the {SHOWN} surest of them" if len(gallery.mistakes) > SHOWN else ""
-    marked = sum(mistake.looks_mislabelled for mistake in gallery.mistakes)
+    more = f", the first {SHOWN} of them" if len(gallery.mistakes) > SHOWN else ""
     figure.suptitle(
         f"{gallery.model}: {len(gallery.mistakes)} of {gallery.images} test images wrong{more}\n"
-        f"given → predicted (confidence); below: the average of the members. "
-        f"Framed, as they look mislabelled (all members agree against the label): {marked}",
+        "label → predicted (probability of each), the likeliest wrong labels first; framed: "
+        f"candidates for a wrong label, {gallery.candidates}",
         fontsize=9,
+        parse_math=False,
     )
     for place, axes in enumerate(figure.subplots(rows, _COLUMNS, squeeze=False).flat):
         axes.set(xticks=[], yticks=[])
@@ -166,15 +160,13 @@ def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
             axes.set_axis_off()
             continue
         mistake = shown[place]
-        axes.imshow(
-            np.squeeze(unit(dataset.test_images[mistake.image])), cmap="gray_r", vmin=0, vmax=1
-        )
-        title = f"{mistake.label} → {mistake.predicted} ({100 * mistake.confidence:.0f} %)"
-        axes.set_title(title, fontsize=8, parse_math=False)
-        below = f"{mistake.ensemble} ({100 * mistake.ensemble_confidence:.0f} %)"
-        axes.set_xlabel(f"#{mistake.image}: {below}", fontsize=7, parse_math=False)
+        image = np.squeeze(unit(dataset.test_images[mistake.image]))
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        axes.set_title(f"{mistake.label} → {mistake.predicted}", fontsize=8, parse_math=False)
+        sure = f"{100 * mistake.label_probability:.0f} → {100 * mistake.confidence:.0f} %"
+        axes.set_xlabel(f"#{mistake.image}: {sure}", fontsize=7)
         for spine in axes.spines.values():
-            spine.set(edgecolor="tab:red", linewidth=3, visible=mistake.looks_mislabelled)
+            spine.set(edgecolor="#D55E00", linewidth=3, visible=mistake.candidate)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

@@ -336,13 +336,13 @@ def test_a_broken_picture_is_named_and_the_others_are_predicted() -> None:
 
 def test_a_submission_needs_every_picture() -> None:
     folder_with_a_broken_picture()
-    with pytest.raises(ModelError, match=r"many/b\.png: cannot be read \(damaged\)"):
+    with pytest.raises(StudyError, match=r"many/b\.png: cannot be read \(damaged\)"):
         predict.of_files([Path("many")], CARD_OF, lambda: FIXED, strict=True)
 
 
 def test_where_nothing_can_be_read_the_first_reason_is_the_error() -> None:
     folder_with_a_broken_picture()
-    with pytest.raises(ModelError, match=r"many/b\.png: cannot be read \(damaged\)"):
+    with pytest.raises(StudyError, match=r"many/b\.png: cannot be read \(damaged\)"):
         predict.of_files([Path("many/b.png")], CARD_OF, lambda: FIXED)
     Path("many/a.png").unlink()
     Path("many/c.png").write_text("no picture")

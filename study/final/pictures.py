@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data import npz, pixels, table
+from study.data import npz, picture, pixels, table
+from study.data.picture import Shape
 from study.errors import DataError, ModelError
-from study.final import picture
-from study.final.picture import Shape
 
 TABLES = (".csv", ".npz")
 KINDS = ", ".join((*picture.KINDS, *TABLES))
@@ -116,7 +115,7 @@ def _batch(path: Path, shape: Shape, *, center: bool) -> Batch:
     kind = path.suffix.lower()
     if kind in picture.KINDS:
         image, notes = picture.read(path, shape, center=center)
-        return Batch(image[np.newaxis], [str(path)], notes)
+        return Batch(image[np.newaxis].astype(np.float32), [str(path)], notes)
     if kind == ".npz":
         return _fitted(path, _npz(path), shape, center=center)
     if kind == ".csv":
@@ -166,4 +165,4 @@ def _fitted(path: Path, images: NDArray[np.float32], shape: Shape, *, center: bo
         for one in bytes_
     ]
     notes = dict.fromkeys(note for _, notes in done for note in notes)
-    return Batch(np.stack([image for image, _ in done]), names, list(notes))
+    return Batch(np.stack([image for image, _ in done]).astype(np.float32), names, list(notes))

@@ -36,11 +36,13 @@ import recorded
 from mirror_fakes import Made
 from mlflow_server import mlflow_server
 
+from study.files import write_whole
 from study.mirror.follow import Follower
 from study.mirror.subprocess import Aside, Errand, Here
 from study.mirror.target import Target, resolve
 from study.running.driver import Driver, Hooks
 from study.storage import models
+from study.storage.location import Database
 from study.training.model import build_cnn
 from study.training.run import Epoch
 from study.workers.engine import EpochReported, RunFinished
@@ -94,13 +96,19 @@ class Timed(Follower):
         self.inside += time.perf_counter() - began
 
 
+def kept(made: Made) -> Path:
+    """Where the models of a study are kept."""
+    location = Database.at(made.url).study(made.study.study_name)
+    return location.models(models.identity(made.study))
+
+
 def driven(made: Made, model: bytes, follower: Timed, policy: models.Policy) -> dict[str, float]:
     """Seconds of a run that the driver works: on the clock, on the processor, in the mirror's part.
 
     What the mirror's process needs to start is not in it: its first pass is made before.
     """
     keeper = models.Keeper(
-        models.folder(made.url, models.identity(made.study)),
+        kept(made),
         models.record(made.study, policy),
         print,
     )
@@ -176,13 +184,13 @@ def our_runs(folder: Path, target: Target, model: bytes, runs: int, policy: str)
     """Seconds of the whole mirror of a run: one pass for each new trial, its model if models."""
     made = mirror_fakes.make(folder, epochs=EPOCHS, repeats=1, name=f"ours {policy} models")
     models.record(made.study, policy)
-    folder = models.folder(made.url, models.identity(made.study))
+    folder = kept(made)
     here = Here(Errand(made.url, made.study.study_name, target))
     taken: Seconds = []
     for run in range(runs + 1):
         number = made.add(made.option(filters=8 + run), 0, _curve())
         if policy == "all":
-            models.write_whole(models.file(models, number), model)
+            write_whole(models.file(folder, number), model)
         began = time.perf_counter()
         report = here.run(live=True)
         taken.append(time.perf_counter() - began)
@@ -219,7 +227,7 @@ def driver_times(folder: Path, target: Target, model: bytes, rounds: int) -> dic
     """The driver's work a run: without a mirror, with it, and with it in the driver's process."""
 
     def beside(made: Made) -> Target:
-        local = resolve(None, {}, made.url)
+        local = resolve(None, {}, Database.at(made.url))
         assert local is not None
         return local
 
@@ -281,7 +289,7 @@ def measure(runs: int, trials: int) -> dict[str, Any]:
         folder = Path(name)
         network.save(folder / "model.keras")
         model = (folder / "model.keras").read_bytes()
-        target = resolve(uri, {}, "sqlite:///study.db")
+        target = resolve(uri, {}, Database.at("sqlite:///study.db"))
         assert target is not None
         for part in ("all", "none", "stored", "driver"):
             (folder / part).mkdir()

@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from study.data import dataset as data
 from study.data.dataset import Dataset
+from study.files import write_whole
 from study.space import file as space_file
 from study.space.search_space import Validation
-from study.storage import models
 from study.training.checkpoint import FolderCheckpoints
 from study.training.run import Epoch, Run, start_tensorflow, train
 
@@ -75,7 +75,7 @@ def train_member(run: Run, number: int, dataset: Dataset, work: Path) -> None:
             model = finished.value
             break
         print(progress(number, run, epochs), flush=True)
-    models.write_whole(work / f"{run.key}.keras", model)
+    write_whole(work / f"{run.key}.keras", model)
     said = probabilities(work / f"{run.key}.keras", dataset, run)
     with (work / f"{run.key}.npz.tmp").open("wb") as file:
         np.savez_compressed(file, **said)
@@ -88,7 +88,7 @@ def train_member(run: Run, number: int, dataset: Dataset, work: Path) -> None:
         "processor_seconds_of_this_process": round(time.process_time() - busy, 1),
         "val_acc": [epoch.val_acc for epoch in epochs] if len(said["validation"]) else None,
     }
-    models.write_whole(work / f"{run.key}.json", json.dumps(record).encode())
+    write_whole(work / f"{run.key}.json", json.dumps(record).encode())
     store.delete(run.key)
 
 
@@ -212,7 +212,7 @@ def main() -> None:
     show(result)
     if args.record:
         text = json.dumps({"machine": recorded.machine(*PACKAGES), **result}, indent=1) + "\n"
-        models.write_whole(RECORD, text.encode())
+        write_whole(RECORD, text.encode())
 
 
 if __name__ == "__main__":

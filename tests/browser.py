@@ -19,6 +19,7 @@ from study.cli.live import Silent
 from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import prepare
 from study.space.settings import Chosen
+from study.storage.location import Database
 from study.training.run import Epoch, Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -114,7 +115,7 @@ def running(folder: Path, still_at: int) -> Iterator[str]:
         return (yield from fakes.train(run))
 
     given = {"data": Chosen(data, "command line")}
-    prepared = prepare(str(folder / "fake.toml"), None, url, given)
+    prepared = prepare(str(folder / "fake.toml"), None, Database.at(url), given)
     thread = threading.Thread(
         target=launch,
         args=(prepared, Silent(), ExecutionOptions(jobs=1), print, train),

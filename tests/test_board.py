@@ -17,6 +17,7 @@ from study.dashboard.writer import Writer
 from study.plan.plan import PlanState
 from study.plan.results import Difference
 from study.plan.sweep import OneAtATime
+from study.storage.location import Database
 from study.storage.progress import standing_of
 
 
@@ -119,7 +120,7 @@ def stored(tmp_path: Path) -> mirror_fakes.Made:
 
 
 def write(stored: mirror_fakes.Made, enough: threading.Event | None = None) -> None:
-    writer = Writer(stored.url, "digits", 2, stored.settings.images)
+    writer = Writer(Database.at(stored.url).study("digits"), 2, stored.settings.images)
     writer.write(standing_of(stored.study, stored.settings), enough or threading.Event())
     writer.close()
 

@@ -79,7 +79,7 @@ def test_pickled_objects_are_never_written() -> None:
 def test_deleting_forgets_the_run_and_what_a_kill_left_behind(store: FolderCheckpoints) -> None:
     store.save(CHECKPOINT)
     store.save(Checkpoint("abcd", (), ()))
-    (store.folder / "abc.x1.tmp").write_bytes(b"half")
+    (store.folder / ".abc.checkpoint.x1.tmp").write_bytes(b"half")
     store.delete("abc")
     store.delete("abc")
     assert [path.name for path in store.folder.iterdir()] == ["abcd.checkpoint"]

@@ -30,6 +30,7 @@ from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import prepare, prepare_again
 from study.space.settings import Chosen
 from study.storage import database as storage
+from study.storage.location import Database
 from study.storage.lock import driving
 from study.training.run import Run
 
@@ -104,9 +105,9 @@ def study(*words: str, **environment: str) -> Result:
 def drive_fake(trainer: Callable[..., Any] = fakes.train, repeats: int | None = None) -> None:
     """What `run fake.toml --data data.npz` does, or `resume`, with a fake trainer."""
     if repeats is None:
-        prepared = prepare("fake.toml", None, storage.DEFAULT, {"data": DATA})
+        prepared = prepare("fake.toml", None, Database.at(storage.DEFAULT), {"data": DATA})
     else:
-        prepared = prepare_again("fake", storage.DEFAULT, repeats)
+        prepared = prepare_again("fake", Database.at(storage.DEFAULT), repeats)
     launch(prepared, Silent(), ExecutionOptions(jobs=1), print, lambda run, *_, **__: trainer(run))
 
 
@@ -205,7 +206,7 @@ def state() -> str:
 
 
 def test_a_study_is_running_while_a_process_drives_it(finished: None) -> None:
-    with driving(storage.DEFAULT, "fake"):
+    with driving(Database.at(storage.DEFAULT).study("fake")):
         assert state() == "running"
     assert state() == "complete"
 
@@ -296,7 +297,7 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(finished: Non
 
 
 def test_a_study_that_another_process_drives_is_refused_naming_it(finished: None) -> None:
-    with driving(storage.DEFAULT, "fake"):
+    with driving(Database.at(storage.DEFAULT).study("fake")):
         for words in (["resume"], ["run", "fake.toml", "--data", "data.npz", "--quiet"]):
             result = study(*words)
             assert result.exit_code == 2

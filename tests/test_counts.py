@@ -22,6 +22,7 @@ from study.mirror.target import resolve
 from study.space.search_space import Validation
 from study.storage import database as storage
 from study.storage import models
+from study.storage.location import Database
 from study.training.run import Epoch, Run
 from study.tuning.pruning import make_pruner
 
@@ -108,7 +109,7 @@ def test_a_run_costs_the_mirror_three_requests_and_nothing_new_none(tmp_path: Pa
     with servers.Proxy(servers.running().mlflow.url) as proxy:
         made = mirror_fakes.make(tmp_path, name="counted")
         models.record(made.study, "none")
-        target = resolve(proxy.url, {}, made.url)
+        target = resolve(proxy.url, {}, Database.at(made.url))
         assert target is not None
         mirror = Here(Errand(made.url, made.study.study_name, target))
 

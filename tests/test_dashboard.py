@@ -16,6 +16,7 @@ from PIL import Image
 
 from study.report.write import report
 from study.storage.database import open_storage
+from study.storage.location import Database
 
 pytestmark = [
     pytest.mark.slow,
@@ -86,7 +87,7 @@ def test_a_finished_trial_has_its_place_and_numbers_that_sort(shown: Shown) -> N
 
 
 def test_the_report_is_read_in_light_and_dark(shown: Shown) -> None:
-    page = report(shown.url, "fake", shown.folder / "report")
+    page = report(Database.at(shown.url), "fake", shown.folder / "report")
     said = browser.words(browser.opened(shown.folder, page.as_uri()))
     assert "The answer so far" in said
     assert "Learning curves" in said

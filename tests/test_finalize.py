@@ -20,6 +20,7 @@ from study.final.members import Bench, Member, chosen, plan, seed_of
 from study.plan.results import Rows
 from study.running.prepare import prepare_again
 from study.storage import database as storage
+from study.storage.location import Database
 from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.text import tables
@@ -140,16 +141,17 @@ def test_the_interval_is_wilsons() -> None:
 
 def test_the_folder_is_named_after_the_study_and_shared_with_no_other() -> None:
     kept, _ = loaded()
-    folder = records.folder(storage.DEFAULT, kept)
+    location = Database.at(storage.DEFAULT).study("fake")
+    folder = records.folder(location, kept)
     assert folder == Path("fake-models").resolve()
     records.own(folder, kept)
-    assert records.folder(storage.DEFAULT, kept) == folder
+    assert records.folder(location, kept) == folder
     (folder / "study.txt").write_text("somebody else\n")
-    assert records.folder(storage.DEFAULT, kept).name.startswith("fake-models-")
+    assert records.folder(location, kept).name.startswith("fake-models-")
 
 
 def test_a_study_at_work_is_not_finalized() -> None:
-    with driving(storage.DEFAULT, "fake"):
+    with driving(Database.at(storage.DEFAULT).study("fake")):
         assert_one_line(study("finalize"), "study 'fake' is being driven by process")
 
 
@@ -203,7 +205,7 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     assert len(records.finals(loaded()[0])) == 4
 
     folder = Path("fake-models")
-    prepared = prepare_again(None, storage.DEFAULT, None)
+    prepared = prepare_again(None, Database.at(storage.DEFAULT), None)
     pixels = np.rint(prepared.dataset.test_images * 255).astype(np.uint8)
     np.savez("test.npz", x_test=pixels)
     said = study("predict", str(folder / models["average of 2"]["file"]), "test.npz", "--json")

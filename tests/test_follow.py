@@ -38,7 +38,7 @@ DOWN = MirrorError("the server is not there")
 def follow(*outcomes, pause=0.001):
     said = []
     passes = Passes(*outcomes)
-    follower = passes.follower = Follower("digits", passes, said.append, pause)
+    follower = passes.follower = Follower("study mirror digits", passes, said.append, pause)
     follower.start()
     return follower, passes, said
 
@@ -103,8 +103,8 @@ def test_a_server_that_stays_away_is_named_with_the_command_that_sends_the_rest(
     assert passes.enough.wait(10)
     follower.close(10)
     assert said[-1] == (
-        "MLflow does not have everything yet (the server is not there): "
-        "python -m study mirror 'digits' sends the rest"
+        "MLflow does not have everything yet (the server is not there); "
+        "send the rest with: study mirror digits"
     )
 
 
@@ -117,7 +117,7 @@ def test_a_pass_that_hangs_does_not_keep_the_program_from_ending():
 
     released = threading.Event()
     passes, said = Hanging(Report()), []
-    follower = Follower("digits", passes, said.append, 0.001)
+    follower = Follower("study mirror digits", passes, said.append, 0.001)
     follower.start()
     follower.poke()
     assert passes.enough.wait(10)
@@ -130,7 +130,7 @@ def test_a_pass_that_hangs_does_not_keep_the_program_from_ending():
 
 def test_without_a_target_nothing_is_done():
     before = threading.enumerate()
-    follower = Follower("digits", None, print)
+    follower = Follower("study mirror digits", None, print)
     follower.start()
     follower.poke()
     assert set(threading.enumerate()) <= set(before)

@@ -6,8 +6,10 @@ import mirror_fakes
 import pytest
 
 from study.errors import SettingsError
+from study.files import write_whole
 from study.plan.results import Rows
 from study.storage import models
+from study.storage.location import Database
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_of_equal_runs_the_first_repeat_is_kept(made, tmp_path):
 
 def test_a_file_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").write_text("")
-    models.write_whole(tmp_path / "whole", b"")
+    write_whole(tmp_path / "whole", b"")
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
@@ -92,9 +94,9 @@ def test_what_a_kill_left_half_written_is_cleared_away(made, tmp_path):
 
 def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path):
     path = tmp_path / "models" / "0.keras"
-    models.write_whole(path, b"the first")
+    write_whole(path, b"the first")
     with pytest.raises(TypeError):
-        models.write_whole(path, "text is not bytes")  # type: ignore[arg-type]
+        write_whole(path, "text is not bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"the first"
     assert names(path.parent) == ["0.keras"]
 
@@ -105,7 +107,7 @@ def test_a_study_keeps_its_uuid(made):
 
 
 def test_models_lie_beside_the_database_apart_from_other_studies(made, tmp_path):
-    folder = models.folder(made.url, "abc")
+    folder = Database.at(made.url).study("digits").models("abc")
     assert folder == tmp_path / "study.db.models" / "abc"
 
 

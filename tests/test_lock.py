@@ -8,12 +8,14 @@ import postgres
 import pytest
 
 from study.errors import StorageError, StudyLocked
+from study.storage.location import Database
 from study.storage.lock import driven, driving
 
 HOLDER = """
 import sys
+from study.storage.location import Database
 from study.storage.lock import driving
-with driving(sys.argv[1], "one"):
+with driving(Database.at(sys.argv[1]).study("one")):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -41,32 +43,32 @@ def holder(url: str):
 
 
 def test_a_second_driver_is_told_which_process_holds_the_study(url: str, holder) -> None:
-    assert driven(url, "one")
+    assert driven(Database.at(url).study("one"))
     with pytest.raises(StudyLocked, match=f"'one' is being driven by process {holder.pid}"):
-        driving(url, "one").__enter__()
+        driving(Database.at(url).study("one")).__enter__()
 
 
 def test_the_lock_of_a_killed_process_is_free(url: str, holder) -> None:
     holder.kill()
     holder.wait()
-    with driving(url, "one"):
-        assert driven(url, "one")
-    assert not driven(url, "one")
+    with driving(Database.at(url).study("one")):
+        assert driven(Database.at(url).study("one"))
+    assert not driven(Database.at(url).study("one"))
 
 
 def test_another_study_of_the_same_database_is_free(url: str, holder) -> None:
     assert holder.poll() is None
-    assert not driven(url, "two")
-    with driving(url, "two"):
-        assert driven(url, "two")
+    assert not driven(Database.at(url).study("two"))
+    with driving(Database.at(url).study("two")):
+        assert driven(Database.at(url).study("two"))
 
 
 def test_a_study_that_was_never_driven_leaves_no_file_when_asked_about(tmp_path: Path) -> None:
-    assert not driven(f"sqlite:///{tmp_path / 'study.db'}", "one")
+    assert not driven(Database.at(f"sqlite:///{tmp_path / 'study.db'}").study("one"))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="a folder no one can write: Linux")
 def test_a_folder_that_cannot_be_written_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match=r"/sys/study\.db.*cannot be written"):
-        driving("sqlite:////sys/study.db", "one").__enter__()
+        driving(Database.at("sqlite:////sys/study.db").study("one")).__enter__()

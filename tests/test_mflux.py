@@ -8,6 +8,7 @@ from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, free_por
 from study.errors import MirrorError
 from study.mirror.mflux import handshake
 from study.mirror.target import redact, resolve, secrets
+from study.storage.location import Database
 
 
 @pytest.fixture
@@ -59,7 +60,9 @@ def test_an_address_without_a_scheme_is_refused_before_anything_is_sent():
 
 
 def test_keys_are_not_part_of_what_is_printed(mflux):
-    target = resolve(None, {"MFLUX_TOKEN": TOKEN, "MFLUX_HOST": mflux.host}, "sqlite:///study.db")
+    target = resolve(
+        None, {"MFLUX_TOKEN": TOKEN, "MFLUX_HOST": mflux.host}, Database.at("sqlite:///study.db")
+    )
     printed = repr((target, target.access(), handshake(mflux.host, TOKEN)))
     assert not any(secret in printed for secret in (TOKEN, ACCESS_KEY, SECRET_KEY))
 
@@ -77,44 +80,46 @@ ENVIRON = {"MFLUX_TOKEN": TOKEN, "MLFLOW_TRACKING_URI": "http://from-environment
     ],
 )
 def test_the_first_of_four_places_wins(option, environ, source, shown):
-    target = resolve(option, environ, "sqlite:////data/study.db")
+    target = resolve(option, environ, Database.at("sqlite:////data/study.db"))
     assert (target.source, target.shown) == (source, shown)
 
 
 def test_none_turns_the_mirror_off():
-    assert resolve("none", ENVIRON, "sqlite:///study.db") is None
+    assert resolve("none", ENVIRON, Database.at("sqlite:///study.db")) is None
 
 
 def test_a_local_store_keeps_its_artifacts_beside_it(tmp_path):
-    access = resolve(None, {}, f"sqlite:///{tmp_path / 'study.db'}").access()
+    access = resolve(None, {}, Database.at(f"sqlite:///{tmp_path / 'study.db'}")).access()
     assert access.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert access.artifacts == (tmp_path / "mlflow-artifacts").as_uri()
 
 
 def test_a_database_on_a_server_has_its_local_store_in_the_current_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    target = resolve(None, {}, "postgresql+psycopg://user:pw@host/study")
+    target = resolve(None, {}, Database.at("postgresql+psycopg://user:pw@host/study"))
     assert target.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 def test_a_word_that_is_no_address_is_refused():
     with pytest.raises(MirrorError, match="write http://HOST:PORT"):
-        resolve("localhost:5000", {}, "sqlite:///study.db")
+        resolve("localhost:5000", {}, Database.at("sqlite:///study.db"))
 
 
 def test_a_password_in_an_address_is_neither_shown_nor_left_in_a_message():
-    target = resolve("http://me:pa55word@host:5000/path?key=1", {}, "sqlite:///study.db")
+    target = resolve(
+        "http://me:pa55word@host:5000/path?key=1", {}, Database.at("sqlite:///study.db")
+    )
     assert target.shown == "http://host:5000/path"
     hidden = secrets({}, target, target.access())
     assert "pa55word" not in redact(f"cannot reach {target.uri}\nnow", hidden)
 
 
 def test_a_message_is_one_line_without_secrets():
-    target = resolve(None, {"MFLUX_TOKEN": TOKEN}, "sqlite:///study.db")
+    target = resolve(None, {"MFLUX_TOKEN": TOKEN}, Database.at("sqlite:///study.db"))
     hidden = secrets({"AWS_SECRET_ACCESS_KEY": "s3cr3t/key"}, target, None)
     assert redact(f"no: {TOKEN}\n  s3cr3t/key s3cr3t%2Fkey", hidden) == "no: *** *** ***"
 
 
-def test_the_local_store_is_named_by_its_path():
-    target = resolve("sqlite:///here.db", {}, "sqlite:///study.db")
-    assert Path(target.uri.removeprefix("sqlite:///")) == Path("here.db")
+def test_a_store_that_is_a_file_is_the_same_from_any_folder():
+    target = resolve("sqlite:///here.db", {}, Database.at("sqlite:///study.db"))
+    assert Path(target.uri.removeprefix("sqlite:///")) == Path("here.db").resolve()

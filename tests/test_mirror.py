@@ -22,10 +22,12 @@ from mirror_fakes import BORN, Made
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, Shown
 
 from study.errors import MirrorError
+from study.files import write_whole
 from study.mirror.follow import Follower, follower, mirror_once
 from study.mirror.subprocess import Aside, Errand, Here
 from study.mirror.target import Target, resolve
 from study.storage import models
+from study.storage.location import Database, Location
 
 PATIENCE = 10.0
 
@@ -73,7 +75,7 @@ def mflux(tracking, s3) -> Iterator[MFlux]:
 def place(server, mflux, made) -> Place:
     """MFlux: a server with S3 behind it, through proxies that can fail."""
     environ = {"MFLUX_TOKEN": TOKEN, "MFLUX_HOST": mflux.host}
-    target = resolve(None, environ, made.url)
+    target = resolve(None, environ, Database.at(made.url))
     assert target is not None
     return Place(target, server.database)
 
@@ -83,12 +85,12 @@ def anywhere(request, made, tmp_path) -> Place:
     """Every kind of target."""
     if request.param == "local store":
         shutil.copy(servers.local_store(), tmp_path / "mlflow.db")  # making one takes seconds
-        target = resolve(None, {}, made.url)
+        target = resolve(None, {}, Database.at(made.url))
         assert target is not None
         return Place(target, tmp_path / "mlflow.db")
     if request.param == "server":
         server = request.getfixturevalue("server")
-        target = resolve(server.mlflow.url, {}, made.url)
+        target = resolve(server.mlflow.url, {}, Database.at(made.url))
         assert target is not None
         _make_experiment(server.mlflow.url, made.study.study_name, "mlflow-artifacts:/through")
         return Place(target, server.database)
@@ -104,6 +106,10 @@ def _make_experiment(url: str, name: str, location: str) -> None:
     requests.post(
         f"{url}/api/2.0/mlflow/experiments/create", json=order, timeout=60
     ).raise_for_status()
+
+
+def location(made: Made) -> Location:
+    return Database.at(made.url).study(made.study.study_name)
 
 
 def here(made: Made, place: Place, patience: float = PATIENCE) -> Here:
@@ -124,8 +130,8 @@ def fill(made: Made) -> None:
 
 
 def keep_model(made: Made, number: int, model: bytes = b"a model") -> None:
-    folder = models.folder(made.url, models.identity(made.study))
-    models.write_whole(models.file(folder, number), model)
+    folder = location(made).models(models.identity(made.study))
+    write_whole(models.file(folder, number), model)
 
 
 def same(one: dict[str, Shown], other: dict[str, Shown]) -> bool:
@@ -242,13 +248,13 @@ def _run_id(place: Place, made: Made, slot: str) -> str:
 
 
 def test_with_none_a_study_is_mirrored_later_with_its_original_times(made, place):
-    off = follower(made.url, made.study.study_name, resolve("none", {}, made.url), print)
+    off = follower(location(made), resolve("none", {}, Database.at(made.url)), print)
     off.start()
     off.poke()
     fill(made)
     off.close(1)
     assert place.see(made) == {}
-    mirror_once(made.url, made.study.study_name, place.target)
+    mirror_once(location(made), place.target)
     assert place.see(made)["trial 0"].started == BORN * 1000
     assert place.see(made)["trial 0"].ended == (BORN + 99) * 1000
 
@@ -298,7 +304,7 @@ def test_a_model_is_sent_once_its_configuration_is_decided(made, place):
 
 def test_a_model_that_is_gone_is_said_to_be(made, place):
     fill(made)
-    models.file(models.folder(made.url, models.identity(made.study)), 1).unlink()
+    models.file(location(made).models(models.identity(made.study)), 1).unlink()
     assert "the model of trial 1 is gone" in mirror(made, place).problems[0]
     assert place.see(made)["trial 1"].tags["model"] == "gone"
 
@@ -377,7 +383,7 @@ def undisturbed(tmp_path_factory) -> dict[str, Shown]:
     fill(made)
     server = servers.running()
     _make_experiment(server.mlflow.url, made.study.study_name, "mlflow-artifacts:/undisturbed")
-    target = resolve(server.mlflow.url, {}, made.url)
+    target = resolve(server.mlflow.url, {}, Database.at(made.url))
     assert target is not None
     where = Place(target, server.database)
     mirror(made, where)
@@ -490,10 +496,12 @@ def test_a_server_killed_in_the_middle_and_started_again_gets_everything_once(
 
 def test_a_wrong_token_is_said_in_one_line_and_nothing_is_sent(made, mflux, tracking):
     fill(made)
-    target = resolve(None, {"MFLUX_TOKEN": "wrong", "MFLUX_HOST": mflux.host}, made.url)
+    target = resolve(
+        None, {"MFLUX_TOKEN": "wrong", "MFLUX_HOST": mflux.host}, Database.at(made.url)
+    )
     assert target is not None
     with pytest.raises(MirrorError, match="does not know the token: check MFLUX_TOKEN"):
-        mirror_once(made.url, made.study.study_name, target)
+        mirror_once(location(made), target)
     assert tracking.requests == []
 
 
@@ -513,28 +521,28 @@ def test_with_expired_keys_metrics_arrive_and_models_follow(made, place, s3, mfl
 def test_an_address_that_is_no_mlflow_server_is_said_to_be(made, tracking):
     fill(made)
     tracking.rule = lambda _: Fault(404, b"<h1>a web page</h1>")
-    target = resolve(tracking.url, {}, made.url)
+    target = resolve(tracking.url, {}, Database.at(made.url))
     assert target is not None
     with pytest.raises(MirrorError, match="not that of an MLflow server"):
-        mirror_once(made.url, made.study.study_name, target)
+        mirror_once(location(made), target)
 
 
 def test_a_server_that_wants_a_password_is_said_to_refuse(made, tracking):
     fill(made)
     tracking.rule = lambda _: Fault(401, b"who are you")
-    target = resolve(tracking.url, {}, made.url)
+    target = resolve(tracking.url, {}, Database.at(made.url))
     assert target is not None
     with pytest.raises(MirrorError, match="refuses the token or password"):
-        mirror_once(made.url, made.study.study_name, target)
+        mirror_once(location(made), target)
 
 
 def test_a_disk_that_is_full_does_not_pass_for_success(made, tmp_path):
     fill(made)
     shutil.copy(servers.local_store(), tmp_path / "mlflow.db")
     (tmp_path / "mlflow-artifacts").write_text("no folder")  # the local store's artifacts
-    target = resolve(None, {}, made.url)
+    target = resolve(None, {}, Database.at(made.url))
     assert target is not None
-    report = mirror_once(made.url, made.study.study_name, target)
+    report = mirror_once(location(made), target)
     assert "the model of trial 1 is not sent" in report.problems[0]
 
 

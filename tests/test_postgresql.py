@@ -18,6 +18,7 @@ from study.running import launch, prepare
 from study.space import file as space_file
 from study.space.settings import settle
 from study.storage import database as storage
+from study.storage.location import Database
 from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.training.run import Epoch, Run
@@ -74,12 +75,12 @@ def test_a_study_is_made_resumed_and_its_interrupted_run_adopted(url: str) -> No
 
 
 def test_a_lock_whose_connection_was_cut_is_noticed(url: str) -> None:
-    with driving(url, "one") as held:
+    with driving(Database.at(url).study("one")) as held:
         held()
         assert postgres.cut(f"process {os.getpid()} on") == 1
         with pytest.raises(StorageError, match=r"connection was cut.*resume") as lost:
             held()
-        with driving(url, "one"):  # another driver could begin
+        with driving(Database.at(url).study("one")):  # another driver could begin
             pass
     assert "\n" not in str(lost.value)
 
@@ -87,7 +88,7 @@ def test_a_lock_whose_connection_was_cut_is_noticed(url: str) -> None:
 def run(url: str, folder: Path, trainer: Any) -> Any:
     """Run, or go on with, the study; returns what it says in the end."""
     (folder / "far.toml").write_text(SPACE)
-    prepared = prepare.prepare(str(folder / "far.toml"), None, url, {})
+    prepared = prepare.prepare(str(folder / "far.toml"), None, Database.at(url), {})
     means = launch.ExecutionOptions(
         jobs=1, checkpoints=str(folder / "checkpoints"), keep_models="none"
     )

@@ -29,8 +29,9 @@ from study.report import again, figures, numbers
 from study.report.contents import Contents, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
-from study.report.write import PAGE, default_folder, files, report
+from study.report.write import PAGE, files, report
 from study.space.settings import Chosen
+from study.storage.location import Database
 from study.tuning.pruning import SweepPruner
 
 WIDE = space(
@@ -246,7 +247,8 @@ def _flat(run):
 
 def test_a_study_without_a_finished_run_has_a_report(contents: Contents) -> None:
     nothing = OneAtATime(WIDE, images=IMAGES).standing([])
-    page = files(replace(contents, standing=nothing, rows=(), state="interrupted"))[PAGE].decode()
+    stopped = replace(contents, state="interrupted", resume="python -m study resume fake")
+    page = files(replace(stopped, standing=nothing, rows=()))[PAGE].decode()
     Reader(page)
     assert "No configuration has a finished run yet" in page
     assert "Nothing was trained yet" in page
@@ -411,7 +413,7 @@ def test_a_report_is_written_again_over_the_old_one_and_leaves_other_files_alone
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     (folder / PAGE).write_text("old")
-    report(stored.url, "digits", folder)
+    report(Database.at(stored.url), "digits", folder)
     assert (folder / "notes.txt").read_text() == "mine"
     assert (folder / PAGE).read_text() != "old"
     assert not list(folder.glob(".report-*"))
@@ -444,16 +446,16 @@ def test_a_report_that_cannot_be_written_whole_leaves_nothing(stored, tmp_path: 
 
 
 def test_a_name_that_no_folder_can_have_still_has_a_folder(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    assert default_folder(url, "../a/b:c") == tmp_path / "%2E.%2Fa%2Fb%3Ac-report"
-    long = default_folder(url, "名" * 200)
+    database = Database.at(f"sqlite:///{tmp_path / 'study.db'}")
+    assert database.study("../a/b:c").report == tmp_path / "%2E.%2Fa%2Fb%3Ac-report"
+    long = database.study("名" * 200).report
     long.mkdir()
     assert long.is_dir()
 
 
 def test_what_is_read_is_what_the_study_recorded(stored) -> None:
     stored.study.set_user_attr(FINALS, [{"model": "seed 1", "accuracy": 0.5}, "nonsense"])
-    found = read(stored.url, None)
+    found = read(Database.at(stored.url), None)
     assert (found.name, found.state, len(found.finals), found.opened) == (
         "digits",
         "complete",
@@ -465,7 +467,8 @@ def test_what_is_read_is_what_the_study_recorded(stored) -> None:
 def test_the_report_loads_neither_tensorflow_nor_mlflow(stored, tmp_path: Path) -> None:
     code = (
         "import sys; from study.report.write import report; "
-        f"report({stored.url!r}, None, {str(tmp_path / 'out')!r}); "
+        "from study.storage.location import Database; "
+        f"report(Database.at({stored.url!r}), None, {str(tmp_path / 'out')!r}); "
         "print(*sys.modules.keys() & {'tensorflow', 'keras', 'mlflow', 'tkinter'}, "
         "'matplotlib.pyplot' in sys.modules)"
     )

@@ -16,7 +16,10 @@ import pytest
 from study.errors import SettingsError, StorageError
 from study.space import file as space_file
 from study.space.settings import Settings, settle
+from study.storage import connection
 from study.storage import database as storage
+from study.storage.connection import explained
+from study.storage.location import Database
 
 
 @pytest.fixture
@@ -199,7 +202,7 @@ def test_a_write_outlasts_the_lock_of_another_process(
     writing = threading.Thread(target=study.set_user_attr, args=("note", "written"))
     with locked(path) as other:
         writing.start()
-        writing.join(3 * storage._BUSY)
+        writing.join(3 * connection._BUSY)
         assert writing.is_alive()
         other.execute("COMMIT")
     writing.join(30)
@@ -228,13 +231,13 @@ def test_what_the_database_layer_raises_later_is_one_line_too(url: str, settings
         connection.exec_driver_sql("DROP TABLE study_user_attributes")
     with (
         pytest.raises(StorageError, match=r"the.db: no such table"),
-        storage.explained("sqlite:///the.db"),
+        explained(Database.at("sqlite:///the.db")),
     ):
         study.set_user_attr("note", "nowhere")
 
 
 def test_other_errors_are_not_taken_for_those_of_the_database() -> None:
-    with pytest.raises(RuntimeError, match="mistake"), storage.explained("sqlite:///the.db"):
+    with pytest.raises(RuntimeError, match="mistake"), explained(Database.at("sqlite:///the.db")):
         raise RuntimeError("a mistake of the program")
 
 

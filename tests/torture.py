@@ -34,6 +34,7 @@ from study.cli.live import Silent
 from study.running import launch, prepare
 from study.space.settings import Chosen
 from study.storage import database as storage
+from study.storage.location import Database
 from study.storage.progress import standing_of
 from study.training.run import train as tensorflow_train
 
@@ -60,7 +61,7 @@ COMPARED = ("acc", "loss", "val_acc", "val_loss")
 def drive(folder: Path, jobs: int, seed: int, *, tensorflow: bool) -> None:
     """The child: run, or go on with, the study in ``folder``."""
     given = {"seed": Chosen(seed, "command line")}
-    prepared = prepare.prepare(str(folder / "space.toml"), None, url_of(folder), given)
+    prepared = prepare.prepare(str(folder / "space.toml"), None, Database.at(url_of(folder)), given)
     trainer = tensorflow_train if tensorflow else fake_trainer.train
     launch.launch(prepared, Silent(), launch.ExecutionOptions(jobs=jobs), sys.stdout.write, trainer)
 

@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from study.cli import final as commands
-from study.cli.exits import Commands, command_line, explained, interruptible, print_json, reported
+from study.cli.exits import Commands, interruptible, opened, print_json, reported
 from study.cli.options import (
-    DEFAULT_STORAGE,
     CheckpointsAt,
     Configurations,
     Data,
@@ -41,17 +40,18 @@ from study.cli.options import (
     Threads,
     Timeout,
     Verbose,
+    again,
     amounts,
 )
 from study.storage import models
+from study.storage.location import DEFAULT as DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
-
     from study.plan.plan import PlanState
     from study.running.launch import ExecutionOptions
     from study.running.prepare import Prepared
     from study.space.settings import Chosen, Settings
+    from study.storage.location import Database
 
 app = typer.Typer(
     cls=Commands,
@@ -101,7 +101,7 @@ def run(
     - `python -m study run mnist --name first`
     - `python -m study run my.toml --data my.npz --repeats 5`
     """
-    with explained(storage):
+    with opened(storage) as database:
         from study.running.launch import ahead
         from study.running.prepare import prepare
 
@@ -117,7 +117,7 @@ def run(
             threads=threads,
         )
         means = _means(
-            storage,
+            database,
             mlflow,
             jobs=jobs,
             scheduler=scheduler,
@@ -127,8 +127,8 @@ def run(
             speculate=speculate,
             keep_models=keep_models,
         )
-        prepared = prepare(space, name, storage, given, ahead(means))
-    _drive(prepared, means, verbose=verbose, quiet=quiet)
+        prepared = prepare(space, name, database, given, ahead(means))
+        _drive(prepared, means, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -153,12 +153,12 @@ def resume(
     - `python -m study resume`
     - `python -m study resume digits --repeats 5`
     """
-    with explained(storage):
+    with opened(storage) as database:
         from study.running.prepare import prepare_again
 
-        prepared = prepare_again(name, storage, repeats)
+        prepared = prepare_again(name, database, repeats)
         means = _means(
-            storage,
+            database,
             mlflow,
             jobs=jobs,
             scheduler=scheduler,
@@ -168,7 +168,7 @@ def resume(
             speculate=speculate,
             keep_models=keep_models,
         )
-    _drive(prepared, means, verbose=verbose, quiet=quiet)
+        _drive(prepared, means, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -181,8 +181,8 @@ def status(
     - `python -m study status`
     - `python -m study status digits --json`
     """
-    with explained(storage):
-        title, settings, standing, state = _read(name, storage)
+    with opened(storage) as database:
+        title, settings, standing, state = _stand(database, name)
         from study.cli import summary
 
         if as_json:
@@ -199,8 +199,8 @@ def best(name: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: Js
     - `python -m study best`
     - `python -m study best digits --json`
     """
-    with explained(storage):
-        title, settings, standing, state = _read(name, storage)
+    with opened(storage) as database:
+        title, settings, standing, state = _stand(database, name)
         from study.cli import summary
 
         if as_json:
@@ -217,13 +217,11 @@ def list_studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> N
     - `python -m study list`
     - `python -m study list --json --storage sqlite:///other.db`
     """
-    with explained(storage):
+    with opened(storage) as database:
         from study.cli import summary
-        from study.storage import database
+        from study.storage.database import names
 
-        opened = database.open_storage(storage)
-        names = database.names(opened)
-        found = [summary.best(*_stand(opened, name, storage)) for name in names]
+        found = [summary.best(*_stand(database, name)) for name in names(database.open())]
         if as_json:
             print_json(found)
         else:
@@ -240,12 +238,12 @@ def report(
     - `python -m study report`
     - `python -m study report digits --output digits-report`
     """
-    with explained(storage):
+    with opened(storage) as database:
         from study.report.write import report as write
 
         console = Console(stderr=True)
         with console.status("Writing the report"):
-            page = write(storage, name, output)
+            page = write(database, name, output)
         typer.echo(f"Report: {page}")
 
 
@@ -259,19 +257,19 @@ def mirror(
     - `python -m study mirror`
     - `python -m study mirror digits --mlflow http://127.0.0.1:5000`
     """
-    with explained(storage):
+    with opened(storage) as database:
         from study.errors import MirrorError
         from study.mirror.follow import mirror_once
         from study.mirror.target import resolve
-        from study.storage import database
+        from study.storage.database import load
 
-        title = database.load(database.open_storage(storage), name)[0].study_name
-        target = resolve(mlflow, os.environ, storage)
+        title = load(database.open(), name)[0].study_name
+        target = resolve(mlflow, os.environ, database)
         if target is None:
             raise MirrorError("--mlflow none: there is nothing to mirror to; give an address")
         console = Console()
         with console.status(escape(f"Sending {title!r} to {target.shown}")):
-            report = mirror_once(storage, title, target)
+            report = mirror_once(database.study(title), target)
         for problem in report.problems:
             _say(console)(problem)
         _say(console)(f"Study {title!r} is mirrored to {target.shown}")
@@ -288,10 +286,10 @@ def dashboard(
     - `python -m study dashboard`
     - `python -m study dashboard --port 9000`
     """
-    with explained(storage):
+    with opened(storage) as database:
         from study.dashboard.serve import serve
 
-        serve(storage, port, typer.echo)
+        serve(database, port, typer.echo)
 
 
 @app.command()
@@ -334,12 +332,14 @@ def _drive(prepared: Prepared, means: ExecutionOptions, *, verbose: bool, quiet:
     from study.running.launch import jobs_of, launch
 
     console = Console()
-    settings = prepared.settings
-    resume = command_line("resume", prepared.name, prepared.url)
-    with explained(prepared.url), interruptible(resume):
+    settings, location = prepared.settings, prepared.location
+    resume = location.command(
+        "resume", *again(means), needs=means.mirror.needs if means.mirror else ()
+    )
+    with interruptible(resume):
         if not quiet:
-            summary.print_header(console, prepared.name, settings, new=prepared.new)
-            summary.print_means(console, jobs_of(settings, means), means.scheduler)
+            summary.print_header(console, location.name, settings, new=prepared.new)
+            summary.print_means(console, jobs_of(settings, means), means)
         watch: Any = live.Silent()
         if not quiet:
             watch = live.Lines(console, settings["epochs"], each_epoch=verbose)
@@ -351,29 +351,24 @@ def _drive(prepared: Prepared, means: ExecutionOptions, *, verbose: bool, quiet:
                     prepared, watch, means, _say(Console(stderr=True) if quiet else console)
                 )
             except SlotFailed:  # an unfinished study has a report too, which shows what failed
-                reported(prepared.url, prepared.name)
+                reported(location)
                 raise
         summary.print_end(console, settings, standing, resume, quiet=quiet)
         with console.status("Writing the report") if not quiet else nullcontext():
-            written = reported(prepared.url, prepared.name)
+            written = reported(location)
         if not quiet:
             _say(console)(written)
 
 
-def _read(name: str | None, url: str) -> tuple[str, Settings, PlanState, str]:
+def _stand(database: Database, name: str | None) -> tuple[str, Settings, PlanState, str]:
     """A study's name, settings, standing and state, from the database alone."""
-    from study.storage.database import open_storage
-
-    return _stand(open_storage(url), name, url)
-
-
-def _stand(storage: RDBStorage, name: str | None, url: str) -> tuple[str, Settings, PlanState, str]:
     from study.storage.database import load
     from study.storage.progress import standing_of, state_of
 
-    study, settings = load(storage, name)
+    study, settings = load(database.open(), name)
     standing = standing_of(study, settings)
-    return study.study_name, settings, standing, state_of(standing, url, study.study_name)
+    state = state_of(standing, database.study(study.study_name))
+    return study.study_name, settings, standing, state
 
 
 def _given(context: typer.Context, **options: Any) -> dict[str, Chosen]:
@@ -394,11 +389,11 @@ def _say(console: Console) -> Callable[[str], None]:
     return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _means(storage: str, mlflow: str | None, **means: Any) -> ExecutionOptions:
+def _means(database: Database, mlflow: str | None, **means: Any) -> ExecutionOptions:
     """How to drive, with the MLflow server that is to follow."""
     from study.mirror.target import resolve
     from study.running.launch import ExecutionOptions
 
     if means["keep_models"] is not None:
         models.parse(means["keep_models"])
-    return ExecutionOptions(**means, mirror=resolve(mlflow, os.environ, storage))
+    return ExecutionOptions(**means, mirror=resolve(mlflow, os.environ, database))

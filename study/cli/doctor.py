@@ -19,7 +19,7 @@ from study.errors import StudyError
 from study.mirror import bucket
 from study.mirror.requests import Refused, Unreachable
 from study.mirror.target import Access, Target, redact, resolve, secrets
-from study.storage.database import beside
+from study.storage.location import DEFAULT, Database
 
 if TYPE_CHECKING:
     from study.mirror.tracking import Server
@@ -43,15 +43,22 @@ def examine(
 
     ``option`` is ``--mlflow``; findings show no secret.
     """
-    yield from _mlflow(storage, option, environ)
-    yield _database(storage)
+    try:
+        database: Database | None = Database.at(storage)
+        wrong = ""
+    except StudyError as error:
+        database, wrong = None, str(error)
+    yield from _mlflow(database or Database.at(DEFAULT), option, environ)
+    yield Finding("database", False, wrong) if database is None else _database(database)
     yield _data(data)
     yield _devices()
 
 
-def _mlflow(storage: str, option: str | None, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _mlflow(
+    database: Database, option: str | None, environ: Mapping[str, str]
+) -> Iterator[Finding]:
     try:
-        target = resolve(option, environ, storage)
+        target = resolve(option, environ, database)
     except StudyError as error:
         yield Finding("MLflow", False, str(error))
         return
@@ -140,17 +147,17 @@ def _write_file(folder: Path) -> None:
         opened.write(b"probe")
 
 
-def _database(url: str) -> Finding:
+def _database(database: Database) -> Finding:
     """Whether the study's database can be opened, and how many studies it holds."""
-    from study.storage import database as storage
+    from study.storage.database import names
 
     def probe() -> str:
-        shown = storage.check(url).render_as_string(hide_password=True)
-        if storage.exists(url):
-            names = storage.names(storage.open_storage(url))
-            return f"{shown} holds {len(names)} {'study' if len(names) == 1 else 'studies'}"
-        _write_file(beside(url))
-        return f"{shown} is made with the first study"
+        database.check()
+        if database.exists:
+            held = len(names(database.open()))
+            return f"{database.shown} holds {held} {'study' if held == 1 else 'studies'}"
+        _write_file(database.folder)
+        return f"{database.shown} is made with the first study"
 
     return _probed("database", probe)
 

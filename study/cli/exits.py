@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,28 +16,17 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from study.cli.options import DEFAULT_STORAGE
 from study.errors import StudyError
+from study.storage.location import typed
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from study.storage.location import Database, Location
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, to be answered as Ctrl-C is."""
-
-
-def command_line(command: str, name: str, url: str, *options: str) -> str:
-    """What to type about a study, with its database unless that is the usual one.
-
-    An address with a password is left out: it is not for the screen.
-    """
-    from sqlalchemy.engine import make_url
-
-    words = ["python -m study", command, shlex.quote(name), *options]
-    if url != DEFAULT_STORAGE and make_url(url).password is None:
-        words += ["--storage", shlex.quote(url)]
-    return " ".join(words)
 
 
 class Commands(TyperGroup):
@@ -54,11 +42,11 @@ class Commands(TyperGroup):
             sys.exit(super().main(*args, **{**extra, "standalone_mode": False}))
         except TyperException as mistake:
             context = getattr(mistake, "ctx", None)
-            command = "" if context is None or context.parent is None else f" {context.info_name}"
+            command = [] if context is None or context.parent is None else [context.info_name]
             said = " ".join(mistake.format_message().split()).rstrip(".")
             if close := getattr(mistake, "possibilities", None):
                 said = f"{mistake.message}; did you mean {' or '.join(close)}?"
-            typer.echo(f"study: {said} (see: python -m study{command} --help)", err=True)
+            typer.echo(f"study: {said} (see: {typed(*command, '--help')})", err=True)
             sys.exit(2)
 
 
@@ -82,31 +70,49 @@ def interruptible(command: str) -> Iterator[None]:
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Turn an error that has a message into one line and its exit code."""
-    from study.storage import database as storage
-
     try:
-        with storage.explained(url):
-            yield
+        yield
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
         raise typer.Exit(130) from None
     except StudyError as error:
-        message = " ".join(str(error).split())
+        message = " ".join(str(error).splitlines())
         typer.echo(f"study: {message}", err=True)
         raise typer.Exit(error.exit_code) from None
 
 
-def reported(url: str, name: str) -> str:
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    """The database that a command is about; a mistake, its own too, ends as `explained` says."""
+    from study.storage import connection
+    from study.storage.location import Database
+
+    with explained():
+        database = Database.at(url)
+        with connection.explained(database):
+            yield database
+
+
+def reported(location: Location) -> str:
     """Write a study's report; where it is or why there is none, as nothing else depends on it."""
     from study.report.write import report
 
     try:
-        return f"Report: {report(url, name)}"
+        return f"Report: {report(location.database, location.name)}"
     except Exception as error:  # noqa: BLE001 - the study is done, whatever a drawing may raise
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"Report: not written ({reason})"
+
+
+def show_cursor() -> None:
+    """Show the terminal's cursor: a live view that was killed has left it hidden."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream.isatty():
+            stream.write("\x1b[?25h")
+            stream.flush()
+            return
 
 
 def print_json(value: object) -> None:

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from study.cli.exits import command_line, explained, interruptible, print_json, reported
+from study.cli.exits import explained, interruptible, opened, print_json, reported
 from study.cli.options import (
-    DEFAULT_STORAGE,
     Center,
     CheckpointsAt,
     Files,
@@ -34,9 +33,11 @@ from study.cli.options import (
     StudyName,
     Submission,
     Verbose,
+    again,
     amounts,
 )
-from study.errors import Unfinished
+from study.errors import ModelError, Unfinished
+from study.storage.location import DEFAULT as DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from study.final.finalize import Outcome, Watch
@@ -75,32 +76,36 @@ def finalize(
     - `python -m study finalize digits --from-top 3 --holdout 0`
     """
     console = Console(stderr=as_json)
-    with explained(storage):
+    with opened(storage) as database:
         from study.final.finalize import Wish
         from study.mirror.target import resolve
         from study.running.launch import ExecutionOptions
         from study.running.prepare import prepare_again
 
-        target = resolve(mlflow, os.environ, storage)
+        target = resolve(mlflow, os.environ, database)
         with _waiting(console, "Reading the data"):
-            prepared = prepare_again(name, storage, None)
+            prepared = prepare_again(name, database, None)
         means = ExecutionOptions(
             jobs=jobs,
             scheduler=scheduler,
             resources=amounts(resources),
             checkpoints=checkpoints,
+            mirror=target,
         )
         wish = Wish(members, from_top, holdout)
         asked = {"--members": members, "--from-top": from_top, "--holdout": holdout}
-        words = [f"{option} {value}" for option, value in asked.items() if value is not None]
-        with interruptible(command_line("finalize", prepared.name, storage, *words)):
+        words = [word for option, value in asked.items() if value for word in (option, str(value))]
+        needs = target.needs if target else ()
+        with interruptible(
+            prepared.location.command("finalize", *words, *again(means), needs=needs)
+        ):
             outcome = _finalize(console, prepared, wish, means, verbose=verbose)
             if as_json:
                 print_json({"folder": str(outcome.folder), "models": list(outcome.models)})
             else:
                 _print_outcome(console, outcome)
             with _waiting(console, "Writing the report"):
-                written = reported(prepared.url, prepared.name)
+                written = reported(prepared.location)
             _say(console, written)
             if target is not None:
                 _register(console, prepared, outcome, target)
@@ -117,15 +122,20 @@ def gallery(
     - `python -m study gallery`
     - `python -m study gallery digits --output wrong`
     """
-    with explained(storage):
+    with opened(storage) as database:
         from study.final import gallery as wrong
         from study.final import records
-        from study.storage import database
+        from study.storage.database import load
 
         console = Console()
-        study, settings = database.load(database.open_storage(storage), name)
-        records.latest(study)  # said before the data is read
-        place = records.folder(storage, study)
+        study, settings = load(database.open(), name)
+        location = database.study(study.study_name)
+        if not records.finals(study):  # said before the data is read
+            raise ModelError(
+                f"study {location.name!r} has no final model yet: make one with: "
+                f"{location.command('finalize')}"
+            )
+        place = records.folder(location, study)
         with _waiting(console, "Collecting what is wrong"):
             dataset = wrong.dataset_of(settings)
             found = wrong.collect(study, place, dataset)
@@ -153,7 +163,7 @@ def predict(
     - `python -m study predict digits-models/average-of-3.keras photos/ --invert --center`
     - `python -m study predict digits-models/seed-1.keras test.csv --submission submission.csv`
     """
-    with explained(DEFAULT_STORAGE):
+    with explained():
         from study.final import archive
         from study.final import predict as final
 
@@ -245,15 +255,15 @@ def _accuracy(model: Mapping[str, Any]) -> str:
 
 def _register(console: Console, prepared: Prepared, outcome: Outcome, target: Target) -> None:
     from study.final.registry import register
-    from study.storage import database
+    from study.storage.database import load
 
-    study = database.load(database.open_storage(prepared.url), prepared.name)[0]
+    study = load(prepared.location.database.open(), prepared.location.name)[0]
     with _waiting(console, f"Sending the models to {target.shown}"):
         problems = register(study, prepared.settings, outcome.folder, outcome.models, target)
     for problem in problems:
         _say(console, problem)
     if not problems:
-        _say(console, f"Registered as {prepared.name!r} in MLflow at {target.shown}")
+        _say(console, f"Registered as {prepared.location.name!r} in MLflow at {target.shown}")
 
 
 @contextmanager

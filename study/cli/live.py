@@ -102,10 +102,12 @@ class Screen:
         self._epochs = epochs
         self._standing: PlanState | None = None
         self._active: dict[int, ActiveRun] = {}
+        self._console = console
         self._live = Live(self, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         self._live.start()
+        self._console.show_cursor()  # killed, nobody would show it again
         return self
 
     def __exit__(

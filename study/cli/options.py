@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from study.errors import SettingsError
 
-DEFAULT_STORAGE = "sqlite:///study.db"
+if TYPE_CHECKING:
+    from study.running.launch import ExecutionOptions
 
 Storage = Annotated[
     str,
@@ -115,7 +116,14 @@ CheckpointsAt = Annotated[
 ]
 Mlflow = Annotated[
     str | None,
-    typer.Option("--mlflow", envvar="STUDY_MLFLOW", metavar="URI|none", help="MLflow server."),
+    typer.Option(
+        "--mlflow",
+        envvar="STUDY_MLFLOW",
+        metavar="URI|none",
+        help="MLflow server that shows every run. If left out MFLUX_TOKEN or MLFLOW_TRACKING_URI "
+        "say which, else mlflow.db and mlflow-artifacts/ are made beside the database; none: "
+        "nothing is sent and nothing made.",
+    ),
 ]
 KeepModels = Annotated[
     str | None,
@@ -133,7 +141,8 @@ Output = Annotated[
     typer.Option(
         "--output",
         metavar="FOLDER",
-        help="Where to write; NAME-report beside the database if left out.",
+        help="Where to write; NAME-report beside study.db if left out (for another database DB: "
+        "in DB.studies).",
     ),
 ]
 FinalMembers = Annotated[
@@ -181,6 +190,20 @@ Invert = Annotated[bool, typer.Option("--invert", help="Swap dark and bright: in
 Center = Annotated[
     bool, typer.Option("--center", help="Crop to the ink and centre it, as MNIST's digits are.")
 ]
+
+
+def again(means: ExecutionOptions) -> list[str]:
+    """The options with which a command trains where ``means`` does, and mirrors there too."""
+    found: dict[str, object] = {"--jobs": means.jobs, "--scheduler": means.scheduler}
+    for name, amount in (means.resources or {}).items():
+        found["--resources"] = f"{name}={amount:g}"
+    if means.checkpoints is not None:
+        local = "://" not in means.checkpoints
+        place = Path(means.checkpoints).expanduser().resolve() if local else means.checkpoints
+        found["--checkpoints"] = place
+    words = [word for option, value in found.items() if value for word in (option, str(value))]
+    words += [] if means.speculate else ["--no-speculate"]
+    return [*words, *(means.mirror.options if means.mirror else ("--mlflow", "none"))]
 
 
 def amounts(given: str | None) -> dict[str, float] | None:

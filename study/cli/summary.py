@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from study.mirror.target import DEFAULT
 from study.plan.plan import Option, PlanState, Stage
 from study.space.search_space import Validation
 from study.space.settings import Settings
@@ -17,6 +18,7 @@ from study.text import tables
 
 if TYPE_CHECKING:
     from study.cli.doctor import Finding
+    from study.running.launch import ExecutionOptions
 
 
 def best(name: str, settings: Settings, standing: PlanState, state: str) -> dict[str, Any]:
@@ -95,10 +97,16 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         _say(console, words.KEEPS_BEST)
 
 
-def print_means(console: Console, jobs: int, scheduler: str | None) -> None:
-    """Where the runs are trained, and how many at once."""
-    if scheduler is not None:
-        console.print(f"Training on the Dask cluster at {scheduler}", highlight=False)
+def print_means(console: Console, jobs: int, means: ExecutionOptions) -> None:
+    """Where the runs are trained, how many at once, and which MLflow shows them."""
+    mirror = means.mirror
+    if mirror is not None and mirror.source == DEFAULT:
+        said = "made beside the database, mlflow.db and mlflow-artifacts (--mlflow none: nothing)"
+        _say(console, f"MLflow: {mirror.shown}, {said}")
+    elif mirror is not None:
+        _say(console, f"MLflow: {mirror.shown} (from {mirror.source}; --mlflow changes it)")
+    if means.scheduler is not None:
+        console.print(f"Training on the Dask cluster at {means.scheduler}", highlight=False)
     else:
         how = "one run at a time" if jobs == 1 else f"{jobs} runs at once, a process each"
         console.print(f"Training {how} (--jobs changes it)", highlight=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from study.dashboard.writer import Writer
 from study.space.settings import Settings
+from study.storage.location import Location
 
 if TYPE_CHECKING:
     from study.plan.plan import PlanState
@@ -95,6 +96,6 @@ class Follower:
             self._complained = True
 
 
-def follower(url: str, name: str, settings: Settings, say: Callable[[str], None]) -> Follower:
-    """The follower of the study ``name`` in the database at ``url``."""
-    return Follower(Writer(url, name, settings.repeats, settings.images), say)
+def follower(location: Location, settings: Settings, say: Callable[[str], None]) -> Follower:
+    """The follower of the study at ``location``."""
+    return Follower(Writer(location, settings.repeats, settings.images), say)

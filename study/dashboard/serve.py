@@ -8,7 +8,7 @@ from collections.abc import Callable
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from study.errors import StorageError
-from study.storage.database import open_storage
+from study.storage.location import Database
 
 
 class _QuietHandler(WSGIRequestHandler):
@@ -16,12 +16,12 @@ class _QuietHandler(WSGIRequestHandler):
         logging.getLogger(__name__).debug(format, *args)
 
 
-def serve(url: str, port: int, say: Callable[[str], None]) -> None:
+def serve(database: Database, port: int, say: Callable[[str], None]) -> None:
     """Serve the dashboard on 127.0.0.1 until Ctrl-C or SIGTERM; port 0 takes a free one.
 
     Raises ``StorageError`` where there is no database or the port is taken.
     """
-    storage = open_storage(url)
+    storage = database.open()
     from optuna_dashboard import wsgi
 
     try:

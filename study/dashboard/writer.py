@@ -1,4 +1,4 @@
-"""Writes what the dashboard shows of a standing, over a connection of its own."""
+"""Writes what the dashboard shows of a standing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from study.dashboard import markdown, note, pairs
 from study.plan.plan import PlanState
-from study.storage.database import open_storage
+from study.storage.location import Location
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.storages import BaseStorage, RDBStorage
+    from optuna.storages import BaseStorage
 
 MOST_NOTES = 1000
 """Trials that get a note, in the order of the stages: each note is two rows that the dashboard
@@ -22,17 +22,15 @@ reads and sends whenever it shows the study (docs/log.md)."""
 
 
 class Writer:
-    """Writes the notes and the figure of the study ``name`` in the database at ``url``.
+    """Writes the notes and the figure of the study at ``location``.
 
     ``images`` is the number of validation images of a repeat. To be used by one thread.
     """
 
-    def __init__(self, url: str, name: str, repeats: int, images: int | None) -> None:
-        self._url = url
-        self._name = name
+    def __init__(self, location: Location, repeats: int, images: int | None) -> None:
+        self._location = location
         self._repeats = repeats
         self._images = images
-        self._storage: RDBStorage | None = None
         self._study: Study | None = None
         self._noted: dict[int, str] = {}
 
@@ -67,15 +65,13 @@ class Writer:
         if self._study is None:
             import optuna
 
-            self._storage = open_storage(self._url)
-            self._study = optuna.load_study(study_name=self._name, storage=self._storage)
+            storage = self._location.database.open()
+            self._study = optuna.load_study(study_name=self._location.name, storage=storage)
         return self._study
 
     def close(self) -> None:
-        """Give the connection back."""
-        if self._storage is not None:
-            self._storage.engine.dispose()
-        self._storage = self._study = None
+        """Forget the study."""
+        self._study = None
 
 
 class Remembering:

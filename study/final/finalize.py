@@ -6,7 +6,6 @@ goes on from its checkpoint, and what was recorded of the test set is told again
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from study.final.members import Bench, Member, chosen, plan
 from study.plan.results import Rows
 from study.running.launch import ExecutionOptions, checkpoints_for, engine_for, jobs_of
 from study.storage import database as storage
+from study.storage.connection import explained
 from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.training.run import train
@@ -80,13 +80,13 @@ def finalize(
     Raises ``ModelError`` where that cannot be, ``StudyLocked`` where another process drives the
     study or finalizes it.
     """
-    url = prepared.url
-    with storage.explained(url), driving(url, prepared.name) as held:
-        study = storage.load(storage.open_storage(url), prepared.name)[0]
+    location = prepared.location
+    with explained(location.database), driving(location) as held:
+        study = storage.load(location.database.open(), location.name)[0]
         members = _members(study, prepared, wish, watch.say)
-        folder = records.folder(url, study)
+        folder = records.folder(location, study)
         records.own(folder, study)
-        checkpoints = checkpoints_for(url, means.checkpoints)
+        checkpoints = checkpoints_for(location, means)
         known = _recorded(study, members, folder)
         if known and all(_is_there(folder, final) for final in known):
             return _outcome(study, folder, known, new=False)
@@ -124,7 +124,7 @@ def _members(
     if standing.incumbent is None or standing.score is None:
         raise ModelError(
             f"study {study.study_name!r} has no finished configuration yet: continue it with: "
-            f"python -m study resume {shlex.quote(study.study_name)}"
+            f"{prepared.location.command('resume')}"
         )
     configurations = chosen(standing, Rows()(study), settings.repeats, settings.images, wish.top)
     if not standing.complete:

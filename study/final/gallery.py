@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from study.data import dataset as data
 from study.data.pixels import unit
 from study.errors import ModelError
+from study.files import write_whole
 from study.final import records
 from study.final.label_errors import rank
-from study.storage import models
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -112,8 +112,8 @@ def write(gallery: Gallery, dataset: Dataset, folder: Path) -> tuple[Path, Path]
     """Write ``gallery.png`` and ``gallery.csv``; raises ``ModelError`` where that cannot be."""
     picture, table = folder / "gallery.png", folder / "gallery.csv"
     try:
-        models.write_whole(table, _csv(gallery))
-        models.write_whole(picture, _drawn(gallery, dataset))
+        write_whole(table, _csv(gallery))
+        write_whole(picture, _drawn(gallery, dataset))
     except OSError as error:
         raise ModelError(f"{folder}: cannot be written ({error.strerror})") from None
     return picture, table

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from study.data import dataset as data
 from study.data.pixels import brightness
 from study.errors import ModelError
+from study.files import write_whole
 from study.final import records
 from study.final.archive import Card, with_card
 from study.final.members import Bench, Member
-from study.storage import models
 from study.training.run import start_tensorflow
 
 if TYPE_CHECKING:
@@ -145,6 +145,6 @@ def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        models.write_whole(path, content)
+        write_whole(path, content)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error.strerror})") from None

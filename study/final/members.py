@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from study.errors import ModelError
+from study.files import write_whole
 from study.final.records import MEMBERS
 from study.plan.results import Configuration, Row, Spread
 from study.space.search_space import Validation
@@ -183,7 +184,7 @@ class Bench:
             "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
         }
         try:
-            models.write_whole(self.file(member), model)
+            write_whole(self.file(member), model)
         except OSError as error:
             raise ModelError(f"{self._folder}: cannot be written ({error.strerror})") from None
         known = self._study.user_attrs.get(MEMBERS, {})

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import ModelError, StudyError
+from study.files import write_whole
 from study.final import archive, pictures
 from study.final.archive import Card
-from study.storage import models
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,6 @@ def submission(path: Path, predictions: Sequence[Prediction]) -> None:
     writer.writerow(["ImageId", "Label"])
     writer.writerows((number, p.label) for number, p in enumerate(predictions, start=1))
     try:
-        models.write_whole(path, text.getvalue().encode())
+        write_whole(path, text.getvalue().encode())
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error.strerror})") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from study.data import npz
 from study.errors import DataError, ModelError
+from study.files import write_whole
 from study.storage import models
-from study.storage.database import beside
+from study.storage.location import Location
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -55,11 +55,7 @@ def latest(study: Study) -> list[dict[str, Any]]:
     """The models that were asked for last; ``ModelError`` where there are none."""
     recorded = finals(study)
     if not recorded:
-        name = study.study_name
-        raise ModelError(
-            f"study {name!r} has no final model yet: make one with: python -m study finalize "
-            f"{shlex.quote(name)}"
-        )
+        raise ModelError(f"study {study.study_name!r} has no final model yet")
     return of_opening(study, study.user_attrs.get(CURRENT, recorded[-1]["opening"]))
 
 
@@ -110,13 +106,13 @@ def said(folder: Path, opening: str) -> NDArray[np.float32] | None:
         return None
 
 
-def folder(url: str, study: Study) -> Path:
-    """Where the final models of a study are: ``NAME-models`` beside its database.
+def folder(location: Location, study: Study) -> Path:
+    """Where the final models of a study are.
 
-    Where another study of that name has the folder, this one's has its UUID in the name.
+    Where an earlier study of that name has the folder, this one's has its UUID in the name.
     """
     identity = models.identity(study)
-    path = beside(url) / f"{models.file_name(study.study_name)}-models"
+    path = location.final_models
     if _owner(path) not in (None, identity):
         path = path.with_name(f"{path.name}-{identity[:8]}")
     return path
@@ -135,6 +131,6 @@ def _owner(folder: Path) -> str | None:
 def own(folder: Path, study: Study) -> None:
     """Make the folder and write down whose it is."""
     try:
-        models.write_whole(folder / _OWNER, f"{models.identity(study)}\n".encode())
+        write_whole(folder / _OWNER, f"{models.identity(study)}\n".encode())
     except OSError as error:
         raise ModelError(f"{folder}: cannot be written ({error.strerror})") from None

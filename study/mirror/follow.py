@@ -15,6 +15,7 @@ from study.errors import MirrorError
 from study.mirror.subprocess import Aside, Errand, Here
 from study.mirror.target import Target
 from study.mirror.transfer import Report
+from study.storage.location import Location
 
 if TYPE_CHECKING:
     from study.plan.plan import PlanState
@@ -39,20 +40,20 @@ class Passes(Protocol):
 
 
 class Follower:
-    """Follows the study ``name`` from a thread of its own; ``say`` is told what goes wrong.
+    """Follows a study from a thread of its own; ``say`` is told what goes wrong.
 
-    It observes the driver too: whatever the driver sees is a poke. Without ``passes`` it does
-    nothing.
+    ``command`` is what a person may type to send what is missing. It observes the driver too:
+    whatever the driver sees is a poke. Without ``passes`` it does nothing.
     """
 
     def __init__(
         self,
-        name: str,
+        command: str,
         passes: Passes | None,
         say: Callable[[str], None],
         pause: float = PAUSE,
     ) -> None:
-        self._name = name
+        self._command = command
         self._passes = passes
         self._say = say
         self._pause = pause
@@ -92,8 +93,7 @@ class Follower:
         if thread.is_alive() or self._behind:
             why = f" ({self._reason})" if self._reason else ""
             self._say(
-                f"MLflow does not have everything yet{why}: python -m study mirror "
-                f"{self._name!r} sends the rest"
+                f"MLflow does not have everything yet{why}; send the rest with: {self._command}"
             )
         self._passes.close()
 
@@ -141,25 +141,25 @@ class Follower:
         self._missing = bool(report.problems)
 
 
-def follower(
-    storage: str, name: str, target: Target | None, say: Callable[[str], None]
-) -> Follower:
-    """The follower of the study ``name`` in the database at ``storage``; idle without a target."""
-    passes = None if target is None else Aside(Errand(storage, name, target))
-    return Follower(name, passes, say)
+def follower(location: Location, target: Target | None, say: Callable[[str], None]) -> Follower:
+    """The follower of the study at ``location``; idle without a target."""
+    if target is None:
+        return Follower("", None, say)
+    command = location.command("mirror", *target.options, needs=target.needs)
+    return Follower(command, Aside(Errand(location.database.url, location.name, target)), say)
 
 
-def mirror_once(storage: str, name: str, target: Target) -> Report:
+def mirror_once(location: Location, target: Target) -> Report:
     """Mirror a study now, as ``python -m study mirror`` does; only what is missing is sent.
 
     Raises ``MirrorError`` where the server cannot be used after a few tries.
     """
     from study.storage.lock import driven
 
-    here = Here(Errand(storage, name, target))
+    here = Here(Errand(location.database.url, location.name, target))
     for attempt in range(1, _TRIES + 1):
         try:
-            return here.run(live=driven(storage, name), afresh=True)
+            return here.run(live=driven(location), afresh=True)
         except MirrorError:
             if attempt == _TRIES:
                 raise

@@ -75,10 +75,12 @@ class Here:
     def _open(self) -> Mirror:
         from study.plan.strategies import plan_of
         from study.storage import database as storage
+        from study.storage.location import Database
 
         errand = self._errand
-        study, settings = storage.load(storage.open_storage(errand.storage), errand.name)
-        folder = models.folder(errand.storage, models.identity(study))
+        location = Database.at(errand.storage).study(errand.name)
+        study, settings = storage.load(location.database.open(), location.name)
+        folder = location.models(models.identity(study))
         return Mirror(study, settings, plan_of(settings), folder, self._connect)
 
     def _connect(self) -> Any:

@@ -18,13 +18,13 @@ from sqlalchemy.exc import ArgumentError
 
 from study.errors import MirrorError
 from study.mirror.mflux import HOST, handshake
-from study.storage.database import beside
+from study.storage.location import Database
+
+DEFAULT = "default"
+"""The source of a target that nobody named."""
 
 NONE = "none"
 """The ``--mlflow`` that turns the mirror off."""
-
-STORE = "mlflow.db"
-"""The file of the local store."""
 
 ARTIFACTS = "mlflow-artifacts"
 """The folder beside a local store in which it keeps its artifacts."""
@@ -88,6 +88,20 @@ class Target:
             )
         return Access(self.uri, artifacts=_artifacts(self.uri))
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of a command that is to mirror to the same place."""
+        return ("--mlflow", self.uri) if self.source != DEFAULT and not self.needs else ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Which variables such a command needs, as what they hold is not for the screen."""
+        if self.token is not None:
+            return (f"the MFLUX_TOKEN of {self.shown} set",)
+        if self.uri != self.shown:
+            return (f"MLFLOW_TRACKING_URI set to {self.shown} and its password",)
+        return ()
+
     def to_dict(self) -> dict[str, Any]:
         """For the mirror's own process, through a pipe; holds secrets."""
         return asdict(self)
@@ -97,11 +111,11 @@ class Target:
         return cls(**sent)
 
 
-def resolve(option: str | None, environ: Mapping[str, str], storage: str) -> Target | None:
+def resolve(option: str | None, environ: Mapping[str, str], database: Database) -> Target | None:
     """The place that ``option`` (``--mlflow``), the environment or the default names.
 
-    None turns the mirror off. ``storage`` is the URL of the study's database: the local store lies
-    beside it. Raises ``MirrorError`` for an address that is none.
+    None turns the mirror off. The default is the local store of the study's database. Raises
+    ``MirrorError`` for an address that is none.
     """
     if option is not None and option.strip().lower() == NONE:
         return None
@@ -112,8 +126,8 @@ def resolve(option: str | None, environ: Mapping[str, str], storage: str) -> Tar
         return Target(f"MFlux at {shown(host)}", "MFLUX_TOKEN", host, token)
     if uri := environ.get("MLFLOW_TRACKING_URI", "").strip():
         return _named(uri, "MLFLOW_TRACKING_URI")
-    uri = f"sqlite:///{beside(storage) / STORE}"
-    return Target(uri, "default", uri)
+    uri = f"sqlite:///{database.mlflow_store}"
+    return Target(uri, DEFAULT, uri)
 
 
 def _named(uri: str, source: str) -> Target:
@@ -123,6 +137,11 @@ def _named(uri: str, source: str) -> Target:
             f"{source} {shown(uri)}: is no address of an MLflow server; write http://HOST:PORT, "
             "sqlite:///FILE or none"
         )
+    if uri.startswith("sqlite:///"):  # the same file from any folder
+        address = make_url(uri)
+        if address.database:
+            path = str(Path(address.database).resolve())
+            uri = address.set(database=path).render_as_string(hide_password=False)
     return Target(shown(uri), source, uri)
 
 

@@ -65,8 +65,3 @@ def _value(value: Any) -> str:
 def _text(text: str) -> str:
     """A TOML text; JSON would write signs beyond 16 bits as pairs, which TOML refuses."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def quoted(name: str) -> str:
-    """A name as a shell takes it."""
-    return shlex.quote(name)

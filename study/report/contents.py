@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from study.dashboard.note import LINK
 from study.final.records import FINALS, configurations
@@ -13,10 +13,8 @@ from study.plan.results import Row, Rows
 from study.plan.strategies import plan_of
 from study.space.settings import Settings
 from study.storage import database as storage
+from study.storage.location import Database
 from study.storage.progress import state_of
-
-if TYPE_CHECKING:
-    from optuna import Study
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Contents:
     """A study as it is reported: settings, standing, every run, and what became of the test set.
 
     ``finals`` are the models that it was opened for, as `final.records.finals` describes them, each
-    with the ``configurations`` of its members.
+    with the ``configurations`` of its members; ``resume`` is the command that goes on.
     """
 
     name: str
@@ -34,6 +32,7 @@ class Contents:
     rows: tuple[Row, ...]
     finals: tuple[Mapping[str, Any], ...] = ()
     mlflow: str | None = None
+    resume: str = ""
 
     @property
     def opened(self) -> int:
@@ -41,17 +40,10 @@ class Contents:
         return len({final.get("opened") for final in self.finals})
 
 
-def read(url: str, name: str | None) -> Contents:
-    """Read the study ``name``, or the one made last, from the database at ``url``.
-
-    Raises ``StorageError`` where there is none.
-    """
-    study, settings = storage.load(storage.open_storage(url), name)
-    return contents_of(study, settings, url)
-
-
-def contents_of(study: Study, settings: Settings, url: str) -> Contents:
-    """The same of a study that is open."""
+def read(database: Database, name: str | None) -> Contents:
+    """Read the study ``name``, or the one made last; ``StorageError`` where there is none."""
+    study, settings = storage.load(database.open(), name)
+    location = database.study(study.study_name)
     rows = Rows()(study)
     standing = plan_of(settings).standing(rows)
     attributes = study.user_attrs
@@ -61,7 +53,7 @@ def contents_of(study: Study, settings: Settings, url: str) -> Contents:
         name=study.study_name,
         settings=settings,
         standing=standing,
-        state=state_of(standing, url, study.study_name),
+        state=state_of(standing, location),
         rows=tuple(rows),
         finals=tuple(
             {**final, "configurations": configurations(attributes, final.get("members", ()))}
@@ -69,4 +61,5 @@ def contents_of(study: Study, settings: Settings, url: str) -> Contents:
             if isinstance(final, dict)
         ),
         mlflow=link.get("address") if isinstance(link, dict) else None,
+        resume=location.command("resume"),
     )

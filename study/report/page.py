@@ -167,9 +167,9 @@ def _remarks(contents: Contents) -> list[str]:
     elif score is not None:
         said.append("One repeat has no spread of its own: the standard error is an estimate.")
     if not standing.complete:
-        resume = f"; to go on: python -m study resume {again.quoted(contents.name)}"
         going = contents.state == "running"
-        said.append(f"The study is not complete ({contents.state}{'' if going else resume}).")
+        resume = "" if going else f"; to go on: {contents.resume}"
+        said.append(f"The study is not complete ({contents.state}{resume}).")
     if standing.failure:
         said.append(f"It stopped because a run failed again and again: {standing.failure}")
     return said

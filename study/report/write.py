@@ -1,47 +1,41 @@
 """A report as a folder: the page, its figures as PNG, its tables as CSV; whole or not at all.
 
-Everything is made before anything is written, everything is written beside its place before
-anything is put there, and the page comes last.
+Everything is made before anything is written, and the page comes last.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from study.errors import ReportError
+from study.files import write_together
 from study.report import drawing, figures, numbers
 from study.report.contents import Contents, read
 from study.report.figures import Panel, StageFigure
 from study.report.page import Drawn, Figures, captions, page
-from study.storage import models
-from study.storage.database import beside
+from study.storage.location import Database
 
 PAGE = "report.html"
 
 
-def report(url: str, name: str | None, output: str | Path | None = None) -> Path:
+def report(database: Database, name: str | None, output: str | Path | None = None) -> Path:
     """Write the report of the study ``name``, or of the one made last; returns its page.
 
-    ``output`` is a folder, by default ``NAME-report`` beside the database (in the current folder
-    where that is a server). Raises ``StorageError`` where there is no such study, ``ReportError``
-    where the folder cannot be written.
+    ``output`` is a folder, by default the study's `Location.report`. Raises ``StorageError`` where
+    there is no such study, ``ReportError`` where the folder cannot be written.
     """
-    contents = read(url, name)
-    folder = Path(output) if output is not None else default_folder(url, contents.name)
+    contents = read(database, name)
+    folder = Path(output) if output is not None else database.study(contents.name).report
     with _explained(folder):
+        if output is None:
+            folder.parent.mkdir(exist_ok=True)
         _check(folder)
-        _put(folder, files(contents))
+        write_together(folder, files(contents))
     return folder / PAGE
-
-
-def default_folder(url: str, name: str) -> Path:
-    """``NAME-report`` beside the database."""
-    return beside(url) / f"{models.file_name(name)}-report"
 
 
 def files(contents: Contents) -> dict[str, bytes]:
@@ -103,21 +97,3 @@ def _check(folder: Path) -> None:
         raise ReportError(f"{folder.parent}: no such folder; make it or name another --output")
     if not os.access(folder if folder.is_dir() else folder.parent, os.W_OK | os.X_OK):
         raise PermissionError(None, "no permission to write")
-
-
-def _put(folder: Path, made: Mapping[str, bytes]) -> None:
-    """Write the files; a folder that is there keeps what else it holds."""
-    place = folder if folder.is_dir() else folder.parent
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=place) as aside:
-        whole = Path(aside, "report")
-        whole.mkdir()
-        for name, content in made.items():
-            (whole / name).write_bytes(content)
-        if not folder.exists():
-            whole.rename(folder)
-            return
-        for name in made:
-            if (folder / name).is_dir():
-                raise IsADirectoryError(None, f"{name} is a folder in it")
-        for name in made:
-            (whole / name).replace(folder / name)

@@ -1,4 +1,4 @@
-"""A prepared study at work: lock, database, engine, driver and those who look on, put together."""
+"""Wires lock, database, engine, driver and observers, and runs a study."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import make_url
-
 from study.dashboard import follow as board
 from study.mirror.follow import follower
 from study.plan.plan import PlanState, Slot
@@ -18,6 +16,8 @@ from study.running.driver import Driver, Hooks, Observer, Observers
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models
+from study.storage.connection import explained
+from study.storage.location import Location
 from study.storage.lock import Held, driving
 from study.storage.progress import standing_of
 from study.storage.write_through import write_through
@@ -71,23 +71,23 @@ def launch(
     process drives it, ``SlotFailed`` where one slot failed three times, ``StorageError`` where the
     database cannot be written any more.
     """
-    url = prepared.url
-    checkpoints = checkpoints_for(url, means.checkpoints)
-    with storage.explained(url), driving(url, prepared.name) as held:
+    location = prepared.location
+    checkpoints = checkpoints_for(location, means)
+    with explained(location.database), driving(location) as held:
         study = None if prepared.new else _recorded(prepared)
         if study is not None and standing_of(study, prepared.settings).complete:
             means = replace(means, jobs=1, scheduler=None)  # nothing is going to be trained
         with closing(engine_for(prepared, checkpoints, means, trainer, say)) as engine:
             study = study or storage.create(
-                storage.open_storage(url, create=True), prepared.name, prepared.settings
+                location.database.open(create=True), location.name, prepared.settings
             )
-            mirror = follower(url, prepared.name, means.mirror, say)
-            notes = board.follower(url, prepared.name, prepared.settings, say)
+            mirror = follower(location, means.mirror, say)
+            notes = board.follower(location, prepared.settings, say)
             mirror.start()
             notes.start()
             patience = _BRIEF
             try:
-                folder = models.folder(url, models.identity(study))
+                folder = location.models(models.identity(study))
                 keeper = models.Keeper(folder, models.record(study, means.keep_models), say)
                 hooks = _hooks(prepared, checkpoints, keeper)
                 together = Observers(watch, mirror, notes)
@@ -114,7 +114,7 @@ def ahead(means: ExecutionOptions) -> Callable[[Settings], None]:
 
 def _recorded(prepared: Prepared) -> Study:
     """The study as it is in its database; more repeats are recorded."""
-    study = storage.load(storage.open_storage(prepared.url), prepared.name)[0]
+    study = storage.load(prepared.location.database.open(), prepared.location.name)[0]
     storage.record(study, prepared.settings)
     return study
 
@@ -131,7 +131,7 @@ def _driver(
     settings = prepared.settings
     pruner = make_pruner(settings["pruner"], settings["epochs"], settings.images)
     return Driver(
-        write_through(prepared.name, storage.open_storage(prepared.url)),
+        write_through(prepared.location),
         plan_of(settings),
         pruner,
         engine,
@@ -177,15 +177,11 @@ def engine_for(
     return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))
 
 
-def checkpoints_for(url: str, place: str | None) -> Checkpoints:
-    """Where unfinished runs are kept: a place that was named, else a folder beside the database."""
+def checkpoints_for(location: Location, means: ExecutionOptions) -> Checkpoints:
+    """Where unfinished runs are kept: a place that was named, else the study's own folder."""
     from study.training.s3_checkpoint import checkpoints_at
 
-    address = make_url(url)
-    beside = f"{address.database}.checkpoints"
-    return checkpoints_at(
-        place or (beside if address.get_backend_name() == "sqlite" else "checkpoints")
-    )
+    return checkpoints_at(means.checkpoints or str(location.checkpoints))
 
 
 def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) -> Hooks:

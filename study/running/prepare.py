@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import platform
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from study.plan.strategies import plan_of, strategy_of
 from study.space import file as space_file
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
+from study.storage.location import Database, Location
 from study.training import model
 from study.tuning.pruning import make_pruner
 
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 class Prepared:
     """A study that may be driven: its settings, checked, and its data."""
 
-    url: str
-    name: str
+    location: Location
     settings: Settings
     dataset: Dataset
     new: bool
@@ -40,7 +39,7 @@ class Prepared:
 def prepare(
     name_or_path: str | None,
     name: str | None,
-    url: str,
+    database: Database,
     given: Mapping[str, Chosen],
     ahead: Callable[[Settings], None] = lambda _: None,
 ) -> Prepared:
@@ -51,29 +50,28 @@ def prepare(
 
     Raises the ``StudyError`` that says what is wrong; nothing has been made then.
     """
-    storage.check(url)
+    database.check()
     origin = name_or_path or _default_space(given)
     settings = _checked(settle(space_file.load(origin), origin, given))
-    name = name or settings.space.name
-    existing = _existing(url, name)
+    location = database.study(name or settings.space.name)
+    existing = _existing(location)
     if existing is None:
         ahead(settings)
     dataset = datasets.load(settings["data"])
     settings = _fitted(settings.located(), dataset)
     if existing is not None:
-        _same_or_refused(name, existing, settings)
+        _same_or_refused(location, existing, settings)
         repeats = max(existing.repeats, settings.repeats)
         settings = _fitted(existing.with_repeats(repeats), dataset)
-    return Prepared(url, name, settings, dataset, existing is None)
+    return Prepared(location, settings, dataset, existing is None)
 
 
-def prepare_again(name: str | None, url: str, repeats: int | None) -> Prepared:
+def prepare_again(name: str | None, database: Database, repeats: int | None) -> Prepared:
     """The study ``name`` (or the one made last) as it was recorded, with its data read again.
 
     Raises ``SettingsError`` where the data is not the recorded one any more.
     """
-    opened = storage.open_storage(url)
-    study, settings = storage.load(opened, name)
+    study, settings = storage.load(database.open(), name)
     if repeats is not None:
         settings = settings.with_repeats(repeats)
     dataset = datasets.load(settings["data"])
@@ -84,7 +82,8 @@ def prepare_again(name: str | None, url: str, repeats: int | None) -> Prepared:
             f"{dataset.fingerprint[:12]}, not {recorded.fingerprint[:12]}): restore it, or start "
             "a new study with another --name"
         )
-    return Prepared(url, study.study_name, _fitted(settings, dataset), dataset, new=False)
+    location = database.study(study.study_name)
+    return Prepared(location, _fitted(settings, dataset), dataset, new=False)
 
 
 def _default_space(given: Mapping[str, Chosen]) -> str:
@@ -157,17 +156,16 @@ def _is_whole(value: object) -> bool:
     return not isinstance(value, float) or value.is_integer()
 
 
-def _existing(url: str, name: str) -> Settings | None:
-    if not storage.exists(url):
-        return None
-    return storage.find(storage.open_storage(url), name)
+def _existing(location: Location) -> Settings | None:
+    database = location.database
+    return storage.find(database.open(), location.name) if database.exists else None
 
 
-def _same_or_refused(name: str, existing: Settings, asked: Settings) -> None:
+def _same_or_refused(location: Location, existing: Settings, asked: Settings) -> None:
     differences = existing.differences(asked)
     if differences:
         raise SettingsError(
-            f"a study named {name!r} exists with other settings: {'; '.join(differences)}. "
-            f"Continue it with: python -m study resume {shlex.quote(name)}, or give this one "
-            "another --name"
+            f"a study named {location.name!r} exists with other settings: "
+            f"{'; '.join(differences)}. Give this one another --name, or continue that one with: "
+            f"{location.command('resume')}"
         )

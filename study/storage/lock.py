@@ -10,20 +10,19 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from study.errors import StorageError, StudyLocked
-from study.storage.database import network
+from study.storage.connection import network
+from study.storage.location import Location
 
 _PROBE = 0.3
 """Seconds to try: another command may be looking whether the study is driven, or have just died."""
@@ -46,30 +45,27 @@ Held = Callable[[], None]
 
 
 @contextmanager
-def driving(url: str, name: str) -> Iterator[Held]:
-    """Hold the study ``name`` in the database ``url``; ``StudyLocked`` names the other holder.
+def driving(location: Location) -> Iterator[Held]:
+    """Hold the study at ``location``; ``StudyLocked`` names the other holder.
 
     Whoever writes asks what this yields before: a lock that was lost may be another driver's now.
     """
-    address = make_url(url)
-    if address.get_backend_name() == "postgresql":
-        with _advisory(address, name) as held:
+    if _on_server(location):
+        with _advisory(location) as held:
             yield held
     else:
-        with _file(_path(address, name), name):
+        with _file(location):
             yield lambda: None
 
 
-def driven(url: str, name: str) -> bool:
+def driven(location: Location) -> bool:
     """Whether a living process drives the study."""
-    address = make_url(url)
-    if address.get_backend_name() == "postgresql":
-        with _session(address) as session:
-            return session.execute(_HOLDER, {"key": _key(name)}).first() is not None
-    path = _path(address, name)
-    if not path.exists():
+    if _on_server(location):
+        with _session(location.database.address) as session:
+            return session.execute(_HOLDER, {"key": _key(location.name)}).first() is not None
+    if not location.lock.exists():
         return False
-    lock = FileLock(path)
+    lock = FileLock(location.lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -80,14 +76,19 @@ def driven(url: str, name: str) -> bool:
     return False
 
 
+def _on_server(location: Location) -> bool:
+    return location.database.address.get_backend_name() == "postgresql"
+
+
 @contextmanager
-def _file(path: Path, name: str) -> Iterator[None]:
+def _file(location: Location) -> Iterator[None]:
     """The lock on a file, with another file beside it that says who holds it."""
+    path = location.lock
     lock, holder = FileLock(path), path.with_suffix(".holder")
     try:
         lock.acquire(timeout=_PROBE)
     except Timeout:
-        raise _locked(name, holder.read_text() if holder.exists() else "") from None
+        raise _locked(location.name, holder.read_text() if holder.exists() else "") from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
     try:
@@ -99,14 +100,14 @@ def _file(path: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _advisory(address: URL, name: str) -> Iterator[Held]:
+def _advisory(location: Location) -> Iterator[Held]:
     """The server's own lock, held by a session that does nothing else."""
-    with _session(address) as session:
-        key = {"key": _key(name)}
+    with _session(location.database.address) as session:
+        key = {"key": _key(location.name)}
         deadline = time.monotonic() + _PROBE
         while not session.execute(_TAKE, key).scalar():
             if time.monotonic() > deadline:
-                raise _locked(name, str(session.execute(_HOLDER, key).scalar() or ""))
+                raise _locked(location.name, str(session.execute(_HOLDER, key).scalar() or ""))
             time.sleep(_PROBE / 10)  # the server is just noticing that a driver has died
 
         def held() -> None:
@@ -114,8 +115,8 @@ def _advisory(address: URL, name: str) -> Iterator[Held]:
                 session.execute(text("SELECT 1"))
             except SQLAlchemyError:
                 raise StorageError(
-                    f"{address.render_as_string(hide_password=True)}: the connection was cut, and "
-                    "the lock of the study with it; nothing is lost: resume once the server answers"
+                    f"{location.database.shown}: the connection was cut, and the "
+                    "lock of the study with it; nothing is lost: resume once the server answers"
                 ) from None
 
         try:
@@ -147,18 +148,6 @@ def _self() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
-
-
 def _key(name: str) -> int:
     """A lock number of the name: 63 bits, so that it is positive as one number and as two."""
-    return int.from_bytes(_digest(name)[:8], "big") >> 1
-
-
-def _path(address: URL, name: str) -> Path:
-    digest = _digest(name).hex()[:8]
-    if address.get_backend_name() == "sqlite":
-        return Path(f"{address.database}.{digest}.lock")
-    place = hashlib.sha256(address.render_as_string(hide_password=True).encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"study-{place}-{digest}.lock"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1

@@ -6,18 +6,14 @@ not at all. Which trials are worth it follows from the rows and the policy alone
 
 from __future__ import annotations
 
-import os
-import re
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from sqlalchemy.engine import make_url
-
 from study.errors import SettingsError
+from study.files import write_whole
 from study.plan.results import Row, by_configuration
-from study.storage.database import beside
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -67,20 +63,6 @@ def policy_of(study: Study) -> Policy:
     """The recorded policy."""
     policy: Policy = study.user_attrs.get(KEEP, DEFAULT)
     return policy
-
-
-def folder(storage: str, identity: str) -> Path:
-    """Where the models of a study are kept, beside the database at the URL ``storage``."""
-    address = make_url(storage)
-    sqlite = address.get_backend_name() == "sqlite" and address.database
-    name = Path(address.database).name if sqlite and address.database else "study"
-    return beside(storage) / f"{name}.models" / identity
-
-
-def file_name(study: str) -> str:
-    """A study's name as the name of a file: signs that it cannot have as %XX, of bounded length."""
-    name = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^[.]', lambda sign: f"%{ord(sign[0]):02X}", study)
-    return name.encode()[:150].decode(errors="ignore")
 
 
 def file(folder: Path, number: int) -> Path:
@@ -136,18 +118,3 @@ class Keeper:
         for path in self._folder.iterdir():
             if path.name not in names:
                 path.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, flushed to the disk; raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with aside.open("xb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

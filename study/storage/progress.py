@@ -8,6 +8,7 @@ from study.plan.plan import PlanState
 from study.plan.results import Rows
 from study.plan.strategies import plan_of
 from study.space.settings import Settings
+from study.storage.location import Location
 from study.storage.lock import driven
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ def standing_of(study: Study, settings: Settings) -> PlanState:
     return plan_of(settings).standing(Rows()(study))
 
 
-def state_of(standing: PlanState, url: str, name: str) -> str:
+def state_of(standing: PlanState, location: Location) -> str:
     """``complete``, ``running``, ``failed`` or ``interrupted``."""
-    if driven(url, name):
+    if driven(location):
         return "running"
     if standing.complete:
         return "complete"

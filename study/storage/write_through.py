@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from optuna.study import StudyDirection
     from optuna.study._frozen import FrozenStudy
 
+    from study.storage.location import Location
 
-def write_through(name: str, storage: RDBStorage) -> Study:
-    """The study ``name``, for the process that drives it and for no other."""
-    return Study(name, WriteThroughStorage(storage))
+
+def write_through(location: Location) -> Study:
+    """The study at ``location``, for the process that drives it and for no other."""
+    return Study(location.name, WriteThroughStorage(location.database.open()))
 
 
 class WriteThroughStorage(BaseStorage):

@@ -9,14 +9,14 @@ import hashlib
 import io
 import json
 import logging
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from study.files import unfinished, write_whole
 
 _FORMAT = b"study-checkpoint-1"
 _log = logging.getLogger(__name__)
@@ -54,18 +54,8 @@ class FolderCheckpoints:
     folder: Path
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write beside the old file, flush to the disk, then rename over it; raises OSError."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(".tmp", f"{checkpoint.key}.", self.folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(pack(checkpoint))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path(checkpoint.key))
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        """Replace the run's file, whole or not at all; raises OSError."""
+        write_whole(self._path(checkpoint.key), pack(checkpoint))
 
     def load(self, key: str) -> Checkpoint | None:
         """The run's checkpoint; None, with a logged warning, if the file is of no use."""
@@ -80,7 +70,7 @@ class FolderCheckpoints:
 
     def delete(self, key: str) -> None:
         """Remove the run's file, and what a killed process left half-written beside it."""
-        for path in (self._path(key), *self.folder.glob(f"{key}.*.tmp")):
+        for path in (self._path(key), *unfinished(self._path(key))):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:

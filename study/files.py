@@ -1,0 +1,44 @@
+"""The one way to write a file that is to last: whole or not at all."""
+
+from __future__ import annotations
+
+import glob
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, flushed to the disk; its folder is made; raises OSError."""
+    write_together(path.parent, {path.name: content})
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """The same of several files: none is replaced before all are written; in their order."""
+    for name in files:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(None, f"{name} is a folder in it")
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = {name: folder / f".{name}.{uuid.uuid4().hex}.tmp" for name in files}
+    try:
+        for name, content in files.items():
+            with aside[name].open("xb") as opened:
+                opened.write(content)
+                opened.flush()
+                os.fsync(opened.fileno())
+        for name in files:
+            aside[name].replace(folder / name)
+    finally:
+        for path in aside.values():
+            path.unlink(missing_ok=True)
+        if new:
+            with suppress(OSError):  # it is not empty, or was never made
+                folder.rmdir()
+
+
+def unfinished(path: Path) -> Iterable[Path]:
+    """What killed processes left of ``path`` beside it."""
+    return path.parent.glob(f".{glob.escape(path.name)}.*.tmp")

@@ -1,0 +1,225 @@
+"""Where a study's things are: its database, and every file and folder that is named after it.
+
+Made once, at the start of a command, and handed down: nothing else parses the address of a
+database or makes up a name beside it. For a file ``DB`` these lie in its folder, for a server in
+the current one, where ``DB`` is ``DATABASE@HOST,PORT``:
+
+- ``DB.HASH.lock``, ``DB.checkpoints/`` and ``DB.models/``, which are the program's own;
+- ``NAME-report/`` and ``NAME-models/`` beside ``study.db``, and in ``DB.studies/`` for any other,
+  so that studies of one name in two databases share nothing;
+- ``mlflow.db`` and ``mlflow-artifacts/``, one store for the folder: MLflow keeps studies apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from study.errors import StorageError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+DEFAULT = "sqlite:///study.db"
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of studies, by its address (of a file: its absolute path); opened once."""
+
+    address: URL = field(repr=False)  # SQLAlchemy would show a password in its query
+
+    @classmethod
+    def at(cls, url: str) -> Database:
+        """The database that ``--storage`` names; ``StorageError`` where that is no address."""
+        try:
+            address = make_url(url)
+        except ArgumentError:
+            raise StorageError("--storage: is no database URL; write sqlite:///FILE") from None
+        if address.get_backend_name() != "sqlite":
+            return cls(address)
+        name = address.database or ":memory:"
+        if name == ":memory:" or name.startswith("file:"):
+            raise StorageError(f"--storage {url}: a study is kept in a file; write sqlite:///FILE")
+        return cls(address.set(database=str(Path(name).resolve())))
+
+    @property
+    def url(self) -> str:
+        """The address with its password: never to be shown."""
+        return self.address.render_as_string(hide_password=False)
+
+    @property
+    def shown(self) -> str:
+        """The address as a person may see it."""
+        query = {name: "***" if _secret(name) else v for name, v in self.address.query.items()}
+        return self.address.set(query=query).render_as_string(hide_password=True)
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a SQLite database; None where a server holds it."""
+        sqlite = self.address.get_backend_name() == "sqlite"
+        return Path(str(self.address.database)) if sqlite else None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the database is there already; a server always is."""
+        return self.file is None or self.file.exists()
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of a database file; the current one for a server."""
+        return Path.cwd() if self.file is None else self.file.parent
+
+    @property
+    def label(self) -> str:
+        """The beginning of every name that belongs to this database alone."""
+        if self.file is not None:
+            return self.file.name
+        host = self.address.host or self.address.query.get("host") or "localhost"
+        port = "" if self.address.port is None else f",{self.address.port}"
+        return file_name(f"{self.address.database}@{host}{port}")
+
+    @property
+    def mlflow_store(self) -> Path:
+        """The local MLflow store; its artifacts lie in ``mlflow-artifacts`` beside it."""
+        return self.folder / "mlflow.db"
+
+    def check(self) -> None:
+        """Refuse, before anything is made, a file that cannot be used; ``StorageError``."""
+        path = self.file
+        if path is None:
+            return
+        if path.is_dir():
+            raise StorageError(f"{path}: is a folder; name a file in it with --storage")
+        if not path.parent.is_dir():
+            raise StorageError(f"{path.parent}: no such folder; make it or name another --storage")
+        target = path if path.exists() else path.parent
+        if not os.access(path.parent, os.W_OK) or not os.access(target, os.W_OK | os.R_OK):
+            raise StorageError(
+                f"{path}: cannot be written; check the permissions of file and folder"
+            )
+
+    def open(self, *, create: bool = False) -> RDBStorage:
+        """The storage, the same one every time; any thread may use it.
+
+        ``create`` makes a SQLite file that is not there; without it a missing one is a
+        ``StorageError``. So are a file that is no database, a folder that cannot be written and a
+        server that does not answer; the message never shows a password.
+        """
+        self.check()
+        if not create and not self.exists:
+            raise StorageError(
+                f"{self.file}: no such database; start a study with: {self.command('run')}"
+            )
+        return self._storage
+
+    @cached_property
+    def _storage(self) -> RDBStorage:
+        from study.storage.connection import connect
+
+        return connect(self)
+
+    def study(self, name: str) -> Location:
+        return Location(self, name)
+
+    def command(
+        self, command: str, *options: str, name: str | None = None, needs: Sequence[str] = ()
+    ) -> str:
+        """What to type, in any folder, for ``study COMMAND NAME`` with this database.
+
+        The one maker of every command that is printed. No password is in it: a variable that has
+        to be set is named in brackets behind it, as are ``needs``.
+        """
+        words = [command]
+        dashed = name is not None and name.startswith("-")
+        if name is not None and not dashed:
+            words.append(name)
+        words += options
+        needs = list(needs)
+        if self.address.password is not None or any(map(_secret, self.address.query)):
+            needs.insert(0, f"STUDY_STORAGE set to {self.shown} and its password")
+        else:
+            words += ["--storage", self.url]
+        if dashed:
+            words += ["--", str(name)]
+        line = typed(*words)
+        if self.file is None:  # its models and checkpoints are in this folder
+            line = f"cd {shlex.quote(str(self.folder))} && {line}"
+        return f"{line} (with {' and '.join(needs)})" if needs else line
+
+
+@dataclass(frozen=True)
+class Location:
+    """A study by its database and name, and the places of everything that belongs to it."""
+
+    database: Database
+    name: str
+
+    @property
+    def lock(self) -> Path:
+        """The file that a driver locks, where it is not the server that locks."""
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]
+        if self.database.file is not None:
+            return self.database.folder / f"{self.database.label}.{digest}.lock"
+        place = hashlib.sha256(self.database.shown.encode()).hexdigest()[:8]
+        return Path(tempfile.gettempdir()) / f"study-{place}-{digest}.lock"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of unfinished runs; shared by the studies of a database, as runs may be."""
+        return self.database.folder / f"{self.database.label}.checkpoints"
+
+    def models(self, identity: str) -> Path:
+        """The folder of kept models; the study's UUID ``identity`` outlasts its name."""
+        return self.database.folder / f"{self.database.label}.models" / identity
+
+    @property
+    def report(self) -> Path:
+        """The folder of the report."""
+        return self._own("report")
+
+    @property
+    def final_models(self) -> Path:
+        """The folder of final models."""
+        return self._own("models")
+
+    def _own(self, what: str) -> Path:
+        home, file = self.database.folder, self.database.file
+        if file is None or file.name != "study.db":
+            home /= f"{self.database.label}.studies"
+        return home / f"{file_name(self.name)}-{what}"
+
+    def command(self, command: str, *options: str, needs: Sequence[str] = ()) -> str:
+        """What to type, in any folder, for ``study COMMAND`` with this study."""
+        return self.database.command(command, *options, name=self.name, needs=needs)
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file: signs that it cannot have as %XX, of bounded length."""
+    name = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^[.]', lambda sign: f"%{ord(sign[0]):02X}", text)
+    return name.encode()[:150].decode(errors="ignore")
+
+
+def typed(*words: str) -> str:
+    """What to type for ``study WORDS``: the path of this Python where ``python`` is another."""
+    python = shutil.which("python")
+    here = python is not None and Path(python).absolute() == Path(sys.executable)
+    return shlex.join(["python" if here else sys.executable, "-m", "study", *words])
+
+
+def _secret(name: str) -> bool:
+    """Whether a query's field is one that nobody may see."""
+    return "password" in name.lower()

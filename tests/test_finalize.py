@@ -23,7 +23,7 @@ from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.lock import driving
 from study.storage.progress import standing_of
-from study.text import tables
+from study.text import units
 from study.training.run import Epoch, Run
 from study.workers.engine import InProcess
 
@@ -264,5 +264,5 @@ def test_the_best_configurations_together_are_one_average_and_the_report_names_t
     both = records.configurations(loaded()[0].user_attrs, average["members"])
     assert len(both) == 2
     page = Path("fake-report/report.html").read_text()
-    assert "; ".join(map(tables.params, both)) in page
+    assert "; ".join(map(units.params, both)) in page
     assert read_card(Path("fake-models") / average["file"]).members == tuple(average["members"])

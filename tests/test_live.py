@@ -10,7 +10,7 @@ from rich.console import Console
 from study.cli.live import Lines, Screen, Silent
 from study.errors import TrainingFailed
 from study.running.driver import Observer
-from study.text.tables import duration
+from study.text.units import duration
 from study.training.run import Run
 from study.workers.engine import InProcess
 

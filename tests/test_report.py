@@ -32,6 +32,7 @@ from study.report.page import page as page_of
 from study.report.write import PAGE, files, report
 from study.space.settings import Chosen
 from study.storage.location import Database
+from study.text.view import interval
 from study.tuning.pruning import SweepPruner
 
 WIDE = space(
@@ -106,16 +107,16 @@ class Reader(HTMLParser):
 
 
 def test_an_interval_is_student_s_with_a_degree_of_freedom_less_than_repeats() -> None:
-    low, high = figures.interval(Score(3, 0.9, 0.01)) or (0, 0)
+    low, high = interval(Score(3, 0.9, 0.01)) or (0, 0)
     assert (low, high) == pytest.approx((0.9 - 0.0430265, 0.9 + 0.0430265), abs=1e-6)
 
 
 def test_no_interval_ends_above_a_hundred_percent() -> None:
-    assert figures.interval(Score(3, 0.97, 0.01)) == (pytest.approx(0.9269735, abs=1e-6), 1.0)
+    assert interval(Score(3, 0.97, 0.01)) == (pytest.approx(0.9269735, abs=1e-6), 1.0)
 
 
 def test_one_repeat_has_no_interval() -> None:
-    assert figures.interval(Score(1, 0.97, 0.01)) is None
+    assert interval(Score(1, 0.97, 0.01)) is None
 
 
 def test_a_stage_shows_every_repeat_and_where_a_stopped_one_was(contents: Contents) -> None:

@@ -8,6 +8,8 @@ from study.plan.plan import Stage
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
 from study.text import sentences as words
+from study.text import units
+from study.text.view import labels
 from study.tuning.pruning import SweepPruner
 
 
@@ -79,7 +81,22 @@ def test_all_best_means_together_are_compared_with_the_selected_values() -> None
     assert words.outcome(standing.stages[-1]) == (
         "All best means together beat the selected values by 5.25 ± 0.25 points, and are selected."
     )
-    assert set(words.labels(standing.stages[-1]).values()) == {"selected", "best means"}
+    assert set(labels(standing.stages[-1]).values()) == {"selected", "best means"}
+
+
+def test_a_combination_that_ties_is_said_to_in_one_sentence() -> None:
+    plan = OneAtATime(space_of(a=([1, 2], 1), b=([1, 2], 1)))
+    level = {(1, 1): [0.90, 0.92], (2, 1): [0.905, 0.917], (1, 2): [0.905, 0.917]}
+    standing, _ = played(plan, fixed_scores({**level, (2, 2): [0.91, 0.914]}))
+    assert words.doubts(standing)[-1] == (
+        "combined: all best means together tie with the selected values, which stay."
+    )
+
+
+def test_one_repeat_is_one_and_its_error_an_estimate() -> None:
+    plan = OneAtATime(space_of(a=([1, 2], 1), repeats=1), images=IMAGES)
+    standing, _ = played(plan, fixed_scores({(1,): [0.9], (2,): [0.95]}))
+    assert words.answer(standing).endswith("(the error is an estimate from 1 repeat).")
 
 
 def test_a_search_names_what_differs_and_how_many_tie_with_the_best() -> None:
@@ -87,9 +104,9 @@ def test_a_search_names_what_differs_and_how_many_tie_with_the_best() -> None:
     plan = Search(space(**table), "random", 3, seed=1, images=IMAGES)
     standing = drive(InMemoryStorage(), plan=plan)
     stage = standing.stages[0]
-    assert set(words.labels(stage).values()) == {"a=1", "a=2", "a=3"}
+    assert set(labels(stage).values()) == {"a=1", "a=2", "a=3"}
     assert words.outcome(stage).startswith("The best of 3 configurations beats the next best by ")
 
 
 def test_words_are_listed_as_people_list_them() -> None:
-    assert [words.listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+    assert [units.listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]

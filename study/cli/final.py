@@ -207,7 +207,7 @@ def _finalize(
 
 def _watch(console: Console, status: Any, *, verbose: bool) -> Watch:
     from study.final.finalize import Watch
-    from study.text.tables import percent
+    from study.text.units import percent
 
     latest: dict[str, str] = {}
 

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from study.plan.plan import PlanState
 from study.running.driver import ActiveRun
-from study.text import tables
-from study.text.tables import duration
+from study.text import sentences as words
+from study.text import tables, units
+from study.text.units import duration
 from study.workers.engine import EpochReported, Event, RunFailed, RunFinished
 
 
@@ -75,7 +76,7 @@ class Lines:
                 self._say(f"{_ended(run, event)}  [{self._progress.line(standing, active)}]")
         if self._each_epoch and isinstance(event, EpochReported) and event.key in active:
             epoch = event.epoch
-            text = f"epoch {epoch.number + 1}, {tables.percent(epoch.val_acc)}"
+            text = f"epoch {epoch.number + 1}, {units.percent(epoch.val_acc)}"
             self._say(f"  run {event.key}: {text}")
         self._before = dict(active)
         self._stages(standing)
@@ -85,8 +86,8 @@ class Lines:
         for stage in decided[self._decided :] if self._decided >= 0 else []:
             if stage.selected is not None:
                 mean = stage.selected.score
-                shown = f", {tables.score(mean)}" if mean else ""
-                self._say(f"{tables.decision(stage)}{shown}")
+                shown = f", {units.score(mean)}" if mean else ""
+                self._say(f"{words.decision(stage)}{shown}")
         self._decided = len(decided)
 
     def _say(self, text: str) -> None:
@@ -128,7 +129,7 @@ class Screen:
         if self._standing is None:
             return Text("starting")
         parts: list[RenderableType] = [
-            Text(tables.decision(stage), style="dim")
+            Text(words.decision(stage), style="dim")
             for stage in self._standing.stages
             if stage.decided
         ]
@@ -141,7 +142,7 @@ class Screen:
 
 def _flying(run: ActiveRun, epochs: int) -> str:
     accuracies = run.curve["val_acc"]
-    now = f", {tables.percent(accuracies[-1])}" if accuracies else ""
+    now = f", {units.percent(accuracies[-1])}" if accuracies else ""
     return f"{_run(run)}: epoch {run.stored} of {epochs}{now}"
 
 
@@ -152,7 +153,7 @@ def _run(run: ActiveRun) -> str:
 
 def _ended(run: ActiveRun, event: Event | None) -> str:
     accuracies = run.curve["val_acc"]
-    last = tables.percent(accuracies[-1]) if accuracies else "nothing"
+    last = units.percent(accuracies[-1]) if accuracies else "nothing"
     if isinstance(event, RunFailed) and event.key == run.trial.number:
         return f"{_run(run)}: failed, {event.reason}"
     if isinstance(event, RunFinished) and event.key == run.trial.number:

@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from study.mirror.target import DEFAULT
-from study.plan.plan import Option, PlanState, Stage
+from study.plan.plan import PlanState, Stage
 from study.space.search_space import Validation
 from study.space.settings import Settings
 from study.text import sentences as words
-from study.text import tables
+from study.text import tables, units
+from study.text.view import views
 
 if TYPE_CHECKING:
     from study.cli.doctor import Finding
@@ -56,20 +57,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "name": stage.name,
         "best_mean": stage.best and stage.best.value,
         "selected": stage.selected and stage.selected.value,
-        "options": [_option(option) for option in stage.options],
-    }
-
-
-def _option(option: Option) -> dict[str, Any]:
-    return {
-        "option": option.value,
-        "state": option.state,
-        "runs": len(option.rows),
-        "values": list(option.values),
-        "mean": option.score and option.score.mean,
-        "standard_error": option.score and option.score.standard_error,
-        "behind_best": option.gap and option.gap.mean,
-        "behind_best_standard_error": option.gap and option.gap.standard_error,
+        "options": [view.record() for view in views(stage)],
     }
 
 
@@ -91,7 +79,7 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         console,
         f"{settings['sampler']} with {settings.repeats} repeats, pruner {settings['pruner']}, "
         f"{settings['epochs']} epochs, batches of {settings['batch_size']}, "
-        f"{settings['threads']} thread(s) a run, seed {settings['seed']}",
+        f"{settings['threads']} threads a run, seed {settings['seed']}",
     )
     if words.restores_best_weights(settings.space):
         _say(console, words.KEEPS_BEST)
@@ -118,9 +106,9 @@ def print_end(
     """The tables of every stage and the answer; where it may change, how to ``resume``."""
     if not quiet:
         console.print(tables.stages(standing, settings.repeats))
-        for sentence in tables.doubts(standing):
+        for sentence in words.doubts(standing):
             _say(console, sentence)
-    _say(console, tables.answer(standing))
+    _say(console, words.answer(standing))
     if not standing.complete:
         _say(console, f"The study is not complete. Continue with: {resume}")
 
@@ -140,13 +128,13 @@ def print_status(
         table.add_row(key, Text(str(value)), chosen.source)
     console.print(table)
     console.print(tables.stages(standing, settings.repeats))
-    _say(console, tables.answer(standing))
+    _say(console, words.answer(standing))
 
 
 def print_best(console: Console, name: str, standing: PlanState, state: str) -> None:
     """The answer in a sentence, and the state of the study it comes from."""
-    _say(console, tables.answer(standing))
-    for sentence in tables.doubts(standing):
+    _say(console, words.answer(standing))
+    for sentence in words.doubts(standing):
         _say(console, sentence)
     _say(console, f"Study {name!r} is {state}.")
 
@@ -155,8 +143,8 @@ def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:
     """A line a study."""
     table = Table("study", "data", "state", "runs", "mean", "configuration")
     for item in found:
-        mean = tables.percent(item["mean"]) if item["mean"] is not None else ""
-        params = tables.params(item["params"]) if item["params"] else ""
+        mean = units.percent(item["mean"]) if item["mean"] is not None else ""
+        params = units.params(item["params"]) if item["params"] else ""
         runs = f"{item['runs']}/{item['runs_expected']}"
         name, data = Text(item["study"]), Text(item["dataset"])
         table.add_row(name, data, item["state"], runs, mean, params)

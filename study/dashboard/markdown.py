@@ -10,7 +10,8 @@ from study.dashboard.note import STANDING
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Row
 from study.text import sentences as words
-from study.text import tables
+from study.text import units
+from study.text.view import labels, verdict
 
 MOST_OPTIONS = 20
 """Options of a stage in the study's note; of more, those with the best means."""
@@ -37,7 +38,7 @@ def _table(stage: Stage, repeats: int) -> str:
     if stage.kind == "configurations" or len(options) > MOST_OPTIONS:
         options = ranked(stage)
     lines = [_line(_HEAD), _line(["---"] * len(_HEAD))]
-    called = words.labels(stage)
+    called = labels(stage)
     lines += [
         _line(_cells(option, stage, repeats, called[option.configuration]))
         for option in options[:MOST_OPTIONS]
@@ -52,11 +53,11 @@ def _cells(option: Option, stage: Stage, repeats: int, label: str) -> Iterator[s
     yield _plain(label)
     yield f"{len(option.rows)}/{repeats}"
     if option.score is not None:
-        yield tables.score(option.score)
+        yield units.score(option.score)
     else:
-        yield f"{tables.percent(math.fsum(values) / len(values))} so far" if values else ""
-    yield words.distance(option.gap) if option.gap else ""
-    yield _plain(tables.verdict(option, stage)) if option.state != "open" else "open"
+        yield f"{units.percent(math.fsum(values) / len(values))} so far" if values else ""
+    yield units.gap(option.gap)
+    yield _plain(verdict(option, stage)) if option.state != "open" else "open"
 
 
 def _line(cells: Sequence[str] | Iterator[str]) -> str:
@@ -73,7 +74,7 @@ def ranked(stage: Stage) -> list[Option]:
 def places(standing: PlanState, repeats: int) -> Iterator[tuple[Row, str]]:
     """The runs of every decided stage, each with its place in the sweep as a note."""
     for number, stage in enumerate(standing.stages, start=1):
-        called, outcome = words.labels(stage), _plain(words.outcome(stage))
+        called, outcome = labels(stage), _plain(words.outcome(stage))
         for place, option in enumerate(ranked(stage) if stage.decided else (), start=1):
             text = f"{_place(option, stage, place)}\n\n{outcome}"
             name = f"**{_plain(stage.name)}: {_plain(called[option.configuration])}**"
@@ -93,11 +94,11 @@ _PLACE = re.compile(r"\*\*.+\*\*, repeat \d+ of \d+, in stage \d+\.\n\n.+\n\n.+"
 
 def _place(option: Option, stage: Stage, place: int) -> str:
     if option.score is None:
-        return f"{_plain(tables.verdict(option, stage)).capitalize()}."
-    behind = f", {words.distance(option.gap)} behind the best" if option.gap else ""
-    verdict = tables.verdict(option, stage)
-    said = f" ({_plain(verdict)})" if verdict else ""
-    mean = tables.score(option.score)
+        return f"{_plain(verdict(option, stage)).capitalize()}."
+    behind = f", {units.gap(option.gap)} behind the best" if option.gap else ""
+    became = verdict(option, stage)
+    said = f" ({_plain(became)})" if became else ""
+    mean = units.score(option.score)
     return f"Place {place} of {len(stage.options)}{said}: mean {mean}{behind}."
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from study.dashboard.markdown import ranked
 from study.plan.plan import Option, PlanState
 from study.plan.results import Difference, Spread
-from study.text import sentences as words
+from study.text.view import labels
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -44,7 +44,7 @@ def pairs(standing: PlanState, images: int | None) -> list[Pairs]:
     """
     found = []
     for stage in standing.stages:
-        called = words.labels(stage)
+        called = labels(stage)
         against = next((o for o in stage.options if o.configuration == stage.incumbent), None)
         for option in ranked(stage) if stage.kind == "configurations" else stage.options:
             if against is None or option is against:

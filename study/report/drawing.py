@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from study.report.figures import Choice, Cost, Line, Panel, StageFigure
+from study.report.figures import Cost, Line, Panel, StageFigure
+from study.text.view import OptionView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +89,7 @@ def draw_stage(figure: StageFigure, name: str) -> Picture:
         return _rendered(canvas, name, alt)
 
 
-def _limits(choices: Sequence[Choice]) -> tuple[float, float]:
+def _limits(choices: Sequence[OptionView]) -> tuple[float, float]:
     """The accuracies (per cent) between which an axis shows what is close to the best."""
     points = sorted(100 * v for c in choices for v in (*c.values, *c.stopped))
     if not points:
@@ -103,7 +104,7 @@ def _limits(choices: Sequence[Choice]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _choice(axes: Axes, choice: Choice, place: int, low: float) -> None:
+def _choice(axes: Axes, choice: OptionView, place: int, low: float) -> None:
     """One option: hollow points are runs, crosses stopped runs, the diamond is the mean."""
     colour = {"selected": SERIES[0], "best": SERIES[1], "other": OTHER}[choice.kind]
     if choice.interval is not None:

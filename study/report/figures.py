@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from study.plan.plan import Option, PlanState, Stage
-from study.plan.results import Configuration, Row, Score
+from study.plan.results import Configuration, Row
 from study.text import sentences as words
-from study.text import tables
+from study.text import units
+from study.text.view import Kind, OptionView, kind, labels, views
 
 MOST_OPTIONS = 25
 """Options of a stage that are drawn; of more, those with the best means."""
@@ -25,24 +26,9 @@ MOST_LINES = 200
 MOST_PLACES = 400
 """Configurations in the plot of cost; of more, those with the best means."""
 
-Kind = Literal["selected", "best", "other"]
 End = Literal["complete", "pruned", "failed", "running", "paused", "cancelled"]
 
 Item = TypeVar("Item")
-
-
-def interval(score: Score) -> tuple[float, float] | None:
-    """The 95 % interval of a mean: Student's t with n - 1 degrees of freedom; None for one repeat.
-
-    The standard error is the score's, which never falls below what the images allow. An accuracy
-    ends at 0 and at 1, and so does its interval.
-    """
-    if score.repeats < 2:
-        return None
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(score.repeats - 1, 0.975)) * score.standard_error
-    return max(0.0, score.mean - half), min(1.0, score.mean + half)
 
 
 def thinned(items: Sequence[Item], most: int) -> list[Item]:
@@ -53,28 +39,13 @@ def thinned(items: Sequence[Item], most: int) -> list[Item]:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """An option of a stage: its repeats' accuracies, those of stopped repeats, its mean."""
-
-    label: str
-    kind: Kind
-    values: tuple[float, ...]
-    stopped: tuple[float, ...]
-    mean: float | None
-    interval: tuple[float, float] | None
-    error: float | None
-    behind: str
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
 class StageFigure:
     """The options of one stage, in their own order; of a search the best first."""
 
     name: str
     outcome: str
     eliminated: tuple[str, ...]
-    choices: tuple[Choice, ...]
+    choices: tuple[OptionView, ...]
     options: int
 
 
@@ -124,47 +95,17 @@ class Cost:
 
 def stage_figure(stage: Stage) -> StageFigure:
     """One stage as it is drawn."""
-    options = list(stage.options)
+    options = list(views(stage))
     if stage.kind == "configurations" or len(options) > MOST_OPTIONS:
         options.sort(key=_mean, reverse=True)
-    called = words.labels(stage)
-    choices = [_choice(o, stage, called[o.configuration]) for o in options[:MOST_OPTIONS]]
     gone = tuple(words.eliminated(stage)[:MOST_OPTIONS])
-    return StageFigure(stage.name, words.outcome(stage), gone, tuple(choices), len(options))
-
-
-def _mean(option: Option) -> float:
-    return option.score.mean if option.score else -math.inf
-
-
-def _choice(option: Option, stage: Stage, label: str) -> Choice:
-    values, score = option.values, option.score
-    return Choice(
-        label=label,
-        kind=kind(option, stage),
-        values=values,
-        stopped=tuple(row.val_acc[-1] for row in option.rows if row.value is None and row.val_acc),
-        mean=score.mean if score else _so_far(option),
-        interval=interval(score) if score else None,
-        error=score.standard_error if score else None,
-        behind=words.distance(option.gap) if option.gap else "",
-        verdict=tables.verdict(option, stage) if option.state != "open" else "open",
+    return StageFigure(
+        stage.name, words.outcome(stage), gone, tuple(options[:MOST_OPTIONS]), len(options)
     )
 
 
-def _so_far(option: Option) -> float | None:
-    """The mean of an open option's repeats; one that was eliminated gets none."""
-    if option.state != "open" or not option.values:
-        return None
-    return math.fsum(option.values) / len(option.values)
-
-
-def kind(option: Option, stage: Stage) -> Kind:
-    """Whether an option is the one selected, else the one with the best mean."""
-    if stage.selected is not None and option.configuration == stage.selected.configuration:
-        return "selected"
-    best = stage.best is not None and option.configuration == stage.best.configuration
-    return "best" if best else "other"
+def _mean(view: OptionView) -> float:
+    return view.mean if view.mean is not None and view.error is not None else -math.inf
 
 
 def panels(standing: PlanState, rows: Sequence[Row]) -> tuple[Panel, ...]:
@@ -182,10 +123,10 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
     reused = [row for option in options for row in option.rows if row.stage != name]
     kinds = {o.configuration: kind(o, stage) for o in options} if stage else {}
     places: dict[Configuration, int] = {o.configuration: n for n, o in enumerate(options)}
-    labels = words.labels(stage) if stage else {}
+    called = labels(stage) if stage else {}
     for row in rows:
         places.setdefault(row.configuration, len(places))
-        labels.setdefault(row.configuration, str(row.option))
+        called.setdefault(row.configuration, str(row.option))
     numbers = {row.number for row in rows}
     drawn = [row for row in (*reused, *rows) if row.val_acc]
     kept = [row for row in drawn if kinds.get(row.configuration) == "selected"]
@@ -193,7 +134,7 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
     lines = [
         Line(
             number=row.number,
-            label=labels[row.configuration],
+            label=called[row.configuration],
             repeat=row.repeat,
             place=places[row.configuration],
             kind=kinds.get(row.configuration, "other"),
@@ -203,7 +144,11 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
         )
         for row in [*thinned(others, MOST_LINES), *kept]
     ]
-    return Panel(name, tuple(labels[c] for c in places), tuple(lines), len(drawn))
+    return Panel(name, tuple(called[c] for c in places), tuple(lines), len(drawn))
+
+
+def _score(option: Option) -> float:
+    return option.score.mean if option.score else -math.inf
 
 
 def cost(standing: PlanState) -> Cost:
@@ -211,7 +156,7 @@ def cost(standing: PlanState) -> Cost:
     found: dict[Configuration, Option] = {}
     for stage in standing.stages:
         found |= {o.configuration: o for o in stage.options if o.score is not None}
-    ranked = sorted(found.values(), key=_mean, reverse=True)
+    ranked = sorted(found.values(), key=_score, reverse=True)
     places = [
         _place(option, "best" if number == 0 else "other", standing)
         for number, option in enumerate(ranked[:MOST_PLACES])
@@ -223,7 +168,7 @@ def cost(standing: PlanState) -> Cost:
 def _place(option: Option, rank: Kind, standing: PlanState) -> Place:
     assert option.score is not None
     return Place(
-        label=tables.params(option.configuration),
+        label=units.params(option.configuration),
         kind="selected" if option.configuration == standing.incumbent else rank,
         seconds=_average(row.attributes.get("seconds") for row in option.rows),
         parameters=_average(row.attributes.get("parameters") for row in option.rows),

@@ -10,8 +10,9 @@ from typing import Any
 
 from study.plan.plan import PlanState
 from study.plan.results import Row
-from study.report.figures import Cost, Panel, Spent, StageFigure, interval
-from study.text import tables
+from study.report.figures import Cost, Panel, Spent, StageFigure
+from study.text import units
+from study.text.view import views
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +40,21 @@ def _table(
 
 def stage_table(figure: StageFigure) -> Table:
     """The options of a stage with their repeats, means, intervals and verdicts."""
-    columns = ("option", "runs (%)", "stopped at (%)", "mean ± standard error (%)")
+    columns = ("option", "runs (%)", "stopped at (%)", "mean ± standard error")
     lines = (
         (
             choice.label,
             "; ".join(f"{100 * value:.2f}" for value in choice.values),
             "; ".join(f"{100 * value:.2f}" for value in choice.stopped),
-            _mean(choice.mean, choice.error),
+            units.mean(choice.mean, choice.error),
             _interval(choice.interval),
-            choice.behind,
+            units.gap(choice.gap),
             choice.verdict,
         )
         for choice in figure.choices
     )
-    more = ("95 % interval", "behind the best", "verdict")
+    more = ("95 % interval", "gap to best (points)", "verdict")
     return _table(f"Options of {figure.name}", (*columns, *more), lines, figure.options)
-
-
-def _mean(mean: float | None, error: float | None) -> str:
-    if mean is None:
-        return ""
-    if error is None:
-        return f"{100 * mean:.2f} so far"
-    return f"{100 * mean:.2f} ± {100 * error:.2f}"
 
 
 def _interval(ends: tuple[float, float] | None) -> str:
@@ -95,12 +88,12 @@ def cost_table(cost: Cost) -> Table:
             place.label,
             "" if place.seconds is None else f"{place.seconds:.1f}",
             "" if place.parameters is None else f"{place.parameters:,.0f}",
-            _mean(place.mean, place.error),
+            units.mean(place.mean, place.error),
             {"selected": "the answer", "best": "best mean", "other": ""}[place.kind],
         )
         for place in places
     )
-    columns = ("configuration", "seconds a run", "parameters", "mean ± standard error (%)", "")
+    columns = ("configuration", "seconds a run", "parameters", "mean ± standard error", "")
     return _table("Cost of each configuration", columns, lines, cost.configurations)
 
 
@@ -114,12 +107,12 @@ def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
     """What was measured on the test set."""
 
     def percent(value: object) -> str:
-        return tables.percent(value) if isinstance(value, int | float) else ""
+        return units.percent(value) if isinstance(value, int | float) else ""
 
     lines = [
         (
             str(final.get("model", "")),
-            "; ".join(map(tables.params, final.get("configurations", ()))),
+            "; ".join(map(units.params, final.get("configurations", ()))),
             percent(final.get("validation")),
             percent(final.get("accuracy")),
             " to ".join(filter(None, [percent(final.get("low")), percent(final.get("high"))])),
@@ -134,30 +127,17 @@ def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
 
 def stages_csv(standing: PlanState) -> str:
     """A line an option of every stage; accuracies are fractions."""
-    columns = ("stage", "option", "state", "runs", "mean", "standard_error", "low", "high")
-    more = ("behind_best", "behind_best_standard_error", "verdict", "values", "configuration")
-    lines: list[Sequence[object]] = [(*columns, *more)]
-    for stage in standing.stages:
-        for option in stage.options:
-            score, lead = option.score, option.gap
-            ends = interval(score) if score else None
-            lines.append(
-                (
-                    stage.name,
-                    option.value,
-                    option.state,
-                    len(option.rows),
-                    score and score.mean,
-                    score and score.standard_error,
-                    *(ends or ("", "")),
-                    lead and lead.mean,
-                    lead and lead.standard_error,
-                    tables.verdict(option, stage) if option.state != "open" else "open",
-                    " ".join(map(str, option.values)),
-                    tables.params(option.configuration),
-                )
-            )
-    return _csv(lines)
+    records = [
+        {"stage": stage.name}
+        | view.record()
+        | {
+            "values": " ".join(map(str, view.values)),
+            "configuration": units.params(view.option.configuration),
+        }
+        for stage in standing.stages
+        for view in views(stage)
+    ]
+    return _csv([list(records[0]), *(list(record.values()) for record in records)])
 
 
 def runs_csv(rows: Sequence[Row]) -> str:
@@ -172,7 +152,7 @@ def runs_csv(rows: Sequence[Row]) -> str:
                 row.number,
                 row.stage,
                 row.option,
-                tables.params(row.configuration),
+                units.params(row.configuration),
                 row.repeat + 1,
                 "cancelled" if row.cancelled is not None else row.state,
                 row.value,

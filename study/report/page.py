@@ -19,8 +19,9 @@ from study.report.numbers import Table
 from study.space.search_space import Hyperparameter
 from study.space.settings import Settings
 from study.text import sentences as words
-from study.text import tables
-from study.text.tables import duration
+from study.text import units
+from study.text.units import duration
+from study.text.view import interval
 
 _HERE = Path(__file__).parent
 
@@ -100,7 +101,7 @@ def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
 
 
 def _question(settings: Settings) -> str:
-    names = words.listed([parameter.name for parameter in settings.space.hyperparameters])
+    names = units.listed([parameter.name for parameter in settings.space.hyperparameters])
     data = settings.data
     what = f"Which {names} give a small convolutional network the best validation accuracy on "
     if data is None:
@@ -156,11 +157,11 @@ def _method(settings: Settings) -> str:
 def _remarks(contents: Contents) -> list[str]:
     standing, said = contents.standing, []
     score = standing.score
-    ends = figures.interval(score) if score else None
+    ends = interval(score) if score else None
     if score is not None and ends is not None:
         said.append(
-            f"The 95 % interval of this mean is {tables.percent(ends[0])} to "
-            f"{tables.percent(ends[1])} (Student's t, {score.repeats} repeats). As the "
+            f"The 95 % interval of this mean is {units.percent(ends[0])} to "
+            f"{units.percent(ends[1])} (Student's t, {score.repeats} repeats). As the "
             "best of several configurations that were measured on the same images it flatters "
             "itself a little; only the test set can tell how much."
         )
@@ -178,7 +179,7 @@ def _remarks(contents: Contents) -> list[str]:
 def _spent(spent: Spent) -> list[str]:
     if not spent.runs:
         return ["Nothing was trained yet."]
-    runs = words.listed([f"{count} {state}" for state, count in sorted(spent.runs.items())])
+    runs = units.listed([f"{count} {state}" for state, count in sorted(spent.runs.items())])
     trained = f"{spent.epochs:,} epochs were trained in {duration(spent.seconds)}"
     said = [f"Runs: {runs}. {trained} of training time, added up over runs."]
     if spent.span is not None:

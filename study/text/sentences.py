@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from study.plan.plan import Option, PlanState, Stage
-from study.plan.results import Configuration, Difference
-from study.space.search_space import SearchSpace, Value
-from study.text import tables
+from study.space.search_space import SearchSpace
+from study.text import units
+from study.text.view import behind, labels
 
 KEEPS_BEST = (
     "A run with restore_best_weights is judged by its best epoch, which looks better than it is; "
@@ -19,34 +17,6 @@ def restores_best_weights(space: SearchSpace) -> bool:
     """Whether runs of the space may keep the weights of their best epoch."""
     name = "restore_best_weights"
     return bool(space.fixed.get(name)) or any(one.name == name for one in space.hyperparameters)
-
-
-def labels(stage: Stage) -> dict[Configuration, str]:
-    """What the options of a stage are called; in a search by what differs between them."""
-    if stage.kind == "combined":
-        return {option.configuration: str(option.value) for option in stage.options}
-    if stage.kind != "configurations":
-        return {option.configuration: str(option.value) for option in stage.options}
-    seen: dict[str, set[Value]] = {}
-    for option in stage.options:
-        for name, value in option.configuration:
-            seen.setdefault(name, set()).add(value)
-    return {o.configuration: _differing(o.configuration, seen) for o in stage.options}
-
-
-def _differing(configuration: Configuration, seen: Mapping[str, set[Value]]) -> str:
-    """The parameters that have more than one value; reals to four digits."""
-    shown = {
-        name: f"{value:.4g}" if isinstance(value, float) else str(value)
-        for name, value in configuration
-        if len(seen[name]) > 1 or len(seen) == 1
-    }
-    return tables.params(shown or dict(configuration))
-
-
-def distance(difference: Difference) -> str:
-    """A difference with its standard error, in percentage points."""
-    return f"{tables.points(difference.mean)} ± {tables.points(difference.standard_error)} points"
 
 
 def outcome(stage: Stage) -> str:
@@ -65,16 +35,11 @@ def eliminated(stage: Stage) -> list[str]:
     """The options that were stopped early, each with how far behind it was and when."""
     called = labels(stage)
     return [
-        f"{called[option.configuration]}: {tables.behind(option, stage)}, in repeat "
+        f"{called[option.configuration]}: {behind(option, stage)}, in repeat "
         f"{option.rows[-1].repeat + 1}"
         for option in stage.options
         if option.state == "eliminated"
     ]
-
-
-def answer(standing: PlanState) -> str:
-    """The configuration to use and how sure to be of it."""
-    return tables.answer(standing).plain
 
 
 def _kind(stage: Stage) -> str:
@@ -93,15 +58,15 @@ def _swept(stage: Stage, best: Option, selected: Option) -> str:
     if other is None or other.gap is None:
         return f"{best.value} is selected: no other option has a mean."
     if not other.gap.tie:
-        return f"{best.value} beats {other.value} by {distance(other.gap)}, and is selected."
+        return f"{_against(best, other)}, and is selected."
     return f"{_against(best, other)}: a tie; {selected.value} is selected because {_reason(stage)}."
 
 
 def _against(best: Option, other: Option) -> str:
     assert other.gap is not None
     if abs(other.gap.mean) < 5e-5:  # 0.00 points
-        return f"{best.value} and {other.value} have the same mean ({distance(other.gap)})"
-    return f"{best.value} beats {other.value} by {distance(other.gap)}"
+        return f"{best.value} and {other.value} have the same mean ({units.gap(other.gap)} points)"
+    return f"{best.value} beats {other.value} by {units.gap(other.gap)} points"
 
 
 def _reason(stage: Stage) -> str:
@@ -125,7 +90,7 @@ def _together(stage: Stage) -> str:
         return "All best means together were stopped early; the selected values stay."
     ahead = together.gap is None
     word = "beat" if ahead else "are behind"
-    said = f"All best means together {word} the selected values by {distance(gap)}"
+    said = f"All best means together {word} the selected values by {units.gap(gap)} points"
     if stage.selected is not None and stage.selected.configuration == together.configuration:
         return f"{said}, and are selected."
     return f"{said}{': a tie' if gap.tie else ''}; the selected values stay."
@@ -134,10 +99,10 @@ def _together(stage: Stage) -> str:
 def _searched(stage: Stage, best: Option) -> str:
     other, said = next_best(stage), f"The best of {len(stage.options)} configurations"
     if other is None or other.gap is None:
-        return f"{said} is {tables.params(best.configuration)}; no other one has a mean."
+        return f"{said} is {units.params(best.configuration)}; no other one has a mean."
     ties = sum(option.tied for option in stage.options) - 1
     return (
-        f"{said} beats the next best by {distance(other.gap)}"
+        f"{said} beats the next best by {units.gap(other.gap)} points"
         f"{f': a tie; {_count(ties)} with it' if ties else ''}."
     )
 
@@ -146,6 +111,48 @@ def _count(ties: int) -> str:
     return "one configuration ties" if ties == 1 else f"{ties} configurations tie"
 
 
-def listed(words: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+def answer(standing: PlanState) -> str:
+    """The configuration to use and how sure to be of it, in one sentence."""
+    if standing.incumbent is None or standing.score is None:
+        return "No configuration has a finished run yet."
+    word = "Use" if standing.complete else "So far"
+    runs = units.counted(standing.score.repeats, "repeat")
+    single = standing.score.repeats == 1
+    error = "the error is an estimate from" if single else "mean and standard error of"
+    return (
+        f"{word} {units.params(standing.incumbent)}: validation accuracy "
+        f"{units.score(standing.score)} ({error} {runs})."
+    )
+
+
+def decision(stage: Stage) -> str:
+    """What a decided stage decided, in a few words."""
+    assert stage.selected is not None
+    if stage.kind == "configurations":
+        return f"{stage.name}: {units.params(stage.selected.configuration)} is the best"
+    if stage.kind == "combined":
+        wins = stage.selected.configuration != stage.incumbent
+        verdict = "better, and selected" if wins else "not clearly better"
+        return f"{stage.name}: all best means together are {verdict}"
+    return f"{stage.name}: {stage.selected.value} is selected"
+
+
+def doubts(standing: PlanState) -> list[str]:
+    """What the data cannot tell apart: a sentence for each stage of a sweep with a tie."""
+    said = []
+    for stage in standing.stages:
+        ties = [o for o in stage.options if stage.decided and o.tied and o is not stage.best]
+        if not ties or not stage.best or not stage.selected or stage.kind == "configurations":
+            continue
+        if stage.kind == "combined":
+            said.append(
+                f"{stage.name}: all best means together tie with the selected values, which stay."
+            )
+            continue
+        names = units.listed([str(option.value) for option in ties])
+        verb = "ties" if len(ties) == 1 else "tie"
+        said.append(
+            f"{stage.name}: {names} {verb} with {stage.best.value}; "
+            f"{stage.selected.value} is selected."
+        )
+    return said

@@ -1,0 +1,64 @@
+"""Numbers, configurations and durations as text; one way for each, wherever it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from study.plan.results import Configuration, Difference, Score
+from study.space.search_space import Value
+
+
+def percent(fraction: float) -> str:
+    """An accuracy, in per cent."""
+    return f"{100 * fraction:.2f} %"
+
+
+def points(fraction: float) -> str:
+    """A difference of accuracies, in percentage points."""
+    return f"{100 * fraction:.2f}"
+
+
+def gap(difference: Difference | None) -> str:
+    """A difference with its standard error, in percentage points; nothing for none."""
+    if difference is None:
+        return ""
+    return f"{points(difference.mean)} ± {points(difference.standard_error)}"
+
+
+def mean(value: float | None, error: float | None) -> str:
+    """A mean with its standard error, in per cent; of an open option the mean so far."""
+    if value is None:
+        return ""
+    if error is None:
+        return f"{percent(value)} so far"
+    return f"{points(value)} ± {points(error)} %"
+
+
+def score(score: Score) -> str:
+    """Mean and standard error, in per cent."""
+    return mean(score.mean, score.standard_error)
+
+
+def params(configuration: Configuration | Mapping[str, Value]) -> str:
+    """A configuration in one line."""
+    items = configuration.items() if isinstance(configuration, Mapping) else configuration
+    return ", ".join(f"{name}={value}" for name, value in items)
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 repeat``, ``3 repeats``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def duration(seconds: float) -> str:
+    """A duration in the unit that matters."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

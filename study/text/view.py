@@ -1,0 +1,171 @@
+"""An option of a stage as everything shows it: terminal, JSON, dashboard and report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from study.plan.plan import Option, Stage
+from study.plan.results import Configuration, Difference, Row, Score
+from study.space.search_space import Value
+from study.text import units
+from study.tuning.pruning import mean_gap
+
+Kind = Literal["selected", "best", "other"]
+
+COLUMNS = ("option", "runs", "mean ± error", "gap to best", "verdict")
+"""What ``OptionView.cells`` holds; accuracies in per cent, gaps in points."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionView:
+    """An option with all that is said of it; accuracies are fractions.
+
+    ``values`` are those of its complete repeats, ``stopped`` the last ones of repeats that were
+    stopped early. ``mean`` is that of an open option's repeats so far too, which has no ``error``
+    (standard error) and no ``interval`` (95 %, Student's t over the repeats). ``gap`` is the best
+    option's mean minus this one's, in pairs.
+    """
+
+    label: str
+    option: Option
+    kind: Kind
+    stopped: tuple[float, ...]
+    mean: float | None
+    error: float | None
+    interval: tuple[float, float] | None
+    verdict: str
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return self.option.values
+
+    @property
+    def gap(self) -> Difference | None:
+        return self.option.gap
+
+    def cells(self, repeats: int) -> tuple[str, ...]:
+        """The option in words, a text for each of ``COLUMNS``."""
+        runs = f"{len(self.option.rows)}/{repeats}"
+        mean = units.mean(self.mean, self.error)
+        return (self.label, runs, mean, units.gap(self.gap), self.verdict)
+
+    def record(self) -> dict[str, Any]:
+        """The option for a program: JSON and CSV."""
+        low, high = self.interval or (None, None)
+        return {
+            "option": self.option.value,
+            "state": self.option.state,
+            "runs": len(self.option.rows),
+            "values": list(self.values),
+            "mean": self.mean if self.error is not None else None,
+            "standard_error": self.error,
+            "low": low,
+            "high": high,
+            "gap_to_best": self.gap and self.gap.mean,
+            "gap_to_best_standard_error": self.gap and self.gap.standard_error,
+            "verdict": self.verdict,
+        }
+
+
+def views(stage: Stage) -> tuple[OptionView, ...]:
+    """The options of a stage, in their own order."""
+    called = labels(stage)
+    return tuple([_view(option, stage, called[option.configuration]) for option in stage.options])
+
+
+def _view(option: Option, stage: Stage, label: str) -> OptionView:
+    score = option.score
+    return OptionView(
+        label=label,
+        option=option,
+        kind=kind(option, stage),
+        stopped=tuple(row.val_acc[-1] for row in option.rows if row.value is None and row.val_acc),
+        mean=score.mean if score else _so_far(option),
+        error=score.standard_error if score else None,
+        interval=interval(score) if score else None,
+        verdict=verdict(option, stage),
+    )
+
+
+def _so_far(option: Option) -> float | None:
+    """The mean of an open option's repeats; one that was eliminated gets none."""
+    if option.state != "open" or not option.values:
+        return None
+    return math.fsum(option.values) / len(option.values)
+
+
+def kind(option: Option, stage: Stage) -> Kind:
+    """Whether an option is the one selected, else the one with the best mean."""
+    if stage.selected is not None and option.configuration == stage.selected.configuration:
+        return "selected"
+    best = stage.best is not None and option.configuration == stage.best.configuration
+    return "best" if best else "other"
+
+
+def verdict(option: Option, stage: Stage) -> str:
+    """What became of an option, in words."""
+    if option.state == "open":
+        return "open"
+    if option.state == "eliminated":
+        return f"eliminated: {behind(option, stage)}"
+    whole = stage.kind == "configurations"
+    said = []
+    if stage.best is not None and option.configuration == stage.best.configuration:
+        said.append("best" if whole else "best mean")
+    if kind(option, stage) == "selected":
+        said += [] if whole else ["selected"]
+    elif stage.decided and option.tied and option.gap is not None:
+        said.append("tie")
+    return ", ".join(said)
+
+
+def behind(option: Option, stage: Stage) -> str:
+    """How far an eliminated option was behind its reference, and when."""
+    pruned = option.rows[-1]
+    reference = _reference(pruned, stage)
+    epochs = f"at epoch {len(pruned.val_acc)}"
+    if reference is None:
+        return f"stopped {epochs}"
+    gap = mean_gap(pruned.val_acc, reference.val_acc)
+    return f"behind by {100 * gap:.1f} points {epochs}"
+
+
+def _reference(pruned: Row, stage: Stage) -> Row | None:
+    for option in stage.options:
+        if option.configuration == pruned.reference:
+            return next((row for row in option.rows if row.repeat == pruned.repeat), None)
+    return None
+
+
+def labels(stage: Stage) -> dict[Configuration, str]:
+    """What the options of a stage are called; of configurations what differs between them."""
+    if stage.kind != "configurations":
+        return {option.configuration: str(option.value) for option in stage.options}
+    seen: dict[str, set[Value]] = {}
+    for option in stage.options:
+        for name, value in option.configuration:
+            seen.setdefault(name, set()).add(value)
+    return {o.configuration: _differing(o.configuration, seen) for o in stage.options}
+
+
+def _differing(configuration: Configuration, seen: Mapping[str, set[Value]]) -> str:
+    """The parameters that have more than one value; reals to four digits."""
+    shown = {
+        name: f"{value:.4g}" if isinstance(value, float) else str(value)
+        for name, value in configuration
+        if len(seen[name]) > 1 or len(seen) == 1
+    }
+    return units.params(shown or dict(configuration))
+
+
+def interval(score: Score) -> tuple[float, float] | None:
+    """The 95 % interval of a mean by Student's t over its repeats; a single repeat has none."""
+    if score.repeats < 2:
+        return None
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(score.repeats - 1, 0.975)) * score.standard_error
+    return max(0.0, score.mean - half), min(1.0, score.mean + half)

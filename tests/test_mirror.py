@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mirror_fakes
 import pytest
@@ -212,6 +214,7 @@ def test_mirroring_twice_changes_nothing(made, anywhere):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:.*AnyType")  # MLflow warns of its own scoring server
 def test_a_mirrored_model_predicts_what_the_trained_one_did(made, anywhere, tmp_path, monkeypatch):
     import mlflow.keras
     import numpy as np
@@ -221,19 +224,41 @@ def test_a_mirrored_model_predicts_what_the_trained_one_did(made, anywhere, tmp_
     model = build_cnn(dict(made.start()), (28, 28, 1), 10)
     model.optimizer.build(model.trainable_variables)
     model.save(tmp_path / "model.keras")
-    images = np.random.default_rng(1).random((8, 28, 28, 1), dtype=np.float32)
+    images = np.random.default_rng(1).integers(0, 256, (8, 28, 28, 1)) / 255
     made.add(made.start(), 0)
     made.add(made.start(), 1)
     keep_model(made, 0, (tmp_path / "model.keras").read_bytes())
     assert mirror(made, anywhere).models == 1
-    for name, value in anywhere.target.access().environment().items():
+    become_client(anywhere, monkeypatch)
+    address = f"runs:/{_run_id(anywhere, made, 'trial 0')}/model"
+    predicted = model.predict(images, verbose=0)
+    loaded = mlflow.keras.load_model(address)
+    assert np.array_equal(loaded.predict(images, verbose=0), predicted)
+    assert serves(address, images, predicted)
+
+
+def become_client(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have MLflow in this process read from a place, as the code of a user does."""
+    for name, value in place.target.access().environment().items():
         monkeypatch.setenv(name, value)
     if "AWS_ACCESS_KEY_ID" not in os.environ:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
-    run_id = _run_id(anywhere, made, "trial 0")
-    loaded = mlflow.keras.load_model(f"runs:/{run_id}/model")
-    assert np.array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+def serves(address: str, images: Any, predicted: Any) -> bool:
+    """Whether `mlflow.pyfunc` and `mlflow models serve` predict the same, whatever the numbers."""
+    import mlflow.pyfunc
+    import numpy as np
+    from mlflow.pyfunc import scoring_server
+
+    model = mlflow.pyfunc.load_model(address)
+    body = json.dumps({"inputs": images.tolist()})
+    schema = model.metadata.get_input_schema()
+    answer = scoring_server.invocations(body, "application/json", model, schema)
+    said = [json.loads(answer.response)["predictions"]]
+    said += [model.predict(images.astype(kind)) for kind in (images.dtype, "float32", "float64")]
+    return all(np.allclose(one, predicted, rtol=1e-5, atol=1e-6) for one in said)
 
 
 def _run_id(place: Place, made: Made, slot: str) -> str:

@@ -7,17 +7,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mirror_fakes import Made
 from servers import Fault, no_fault
 from test_mirror import (  # noqa: F401
     Place,
     anywhere,
+    become_client,
     made,
     mflux,
     mirror,
     place,
     s3,
     server,
+    serves,
     tracking,
 )
 
@@ -77,6 +80,31 @@ def test_models_are_registered_once_and_a_server_without_a_registry_gets_tags(
     assert set(anywhere.see(made)) == set(shown)
     mirror(made, anywhere)
     assert slots <= set(anywhere.see(made))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:.*AnyType")  # MLflow warns of its own scoring server
+@pytest.mark.parametrize("anywhere", ["local store", "server", "server with S3"], indirect=True)
+def test_the_best_model_and_the_average_are_served_by_name_on_pixels(
+    made, anywhere, tmp_path, monkeypatch
+) -> None:
+    import numpy as np
+
+    from study.final.export import exported, file_of
+    from study.training.model import build_cnn
+
+    members = [build_cnn(dict(made.start()), (28, 28, 1), 10) for _ in range(2)]
+    files = {"best": exported(members[:1]), "average": exported(members)}
+    models = [final for final in finals() if alias(final["model"])]
+    for final in models:
+        (tmp_path / final["file"]).write_bytes(file_of(files[alias(final["model"])]))
+    assert register(made.study, made.settings, tmp_path, models, anywhere.target) == []
+    become_client(anywhere, monkeypatch)
+    monkeypatch.setattr("mlflow.tracking._model_registry.utils._registry_uri", None)
+    images = np.random.default_rng(1).integers(0, 256, (5, 28, 28, 1), np.uint8)
+    for name, model in files.items():
+        predicted = model.predict(images, verbose=0)
+        assert serves(f"models:/{made.study.study_name}@{name}", images, predicted)
 
 
 def test_a_server_that_fails_is_one_line_and_is_sent_the_rest_later(

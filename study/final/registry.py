@@ -96,7 +96,7 @@ class _Sender:
             run = self._server.create(self._experiment, now, tags)
         self._server.log(run.run_id, self._content(model, now), 0)
         with tempfile.TemporaryDirectory(prefix="study-") as folder:
-            artifact.write_model(Path(folder), file, run.run_id, self._settings)
+            artifact.write_model(Path(folder), file, run.run_id, self._settings, 255)
             self._server.upload(run, Path(folder), artifact.NAME)
         self._server.tag(run.run_id, MODEL, "kept")
         if name is not None:

@@ -1,7 +1,8 @@
 """A saved Keras model as the folder that MLflow knows as a model, made without Keras or MLflow.
 
 The layout is the one of ``mlflow.keras.save_model``: ``mlflow.keras.load_model`` reads it, and so
-does ``mlflow.pyfunc`` where a server is to serve it.
+does ``mlflow.pyfunc`` where a server is to serve it. There is no signature: MLflow would refuse
+every other type of number than the one it names, and images come as uint8, float32 and float64.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ NAME = "model"
 """The artifact's name: ``runs:/ID/model``."""
 
 
-def write_model(folder: Path, model: bytes, run_id: str, settings: Settings) -> None:
-    """Write the folder of the ``.keras`` file ``model`` of the MLflow run ``run_id``."""
+def write_model(
+    folder: Path, model: bytes, run_id: str, settings: Settings, brightest: int = 1
+) -> None:
+    """Write the folder of the ``.keras`` file ``model`` of the MLflow run ``run_id``.
+
+    ``brightest`` is the number of a white pixel: the model takes 0..``brightest``.
+    """
     requirements = [
         f"{name}=={settings.versions[name]}"
         for name in ("tensorflow", "keras", "numpy")
@@ -29,7 +35,7 @@ def write_model(folder: Path, model: bytes, run_id: str, settings: Settings) -> 
     files = {
         "data/model.keras": model,
         "data/keras_module.txt": b"keras",
-        "MLmodel": _yaml(_description(len(model), run_id, settings)),
+        "MLmodel": _yaml(_description(len(model), run_id, settings, brightest)),
         "requirements.txt": "\n".join(["mlflow", *requirements, ""]).encode(),
         "python_env.yaml": _yaml({"python": python, "dependencies": ["-r requirements.txt"]}),
     }
@@ -39,7 +45,7 @@ def write_model(folder: Path, model: bytes, run_id: str, settings: Settings) -> 
         path.write_bytes(content)
 
 
-def _description(size: int, run_id: str, settings: Settings) -> dict[str, Any]:
+def _description(size: int, run_id: str, settings: Settings, brightest: int) -> dict[str, Any]:
     keras = settings.versions.get("keras", "")
     described: dict[str, Any] = {
         "artifact_path": NAME,
@@ -50,8 +56,7 @@ def _description(size: int, run_id: str, settings: Settings) -> dict[str, Any]:
                 "keras_version": keras,
                 "save_exported_model": False,
             },
-            "python_function": {
-                "data": "data",
+            "python_function": {  # without "data": MLflow's loader adds the flavor's own
                 "env": {"virtualenv": "python_env.yaml"},
                 "loader_module": "mlflow.keras",
                 "python_version": settings.versions.get("python", ""),
@@ -62,17 +67,12 @@ def _description(size: int, run_id: str, settings: Settings) -> dict[str, Any]:
         "utc_time_created": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
     }
     if settings.data is not None:
-        described["signature"] = {
-            "inputs": _tensor((-1, *settings.data.input_shape)),
-            "outputs": _tensor((-1, settings.data.num_classes)),
-            "params": None,
+        shape = ", ".join(map(str, settings.data.input_shape))
+        described["metadata"] = {
+            "takes": f"images of shape (n, {shape}), pixels of 0..{brightest}",
+            "gives": f"probabilities of shape (n, {settings.data.num_classes})",
         }
     return described
-
-
-def _tensor(shape: tuple[int, ...]) -> str:
-    tensor = {"dtype": "float32", "shape": list(shape)}
-    return json.dumps([{"type": "tensor", "tensor-spec": tensor}])
 
 
 def _yaml(content: Mapping[str, Any]) -> bytes:

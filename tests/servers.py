@@ -274,13 +274,17 @@ def as_old(request: Request) -> Fault | None:
 
 
 def as_minio(keys: set[str]) -> Rule:
-    """A MinIO of 2020: refuses keys that are not among ``keys``, and newer checksums."""
+    """A MinIO of 2020: refuses keys that are not among ``keys``, and newer checksums.
+
+    These come in a trailer over HTTPS, which it cannot read, and over HTTP in headers.
+    """
+    newer = ("x-amz-trailer", "x-amz-checksum-", "x-amz-sdk-checksum-")
 
     def rule(request: Request) -> Fault | None:
         signed = re.search(r"Credential=([^/]+)/", request.headers.get("Authorization", ""))
         if signed is None or signed.group(1) not in keys:
             return Fault(403, b"<Error><Code>ExpiredToken</Code><Message>no</Message></Error>")
-        if any(name.lower() == "x-amz-trailer" for name in request.headers):
+        if any(name.lower().startswith(newer) for name in request.headers):
             return Fault(501, b"<Error><Code>NotImplemented</Code><Message>no</Message></Error>")
         return None
 

@@ -51,6 +51,16 @@ def test_what_was_saved_is_loaded_by_another_process_bit_for_bit(store: BucketCh
     assert found.arrays[0].dtype == np.float32
 
 
+def test_an_old_minio_keeps_checkpoints_too(
+    store: BucketCheckpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = servers.as_minio({servers.ACCESS_KEY})
+    with servers.Proxy(servers.running().s3.url, rule=rule) as old:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", old.url)
+        store.save(CHECKPOINT)
+        assert store.load("abc") is not None
+
+
 def test_a_deleted_checkpoint_is_gone_without_a_warning(
     store: BucketCheckpoints, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,32 +10,15 @@ from urllib.parse import urlsplit
 
 from study.mirror.requests import Refused, Unreachable
 from study.mirror.target import Access
+from study.training import s3
 
 Answer = TypeVar("Answer")
 
 
 def connect(access: Access, patience: float) -> Any:
-    """An S3 client for MinIO as much as for Amazon's own servers."""
-    import boto3
-    from botocore.config import Config
-
+    """A client for the bucket behind a tracking server."""
     endpoint = access.s3_endpoint or os.environ.get("MLFLOW_S3_ENDPOINT_URL")
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=access.access_key,
-        aws_secret_access_key=access.secret_key,
-        region_name="us-east-1" if endpoint and "AWS_DEFAULT_REGION" not in os.environ else None,
-        config=Config(
-            signature_version="s3v4",
-            connect_timeout=patience,
-            read_timeout=patience,
-            retries={"total_max_attempts": 2},
-            # A MinIO of 2020 does not know the checksums that boto3 sends by default since 2025.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
+    return s3.connect(patience, patience, endpoint, access.access_key, access.secret_key)
 
 
 def upload(client: Any, place: str, folder: Path, name: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import SettingsError
+from study.training import s3
 from study.training.checkpoint import Checkpoint, Checkpoints, FolderCheckpoints, pack, unpack
 
 _log = logging.getLogger(__name__)
@@ -66,11 +67,7 @@ class BucketCheckpoints:
 
     def _s3(self) -> Any:
         if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            brief = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 2})
-            self._client = boto3.client("s3", config=brief)
+            self._client = s3.connect(connect_timeout=3, read_timeout=10)
         return self._client
 
 

@@ -76,6 +76,7 @@ def test_a_finished_trial_says_its_slot_its_best_epoch_and_its_size() -> None:
     drive(storage := InMemoryStorage())
     attributes = study_in(storage).trials[0].user_attrs
     assert {"stage", "option", "repeat", "parameters"} <= attributes.keys()
+    assert attributes["repeat"] == 1
     curve = attributes["curve"]["val_acc"]
     assert attributes["best_val_acc"] == max(curve) == curve[attributes["best_epoch"] - 1]
     assert attributes["seconds"] == 0.5 * EPOCHS

@@ -169,6 +169,7 @@ def test_every_kind_of_target_shows_the_same_study(made, anywhere):
     best = shown["trial 1"]
     parent = shown[best.parent]
     assert (parent.status, parent.parent, shown["study"].parent) == ("FINISHED", "study", None)
+    assert best.name == "filters=4, repeat 2"
     assert best.started == (BORN + 100) * 1000
     assert best.ended == (BORN + 199) * 1000
     assert _series(best, "val_acc") == [
@@ -178,7 +179,7 @@ def test_every_kind_of_target_shows_the_same_study(made, anywhere):
     ]
     assert best.params.items() >= {"filters": "4", "epochs": "3", "batch_size": "32"}.items()
     assert best.tags.items() >= best.params.items()
-    assert best.tags.items() >= {"trial": "1", "repeat": "1", "seed": "1", "model": "kept"}.items()
+    assert best.tags.items() >= {"trial": "1", "repeat": "2", "seed": "1", "model": "kept"}.items()
     assert shown["trial 3"].tags["failure"] == "out of memory"
     assert shown["trial 2"].tags["state"] == "pruned"
     assert _series(best, "final_val_acc")[0][2] == 0.92
@@ -316,6 +317,19 @@ def test_a_driver_that_stopped_leaves_nothing_running_and_the_next_one_goes_on(m
     shown = place.see(made)["trial 0"]
     assert (shown.status, shown.tags["state"]) == ("FINISHED", "complete")
     assert len(_series(shown, "acc")) == 2
+
+
+def test_a_run_is_shown_from_its_first_epoch_on(made, place):
+    number = made.add(made.start(), 0, (), "running")
+    made.add(made.option(filters=8), 0, (), "pruned", attributes={"cancelled": "not wanted"})
+    passes = here(made, place)
+    passes.run(live=True)
+    assert place.see(made) == {}
+    made.report(number, 0.5)
+    passes.run(live=True)
+    shown = place.see(made)
+    assert {run.parent for run in shown.values()} == {None, "study", shown["trial 0"].parent}
+    assert len(shown) == 3
 
 
 def test_a_model_is_sent_once_its_configuration_is_decided(made, place):

@@ -18,11 +18,11 @@ from study.final import archive, records
 from study.final.measure import measure, write_files
 from study.final.members import Bench, Member, chosen, plan
 from study.plan.results import Rows
+from study.plan.strategies import plan_of
 from study.running.launch import ExecutionOptions, checkpoints_for, engine_for, jobs_of
 from study.storage import database as storage
 from study.storage.connection import explained
 from study.storage.lock import driving
-from study.storage.progress import standing_of
 from study.training.run import train
 
 if TYPE_CHECKING:
@@ -120,13 +120,14 @@ def _members(
     study: Study, prepared: Prepared, wish: Wish, say: Callable[[str], None]
 ) -> list[Member]:
     settings = prepared.settings
-    standing = standing_of(study, settings)
+    rows = Rows()(study)
+    standing = plan_of(settings).standing(rows)
     if standing.incumbent is None or standing.score is None:
         raise ModelError(
             f"study {study.study_name!r} has no finished configuration yet: continue it with: "
             f"{prepared.location.command('resume')}"
         )
-    configurations = chosen(standing, Rows()(study), settings.repeats, settings.images, wish.top)
+    configurations = chosen(standing, rows, settings.repeats, settings.images, wish.top)
     if not standing.complete:
         say("The study is not complete: its choice may still change")
     if not len(prepared.dataset.test_labels):

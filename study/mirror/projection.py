@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from study.plan.results import Configuration, Row
 from study.space.settings import Settings
+from study.training import recipe
 
 Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
@@ -119,12 +120,17 @@ def identity(subject: Subject, wanted: Wanted, parent_id: str | None) -> dict[st
     return tags | ({"mlflow.parentRunId": parent_id} if parent_id else {})
 
 
+def visible(row: Row) -> bool:
+    """Whether there is anything to see of a run: an epoch, or why it failed."""
+    return row.state == "failed" or epochs_stored(row) > 0
+
+
 def trial(subject: Subject, row: Row) -> Wanted:
     """The run of one trial."""
     state = stopped(subject, row.state)
     started = _start(row)
     ended = _milliseconds(row.ended.timestamp()) if row.ended else _last_epoch(row, started)
-    name = f"{row.stage}={row.option}, repeat {row.repeat}"
+    name = f"{row.stage}={row.option}, repeat {row.repeat + 1}"
     return Wanted(
         trial_slot(row.number),
         configuration_slot(row.configuration),
@@ -144,7 +150,7 @@ def trial_content(subject: Subject, row: Row) -> Content:
     tags = params | {
         "stage": row.stage,
         "option": str(row.option),
-        "repeat": str(row.repeat),
+        "repeat": str(row.repeat + 1),
         "seed": str(settings["seed"]),
         "trial": str(row.number),
         **origin(settings),
@@ -178,7 +184,7 @@ def _summary(row: Row) -> list[Point]:
     if row.state == "running" or not epochs:
         return []
     accuracies = row.curve["val_acc"][:epochs]
-    best = max(range(epochs), key=accuracies.__getitem__)
+    best = recipe.best_epoch(accuracies)
     values = {"best_val_acc": accuracies[best], "best_epoch": best + 1}
     values["total_seconds"] = math.fsum(row.curve["seconds"][:epochs])
     if row.state == "complete":

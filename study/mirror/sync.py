@@ -17,9 +17,8 @@ from study.mirror import projection
 from study.mirror.projection import Subject
 from study.mirror.tracking import Found
 from study.mirror.transfer import Known, Report, Tracking, Transfer
-from study.plan.plan import Plan, PlanState
-from study.plan.results import IGNORE_FAILURES_BEFORE, Row
-from study.plan.results import row as row_of
+from study.plan.plan import Plan
+from study.plan.results import Row, Rows
 from study.space.settings import Settings
 from study.storage import models
 
@@ -54,7 +53,7 @@ class Mirror:
         self._hold = hold
         self._server: Tracking | None = None
         self._known: Known | None = None
-        self._rows: dict[int, Row] = {}
+        self._rows = Rows()
         self._models_from = 0.0
         self._models_problems: list[str] = []
 
@@ -81,15 +80,15 @@ class Mirror:
 
     def _pass(self, *, live: bool) -> tuple[Report, bool]:
         report = Report()
-        rows = self._all_rows()
-        if not rows:
+        rows = self._rows.all(self._study)
+        if not any(map(projection.visible, rows)):
             return report, False
         name, uuid = self._study.study_name, models.identity(self._study)
         subject = Subject(name, uuid, self._settings, live=live)
         server = self._reached()
         known = self._look(subject, server)
         transfer = Transfer(subject, known, server, report)
-        transfer.bring_runs(rows, self._standing(rows))
+        transfer.bring_runs(rows, self._plan.standing(self._rows.counted(self._study, rows)))
         self._bring_models(transfer, rows, report, live=live)
         report.trials = len(rows)
         self._link(server, known)
@@ -113,23 +112,6 @@ class Mirror:
                 runs[run.slot] = run
         self._known = Known(experiment, runs)
         return self._known
-
-    def _all_rows(self) -> list[Row]:
-        """Every trial that was a run; a finished one is converted only once."""
-        rows = []
-        for trial in self._study.get_trials(deepcopy=False):
-            row = self._rows.get(trial.number) or row_of(trial)
-            if row is None:
-                continue
-            if trial.state.is_finished():
-                self._rows[trial.number] = row
-            rows.append(row)
-        return rows
-
-    def _standing(self, rows: Sequence[Row]) -> PlanState:
-        forgiven = self._study.user_attrs.get(IGNORE_FAILURES_BEFORE, 0)
-        counted = [r for r in rows if not (r.state == "failed" and r.number < forgiven)]
-        return self._plan.standing(counted)
 
     def _bring_models(
         self, transfer: Transfer, rows: Sequence[Row], report: Report, *, live: bool

@@ -76,12 +76,20 @@ class Transfer:
         self._report = report
 
     def bring_runs(self, rows: Sequence[Row], standing: PlanState) -> None:
-        """Bring every trial, then every configuration, then the study, up to date."""
+        """Bring every trial, then every configuration, then the study, up to date.
+
+        What has nothing to show is left out: a run that waits for its first epoch, or was
+        cancelled before it.
+        """
         subject = self._subject
-        groups = by_configuration(rows)
+        groups = {
+            key: group
+            for key, group in by_configuration(rows).items()
+            if any(map(projection.visible, group))
+        }
         whole = parents.study(subject, rows, standing)
         above = {key: parents.configuration(subject, group) for key, group in groups.items()}
-        for row in rows:
+        for row in filter(projection.visible, rows):
             self._bring_trial(row, whole, above)
         for key, group in groups.items():
             self._bring(above[key], partial(parents.configuration_content, subject, group))

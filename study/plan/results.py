@@ -134,14 +134,23 @@ class Rows:
         self._configurations: dict[Configuration, Configuration] = {}
 
     def __call__(self, study: Study) -> list[Row]:
+        return self.counted(study, self.all(study))
+
+    def counted(self, study: Study, rows: Sequence[Row]) -> list[Row]:
+        """Of all ``rows`` of a study those that count."""
+        attributes = study._storage.get_study_user_attrs(study._study_id)
+        first = attributes.get(IGNORE_FAILURES_BEFORE, 0)
+        return [r for r in rows if not (r.state == "failed" and r.number < first)]
+
+    def all(self, study: Study) -> list[Row]:
+        """Every trial that was a run, earlier failures among them."""
         # From the storage: Hyperband hands samplers a study that hides other brackets' trials.
         storage, study_id = source = (study._storage, study._study_id)
         if source != self._source:
             self._source, self._finished, self._running = source, {}, {}
-        first = storage.get_study_user_attrs(study_id).get(IGNORE_FAILURES_BEFORE, 0)
         trials = storage.get_all_trials(study_id, deepcopy=False)
         rows = [self._finished.get(trial._trial_id) or self._row(trial) for trial in trials]
-        return [r for r in rows if r and not (r.state == "failed" and r.number < first)]
+        return [row for row in rows if row]
 
     def _row(self, trial: FrozenTrial) -> Row | None:
         before, current = self._running.pop(trial._trial_id, (None, None))

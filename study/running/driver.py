@@ -157,7 +157,7 @@ class Driver:
         attributes = {
             "stage": wanted.stage,
             "option": wanted.option,
-            "repeat": wanted.repeat,
+            "repeat": wanted.repeat + 1,  # people count from 1
             **self._hooks.describe(wanted),
         }
         for name, value in attributes.items():
@@ -243,7 +243,7 @@ class Driver:
         """Store what the run carries (a finished trial cannot be changed), then its end."""
         accuracies = run.curve["val_acc"]
         if accuracies:
-            best = max(range(len(accuracies)), key=accuracies.__getitem__)
+            best = recipe.best_epoch(accuracies)
             run.trial.set_user_attr("best_epoch", best + 1)
             run.trial.set_user_attr("best_val_acc", accuracies[best])
             run.trial.set_user_attr("seconds", round(sum(run.curve["seconds"]), 3))

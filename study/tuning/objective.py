@@ -92,7 +92,7 @@ class Objective:
 def described(epochs: list[Epoch]) -> dict[str, object]:
     """What a trial keeps of its run: the curve, the best epoch (from 1) and its accuracy."""
     records = [asdict(epoch) for epoch in epochs]
-    best = max(epochs, key=lambda epoch: (epoch.val_acc, -epoch.number))
+    best = epochs[recipe.best_epoch([epoch.val_acc for epoch in epochs])]
     return {
         "curve": {name: [record[name] for record in records] for name in SERIES},
         "best_epoch": best.number + 1,

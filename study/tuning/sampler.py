@@ -253,7 +253,7 @@ def failed_for_good(standing: PlanState) -> str:
     assert slot.configuration is not None
     params = ", ".join(f"{name}={value}" for name, value in slot.configuration)
     return (
-        f"repeat {slot.repeat} of {params} failed three times, the last time because: "
+        f"repeat {slot.repeat + 1} of {params} failed three times, the last time because: "
         f"{standing.failure or 'no number came back'}"
     )
 

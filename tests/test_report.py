@@ -25,7 +25,7 @@ from study.plan.plan import Plan
 from study.plan.results import Row, Score
 from study.plan.search import SEARCH, Search
 from study.plan.sweep import OneAtATime
-from study.report import again, figures, numbers
+from study.report import again, drawing, figures, numbers
 from study.report.contents import Contents, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
@@ -173,6 +173,36 @@ def test_more_curves_than_can_be_seen_are_thinned_evenly_and_the_figure_says_so(
     assert sum(line.kind == "selected" for line in panel.lines) == 2
 
 
+def panel_of(*kinds: figures.Kind, accuracy: float = 0.9) -> figures.Panel:
+    """A panel with a run for every option."""
+    lines = tuple(
+        figures.Line(place, str(place), 0, place, kind, False, "complete", (0.9, accuracy))
+        for place, kind in enumerate(kinds)
+    )
+    return figures.Panel("p", tuple(line.label for line in lines), lines, len(lines))
+
+
+@pytest.mark.parametrize("others", [1, 4, 9])
+def test_a_colour_means_the_same_in_every_figure(others: int) -> None:
+    colours = drawing.colours_of(panel_of("other", "selected", "best", *["other"] * (others - 1)))
+    selected, best = colours.pop(1), colours.pop(2)
+    assert (selected, best) == (drawing.KINDS["selected"], drawing.KINDS["best"])
+    assert not {selected, best} & set(colours.values())
+    assert len(set(colours.values())) == (others if others <= 4 else 1)
+
+
+def test_no_axis_of_an_accuracy_has_a_tick_beyond_a_hundred_percent(contents: Contents) -> None:
+    curves = drawing.draw_curves(panel_of("selected", "other", accuracy=1.0), "curves")
+    perfect = [replace(row, value=1.0, val_acc=(0.97, 0.98, 0.99, 1.0)) for row in contents.rows]
+    standing = OneAtATime(WIDE, images=IMAGES).standing(perfect)
+    stage = drawing.draw_stage(figures.stage_figure(standing.stages[0]), "stage")
+    cost = drawing.draw_cost(figures.cost(standing), "cost")
+    for picture, most in ((curves, 100), (stage, 100)):
+        numbers_ = [float(text) for text in re.findall(r">([\d.]+)</text>", picture.svg)]
+        assert max(numbers_) == most
+    assert not re.findall(r">100[.][\d]*[1-9]\d*</text>", cost.svg)
+
+
 # The page --------------------------------------------------------------------------------------
 
 
@@ -213,7 +243,8 @@ def test_colours_follow_the_reader_s_scheme(page: str) -> None:
     assert "prefers-color-scheme: dark" in page
     assert "@media print" in page
     svgs = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
-    assert "var(--s1)" in svgs
+    assert "var(--selected)" in svgs
+    assert set(re.findall(r"var\((--\w+)\)", page)) <= set(re.findall(r"(--\w+):", page))
     assert not re.findall(r"(?:fill|stroke): #(?!ffffff|000000)\w+", svgs)
 
 

@@ -18,17 +18,25 @@ from study.text.view import OptionView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, OTHER = "#1f2328", "#59636e", "#d9dee4", "#9aa4af"
-SERIES = ("#2a78d6", "#e0622c", "#16976a", "#6f5bd0", "#b98200", "#d0558f", "#4b5563")
-"""Told apart by people with colour blindness too, as far as seven colours can be."""
+SELECTED, BEST = "#0072b2", "#d55e00"
+"""One meaning in every figure: what is selected, and the best mean where that is another one."""
 
-COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", OTHER: "other"} | {
-    colour: f"s{number}" for number, colour in enumerate(SERIES, start=1)
-}
+OPTIONS = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Any further options of a panel. With the two above: colours of Okabe and Ito (2008), which people
+with any colour blindness tell apart."""
+
+KINDS = {"selected": SELECTED, "best": BEST, "other": OTHER}
+
+COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", OTHER: "other"}
+COLOURS |= {SELECTED: "selected", BEST: "best"}
+COLOURS |= {colour: f"option{number}" for number, colour in enumerate(OPTIONS, start=1)}
 """The colours of a figure, and the page's variables that stand for them."""
 
+_WORDS = {"selected": ", selected", "best": ", best mean", "other": ""}
 _WIDTH = 7.4  # inches; the page scales an SVG to its column
 _LONGEST = 44  # characters of a label
 _MANY = 60  # lines or points beyond which single ones are drawn finer
@@ -84,6 +92,7 @@ def draw_stage(figure: StageFigure, name: str) -> Picture:
         for tick, choice in zip(axes.get_yticklabels(), figure.choices, strict=True):
             tick.set_fontweight("bold" if choice.kind == "selected" else "normal")
         axes.grid(visible=False, axis="y")
+        _end_at_100(axes.xaxis)
         axes.set_xlabel("validation accuracy, %")
         alt = f"Plot of the options of {figure.name}. {figure.outcome}"
         return _rendered(canvas, name, alt)
@@ -106,7 +115,7 @@ def _limits(choices: Sequence[OptionView]) -> tuple[float, float]:
 
 def _choice(axes: Axes, choice: OptionView, place: int, low: float) -> None:
     """One option: hollow points are runs, crosses stopped runs, the diamond is the mean."""
-    colour = {"selected": SERIES[0], "best": SERIES[1], "other": OTHER}[choice.kind]
+    colour = KINDS[choice.kind]
     if choice.interval is not None:
         ends = [100 * end for end in choice.interval]
         axes.plot(ends, [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
@@ -133,33 +142,36 @@ def draw_curves(panel: Panel, name: str) -> Picture:
     from matplotlib.ticker import MaxNLocator
 
     with _canvas(2.9) as (canvas, axes):
+        colours = colours_of(panel)
         for line in panel.lines:
-            _line(axes, line, panel)
+            _line(axes, line, colours[line.place], many=len(panel.lines) > _MANY)
         low = _floor(panel.lines)
         if low is not None:
             axes.set_ylim(bottom=low)
+        _end_at_100(axes.yaxis)
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation accuracy, %")
-        _legend(axes, panel)
+        _legend(axes, panel, colours)
         stopped = sum(line.end == "pruned" for line in panel.lines)
         alt = f"Learning curves of {len(panel.lines)} runs of {panel.name}, {stopped} stopped early"
         return _rendered(canvas, name, alt)
 
 
-def _coloured(panel: Panel) -> bool:
-    """Whether every option has a colour of its own; of many only the selected one has."""
-    return len(panel.options) <= len(SERIES)
+def colours_of(panel: Panel) -> dict[int, str]:
+    """The colour of each option of a panel by its place; of many, the selected and the best one."""
+    kinds = {line.place: line.kind for line in panel.lines}
+    others = [place for place in range(len(panel.options)) if kinds.get(place, "other") == "other"]
+    free = OPTIONS if len(others) <= len(OPTIONS) else [OTHER] * len(others)
+    named = {place: KINDS[kind] for place, kind in kinds.items()}
+    return named | dict(zip(others, free, strict=False))
 
 
-def _line(axes: Axes, line: Line, panel: Panel) -> None:
-    colour = SERIES[0] if line.kind == "selected" else OTHER
-    if _coloured(panel):
-        colour = SERIES[line.place]
+def _line(axes: Axes, line: Line, colour: str, *, many: bool) -> None:
     epochs = range(1, len(line.accuracies) + 1)
     values = [100 * accuracy for accuracy in line.accuracies]
-    many = len(panel.lines) > _MANY and line.kind != "selected"
+    many = many and line.kind != "selected"
     width = 2.0 if line.kind == "selected" else 0.5 if many else 1.2
     front = 3 if line.kind == "selected" else 2
     alpha = 0.5 if many else 1.0
@@ -192,26 +204,21 @@ def _floor(lines: Sequence[Line]) -> float | None:
     return low - 0.25 * max(high - low, 0.2)
 
 
-def _legend(axes: Axes, panel: Panel) -> None:
+def _legend(axes: Axes, panel: Panel, colours: dict[int, str]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = []
-    if _coloured(panel):
-        shown = {line.place for line in panel.lines}
-        bold = {line.label for line in panel.lines if line.kind == "selected"}
-        handles = [
-            Line2D(
-                [],
-                [],
-                color=SERIES[place],
-                linewidth=2 if label in bold else 1.2,
-                label=_short(label),
-            )
-            for place, label in enumerate(panel.options)
-            if place in shown
-        ]
-    elif any(line.kind == "selected" for line in panel.lines):
-        handles = [Line2D([], [], color=SERIES[0], label="the one selected")]
+    kinds = {line.place: line.kind for line in panel.lines}
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colours[place],
+            linewidth=2 if kind == "selected" else 1.2,
+            label=_short(panel.options[place]) + _WORDS[kind],
+        )
+        for place, kind in sorted(kinds.items())
+        if colours[place] != OTHER
+    ]
     signs = {"pruned": ("X", "stopped"), "failed": ("v", "failed"), "cancelled": ("|", "cancelled")}
     ends = {line.end for line in panel.lines}
     for end, (mark, word) in signs.items():
@@ -231,7 +238,7 @@ def draw_cost(cost: Cost, name: str) -> Picture:
             for place, x in zip(cost.places, xs, strict=True):
                 if x is None:
                     continue
-                colour = {"selected": SERIES[0], "best": SERIES[1], "other": OTHER}[place.kind]
+                colour = KINDS[place.kind]
                 axes.errorbar(
                     [x],
                     [100 * place.mean],
@@ -246,9 +253,16 @@ def draw_cost(cost: Cost, name: str) -> Picture:
                 axes.set_xscale("log")
             axes.set_xlabel("seconds a run" if measure == "seconds" else "parameters")
             axes.locator_params(axis="x", nbins=6) if axes.get_xscale() == "linear" else None
+        _end_at_100(left.yaxis)
         left.set_ylabel("mean validation accuracy, %")
         alt = f"Mean accuracy of {len(cost.places)} configurations against seconds and parameters"
         return _rendered(canvas, name, alt)
+
+
+def _end_at_100(axis: Axis) -> None:
+    """No tick beyond 100 %: there is no such accuracy, though a mark at 100 needs room."""
+    low, high = axis.get_view_interval()
+    axis.set_ticks([tick for tick in axis.get_ticklocs() if low <= tick <= min(high, 100)])
 
 
 def _short(label: str) -> str:

@@ -239,7 +239,7 @@ def captions(shown: StageFigure | Panel | Cost) -> str:
             said = (
                 "Means with one standard error against the seconds a run took, beside whatever "
                 "else the machine did, and against the number of parameters. Blue is the answer, "
-                "orange the best mean where that is another one; of many, only these have a bar."
+                "vermilion the best mean where that is another one; of many, only these have a bar."
             )
             rule = "those with the best means"
     return said if drawn >= total else f"{said} {drawn} of {total} are drawn: {rule}."

@@ -38,7 +38,7 @@ Shape = tuple[int, int, int, int, int]
 
 def turns(shape: Shape, rounds: int) -> tuple[float, list[tuple[float, float]]]:
     """The saving, and microseconds an image of both ways, round by round."""
-    from study.training.run import start_tensorflow
+    from study.training.startup import start_tensorflow
 
     start_tensorflow(1)
     import tensorflow as tf

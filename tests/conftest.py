@@ -12,6 +12,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _one_thread(request: pytest.FixtureRequest) -> None:
     """TensorFlow's threads are set once a process: before the first test that uses it."""
     if request.node.get_closest_marker("tensorflow"):
-        from study.training.run import start_tensorflow
+        from study.training.startup import start_tensorflow
 
         start_tensorflow(1)

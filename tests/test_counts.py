@@ -130,7 +130,7 @@ def test_a_run_costs_the_mirror_three_requests_and_nothing_new_none(tmp_path: Pa
 @pytest.mark.tensorflow
 def test_a_configuration_is_traced_once_a_process() -> None:
     from study.data.dataset import Dataset
-    from study.training.fast.step import Program
+    from study.training.program import Program
     from study.training.run import train
 
     rng = np.random.default_rng(0)

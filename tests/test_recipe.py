@@ -177,7 +177,7 @@ def test_images_are_moved_and_labels_smoothed_while_it_trains_and_not_while_it_i
 def test_images_are_moved_as_the_recipe_says() -> None:
     import tensorflow as tf
 
-    from study.training.fast.augment import augmented
+    from study.training.augment import augmented
 
     image = np.zeros((1, 9, 9, 1), np.float32)
     image[0, 4, 6] = 1

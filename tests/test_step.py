@@ -1,4 +1,4 @@
-"""The compiled epoch is stock `fit` to rounding, and its bits depend on its seeds alone."""
+"""An epoch, fast or stock, is that of `fit` to rounding; its bits depend on its seeds alone."""
 
 import gc
 import weakref
@@ -59,6 +59,17 @@ def tower() -> Any:
     return model
 
 
+Kind = Any  # a class of programs
+
+
+@pytest.fixture(params=["fast", "stock"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    from study.training.fast.step import FastProgram
+    from study.training.stock import StockProgram
+
+    return {"fast": FastProgram, "stock": StockProgram}[request.param]
+
+
 def identical(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -67,17 +78,25 @@ def identical(one: Any, other: Any) -> bool:
     ("shape", "k1", "k2"),
     [((12, 12, 1), 3, 5), ((13, 11, 3), 4, 3), ((17, 16, 1), 7, 7), ((9, 14, 3), 5, 2)],
 )
-@pytest.mark.parametrize("lowered", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "lowered"), [("fast", False), ("fast", True), ("stock", False)], indirect=["kind"]
+)
 def test_losses_and_weights_are_those_of_stock_fit(
-    shape: tuple[int, int, int], k1: int, k2: int, *, lowered: bool, monkeypatch: pytest.MonkeyPatch
+    kind: Kind,
+    shape: tuple[int, int, int],
+    k1: int,
+    k2: int,
+    *,
+    lowered: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from study.training.fast.fourier import Correlation
-    from study.training.fast.step import Program, resident
+    from study.training.program import resident
 
     monkeypatch.setattr(Correlation, "pays", lambda *_: lowered)
     x, y = images(shape)
     model = network(shape, k1=k1, k2=k2)
-    program = Program(model, batch_size=10)
+    program = kind(model, batch_size=10)
     program.reset(seeds)
     start = program.state()
     ours = program.epoch(resident(x, y), np.arange(IMAGES), key=1)
@@ -95,11 +114,11 @@ def test_losses_and_weights_are_those_of_stock_fit(
 @pytest.mark.parametrize(
     "chosen", [{}, {"momentum": 0.9, "epsilon": 0.1}, {"scale": False}, {"axis": 1}]
 )
-def test_layers_that_were_added_train_as_in_stock_fit(chosen: dict[str, Any]) -> None:
+def test_layers_that_were_added_train_as_in_stock_fit(kind: Kind, chosen: dict[str, Any]) -> None:
     import keras
     from keras import layers
 
-    from study.training.fast.step import Program, resident
+    from study.training.program import resident
 
     x, y = images((12, 12, 1))
     model = keras.Sequential(
@@ -113,13 +132,16 @@ def test_layers_that_were_added_train_as_in_stock_fit(chosen: dict[str, Any]) ->
         ]
     )
     model.compile(keras.optimizers.SGD(0.01), LOSS, metrics=["accuracy"])
-    program = Program(model, batch_size=10)
+    program = kind(model, batch_size=10)
     program.reset(seeds)
     start = program.state()
-    program.epoch(resident(x, y), np.arange(IMAGES), key=1)
+    ours = program.epoch(resident(x, y), np.arange(IMAGES), key=1)
+    judged = program.evaluate(resident(x, y), np.arange(IMAGES))
     weights = model.get_weights()
     program.restore(start)
-    model.fit(x, y, batch_size=10, shuffle=False, verbose=0)
+    stock = model.fit(x, y, batch_size=10, shuffle=False, verbose=0).history
+    assert ours == pytest.approx((stock["loss"][0], stock["accuracy"][0]), rel=1e-5)
+    assert judged == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-4)
     for mine, theirs in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
 
@@ -145,13 +167,13 @@ def test_a_step_of_adam_is_that_of_keras(chosen: dict[str, float]) -> None:
         np.testing.assert_allclose(mine, theirs, rtol=2e-5)  # 1 - 0.999 in float32
 
 
-def test_the_bits_do_not_depend_on_where_the_pieces_are_cut() -> None:
-    from study.training.fast.step import Program, resident
+def test_the_bits_do_not_depend_on_where_the_pieces_are_cut(kind: Kind) -> None:
+    from study.training.program import resident
 
     data = resident(*images((12, 12, 1)))
     ends = []
     for piece_seconds in (0.0, 1e9):
-        program = Program(network(dropout=0.2), batch_size=2, piece_seconds=piece_seconds)
+        program = kind(network(dropout=0.2), batch_size=2, piece_seconds=piece_seconds)
         program.reset(seeds)
         curve = [program.epoch(data, np.arange(IMAGES), key) for key in range(3)]
         ends.append((curve, program.state()))
@@ -159,18 +181,18 @@ def test_the_bits_do_not_depend_on_where_the_pieces_are_cut() -> None:
     assert identical(ends[0][1], ends[1][1])
 
 
-def test_layers_with_states_of_their_own_continue_to_the_same_bits() -> None:
-    from study.training.fast.step import Program, resident
+def test_layers_with_states_of_their_own_continue_to_the_same_bits(kind: Kind) -> None:
+    from study.training.program import resident
 
     data, order = resident(*images((12, 12, 1))), np.arange(IMAGES)
-    program = Program(tower(), batch_size=10)
+    program = kind(tower(), batch_size=10)
     program.reset(seeds)
     program.epoch(data, order, key=1)
     middle = program.state()
     program.epoch(data, order, key=2)
     end = program.state()
 
-    other = Program(tower(), batch_size=10)
+    other = kind(tower(), batch_size=10)
     other.reset(lambda layer, variable: 999)
     other.restore(middle)
     other.epoch(data, order, key=2)
@@ -178,11 +200,11 @@ def test_layers_with_states_of_their_own_continue_to_the_same_bits() -> None:
     assert not identical(middle, end)
 
 
-def test_a_reset_forgets_everything_that_was_trained() -> None:
-    from study.training.fast.step import Program, resident
+def test_a_reset_forgets_everything_that_was_trained(kind: Kind) -> None:
+    from study.training.program import resident
 
     data, order = resident(*images((12, 12, 1))), np.arange(IMAGES)
-    program = Program(tower(), batch_size=10)
+    program = kind(tower(), batch_size=10)
     program.reset(seeds)
     fresh = program.state()
     program.epoch(data, order, key=1)
@@ -191,11 +213,9 @@ def test_a_reset_forgets_everything_that_was_trained() -> None:
     assert identical(program.state(), fresh)
 
 
-def test_the_state_of_another_network_is_refused() -> None:
-    from study.training.fast.step import Program
-
+def test_the_state_of_another_network_is_refused(kind: Kind) -> None:
     with pytest.raises(ValueError, match="another network"):
-        Program(network(), 10).restore(Program(network(dense=9), 10).state())
+        kind(network(), 10).restore(kind(network(dense=9), 10).state())
 
 
 def dropped(rate: float, shape: tuple[int, ...], key: int = 0, step: int = 0) -> Any:
@@ -267,12 +287,15 @@ def test_dropout_passes_gradients_where_it_passes_values_and_rests_when_judging(
 
 
 def test_released_programs_leave_the_memory() -> None:
-    from study.training.fast.step import Program, ProgramCache
+    from study.training.fast.step import FastProgram
+    from study.training.program import ProgramCache
 
     shelf = ProgramCache(size=1)
     kept = []
     for filters in (1, 2):
-        with shelf.borrow(filters, lambda n=filters: Program(network(filters=n), 10)) as program:
+        with shelf.borrow(
+            filters, lambda n=filters: FastProgram(network(filters=n), 10)
+        ) as program:
             kept.append(weakref.ref(program.model))
         del program
     gc.collect()
@@ -280,12 +303,13 @@ def test_released_programs_leave_the_memory() -> None:
 
 
 def test_a_program_serves_one_user_at_a_time() -> None:
-    from study.training.fast.step import Program, ProgramCache
+    from study.training.fast.step import FastProgram
+    from study.training.program import ProgramCache
 
     shelf = ProgramCache()
 
-    def build() -> Program:
-        return Program(network(), 10)
+    def build() -> FastProgram:
+        return FastProgram(network(), 10)
 
     with shelf.borrow("same", build) as one, shelf.borrow("same", build) as other:
         assert one is not other
@@ -294,12 +318,16 @@ def test_a_program_serves_one_user_at_a_time() -> None:
 
 
 def test_a_program_whose_use_failed_is_not_used_again() -> None:
-    from study.training.fast.step import Program, ProgramCache
+    from study.training.fast.step import FastProgram
+    from study.training.program import ProgramCache
 
     shelf = ProgramCache()
-    with pytest.raises(MemoryError), shelf.borrow("same", lambda: Program(network(), 10)) as one:
+    with (
+        pytest.raises(MemoryError),
+        shelf.borrow("same", lambda: FastProgram(network(), 10)) as one,
+    ):
         raise MemoryError
-    with shelf.borrow("same", lambda: Program(network(), 10)) as other:
+    with shelf.borrow("same", lambda: FastProgram(network(), 10)) as other:
         assert one is not other
 
 
@@ -329,3 +357,19 @@ def test_batch_normalization_of_images_is_one_operation() -> None:
     names = [op.type for op in traced.graph.get_operations()]
     assert names.count("FusedBatchNormV3") == 1
     assert "SquaredDifference" not in names
+
+
+def test_images_that_are_bytes_train_to_the_bits_of_their_fractions(kind: Kind) -> None:
+    from study.data.pixels import unit
+    from study.training.program import resident
+
+    x, y = images((12, 12, 1))
+    as_bytes, ends = (x * 255).astype(np.uint8), []
+    for given in (as_bytes, unit(as_bytes)):
+        program = kind(network(), batch_size=10, bytes_given=given.dtype == np.uint8)
+        program.reset(seeds)
+        data, order = resident(given, y), np.arange(IMAGES)
+        ends.append((program.epoch(data, order, key=1), program.evaluate(data, order)))
+        ends[-1] += program.state()
+    assert ends[0][:2] == ends[1][:2]
+    assert identical(ends[0][2:], ends[1][2:])

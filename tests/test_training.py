@@ -14,7 +14,8 @@ from study.data.dataset import Dataset
 from study.errors import DataError, SettingsError, SpaceError, TrainingFailed
 from study.space.search_space import Validation
 from study.training.checkpoint import Checkpoint, FolderCheckpoints
-from study.training.run import Epoch, Run, start_tensorflow, train
+from study.training.run import Epoch, Run, train
+from study.training.startup import start_tensorflow
 
 pytestmark = pytest.mark.tensorflow
 
@@ -81,9 +82,14 @@ def same(one: tuple[list[Epoch], bytes], other: tuple[list[Epoch], bytes], folde
     return bits(one[0]) == bits(other[0]) and all(np.array_equal(a, b) for a, b in pairs)
 
 
+@pytest.fixture(scope="module", params=["fast", "stock"])
+def run(request: pytest.FixtureRequest) -> Run:
+    return replace(RUN, training=request.param)
+
+
 @pytest.fixture(scope="module")
-def undisturbed() -> tuple[list[Epoch], bytes]:
-    return finish(train(RUN, DATA))
+def undisturbed(run: Run) -> tuple[list[Epoch], bytes]:
+    return finish(train(run, DATA))
 
 
 def test_it_learns(undisturbed: tuple[list[Epoch], bytes]) -> None:
@@ -95,41 +101,44 @@ def test_it_learns(undisturbed: tuple[list[Epoch], bytes]) -> None:
 
 
 def test_a_second_run_of_a_configuration_has_the_same_bits_and_is_not_traced_again(
-    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+    run: Run, undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
 ) -> None:
-    from study.training.fast.step import Program
+    from study.training.program import Program
 
-    finish(train(replace(RUN, repeat=2), DATA))
+    finish(train(replace(run, repeat=2), DATA))
     before = Program.traces
-    assert same(finish(train(RUN, DATA)), undisturbed, tmp_path)
+    assert same(finish(train(run, DATA)), undisturbed, tmp_path)
     assert Program.traces == before
 
 
 def test_two_runs_of_a_configuration_at_once_do_not_disturb_each_other(
+    run: Run,
     undisturbed: tuple[list[Epoch], bytes],
 ) -> None:
-    one, other = train(RUN, DATA), train(RUN, DATA)
+    one, other = train(run, DATA), train(run, DATA)
     taken = [(next(one), next(other)) for _ in range(3)]
     assert bits([a for a, _ in taken]) == bits([b for _, b in taken]) == bits(undisturbed[0][:3])
 
 
 @pytest.mark.parametrize("given_up_after", [0, 1, 3])
 def test_a_run_that_was_given_up_continues_to_the_same_bits(
-    given_up_after: int, undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+    run: Run, given_up_after: int, undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
 ) -> None:
     store = FolderCheckpoints(tmp_path)
-    training = train(RUN, DATA, checkpoints=store)
+    training = train(run, DATA, checkpoints=store)
     for _ in range(given_up_after):
         next(training)
     training.close()
-    resumed = finish(train(RUN, DATA, checkpoints=store))
+    resumed = finish(train(run, DATA, checkpoints=store))
     assert same(resumed, undisturbed, tmp_path)
 
 
 @pytest.mark.parametrize("params", [{}, {"restore_best_weights": True, "learning_rate": 0.1}])
-def test_a_run_that_pauses_goes_on_to_the_same_bits(params: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_that_pauses_goes_on_to_the_same_bits(
+    run: Run, params: dict[str, Any], tmp_path: Path
+) -> None:
     store = FolderCheckpoints(tmp_path)
-    run = having(**params)
+    run = replace(run, params=having(**params).params)
     paused, no_model = finish(train(replace(run, until=2), DATA, checkpoints=store))
     again, _ = finish(train(replace(run, until=1), DATA, checkpoints=store))
     whole, model = finish(train(replace(run, until=9), DATA, checkpoints=store))
@@ -138,18 +147,19 @@ def test_a_run_that_pauses_goes_on_to_the_same_bits(params: dict[str, Any], tmp_
 
 
 def test_a_killed_run_continues_in_another_process_to_the_same_bits(
-    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+    run: Run, undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
 ) -> None:
     program = """if True:
         import os, signal, sys
         from pathlib import Path
-        from test_training import DATA, RUN, FolderCheckpoints, train
-        for epoch in train(RUN, DATA, checkpoints=FolderCheckpoints(Path(sys.argv[1]))):
+        from test_training import DATA, RUN, FolderCheckpoints, replace, train
+        run = replace(RUN, training=sys.argv[2])
+        for epoch in train(run, DATA, checkpoints=FolderCheckpoints(Path(sys.argv[1]))):
             if epoch.number == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
     """
     killed = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
+        [sys.executable, "-c", program, str(tmp_path), run.training],
         cwd=Path(__file__).parent,
         env={"PYTHONPATH": str(Path(__file__).parents[1])},
         stderr=subprocess.PIPE,
@@ -157,48 +167,57 @@ def test_a_killed_run_continues_in_another_process_to_the_same_bits(
         check=False,
     )
     assert (killed.returncode, killed.stderr) == (-9, "")  # and TensorFlow was quiet
-    resumed = finish(train(RUN, DATA, checkpoints=FolderCheckpoints(tmp_path)))
+    resumed = finish(train(run, DATA, checkpoints=FolderCheckpoints(tmp_path)))
     assert resumed[0][0].ended < resumed[0][1].ended < undisturbed[0][0].ended + 1e9
     assert same(resumed, undisturbed, tmp_path)
 
 
 def test_a_finished_run_that_was_not_recorded_is_told_again_without_training(
-    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+    run: Run, undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
 ) -> None:
     store = FolderCheckpoints(tmp_path)
-    first = finish(train(RUN, DATA, checkpoints=store))
-    again = finish(train(RUN, DATA, checkpoints=store))
+    first = finish(train(run, DATA, checkpoints=store))
+    again = finish(train(run, DATA, checkpoints=store))
     assert again[0] == first[0]
     assert same(again, undisturbed, tmp_path)
-    store.delete(RUN.key)
-    assert store.load(RUN.key) is None
+    store.delete(run.key)
+    assert store.load(run.key) is None
 
 
 def test_a_checkpoint_of_another_network_is_ignored_with_a_warning(
-    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run: Run,
+    undisturbed: tuple[list[Epoch], bytes],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     store = FolderCheckpoints(tmp_path)
-    store.save(Checkpoint(RUN.key, (), (np.zeros(3),)))
-    assert bits([next(train(RUN, DATA, checkpoints=store))]) == bits(undisturbed[0][:1])
+    store.save(Checkpoint(run.key, (), (np.zeros(3),)))
+    assert bits([next(train(run, DATA, checkpoints=store))]) == bits(undisturbed[0][:1])
     assert "another network" in caplog.text
 
 
 def test_a_full_disk_does_not_stop_a_run(
-    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run: Run,
+    undisturbed: tuple[list[Epoch], bytes],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "file").touch()
-    trained = finish(train(RUN, DATA, checkpoints=FolderCheckpoints(tmp_path / "file")))
+    trained = finish(train(run, DATA, checkpoints=FolderCheckpoints(tmp_path / "file")))
     assert same(trained, undisturbed, tmp_path)
     assert "no checkpoint of epoch 1" in caplog.text
 
 
-def test_layers_of_equal_shape_start_equal_in_every_configuration(tmp_path: Path) -> None:
+def test_layers_of_equal_shape_start_equal_in_every_configuration_on_either_path(
+    tmp_path: Path,
+) -> None:
     still = having(learning_rate=1e-30)
     wide = having(learning_rate=1e-30, dense=16)
-    one, other, repeat = (
+    one, other, repeat, stock = (
         weights(finish(train(replace(run, epochs=1), DATA))[1], tmp_path)
-        for run in (still, wide, replace(still, repeat=2))
+        for run in (still, wide, replace(still, repeat=2), replace(still, training="stock"))
     )
+    assert all(np.allclose(a, b, 0, 1e-12) for a, b in zip(one, stock, strict=True))
     kernels = zip(one[0:4:2], other[0:4:2], repeat[0:4:2], strict=True)
     for kernel, same_shape, same_shape_of_another_repeat in kernels:
         assert np.array_equal(kernel, same_shape)
@@ -206,7 +225,7 @@ def test_layers_of_equal_shape_start_equal_in_every_configuration(tmp_path: Path
 
 
 def test_the_saved_model_needs_keras_alone_and_is_the_last_epochs(
-    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+    run: Run, undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
 ) -> None:
     (tmp_path / "model.keras").write_bytes(undisturbed[1])
     np.savez(tmp_path / "images.npz", DATA.images)
@@ -219,13 +238,13 @@ def test_the_saved_model_needs_keras_alone_and_is_the_last_epochs(
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=True)
     from study.data import dataset as data
 
-    chosen = data.split(DATA.labels, RUN.validation, RUN.seed, RUN.repeat).validation
+    chosen = data.split(DATA.labels, run.validation, run.seed, run.repeat).validation
     said = np.load(tmp_path / "said.npy").argmax(-1)
     assert np.mean((said == DATA.labels)[chosen]) == undisturbed[0][-1].val_acc
 
 
 def test_callbacks_hear_every_epoch_and_can_stop_the_run(
-    undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
+    run: Run, undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
 ) -> None:
     import keras
 
@@ -248,28 +267,29 @@ def test_callbacks_hear_every_epoch_and_can_stop_the_run(
     store = FolderCheckpoints(tmp_path)
     for _ in ("trained", "continued"):
         listener = Listener()
-        epochs, _ = finish(train(RUN, DATA, checkpoints=store, callbacks=[listener]))
+        epochs, _ = finish(train(run, DATA, checkpoints=store, callbacks=[listener]))
         assert bits(epochs) == bits(undisturbed[0][:3])
         assert listener.heard == expected
     assert sorted(expected[1][1]) == ["accuracy", "loss", "val_accuracy", "val_loss"]
 
 
 def test_a_callback_that_changes_the_learning_rate_is_obeyed_and_remembered(
+    run: Run,
     tmp_path: Path,
 ) -> None:
     import keras
 
     store = FolderCheckpoints(tmp_path)
     halving = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=10)
-    whole = finish(train(RUN, DATA, callbacks=[halving]))
-    training = train(RUN, DATA, checkpoints=store, callbacks=[halving])
+    whole = finish(train(run, DATA, callbacks=[halving]))
+    training = train(run, DATA, checkpoints=store, callbacks=[halving])
     next(training), next(training)
     training.close()
-    assert same(finish(train(RUN, DATA, checkpoints=store, callbacks=[halving])), whole, tmp_path)
-    assert bits(whole[0]) != bits(finish(train(RUN, DATA))[0])
+    assert same(finish(train(run, DATA, checkpoints=store, callbacks=[halving])), whole, tmp_path)
+    assert bits(whole[0]) != bits(finish(train(run, DATA))[0])
 
 
-def test_a_run_begins_with_the_weights_that_a_callback_gives_it(tmp_path: Path) -> None:
+def test_a_run_begins_with_the_weights_that_a_callback_gives_it(run: Run, tmp_path: Path) -> None:
     import keras
 
     class Smaller(keras.callbacks.Callback):
@@ -277,20 +297,54 @@ def test_a_run_begins_with_the_weights_that_a_callback_gives_it(tmp_path: Path) 
             self.model.set_weights([array / 2 for array in self.model.get_weights()])
 
     store = FolderCheckpoints(tmp_path)
-    whole = finish(train(RUN, DATA, callbacks=[Smaller()]))
-    assert bits(whole[0]) != bits(finish(train(RUN, DATA))[0])
-    training = train(RUN, DATA, checkpoints=store, callbacks=[Smaller()])
+    whole = finish(train(run, DATA, callbacks=[Smaller()]))
+    assert bits(whole[0]) != bits(finish(train(run, DATA))[0])
+    training = train(run, DATA, checkpoints=store, callbacks=[Smaller()])
     next(training), next(training)
     training.close()
-    assert same(finish(train(RUN, DATA, checkpoints=store, callbacks=[Smaller()])), whole, tmp_path)
+    assert same(finish(train(run, DATA, checkpoints=store, callbacks=[Smaller()])), whole, tmp_path)
 
 
-def test_a_loss_that_is_no_number_is_the_reason() -> None:
+def test_a_loss_that_is_no_number_is_the_reason(run: Run) -> None:
+    wild = replace(run, params=having(learning_rate=1e30).params)
     with pytest.raises(TrainingFailed, match=r"^the (validation )?loss is NaN in epoch [123]$"):
-        finish(train(having(learning_rate=1e30), DATA))
+        finish(train(wild, DATA))
 
 
-def test_a_lack_of_memory_is_told_in_one_line() -> None:
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"batch_norm": True, "schedule": "one_cycle", "label_smoothing": 0.1},
+        {"rotation": 10.0, "zoom": 0.1, "translation": 0.1, "strided": True},
+    ],
+)
+def test_without_dropout_both_paths_give_the_same_numbers_to_rounding(
+    params: dict[str, Any],
+) -> None:
+    chosen = having(dropout=0.0, learning_rate=0.001, **params)
+    fast, stock = (
+        finish(train(replace(chosen, training=path, epochs=2), DATA))[0]
+        for path in ("fast", "stock")
+    )
+    for one, other in zip(bits(fast), bits(stock), strict=True):
+        assert one == pytest.approx(other, rel=2e-3)
+
+
+def test_with_dropout_both_paths_learn_alike() -> None:
+    """Of eight repeats, the mean losses differ by less than the losses of one path do."""
+    fast, stock = (
+        [
+            finish(train(replace(RUN, repeat=repeat, training=path, epochs=2), DATA))[0][-1].loss
+            for repeat in range(3, 11)
+        ]
+        for path in ("fast", "stock")
+    )
+    assert abs(np.mean(fast) - np.mean(stock)) < np.std(fast, ddof=1)
+    assert not set(fast) & set(stock)  # each draws its own
+
+
+def test_a_lack_of_memory_is_told_in_one_line(run: Run) -> None:
     import keras
 
     class Hungry(keras.callbacks.Callback):
@@ -298,7 +352,7 @@ def test_a_lack_of_memory_is_told_in_one_line() -> None:
             raise MemoryError("cannot allocate\nall of it")
 
     with pytest.raises(TrainingFailed, match=r"^out of memory: cannot allocate$"):
-        finish(train(RUN, DATA, callbacks=[Hungry()]))
+        finish(train(run, DATA, callbacks=[Hungry()]))
 
 
 def test_other_data_than_the_runs_is_refused() -> None:
@@ -317,8 +371,8 @@ def test_another_number_of_threads_needs_another_process() -> None:
         start_tensorflow(3)
 
 
-def test_a_batch_may_be_larger_than_the_data() -> None:
-    assert len(finish(train(replace(RUN, batch_size=1000, epochs=1), DATA))[0]) == 1
+def test_a_batch_may_be_larger_than_the_data(run: Run) -> None:
+    assert len(finish(train(replace(run, batch_size=1000, epochs=1), DATA))[0]) == 1
 
 
 def test_every_field_of_a_run_is_in_its_key() -> None:
@@ -330,6 +384,7 @@ def test_every_field_of_a_run_is_in_its_key() -> None:
         {"batch_size": 21},
         {"validation": Validation("holdout", 0.2)},
         {"threads": 2},
+        {"training": "stock"},
         {"data_fingerprint": "other"},
     ]
     keys = [replace(RUN, **change).key for change in [{}, *changes]]

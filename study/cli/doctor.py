@@ -183,7 +183,7 @@ def _devices() -> Finding:
     def probe() -> str:
         from importlib.metadata import version
 
-        from study.training.run import start_tensorflow
+        from study.training.startup import start_tensorflow
 
         start_tensorflow(1)
         import tensorflow as tf

@@ -19,7 +19,7 @@ from study.files import write_whole
 from study.final import records
 from study.final.archive import Card, with_card
 from study.final.members import Bench, Member
-from study.training.run import start_tensorflow
+from study.training.startup import start_tensorflow
 
 if TYPE_CHECKING:
     from optuna import Study

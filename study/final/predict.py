@@ -39,7 +39,7 @@ class Classifier:
     @classmethod
     def load(cls, path: Path) -> Classifier:
         """Load a file that finalize has written; raises ``ModelError``."""
-        from study.training.run import start_tensorflow
+        from study.training.startup import start_tensorflow
 
         start_tensorflow(1)
         return cls(*archive.load(path))

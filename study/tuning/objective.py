@@ -23,7 +23,8 @@ from study.errors import TrainingFailed
 from study.plan.results import RUN_SPEC, SERIES
 from study.space.search_space import SearchSpace, Validation, Value
 from study.training import recipe
-from study.training.run import Epoch, Run, start_tensorflow, train
+from study.training.run import Epoch, Run, train
+from study.training.startup import start_tensorflow
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

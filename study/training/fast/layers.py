@@ -1,6 +1,7 @@
 """What layers and optimizer are computed as: themselves, or the same mathematics for less.
 
-A stage takes a batch and the step's seed (None when the model is judged) and gives the next batch.
+A stage takes a batch (n, ...) and the step's seed, (key, step) as two int64, None when the model is
+judged, and gives the next batch (n, ...).
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import tensorflow as tf
 from keras import layers
 
 from study.training.fast.fourier import Correlation
+from study.training.private import adam_moments
 
 Tensor = Any
 Stage = Callable[[Tensor, Tensor | None], Tensor]
 _ROUNDING = 1e-6  # of a convolution in float32 over values up to 1; of empty patches it is 1e-7
 
 ApplyGradients = Callable[..., None]
-"""Takes gradients, variables and, where there is a schedule, the share of the rate it leaves."""
+"""Takes gradients, the variables that the optimizer was built for, in that order, and, where there
+is a schedule, the share of the learning rate it leaves."""
 
 
 def stages(model_layers: Sequence[layers.Layer], batch: int) -> list[Stage]:
     """The stages of a model's layers, in order; it is trained in batches of `batch` images."""
-    return [_stage(layer, position, batch) for position, layer in enumerate(model_layers)]
+    inner = [layer for layer in model_layers if not isinstance(layer, layers.InputLayer)]
+    return [_stage(layer, position, batch) for position, layer in enumerate(inner)]
 
 
 def _stage(layer: layers.Layer, position: int, batch: int) -> Stage:
@@ -42,7 +46,8 @@ def descent(optimizer: keras.Optimizer) -> ApplyGradients:
     """A step of the optimizer: stock Adam as one operation a variable, others as they are.
 
     Keras' Adam takes a dozen operations a variable, and TensorFlow never forgets a graph that it
-    was traced in: 7 MB for every configuration of a study.
+    was traced in: 7 MB for every configuration of a study (docs/log.md, "Memory of a
+    worker").
     """
     if not _is_plain_adam(optimizer):
         return _as_it_is(optimizer)
@@ -55,12 +60,12 @@ def descent(optimizer: keras.Optimizer) -> ApplyGradients:
         rate = tf.convert_to_tensor(optimizer.learning_rate)
         rate = rate if share is None else rate * share
         steps = tf.cast(optimizer.iterations.value.assign_add(1), tf.float32)
-        for gradient, variable in zip(gradients, variables, strict=True):
-            slot = optimizer._get_variable_index(variable)
+        moments = adam_moments(optimizer)
+        for gradient, variable, (first, second) in zip(gradients, variables, moments, strict=True):
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.value.handle,
-                m=optimizer._momentums[slot].value.handle,
-                v=optimizer._velocities[slot].value.handle,
+                m=first.value.handle,
+                v=second.value.handle,
                 beta1_power=optimizer.beta_1**steps,
                 beta2_power=optimizer.beta_2**steps,
                 lr=rate,
@@ -100,8 +105,7 @@ def _is_plain_adam(optimizer: keras.Optimizer) -> bool:
 
 
 def _stock(layer: layers.Layer) -> Stage:
-    takes_training = layer._call_has_training_arg
-    return lambda x, seed: layer(x, training=seed is not None) if takes_training else layer(x)
+    return lambda x, seed: layer(x, training=seed is not None)  # dropped where it takes none
 
 
 def _convolution(layer: layers.Conv2D, batch: int) -> Stage:

@@ -1,7 +1,7 @@
 """Augmentation: a batch turned, stretched and moved, every image by its own draw.
 
 One operation for the whole batch, and a function of (images, seed) alone, so that a run that was
-killed and continued sees the same images.
+killed and continued sees the same images, on whatever path it trains.
 """
 
 from __future__ import annotations

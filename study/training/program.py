@@ -1,0 +1,265 @@
+"""A network and its compiled epoch: what a run trains with.
+
+Many steps are one call of a `tf.function` over data that is resident in memory, so a step costs no
+Python. What a step is, `stock` (Keras' own) and `fast` (the same for less) say.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from study.data.pixels import Images
+from study.training.augment import augmented
+from study.training.private import forget_kernels
+from study.training.recipe import Recipe
+
+Tensor = Any
+Data = tuple[Tensor, Tensor]
+"""Images (n, height, width, channels), float32 from 0 to 1 or uint8, and labels (n,), int32."""
+
+Parts = list[list[NDArray[Any]]]
+"""What each call of a compiled function has given, an array for each of its results."""
+
+_JUDGED_AT_ONCE = 500  # images a call when validating
+
+
+def resident(images: Images, labels: NDArray[np.int32]) -> Data:
+    """A dataset where TensorFlow has it, to be trained on in any order."""
+    return tf.constant(images), tf.constant(labels)
+
+
+class Program(ABC):
+    """A model and its compiled epoch; used by one run at a time, and reset for the next.
+
+    `model` is built and compiled; it takes images of `input_shape` (height, width, channels), None
+    where the model itself knows, in batches of `batch_size`; with `bytes_given` the data's images
+    are uint8, of which a batch at a time is made float32. An epoch is cut into pieces, calls of
+    about `piece_seconds`, between which signals are answered.
+    """
+
+    traces: ClassVar[int] = 0
+    """How often this process has traced a step: twice a program, to train and to judge."""
+
+    _results: ClassVar[tuple[Any, ...]] = ()
+    """The types of the numbers that `_step` returns."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        batch_size: int,
+        recipe: Recipe | None = None,
+        piece_seconds: float = 0.4,
+        input_shape: tuple[int, ...] | None = None,
+        *,
+        bytes_given: bool = False,
+    ) -> None:
+        self.model = model
+        self._recipe = recipe or Recipe()
+        self._piece_seconds = piece_seconds
+        self._batch = batch_size
+        self._piece = 1  # steps
+        # TensorFlow makes a division by a constant a multiplication, which is another rounding.
+        self._white = tf.Variable(255.0, trainable=False)
+        model.optimizer.build(model.trainable_variables)
+        self._variables = variables_of(model)
+        self._built = self.state()
+        index = tf.TensorSpec([None], tf.int64)
+        data = (
+            tf.TensorSpec(
+                [None, *(input_shape or model.input_shape[1:])],
+                tf.uint8 if bytes_given else tf.float32,
+            ),
+            tf.TensorSpec([None], tf.int32),
+        )
+        scalars = [tf.TensorSpec([], tf.int64)] * 3
+        rates = [tf.TensorSpec([None], tf.float32)] if self._recipe.scheduled else []
+        signature = [data, index, *scalars, *rates]
+        self._train = tf.function(self._train_steps, signature, autograph=False)
+        self._judge = tf.function(self._judge_traced, [data, index], autograph=False)
+
+    @abstractmethod
+    def epoch(
+        self, data: Data, order: NDArray[np.int64], key: int, number: int = 0, epochs: int = 1
+    ) -> tuple[float, float]:
+        """Train once over the images in `order`; the last batch may be smaller.
+
+        `key` (63 bits) decides the random numbers, `number` of `epochs` where a schedule stands.
+        Returns loss and accuracy, each the mean over the images as they were met. The result does
+        not depend on where the pieces were cut.
+        """
+
+    @abstractmethod
+    def evaluate(self, data: Data, indices: NDArray[np.int64]) -> tuple[float, float]:
+        """Loss and accuracy in inference mode, each the mean over the images at `indices`."""
+
+    @abstractmethod
+    def _step(self, x: Tensor, y: Tensor, seed: Tensor, rate: Tensor | None) -> Sequence[Tensor]:
+        """Train on a batch: images (n, height, width, channels) and labels (n,).
+
+        `seed` is (key, step), two int64; `rate` the share of the learning rate, None: all of it.
+        Returns numbers of the types in `_results`.
+        """
+
+    @abstractmethod
+    def _judge_batch(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:
+        """Judge a batch; returns tensors (n,), or nothing where metrics remember."""
+
+    def reset(self, draw: Callable[[int, int], int]) -> None:
+        """Begin a new run: optimizer as built, weights from each layer's own initializer.
+
+        `draw(layer, variable)` gives the seed of a variable by the positions of layer and variable.
+        """
+        self.restore(self._built)
+        for position, layer in enumerate(self.model.layers):
+            weights = {id(weight) for weight in layer.weights}
+            for index, variable in enumerate(layer.variables):
+                seed = draw(position, index)
+                if id(variable) not in weights:  # the state of a generator: seed and counter
+                    variable.assign([seed, 0])
+                elif initializer := getattr(layer, f"{variable.name}_initializer", None):
+                    variable.assign(_seeded(initializer, seed)(variable.shape, variable.dtype))
+                elif variable.trainable:
+                    raise TypeError(f"no initializer for {variable.path}")
+
+    def state(self) -> tuple[NDArray[Any], ...]:
+        """Every variable that decides how training goes on, for `restore`."""
+        return tuple(variable.numpy().copy() for variable in self._variables)
+
+    def restore(self, state: Sequence[NDArray[Any]]) -> None:
+        """Take up a `state`. Raises ValueError if it is another model's."""
+        if [a.shape for a in state] != [tuple(v.shape) for v in self._variables]:
+            raise ValueError("the arrays are those of another network")
+        for variable, array in zip(self._variables, state, strict=True):
+            variable.assign(array)
+
+    def weights(self) -> tuple[NDArray[Any], ...]:
+        """What of the `state` is saved in the model."""
+        return tuple(self.model.get_weights())
+
+    def saved(self) -> bytes:
+        """The model as the bytes of a `.keras` file, which Keras alone can load."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.keras")
+            self.model.save(path)
+            return path.read_bytes()
+
+    def _trained(
+        self, data: Data, order: NDArray[np.int64], key: int, number: int, epochs: int
+    ) -> Parts:
+        """Train an epoch, in pieces that grow until they take `piece_seconds`."""
+        steps = -(-len(order) // self._batch)
+        shuffled = tf.constant(order)
+        rates = self._recipe.rates(number, epochs, steps)
+        scheduled = [] if rates is None else [tf.constant(rates)]
+        parts, done = [], 0
+        while done < steps:
+            size, began = min(self._piece, steps - done), time.perf_counter()
+            results = self._train(data, shuffled, done, done + size, key, *scheduled)
+            parts.append([result.numpy() for result in results])
+            done += size
+            fitting = size * self._piece_seconds / (time.perf_counter() - began)
+            self._piece = max(1, min(int(fitting), 8 * self._piece))
+        return parts
+
+    def _judged(self, data: Data, indices: NDArray[np.int64]) -> Parts:
+        return [
+            [part.numpy() for part in self._judge(data, tf.constant(indices[first:last]))]
+            for first in range(0, len(indices), _JUDGED_AT_ONCE)
+            if (last := first + _JUDGED_AT_ONCE)
+        ]
+
+    def _train_steps(
+        self,
+        data: Data,
+        order: Tensor,
+        first: Tensor,
+        last: Tensor,
+        key: Tensor,
+        rates: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Steps `first` to `last` of an epoch; returns each result of `_step` as (steps,)."""
+        Program.traces += 1
+        count = tf.cast(last - first, tf.int32)
+
+        def train_one(at: Tensor, *results: Tensor) -> tuple[Tensor, ...]:
+            step = first + tf.cast(at, tf.int64)
+            chosen = order[step * self._batch : (step + 1) * self._batch]
+            x, y = self._batch_of(data, chosen)
+            seed = tf.stack([key, step])
+            if self._recipe.augments:
+                x = augmented(x, self._recipe, seed)
+            numbers = self._step(x, y, seed, None if rates is None else rates[step])
+            written = (
+                result.write(at, number) for result, number in zip(results, numbers, strict=True)
+            )
+            return at + 1, *written
+
+        empty = [tf.TensorArray(dtype, count) for dtype in self._results]
+        _, *results = tf.while_loop(lambda at, *_: at < count, train_one, (0, *empty))
+        return [result.stack() for result in results]
+
+    def _judge_traced(self, data: Data, chosen: Tensor) -> list[Tensor]:
+        Program.traces += 1
+        return list(self._judge_batch(*self._batch_of(data, chosen)))
+
+    def _batch_of(self, data: Data, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """The chosen images, float32 from 0 to 1, and labels."""
+        images, labels = (tf.gather(part, chosen) for part in data)
+        if images.dtype == tf.uint8:
+            images = tf.cast(images, tf.float32) / self._white
+        return images, labels
+
+
+class ProgramCache:
+    """Programs that wait for a run of the same configuration; the least used are released."""
+
+    def __init__(self, size: int = 4) -> None:
+        self._size = size
+        self._idle: OrderedDict[Hashable, Program] = OrderedDict()
+
+    @contextmanager
+    def borrow(self, key: Hashable, build: Callable[[], Program]) -> Iterator[Program]:
+        """A program for this one user, who may be in any thread; dropped if its use fails."""
+        program = self._idle.pop(key, None) or build()
+        try:
+            yield program
+        except Exception:
+            raise
+        except BaseException:  # interrupted, or given up: nothing is wrong with the program
+            self._keep(key, program)
+            raise
+        self._keep(key, program)
+
+    def _keep(self, key: Hashable, program: Program) -> None:
+        self._idle[key] = program
+        while len(self._idle) > self._size:
+            self._idle.popitem(last=False)
+            gc.collect()  # a model and its graphs refer to each other,
+            forget_kernels()  # and TensorFlow keeps what it has made of them
+
+
+PROGRAMS = ProgramCache()
+
+
+def variables_of(model: keras.Model) -> list[keras.Variable]:
+    """Weights, states of random generators and the optimizer's variables of a compiled model."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _seeded(initializer: Any, seed: int) -> Any:
+    """The same initializer with this seed; those that draw nothing are as they were."""
+    config = initializer.get_config()
+    return type(initializer).from_config({**config, "seed": seed} if "seed" in config else config)

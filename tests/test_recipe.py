@@ -209,7 +209,8 @@ def test_smoothed_labels_give_keras_own_loss_and_a_schedule_scales_any_optimizer
     import keras
     from test_step import images, network, seeds
 
-    from study.training.fast.step import Program, resident
+    from study.training.fast.step import FastProgram as Program
+    from study.training.program import resident
 
     x, y = images((12, 12, 1))
     smoothed = Recipe(label_smoothing=0.2)

@@ -30,7 +30,8 @@ from study.data.dataset import Dataset
 from study.data.pixels import unit
 from study.final.label_errors import rank
 from study.space.search_space import Validation
-from study.training.run import Run, start_tensorflow
+from study.training.run import Run
+from study.training.startup import start_tensorflow
 
 RECORD = Path(__file__).with_name("records") / "label_errors.json"
 FIRST = (10, 20, 50)

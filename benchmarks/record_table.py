@@ -92,7 +92,7 @@ def _accuracies(rows: Sequence[Row], folder: Path, dataset: Dataset) -> Iterator
     """Test accuracy of each run's kept model."""
     if not rows:
         return
-    from study.training.run import start_tensorflow
+    from study.training.startup import start_tensorflow
 
     start_tensorflow(1)
     import keras

@@ -105,9 +105,9 @@ def probabilities(path: Path, dataset: Dataset, run: Run) -> dict[str, Numbers]:
     """What a trained member says of the held-out and of the test images."""
     from study.final import export
 
-    member = export.raw(path)
+    member = export.load_member(path)
     part = data.split(dataset.labels, run.validation, run.seed, run.repeat).validation
-    model = export.exported([member])
+    model = export.with_preprocessing([member])
     held_out = np.zeros((0, dataset.num_classes), np.float32)
     if len(part):
         held_out = export.probabilities(model, export.as_pixels(dataset.images[part]))

@@ -100,7 +100,7 @@ def _accuracies(rows: Sequence[Row], folder: Path, dataset: Dataset) -> Iterator
     from study.final import export
 
     for number, row in enumerate(rows):
-        member = export.raw(models.file(folder, row.number))
+        member = export.load_member(models.file(folder, row.number))
         said = [
             np.asarray(member(unit(dataset.test_images[first : first + AT_ONCE]), training=False))
             for first in range(0, len(dataset.test_labels), AT_ONCE)

@@ -1,7 +1,9 @@
 """Final models: what is trained, that it is trained once, and that the test set is opened once."""
 
 import json
+import signal
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from test_cli import assert_one_line, database, finished, here, home, study  # n
 from study.errors import ModelError
 from study.final import records
 from study.final.archive import read_card
-from study.final.finalize import Wish
-from study.final.members import Bench, Member, chosen, plan, seed_of
+from study.final.finalize import FinalOptions
+from study.final.members import Member, MemberTrainer, chosen, plan, seed_of
 from study.plan.results import Rows
 from study.running.prepare import prepare_again
 from study.storage import database as storage
@@ -42,14 +44,14 @@ def members(count: int = 3, holdout: float = 0.1) -> list[Member]:
 
 
 class Bookkeeper:
-    """A bench, and what it was told."""
+    """A training, and what it was told."""
 
     def __init__(self) -> None:
         self.forgotten: list[str] = []
         self.done: list[str] = []
         self.seen = 0
         kept, _ = loaded()
-        self.bench = Bench(
+        self.training = MemberTrainer(
             kept,
             Path("models"),
             lambda run: self.forgotten.append(run.key),
@@ -95,7 +97,7 @@ def test_the_best_configurations_are_those_of_the_best_means() -> None:
         "configuration 1, seed 1",
         "configuration 2, seed 1",
     ]
-    with pytest.raises(ModelError, match=r"--from-top 99: the study has \d configurations"):
+    with pytest.raises(ModelError, match=r"--top 99: the study has \d configurations"):
         chosen(standing, rows, 2, None, 99)
 
 
@@ -110,18 +112,18 @@ def test_members_that_were_trained_are_not_trained_again() -> None:
         return (yield from fakes.train(run))
 
     with pytest.raises(fakes.Killed):
-        book.bench.train(wanted, InProcess(mortal))
+        book.training.train(wanted, InProcess(mortal))
     assert book.done == ["seed 1", "seed 2"]
     again = Bookkeeper()
-    left = again.bench.missing(wanted)
+    left = again.training.missing(wanted)
     assert [member.name for member in left] == ["seed 3"]
-    again.bench.train(left, fakes.Mixed(fakes.train, 2, seed=1))
-    assert again.bench.missing(wanted) == []
+    again.training.train(left, fakes.Mixed(fakes.train, 2, seed=1))
+    assert again.training.missing(wanted) == []
     assert again.forgotten == killed == [wanted[2].key]
-    record = again.bench.record(wanted[2])
+    record = again.training.record(wanted[2])
     assert (record["epochs"], record["best_val_acc"]) == (4, max(record["val_acc"]))
-    again.bench.file(wanted[0]).unlink()
-    assert [member.name for member in again.bench.missing(wanted)] == ["seed 1"]
+    again.training.file(wanted[0]).unlink()
+    assert [member.name for member in again.training.missing(wanted)] == ["seed 1"]
 
 
 def test_a_member_that_cannot_be_trained_ends_it_with_the_reason() -> None:
@@ -130,13 +132,13 @@ def test_a_member_that_cannot_be_trained_ends_it_with_the_reason() -> None:
         raise MemoryError("no room")
 
     with pytest.raises(ModelError, match="seed 1 cannot be trained: MemoryError: no room"):
-        Bookkeeper().bench.train(members(), InProcess(broken))
+        Bookkeeper().training.train(members(), InProcess(broken))
 
 
-def test_the_interval_is_wilsons() -> None:
-    assert records.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert records.wilson(10, 10)[1] == pytest.approx(1)
-    assert records.wilson(0, 10) == (0, pytest.approx(0.27753, abs=1e-5))
+def test_the_interval_of_an_accuracy_is_wilsons() -> None:
+    assert records.interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert records.interval(10, 10)[1] == pytest.approx(1)
+    assert records.interval(0, 10) == (0, pytest.approx(0.27753, abs=1e-5))
 
 
 def test_the_folder_is_named_after_the_study_and_shared_with_no_other() -> None:
@@ -144,7 +146,7 @@ def test_the_folder_is_named_after_the_study_and_shared_with_no_other() -> None:
     location = Database.at(storage.DEFAULT).study("fake")
     folder = records.folder(location, kept)
     assert folder == Path("fake-models").resolve()
-    records.own(folder, kept)
+    records.claim(folder, kept)
     assert records.folder(location, kept) == folder
     (folder / "study.txt").write_text("somebody else\n")
     assert records.folder(location, kept).name.startswith("fake-models-")
@@ -157,9 +159,24 @@ def test_a_study_at_work_is_not_finalized() -> None:
 
 def test_wrong_wishes_are_one_line() -> None:
     assert_one_line(study("finalize", "none"), "no study named 'none'")
-    assert_one_line(study("finalize", "--from-top", "50"), "--from-top 50: the study has")
+    assert_one_line(study("finalize", "--top", "50"), "--top 50: the study has")
     assert_one_line(study("finalize", "--holdout", "0.01"), "cannot be drawn with all 4 classes")
     assert_one_line(study("gallery"), "has no final model yet", "python -m study finalize")
+
+
+def test_the_command_that_goes_on_keeps_a_holdout_of_nothing(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        request.addfinalizer(partial(signal.signal, number, signal.getsignal(number)))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.final.finalize.finalize", interrupted)
+    stopped = study("finalize", "--holdout", "0", "--top", "2")
+    assert stopped.exit_code == 130
+    assert "python -m study finalize fake --top 2 --holdout 0.0" in stopped.stdout
 
 
 def test_a_study_without_a_finished_configuration_is_one_line() -> None:
@@ -233,7 +250,7 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     assert shown.stdout.startswith("average of 2: ")
     assert len(wrong) - 1 == models["average of 2"]["errors"]
     assert (folder / "gallery.png").read_bytes().startswith(b"\x89PNG")
-    assert Wish().holdout == 0.1
+    assert FinalOptions().holdout == 0.1
 
     average = folder / models["average of 2"]["file"]
     own = average.read_bytes()
@@ -255,7 +272,7 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
 
 @pytest.mark.tensorflow
 def test_the_best_configurations_together_are_one_average_and_the_report_names_them() -> None:
-    made = study("finalize", "--from-top", "2", "--jobs", "1", "--holdout", "0.2", "--json")
+    made = study("finalize", "--top", "2", "--jobs", "1", "--holdout", "0.2", "--json")
     assert made.exit_code == 0, made.output
     models = {model["model"]: model for model in json.loads(made.stdout)["models"]}
     *singles, _, average = models.values()

@@ -19,7 +19,6 @@ from study.cli.options import (
     CheckpointsAt,
     Files,
     FinalMembers,
-    FromTop,
     Holdout,
     Invert,
     Jobs,
@@ -32,6 +31,7 @@ from study.cli.options import (
     Storage,
     StudyName,
     Submission,
+    Top,
     Verbose,
     again,
     amounts,
@@ -40,7 +40,7 @@ from study.errors import ModelError, Unfinished
 from study.storage.location import DEFAULT as DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from study.final.finalize import Outcome, Watch
+    from study.final.finalize import FinalModels, FinalOptions, Observer
     from study.final.members import Member
     from study.mirror.target import Target
     from study.running.launch import ExecutionOptions
@@ -58,7 +58,7 @@ def finalize(
     name: StudyName = None,
     storage: Storage = DEFAULT_STORAGE,
     members: FinalMembers = None,
-    from_top: FromTop = None,
+    top: Top = None,
     holdout: Holdout = 0.1,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
@@ -73,11 +73,11 @@ def finalize(
     Examples:
     - `python -m study finalize`
     - `python -m study finalize digits --members 5`
-    - `python -m study finalize digits --from-top 3 --holdout 0`
+    - `python -m study finalize digits --top 3 --holdout 0`
     """
     console = Console(stderr=as_json)
     with opened(storage) as database:
-        from study.final.finalize import Wish
+        from study.final.finalize import FinalOptions
         from study.mirror.target import resolve
         from study.running.launch import ExecutionOptions
         from study.running.prepare import prepare_again
@@ -85,30 +85,31 @@ def finalize(
         target = resolve(mlflow, os.environ, database)
         with _waiting(console, "Reading the data"):
             prepared = prepare_again(name, database, None)
-        means = ExecutionOptions(
+        execution = ExecutionOptions(
             jobs=jobs,
             scheduler=scheduler,
             resources=amounts(resources),
             checkpoints=checkpoints,
             mirror=target,
         )
-        wish = Wish(members, from_top, holdout)
-        asked = {"--members": members, "--from-top": from_top, "--holdout": holdout}
-        words = [word for option, value in asked.items() if value for word in (option, str(value))]
+        options = FinalOptions(members, top, holdout)
+        asked = {"--members": members, "--top": top, "--holdout": holdout}
+        given = {option: str(value) for option, value in asked.items() if value is not None}
+        words = [word for pair in given.items() for word in pair]
         needs = target.needs if target else ()
         with interruptible(
-            prepared.location.command("finalize", *words, *again(means), needs=needs)
+            prepared.location.command("finalize", *words, *again(execution), needs=needs)
         ):
-            outcome = _finalize(console, prepared, wish, means, verbose=verbose)
+            made = _finalize(console, prepared, options, execution, verbose=verbose)
             if as_json:
-                print_json({"folder": str(outcome.folder), "models": list(outcome.models)})
+                print_json({"folder": str(made.folder), "models": list(made.models)})
             else:
-                _print_outcome(console, outcome)
+                _print_models(console, made)
             with _waiting(console, "Writing the report"):
                 written = reported(prepared.location)
             _say(console, written)
             if target is not None:
-                _register(console, prepared, outcome, target)
+                _register(console, prepared, made, target)
 
 
 def gallery(
@@ -197,16 +198,21 @@ def predict(
 
 
 def _finalize(
-    console: Console, prepared: Prepared, wish: Any, means: ExecutionOptions, *, verbose: bool
-) -> Outcome:
+    console: Console,
+    prepared: Prepared,
+    options: FinalOptions,
+    execution: ExecutionOptions,
+    *,
+    verbose: bool,
+) -> FinalModels:
     from study.final.finalize import finalize as make
 
     with _waiting(console, "Looking what is trained already") as status:
-        return make(prepared, wish, means, _watch(console, status, verbose=verbose))
+        return make(prepared, options, execution, _observer(console, status, verbose=verbose))
 
 
-def _watch(console: Console, status: Any, *, verbose: bool) -> Watch:
-    from study.final.finalize import Watch
+def _observer(console: Console, status: Any, *, verbose: bool) -> Observer:
+    from study.final.finalize import Observer
     from study.text.units import percent
 
     latest: dict[str, str] = {}
@@ -226,13 +232,13 @@ def _watch(console: Console, status: Any, *, verbose: bool) -> Watch:
         accurate = "" if best is None else f", {percent(best)} of the held-out images at its best"
         _say(console, f"{member.name}: trained in {record['seconds']:.0f} s{accurate}")
 
-    return Watch(lambda line: _say(console, line), see, done)
+    return Observer(lambda line: _say(console, line), see, done)
 
 
-def _print_outcome(console: Console, outcome: Outcome) -> None:
+def _print_models(console: Console, made: FinalModels) -> None:
     """The models with their intervals; how often the test set was opened; where the files are."""
     table = Table("model", "held out", "test (95 % interval)", "file")
-    for model in outcome.models:
+    for model in made.models:
         held_out = model["validation"]
         table.add_row(
             model["model"],
@@ -241,11 +247,11 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
             model["file"],
         )
     console.print(table)
-    if not outcome.new:
+    if not made.new:
         _say(console, "All of it was recorded before; the test set was not opened for it again.")
-    times = "once" if outcome.openings == 1 else f"{outcome.openings} times"
+    times = "once" if made.openings == 1 else f"{made.openings} times"
     _say(console, f"The test set has been opened {times} in this study.")
-    _say(console, f"Files: {outcome.folder}")
+    _say(console, f"Files: {made.folder}")
 
 
 def _accuracy(model: Mapping[str, Any]) -> str:
@@ -253,13 +259,13 @@ def _accuracy(model: Mapping[str, Any]) -> str:
     return f"{accuracy} ({low}-{high}) %"
 
 
-def _register(console: Console, prepared: Prepared, outcome: Outcome, target: Target) -> None:
+def _register(console: Console, prepared: Prepared, made: FinalModels, target: Target) -> None:
     from study.final.registry import register
     from study.storage.database import load
 
     study = load(prepared.location.database.open(), prepared.location.name)[0]
     with _waiting(console, f"Sending the models to {target.shown}"):
-        problems = register(study, prepared.settings, outcome.folder, outcome.models, target)
+        problems = register(study, prepared.settings, made.folder, made.models, target)
     for problem in problems:
         _say(console, problem)
     if not problems:

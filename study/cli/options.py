@@ -152,13 +152,13 @@ FinalMembers = Annotated[
         min=1,
         max=99,
         metavar="N",
-        help="Trainings of each configuration with fresh seeds: 3, or 1 with --from-top.",
+        help="Trainings of each configuration with fresh seeds: 3, or 1 with --top.",
     ),
 ]
-FromTop = Annotated[
+Top = Annotated[
     int | None,
     typer.Option(
-        "--from-top", min=1, metavar="K", help="Members of the K best configurations, not of one."
+        "--top", min=1, metavar="K", help="Members of the K best configurations, not of one."
     ),
 ]
 Holdout = Annotated[

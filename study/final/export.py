@@ -20,7 +20,7 @@ from study.errors import ModelError
 AT_ONCE = 500  # images a call
 
 
-def raw(path: Path) -> keras.Model:
+def load_member(path: Path) -> keras.Model:
     """A member as it was trained: images of 0..1 in. ``ModelError`` where its file is damaged."""
     try:
         return keras.models.load_model(path, compile=False)
@@ -31,18 +31,18 @@ def raw(path: Path) -> keras.Model:
         ) from None
 
 
-def exported(members: Sequence[keras.Model]) -> keras.Model:
+def with_preprocessing(members: Sequence[keras.Model]) -> keras.Model:
     """One model with its preprocessing: a member's, or the average of the members' outputs."""
     pixels = keras.Input(members[0].input_shape[1:], name="pixels")
     images = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
     said = [
-        _named(member, f"member_{place}")(images) for place, member in enumerate(members, start=1)
+        _renamed(member, f"member_{place}")(images) for place, member in enumerate(members, start=1)
     ]
     together = keras.layers.Average(name="average")(said) if len(said) > 1 else said[0]
     return keras.Model(pixels, together, name="classifier")
 
 
-def file_of(model: keras.Model) -> bytes:
+def to_bytes(model: keras.Model) -> bytes:
     """The bytes of a model's `.keras` file."""
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
         path = Path(folder, "model.keras")
@@ -64,7 +64,7 @@ def as_pixels(images: Images) -> NDArray[Any]:
     return images if images.dtype == np.uint8 else images * np.float32(255)
 
 
-def _named(member: keras.Model, name: str) -> keras.Model:
+def _renamed(member: keras.Model, name: str) -> keras.Model:
     copy = type(member).from_config({**member.get_config(), "name": name})
     copy.set_weights(member.get_weights())
     return copy

@@ -16,7 +16,7 @@ from study.data import dataset as data
 from study.errors import ModelError
 from study.final import archive, records
 from study.final.measure import measure, write_files
-from study.final.members import Bench, Member, chosen, plan
+from study.final.members import Member, MemberTrainer, chosen, plan
 from study.plan.results import Rows
 from study.plan.strategies import plan_of
 from study.running.launch import ExecutionOptions, checkpoints_for, engine_for, jobs_of
@@ -41,8 +41,8 @@ images costs less than choosing by the test set would.
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is to be made.
+class FinalOptions:
+    """Which final models to make.
 
     ``seeds`` trainings (None: 3, or 1 of each with ``top``) of the chosen configuration, or of each
     of the ``top`` best ones; ``holdout`` is a fraction, 0 trains on every image.
@@ -54,17 +54,20 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Who is told of what: ``say`` of a line, ``see`` of an epoch, ``done`` of a trained member."""
+class Observer:
+    """Callbacks: for a line of text, after an epoch of a member, and after a member's training."""
 
-    say: Callable[[str], None]
-    see: Callable[[Member, Epoch], None]
-    done: Callable[[Member, Mapping[str, Any]], None]
+    on_message: Callable[[str], None]
+    on_epoch: Callable[[Member, Epoch], None]
+    on_member: Callable[[Member, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The models of one opening of the test set, as recorded, and the folder of their files."""
+class FinalModels:
+    """The models of one opening of the test set, as `records.finals` describes them.
+
+    ``folder`` has their files, ``openings`` counts those of the study; ``new``: this was one.
+    """
 
     folder: Path
     models: Sequence[Mapping[str, Any]]
@@ -73,51 +76,61 @@ class Outcome:
 
 
 def finalize(
-    prepared: Prepared, wish: Wish, means: ExecutionOptions, watch: Watch, trainer: Trainer = train
-) -> Outcome:
+    prepared: Prepared,
+    options: FinalOptions,
+    execution: ExecutionOptions,
+    observer: Observer,
+    trainer: Trainer = train,
+) -> FinalModels:
     """Make the final models of a study and measure them.
 
     Raises ``ModelError`` where that cannot be, ``StudyLocked`` where another process drives the
     study or finalizes it.
     """
-    location = prepared.location
-    with explained(location.database), driving(location) as held:
+    location, say = prepared.location, observer.on_message
+    with explained(location.database), driving(location) as check_lock:
         study = storage.load(location.database.open(), location.name)[0]
-        members = _members(study, prepared, wish, watch.say)
+        members = _members(study, prepared, options, say)
         folder = records.folder(location, study)
-        records.own(folder, study)
-        checkpoints = checkpoints_for(location, means)
+        records.claim(folder, study)
+        checkpoints = checkpoints_for(location, execution)
         known = _recorded(study, members, folder)
         if known and all(_is_there(folder, final) for final in known):
-            return _outcome(study, folder, known, new=False)
-        bench = Bench(study, folder, lambda run: checkpoints.delete(run.key), watch.see, watch.done)
-        missing = bench.missing(members)
+            return _final_models(study, folder, known, new=False)
+        training = MemberTrainer(
+            study,
+            folder,
+            on_saved=lambda run: checkpoints.delete(run.key),
+            on_epoch=observer.on_epoch,
+            on_member=observer.on_member,
+        )
+        missing = training.missing(members)
         if missing:
-            if means.scheduler is None:
-                jobs = min(jobs_of(prepared.settings, means), len(missing))
-                means = replace(means, jobs=jobs)
-            with closing(engine_for(prepared, checkpoints, means, trainer, watch.say)) as engine:
-                bench.train(missing, engine, held)
-        held()
+            if execution.scheduler is None:
+                jobs = min(jobs_of(prepared.settings, execution), len(missing))
+                execution = replace(execution, jobs=jobs)
+            with closing(engine_for(prepared, checkpoints, execution, trainer, say)) as engine:
+                training.train(missing, engine, check_lock)
+        check_lock()
         if known:  # other members have taken the names of these models' files
-            watch.say("Putting the models together again")
-            write_files(study, prepared, members, bench, folder)
-            return _outcome(study, folder, known, new=False)
-        watch.say("Putting the models together and opening the test set")
-        models = measure(study, prepared, members, bench, folder)
-        return _outcome(study, folder, models, new=True)
+            say("Putting the models together again")
+            write_files(study, prepared, members, training, folder)
+            return _final_models(study, folder, known, new=False)
+        say("Putting the models together and opening the test set")
+        models = measure(study, prepared, members, training, folder)
+        return _final_models(study, folder, models, new=True)
 
 
-def _outcome(
+def _final_models(
     study: Study, folder: Path, models: Sequence[Mapping[str, Any]], *, new: bool
-) -> Outcome:
+) -> FinalModels:
     """These models are the ones that gallery and report speak of from now on."""
-    records.choose(study, models[0]["opening"])
-    return Outcome(folder, models, records.openings(records.finals(study)), new)
+    records.set_current(study, models[0]["opening"])
+    return FinalModels(folder, models, records.openings(records.finals(study)), new)
 
 
 def _members(
-    study: Study, prepared: Prepared, wish: Wish, say: Callable[[str], None]
+    study: Study, prepared: Prepared, options: FinalOptions, say: Callable[[str], None]
 ) -> list[Member]:
     settings = prepared.settings
     rows = Rows()(study)
@@ -127,13 +140,13 @@ def _members(
             f"study {study.study_name!r} has no finished configuration yet: continue it with: "
             f"{prepared.location.command('resume')}"
         )
-    configurations = chosen(standing, rows, settings.repeats, settings.images, wish.top)
+    configurations = chosen(standing, rows, settings.repeats, settings.images, options.top)
     if not standing.complete:
         say("The study is not complete: its choice may still change")
     if not len(prepared.dataset.test_labels):
         raise ModelError(f"{prepared.dataset.source}: has no test images to measure a model on")
-    seeds = wish.seeds or (3 if wish.top is None else 1)
-    members = plan(settings, configurations, seeds, wish.holdout, prepared.dataset.fingerprint)
+    seeds = options.seeds or (3 if options.top is None else 1)
+    members = plan(settings, configurations, seeds, options.holdout, prepared.dataset.fingerprint)
     run = members[0].run
     data.split(prepared.dataset.labels, run.validation, run.seed, run.repeat, settings["data"])
     return members
@@ -142,7 +155,8 @@ def _members(
 def _recorded(study: Study, members: Sequence[Member], folder: Path) -> list[dict[str, Any]]:
     """What an earlier opening for these members said, if their answers are still there."""
     name = records.opening([member.key for member in members])
-    return records.of_opening(study, name) if records.said(folder, name) is not None else []
+    there = records.load_probabilities(folder, name) is not None
+    return records.of_opening(study, name) if there else []
 
 
 def _is_there(folder: Path, final: Mapping[str, Any]) -> bool:

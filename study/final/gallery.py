@@ -74,8 +74,8 @@ def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
     Raises ``ModelError`` where there is no final model, or what its members said is gone.
     """
     final = records.latest(study)[-1]
-    path = records.probabilities(folder, final["opening"])
-    members = records.said(folder, final["opening"])
+    path = records.probabilities_file(folder, final["opening"])
+    members = records.load_probabilities(folder, final["opening"])
     if members is None:
         raise ModelError(
             f"{path}: is missing or damaged; write it again with the python -m study finalize of "

@@ -18,7 +18,7 @@ from study.errors import ModelError
 from study.files import write_whole
 from study.final import records
 from study.final.archive import Card, with_card
-from study.final.members import Bench, Member
+from study.final.members import Member, MemberTrainer
 from study.training.startup import start_tensorflow
 
 if TYPE_CHECKING:
@@ -43,14 +43,18 @@ class _Model:
 
 
 def measure(
-    study: Study, prepared: Prepared, members: Sequence[Member], bench: Bench, folder: Path
+    study: Study,
+    prepared: Prepared,
+    members: Sequence[Member],
+    trainer: MemberTrainer,
+    folder: Path,
 ) -> list[dict[str, Any]]:
     """Write every model's file, open the test set, record what it says; returns the records.
 
     The models are the members, the best of them by validation where images were held out, and
     their average. Nothing is chosen by what the test set says.
     """
-    models = write_files(study, prepared, members, bench, folder)
+    models = write_files(study, prepared, members, trainer, folder)
     from study.final import export
 
     dataset = prepared.dataset
@@ -60,7 +64,7 @@ def measure(
     opened = datetime.now(UTC).isoformat(timespec="milliseconds")
     said = [export.probabilities(model.network, test) for model in models]
     own = np.stack(said[: len(members)])
-    _write(records.probabilities(folder, name), _packed(own, members, dataset.test_labels))
+    _write(records.probabilities_file(folder, name), _packed(own, members, dataset.test_labels))
     common = {"opened": opened, "opening": name, "trained_on": len(dataset.labels) - len(part)}
     found = []
     for model, of_test in zip(models, said, strict=True):
@@ -80,7 +84,7 @@ def _accuracy(model: _Model, said: Numbers, test: Labels) -> dict[str, Any]:
     """What is recorded of a model's accuracy; fractions."""
     images = len(test)
     hits = int((said.argmax(1) == test).sum())
-    low, high = records.wilson(hits, images)
+    low, high = records.interval(hits, images)
     return {
         "model": model.name,
         "accuracy": hits / images,
@@ -103,19 +107,23 @@ def _packed(said: Numbers, members: Sequence[Member], labels: Labels) -> bytes:
 
 
 def write_files(
-    study: Study, prepared: Prepared, members: Sequence[Member], bench: Bench, folder: Path
+    study: Study,
+    prepared: Prepared,
+    members: Sequence[Member],
+    trainer: MemberTrainer,
+    folder: Path,
 ) -> list[_Model]:
     """Write the file of every member and, of several, of their average; no image is looked at."""
     start_tensorflow(prepared.settings["threads"])
     from study.final import export
 
-    trained = [export.raw(bench.file(member)) for member in members]
+    trained = [export.load_member(trainer.file(member)) for member in members]
 
     def made(name: str, place: slice) -> _Model:
-        model, own = export.exported(trained[place]), members[place]
+        model, own = export.with_preprocessing(trained[place]), members[place]
         card = _card(name, study, prepared, own)
         file = f"{name.replace(', ', '-').replace(' ', '-')}.keras"
-        _write(folder / file, with_card(export.file_of(model), card))
+        _write(folder / file, with_card(export.to_bytes(model), card))
         return _Model(name, file, own, model)
 
     models = [made(m.name, slice(place, place + 1)) for place, m in enumerate(members)]

@@ -61,7 +61,7 @@ def chosen(
     }
     if len(scores) < top:
         raise ModelError(
-            f"--from-top {top}: the study has {len(scores)} configurations with all their repeats"
+            f"--top {top}: the study has {len(scores)} configurations with all their repeats"
         )
     return sorted(scores, key=scores.__getitem__, reverse=True)[:top]
 
@@ -107,25 +107,26 @@ def plan(
     return members
 
 
-class Bench:
+class MemberTrainer:
     """Trains members on an engine, and keeps what was trained in ``folder`` and in the study.
 
-    ``forget`` is told of a run that is kept; ``see`` of every epoch, ``done`` of every member.
+    ``on_saved`` is called with a run whose model is kept, ``on_epoch`` after every epoch and
+    ``on_member`` after every member, with its record.
     """
 
     def __init__(
         self,
         study: Study,
         folder: Path,
-        forget: Callable[[Run], None],
-        see: Callable[[Member, Epoch], None],
-        done: Callable[[Member, Mapping[str, Any]], None],
+        on_saved: Callable[[Run], None],
+        on_epoch: Callable[[Member, Epoch], None],
+        on_member: Callable[[Member, Mapping[str, Any]], None],
     ) -> None:
         self._study = study
         self._folder = folder
-        self._forget = forget
-        self._see = see
-        self._done = done
+        self._on_saved = on_saved
+        self._on_epoch = on_epoch
+        self._on_member = on_member
 
     def file(self, member: Member) -> Path:
         """Where a trained member is kept."""
@@ -141,31 +142,34 @@ class Bench:
         return [m for m in members if m.key not in known or not self.file(m).exists()]
 
     def train(
-        self, members: Sequence[Member], engine: Engine, held: Callable[[], None] = lambda: None
+        self,
+        members: Sequence[Member],
+        engine: Engine,
+        check_lock: Callable[[], None] = lambda: None,
     ) -> None:
         """Train ``members``; raises ``ModelError`` with the reason where one cannot be.
 
-        ``held`` is asked before anything is recorded, and raises where the study's lock is lost.
+        ``check_lock`` is called before anything is recorded; it raises where the lock is lost.
         """
         waiting = dict(enumerate(members))
-        flying: dict[int, list[Epoch]] = {}
-        while waiting or flying:
-            while waiting and len(flying) < engine.workers:
+        active: dict[int, list[Epoch]] = {}
+        while waiting or active:
+            while waiting and len(active) < engine.workers:
                 number = min(waiting)
                 engine.submit(number, waiting.pop(number).run)
-                flying[number] = []
+                active[number] = []
             event = engine.next_event()
             if event is None:  # there are more or fewer workers
                 continue
             member = members[event.key]
-            held()
+            check_lock()
             match event:
                 case EpochReported(epoch=epoch):
-                    flying[event.key].append(epoch)
-                    self._see(member, epoch)
+                    active[event.key].append(epoch)
+                    self._on_epoch(member, epoch)
                 case RunFinished(model=model):
                     assert model is not None  # no run was to pause
-                    self._keep(member, flying.pop(event.key), model)
+                    self._keep(member, active.pop(event.key), model)
                 case RunFailed(reason=reason):
                     raise ModelError(f"{member.name} cannot be trained: {reason}")
 
@@ -189,5 +193,5 @@ class Bench:
             raise ModelError(f"{self._folder}: cannot be written ({error.strerror})") from None
         known = self._study.user_attrs.get(MEMBERS, {})
         self._study.set_user_attr(MEMBERS, {**known, member.key: record})
-        self._forget(member.run)
-        self._done(member, record)
+        self._on_saved(member.run)
+        self._on_member(member, record)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,15 +29,14 @@ MEMBERS = "final_members"
 """The study attribute that holds, by run key, what became of each member's training."""
 
 _OWNER = "study.txt"
-_Z = 1.959963984540054  # the normal distribution's quantile for 95 %
 
 
-def wilson(hits: int, images: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, as fractions (Wilson, JASA 22 (1927), 209-212)."""
-    share, weight = hits / images, _Z**2 / images
-    middle = (share + weight / 2) / (1 + weight)
-    half = _Z / (1 + weight) * math.sqrt(share * (1 - share) / images + weight / (4 * images))
-    return max(0.0, middle - half), min(1.0, middle + half)
+def interval(hits: int, images: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy of ``hits`` of ``images``, as fractions (Wilson's)."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(hits, images).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
 
 
 def finals(study: Study) -> list[dict[str, Any]]:
@@ -65,7 +63,7 @@ def of_opening(study: Study, opening: str) -> list[dict[str, Any]]:
     return [final for final in found if final["opened"] == found[-1]["opened"]]
 
 
-def choose(study: Study, opening: str) -> None:
+def set_current(study: Study, opening: str) -> None:
     """Record that the models of this opening are the ones asked for last."""
     if study.user_attrs.get(CURRENT) != opening:
         study.set_user_attr(CURRENT, opening)
@@ -91,17 +89,16 @@ def opening(keys: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12]
 
 
-def probabilities(folder: Path, opening: str) -> Path:
+def probabilities_file(folder: Path, opening: str) -> Path:
     """The file with what each member says of each test image."""
     return folder / f"test-{opening}.npz"
 
 
-def said(folder: Path, opening: str) -> NDArray[np.float32] | None:
+def load_probabilities(folder: Path, opening: str) -> NDArray[np.float32] | None:
     """What each member says of each test image; None where the file is missing or damaged."""
+    name = "probabilities"
     try:
-        return npz.read(probabilities(folder, opening), lambda _: ["probabilities"])[
-            "probabilities"
-        ]
+        return npz.read(probabilities_file(folder, opening), lambda _: [name])[name]
     except DataError:
         return None
 
@@ -128,7 +125,7 @@ def _owner(folder: Path) -> str | None:
         return ""
 
 
-def own(folder: Path, study: Study) -> None:
+def claim(folder: Path, study: Study) -> None:
     """Make the folder and write down whose it is."""
     try:
         write_whole(folder / _OWNER, f"{models.identity(study)}\n".encode())

@@ -265,6 +265,15 @@ def test_a_second_pass_goes_round_again_where_the_first_one_moved_the_optimum() 
     assert len(rows) == again.runs == 8  # and no third pass: the second one's end changed nothing
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.integers(1, 3), st.sampled_from(["cheapest", "best"]))
+def test_whatever_is_trained_is_of_the_space(seed: int, passes: int, tie: Any) -> None:
+    plan = OneAtATime(replace(SMALL, passes=passes, tie=tie), images=IMAGES)
+    _, rows = played(plan, lambda c, r: Chance(seed)(c, r)[-1])
+    options = {p.name: p.options for p in SMALL.hyperparameters}
+    assert all(value in options[name] for row in rows for name, value in row.configuration)
+
+
 def test_there_is_no_second_pass_where_the_first_one_changed_nothing() -> None:
     flat = {(1, 1): [0.95, 0.96]} | {key: [0.9, 0.91] for key in [(1, 2), (2, 1), (2, 2)]}
     state, _ = played(OneAtATime(replace(TWO, passes=2)), fixed_scores(flat))

@@ -82,9 +82,8 @@ class OneAtATime(Plan):
         touched = {row.configuration for row in (*gone, *come)}
         stages = self._swept(index, spread, self._last.kept(touched))
         if all(stage.best for stage in stages):
-            hyperparameters = self.space.hyperparameters
-            last = zip(hyperparameters, stages[-len(hyperparameters) :], strict=True)
-            best = {parameter.name: stage.best.value for parameter, stage in last if stage.best}
+            pairs = zip(self._rounds, stages, strict=False)
+            best = {parameter.name: stage.best.value for parameter, stage in pairs if stage.best}
             together = configuration(self.space.start | best)
             if stages[-1].selected and stages[-1].selected.configuration != together:
                 stages.append(self._last_stage(together, stages[-1], index, spread))

@@ -39,6 +39,7 @@ from study.cli.options import (
     StudyName,
     Threads,
     Timeout,
+    Training,
     Verbose,
     again,
     amounts,
@@ -83,6 +84,7 @@ def run(
     seed: Seed = None,
     configurations: Configurations = None,
     threads: Threads = None,
+    training: Training = None,
     timeout: Timeout = None,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
@@ -115,6 +117,7 @@ def run(
             seed=seed,
             configurations=configurations,
             threads=threads,
+            training=training,
         )
         means = _means(
             database,

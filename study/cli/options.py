@@ -73,6 +73,15 @@ Threads = Annotated[
         "--threads", envvar="STUDY_THREADS", min=1, help="Threads of a run; they decide its bits."
     ),
 ]
+Training = Annotated[
+    str | None,
+    typer.Option(
+        "--training",
+        envvar="STUDY_TRAINING",
+        metavar="fast|stock",
+        help="How a step is computed: fast where it can be, or by Keras alone.",
+    ),
+]
 Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0, metavar="SECONDS", help="Stop, resumable, after this time."),

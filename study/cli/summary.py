@@ -75,11 +75,12 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
             f"{data.num_classes} classes, {data.test_images} more kept for the test; "
             f"validation on {how}, {data.validation} images a repeat",
         )
+    stock = "stock training, " if settings["training"] == "stock" else ""
     _say(
         console,
         f"{settings['sampler']} with {settings.repeats} repeats, pruner {settings['pruner']}, "
         f"{settings['epochs']} epochs, batches of {settings['batch_size']}, "
-        f"{settings['threads']} threads a run, seed {settings['seed']}",
+        f"{stock}{settings['threads']} threads a run, seed {settings['seed']}",
     )
     if words.restores_best_weights(settings.space):
         _say(console, words.KEEPS_BEST)

@@ -100,6 +100,7 @@ def plan(
                 batch_size=settings["batch_size"],
                 validation=validation,
                 threads=settings["threads"],
+                training=settings["training"],
                 data_fingerprint=fingerprint,
             )
             which = f"configuration {place}, " if len(configurations) > 1 else ""

@@ -19,6 +19,7 @@ _OPTIONS = (
     "epochs",
     "seed",
     "threads",
+    "training",
 )
 
 

@@ -213,6 +213,7 @@ def run_maker(settings: Settings, dataset: Dataset) -> Callable[[Slot], Run]:
             batch_size=settings["batch_size"],
             validation=settings.validation,
             threads=settings["threads"],
+            training=settings["training"],
             data_fingerprint=dataset.fingerprint,
             until=slot.epochs,
         )

@@ -94,6 +94,8 @@ def _default_space(given: Mapping[str, Chosen]) -> str:
 
 def _checked(settings: Settings) -> Settings:
     """Refuse what sampler and pruner cannot do before any data is read; fill in the pruner."""
+    if settings["training"] not in {"fast", "stock"}:
+        raise SettingsError(f"--training {settings['training']}: choose fast or stock")
     settings = settings.with_default("pruner", strategy_of(settings).pruner)
     make_pruner(settings["pruner"], settings["epochs"], None)
     plan_of(settings)

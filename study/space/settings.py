@@ -28,6 +28,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "sampler": "sweep",
     "configurations": 12,
     "threads": 1,
+    "training": "fast",
 }
 
 _OF_THE_SPACE = {"name", "hyperparameters", "fixed", "tie", "validation"}

@@ -37,8 +37,8 @@ class Objective:
 
     The value is the last epoch's validation accuracy, or with ``restore_best_weights``
     the best one's. Every epoch is reported; the whole curve and the best epoch are attributes of
-    the trial. ``validation`` defaults to the space's, else to a tenth held out. Raises
-    ``TrainingFailed`` and ``optuna.TrialPruned``.
+    the trial. ``training`` is "fast" or "stock", as in ``Run``; ``validation`` defaults to the
+    space's, else to a tenth held out. Raises ``TrainingFailed`` and ``optuna.TrialPruned``.
     """
 
     def __init__(
@@ -49,12 +49,14 @@ class Objective:
         seed: int = 1,
         validation: Validation | None = None,
         threads: int = 1,
+        training: str = "fast",
     ) -> None:
         self.space = space
         self.dataset = dataset
         self.seed = seed
         self.validation = validation or space.validation or Validation("holdout")
         self.threads = threads
+        self.training = training
 
     def __call__(self, trial: Trial) -> float:
         params = self.space.suggest(trial)
@@ -86,6 +88,7 @@ class Objective:
             batch_size=self.space.batch_size,
             validation=self.validation,
             threads=self.threads,
+            training=self.training,
             data_fingerprint=self.dataset.fingerprint,
         )
 

@@ -1,11 +1,17 @@
 """What every test relies on."""
 
+import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
 # A shell's background jobs ignore Ctrl-C, and so would every command that a test starts and stops.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# As in an environment that is activated: hints then say `python`.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,149 @@
+"""Every command that is printed as a hint does what it says, pasted into any folder."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import servers
+import test_cli as commands
+from test_cli import database, finished, here, home, study  # noqa: F401
+
+from study.storage.location import Database
+from study.training.run import Run
+
+ROOT = Path(__file__).parents[1]
+ELSEWHERE = "sqlite:///some%20where/it's.db"
+
+
+def pasted(said: str, folder: Path, *more: str, **environment: str) -> str:
+    """What the one command in a message prints, in a shell in another folder, if it succeeds."""
+    (line,) = re.findall(
+        r"(?:cd \S+ && )?python -m study .*?(?=\)\.|, or| \(with|\)$|$)", said, re.MULTILINE
+    )
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("STUDY_", "MLFLOW_"))}
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{line} {' '.join(more)}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=plain | {"PYTHONPATH": str(ROOT)} | environment,
+    )
+    assert done.returncode == 0, (line, done.stdout + done.stderr)
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def moved(finished: None) -> str:  # noqa: F811
+    """A complete study in another database than the usual one; its name has to be quoted."""
+    Path("some where").mkdir()
+    Path("study.db").rename("some where/it's.db")
+    return ELSEWHERE
+
+
+def stopped() -> None:
+    """A study that was stopped before its first run ended."""
+
+    def interrupted(run: Run):
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        commands.drive_fake(interrupted)
+
+
+def test_resume_after_other_settings_were_asked_for(moved: str, tmp_path: Path) -> None:
+    said = study("run", "fake.toml", "--data", "data.npz", "--seed", "2", "--storage", moved).stderr
+    assert "Use k1=2" in pasted(said, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_study_where_there_is_no_database(here: Path, tmp_path: Path) -> None:  # noqa: F811
+    said = study("status").stderr
+    there = f"{here}/fake.toml --data {here}/data.npz --epochs 0"
+    with pytest.raises(AssertionError, match="Invalid value for '--epochs'"):
+        pasted(said, tmp_path, there)  # the command is understood, and its database is this one
+    assert f"--storage sqlite:///{here / 'study.db'}" in said
+
+
+def test_a_new_study_where_there_is_none_of_this_name(moved: str, tmp_path: Path) -> None:
+    said = study("best", "nobody", "--storage", moved).stderr
+    assert "there are fake" in said
+    there = f"{Path.cwd()}/fake.toml --data {Path.cwd()}/data.npz --mlflow none"
+    assert "Use k1=2" in pasted(said, tmp_path, there)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("here")
+def test_every_hint_of_a_study_that_was_stopped(tmp_path: Path) -> None:
+    stopped()
+    for said in (study("finalize").stderr, report()):
+        line = re.findall(r"python -m study resume fake --storage \S+db", said)
+        assert line == [Database.at("sqlite:///study.db").study("fake").command("resume")]
+    said = study("run", "fake.toml", "--data", "data.npz", "--timeout", "0", "--jobs", "1").stdout
+    assert "Continue with: " in said
+    told = pasted(said, tmp_path)
+    assert "6 of at most 6 runs" in told
+    assert "MLflow" not in told  # --mlflow none was given, and is given again
+    assert list(tmp_path.iterdir()) == []
+
+    said = study("gallery").stderr
+    assert "The test set has been opened once" in pasted(
+        said, tmp_path, "--mlflow none --members 1"
+    )
+
+
+def report() -> str:
+    """The page of a study that is not complete."""
+    study("report")
+    return Path("fake-report/report.html").read_text()
+
+
+def test_what_a_server_that_was_down_has_missed(moved: str, tmp_path: Path) -> None:
+    server = servers.running()
+    port = servers.free_port()
+    away = f"http://127.0.0.1:{port}"
+    said = study("resume", "--storage", moved, "--mlflow", away).stdout
+    assert f"MLflow: {away}" in said
+    rest = said[said.index("send the rest with: ") :].splitlines()[0]
+    assert f"--mlflow {away}" in rest
+    told = pasted(rest.replace(away, server.mlflow.url), tmp_path)  # now it is there
+    assert f"Study 'fake' is mirrored to {server.mlflow.url}" in told
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(AssertionError, match="is not there"):  # and is not sent to another place
+        pasted(rest, tmp_path)
+
+
+HIDDEN: list[tuple[dict[str, str], Callable[[str], bool]]] = [
+    ({"MLFLOW_TRACKING_URI": "http://me:secret@127.0.0.1:9"}, lambda s: "MLFLOW_TRACKING_URI" in s),
+    ({"MFLUX_TOKEN": "secret", "MFLUX_HOST": "http://127.0.0.1:9"}, lambda s: "MFLUX_TOKEN" in s),
+]
+
+
+@pytest.mark.parametrize(("environ", "named"), HIDDEN)
+def test_a_secret_is_named_by_its_variable(
+    finished: None,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    named: Callable[[str], bool],
+) -> None:
+    monkeypatch.delenv("STUDY_MLFLOW")
+    said = study("resume", **environ).stdout
+    hint = said[said.index("send the rest with: ") :].splitlines()[0]
+    assert named(hint)
+    assert "secret" not in said
+
+
+def test_a_word_that_is_misspelt(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "study", "run", "--epoch", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert "--epochs" in pasted(done.stderr, tmp_path)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,10 +11,17 @@ from pathlib import Path
 import pytest
 import servers
 import test_cli as commands
+import typer
 from test_cli import database, finished, here, home, study  # noqa: F401
 
+from study.cli.app import app
+from study.cli.options import again, amounts
+from study.mirror.target import resolve
+from study.running.launch import ExecutionOptions
 from study.storage.location import Database
 from study.training.run import Run
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = "sqlite:///some%20where/it's.db"
@@ -136,6 +144,29 @@ def test_a_secret_is_named_by_its_variable(
     hint = said[said.index("send the rest with: ") :].splitlines()[0]
     assert named(hint)
     assert "secret" not in said
+
+
+@pytest.mark.parametrize("command", ["resume", "finalize"])
+def test_what_was_given_is_given_again(command: str, tmp_path: Path) -> None:
+    there = Database.at(f"sqlite:///{tmp_path / 'study.db'}")
+    means = ExecutionOptions(
+        jobs=3,
+        scheduler="tcp://host:8786",
+        resources={"GPU": 1.0},
+        checkpoints="there",
+        mirror=resolve("sqlite:///mine.db", {}, there),
+    )
+    line = there.command(command, *again(means), name="-odd name")
+    parsed = (
+        typer.main.get_command(app).commands[command].make_context("study", shlex.split(line)[4:])
+    )
+    given = parsed.params
+    assert given["name"] == "-odd name"
+    assert given["storage"] == there.url
+    assert (given["jobs"], given["scheduler"]) == (3, "tcp://host:8786")
+    assert amounts(given["resources"]) == {"GPU": 1.0}
+    assert given["checkpoints"] == str(Path("there").resolve())
+    assert given["mlflow"] == f"sqlite:///{Path('mine.db').resolve()}"
 
 
 def test_a_word_that_is_misspelt(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from study.cli.live import Silent
 from study.plan.plan import Plan, PlanState, Slot
 from study.plan.results import Row, Rows
 from study.plan.sweep import OneAtATime
-from study.running.driver import Driver, Hooks
+from study.running.driver import Driver, Hooks, Observer
 from study.space.search_space import SearchSpace, Validation
 from study.training.run import Epoch, Run
 from study.workers.engine import Engine, Event, InProcess, Train
@@ -150,6 +150,7 @@ def driver(
     plan: Plan | None = None,
     pruner: BasePruner | None = None,
     kept: Kept | None = None,
+    watch: Observer | None = None,
     speculate: bool = False,
 ) -> Driver:
     """A new driver of the study in ``storage``, as a new process would make it."""
@@ -159,7 +160,7 @@ def driver(
         pruner or optuna.pruners.NopPruner(),
         engine or InProcess(train),
         (kept or Kept()).hooks,
-        Silent(),
+        watch or Silent(),
         speculate=speculate,
     )
 

@@ -136,12 +136,13 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_once_there_is_room(
         read(process, "epoch 2")
         free = os.statvfs(small_disk)
         ballast.write_bytes(bytes(free.f_bavail * free.f_frsize))
-        _, err = process.communicate()
-    lines = [line for line in err.splitlines() if not line.startswith("no checkpoint: ")]
+        out, err = process.communicate()
+    lines = [line for line in err.splitlines() if not line.startswith("no checkpoint of ")]
     assert process.returncode == 2
     assert len(lines) == 1
     assert "the disk" in lines[0]
     assert "free some space, then resume" in lines[0]
+    assert "invalid data" not in out  # what Optuna makes of it
     assert not list(small_disk.rglob("*.tmp"))
     ballast.unlink()
     assert finish(small_disk, "resume", "--jobs", "1", FAKE_PAUSE="0")[0] == 0

@@ -349,14 +349,18 @@ def test_a_model_that_is_gone_is_said_to_be(made, place):
 
 
 def test_the_study_knows_where_it_is_shown(made, place, tracking):
-    from optuna_dashboard import get_note
-
     fill(made)
     mirror(made, place)
     link = made.study.user_attrs["mlflow"]
     assert link["address"].startswith(f"{tracking.url}/#/experiments/")
     assert link["run"] == _run_id(place, made, "study")
-    assert link["address"] in get_note(mirror_fakes.again(made).study)
+
+
+def test_a_trial_knows_where_it_is_shown_as_soon_as_it_is(made, place):
+    number = made.add(made.start(), 0, (0.5,), "running")
+    mirror(made, place, live=True)
+    address = made.running(number).user_attrs["mlflow"]
+    assert address.endswith(f"/runs/{_run_id(place, made, 'trial 0')}")
 
 
 # --- what is deleted on the server ---------------------------------------------------------------

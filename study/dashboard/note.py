@@ -1,66 +1,66 @@
-"""The study's note in the dashboard: one text of several parts, each replaced by whoever wrote it.
+"""The study's note in the dashboard: written at the start, when a stage is decided, at the end.
 
-A part is known by how its first and its last line begin, so a person can read it, and what a
-person adds to the note stays. Two writers can meet: whoever wrote last may have overwritten what
-the other one just added, so each writes its part again at the next occasion.
+It is known by how its first and its last line begin, so a person can read it, and what a person
+adds around it stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from study.dashboard.markdown import FIRST, LAST, standing_note
+from study.plan.plan import PlanState
+from study.storage.database import MLFLOW
 
 if TYPE_CHECKING:
     from optuna import Study
 
-LINK = "mlflow"
-"""The study attribute that says where MLflow shows the study: experiment, run and address."""
+
+class Note:
+    """An observer that keeps the note of ``study``; ``say`` is told if that cannot be done."""
+
+    def __init__(self, study: Study, repeats: int, say: Callable[[str], None]) -> None:
+        self._study = study
+        self._repeats = repeats
+        self._say = say
+        self._written: tuple[object, ...] = ()
+
+    def see(self, standing: PlanState, active: Mapping[int, Any], event: object) -> None:
+        """What the driver calls after every event; only a decision is news."""
+        del active, event
+        decided = sum(stage.decided for stage in standing.stages)
+        news = (decided, standing.complete, standing.failure)
+        if news == self._written:
+            return
+        self._written = news
+        try:
+            self._write(standing)
+        except (SQLAlchemyError, StorageInternalError):
+            raise  # a database that takes no note takes no epoch either: that is the one line
+        except Exception as error:  # noqa: BLE001 - nothing else of a note may end a study
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self._say(f"Dashboard: its note cannot be written ({reason}); the study goes on")
+
+    def _write(self, standing: PlanState) -> None:
+        from optuna_dashboard import get_note, save_note
+
+        link = self._study.user_attrs.get(MLFLOW) or {}
+        before = get_note(self._study)
+        after = replaced(before, standing_note(standing, self._repeats, link.get("address")))
+        if after != before:
+            save_note(self._study, after)
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of a note, by the beginnings of its first and of its last line."""
-
-    first: str
-    last: str
-
-
-STANDING = Part("## The study so far", "*Written by the study ")
-MLFLOW = Part("MLflow shows every run:", "MLflow shows every run:")
-
-
-def with_part(note: str, part: Part, text: str) -> str:
-    """The note with ``text`` in the place of this part, or after everything else."""
+def replaced(note: str, text: str) -> str:
+    """A note with ``text`` in the place of what stood there, or after everything else."""
     lines = note.splitlines()
-    found = _place(lines, part)
-    if found is None:
-        return "\n\n".join(filter(None, [note.strip(), text]))
-    begin, end = found
-    return "\n".join([*lines[:begin], text, *lines[end:]]).strip()
-
-
-def _place(lines: Sequence[str], part: Part) -> tuple[int, int] | None:
-    """The first line of a part and the one after its last; None where it is not there, or torn."""
-    begins = [place for place, line in enumerate(lines) if line.startswith(part.first)]
-    for begin in begins[:1]:
+    begin = next((place for place, line in enumerate(lines) if line.startswith(FIRST)), None)
+    if begin is not None:
         for end in range(begin, len(lines)):
-            if lines[end].startswith(part.last):
-                return begin, end + 1
-    return None
-
-
-def link(address: str) -> str:
-    """The part of the note that leads to MLflow."""
-    return f"{MLFLOW.first} [{address}]({address})"
-
-
-def save(study: Study, parts: Sequence[tuple[Part, str]]) -> None:
-    """Put these parts into the study's note; nothing is written where nothing changes."""
-    from optuna_dashboard import get_note, save_note
-
-    before = after = get_note(study)
-    for part, text in parts:
-        after = with_part(after, part, text)
-    if after != before:
-        save_note(study, after)
+            if lines[end].startswith(LAST):
+                return "\n".join([*lines[:begin], text, *lines[end + 1 :]]).strip()
+    return "\n\n".join(filter(None, [note.strip(), text]))

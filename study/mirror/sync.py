@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.dashboard import note
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import Trial
+
 from study.mirror import projection
 from study.mirror.projection import Subject
 from study.mirror.tracking import Found
@@ -21,6 +24,7 @@ from study.plan.plan import Plan
 from study.plan.results import Row, Rows
 from study.space.settings import Settings
 from study.storage import models
+from study.storage.database import MLFLOW
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -91,7 +95,7 @@ class Mirror:
         transfer.bring_runs(rows, self._plan.standing(self._rows.counted(self._study, rows)))
         self._bring_models(transfer, rows, report, live=live)
         report.trials = len(rows)
-        self._link(server, known)
+        self._link(server, known, rows)
         return report, transfer.refused
 
     def _reached(self) -> Tracking:
@@ -126,13 +130,20 @@ class Mirror:
             self._models_from = time.monotonic() + self._hold
             self._server = None  # the next pass asks for new keys, where keys are handed out
 
-    def _link(self, server: Tracking, known: Known) -> None:
-        """Write down, once, where the study is shown: for notes, reports and people."""
+    def _link(self, server: Tracking, known: Known, rows: Sequence[Row]) -> None:
+        """Write down, once, where study and trials are shown: for the dashboard and the report."""
         run = known.runs.get(projection.STUDY)
         if run is None:
             return
         address = server.link(known.experiment, run.run_id)
         link = {"experiment": known.experiment, "run": run.run_id, "address": address}
-        if self._study.user_attrs.get(note.LINK) != link:
-            note.save(self._study, [(note.MLFLOW, note.link(address))])
-            self._study.set_user_attr(note.LINK, link)
+        if self._study.user_attrs.get(MLFLOW) != link:
+            self._study.set_user_attr(MLFLOW, link)
+        for row in rows:
+            run = known.runs.get(projection.trial_slot(row.number))
+            if run is None or row.state != "running":  # a finished trial cannot be changed
+                continue
+            address = server.link(known.experiment, run.run_id)
+            if row.attributes.get(MLFLOW) != address:
+                with suppress(UpdateFinishedTrialError):  # since it was read
+                    Trial(self._study, row.trial_id).set_user_attr(MLFLOW, address)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from study.dashboard.note import LINK
 from study.final.records import FINALS, configurations
 from study.plan.plan import PlanState
 from study.plan.results import Row, Rows
@@ -48,7 +47,7 @@ def read(database: Database, name: str | None) -> Contents:
     standing = plan_of(settings).standing(rows)
     attributes = study.user_attrs
     finals = attributes.get(FINALS)
-    link = attributes.get(LINK)
+    link = attributes.get(storage.MLFLOW)
     return Contents(
         name=study.study_name,
         settings=settings,

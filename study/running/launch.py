@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from study.dashboard import follow as board
+from study.dashboard.note import Note
 from study.mirror.follow import follower
 from study.plan.plan import PlanState, Slot
 from study.plan.strategies import plan_of
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from study.training.checkpoint import Checkpoints
 
 _LAST_PASS = 60.0  # seconds the mirror may take after the last run
-_LAST_NOTES = 10.0  # the same of the dashboard's notes
 _BRIEF = 1.5  # the same after Ctrl-C
 
 
@@ -82,15 +81,14 @@ def launch(
                 location.database.open(create=True), location.name, prepared.settings
             )
             mirror = follower(location, means.mirror, say)
-            notes = board.follower(location, prepared.settings, say)
             mirror.start()
-            notes.start()
             patience = _BRIEF
             try:
                 folder = location.models(models.identity(study))
                 keeper = models.Keeper(folder, models.record(study, means.keep_models), say)
                 hooks = _hooks(prepared, checkpoints, keeper)
-                together = Observers(watch, mirror, notes)
+                note = Note(study, prepared.settings.repeats, say)
+                together = Observers(watch, mirror, note)
                 driver = _driver(prepared, engine, hooks, together, means, held)
                 deadline = None if means.timeout is None else time.monotonic() + means.timeout
                 standing = driver.drive(deadline)
@@ -98,7 +96,6 @@ def launch(
                 patience = _LAST_PASS
                 return standing
             finally:
-                notes.close(min(patience, _LAST_NOTES))
                 mirror.close(patience)
 
 

@@ -7,16 +7,29 @@
 #   make setup PYTHON=python3.12    with another Python than python3
 #   make bench BENCH="--log without --rounds 3"
 
+SHELL := bash
 PYTHON ?= python3
 UV ?= uv
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --only-binary :all:
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-annotate \
 	--custom-compile-command 'make lock'
 
 PYTHON_FITS = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
 	{ echo "Python 3.11, 3.12 or 3.13 is needed: make setup PYTHON=python3.12" >&2; exit 1; }
+
+# What a lock file says. pip's line for each package moves a bar where there is a terminal; what goes
+# wrong it says on stderr.
+define INSTALL
+@set -o pipefail; $(PIP) --only-binary :all: --require-hashes -r $(lastword $^) | { \
+	[ -t 1 ] || exec cat >/dev/null; \
+	all=$$(grep -c == $(lastword $^)); bar=$$(printf '#%.0s' {1..30}); n=0; \
+	while read -r word name _; do \
+		case $$word in Collecting | Ignoring | Requirement) n=$$((n + 1)) ;; Installing) ;; *) continue ;; esac; \
+		printf '\r\033[K[%-30s] %s of %s %s' "$${bar:0:30 * n / all}" $$n $$all "$$name"; \
+	done; printf '\r\033[K'; }
+endef
 
 # A word that was given to make itself. One of the environment is none of ours (WSL has a NAME).
 given = $(if $(filter command,$(origin $1)),$2"$$$1")
@@ -56,7 +69,7 @@ bench-mnist: .venv-bench/locked ## the same on MNIST, over hours; goes on where 
 	@.venv-bench/bin/python benchmarks/peers.py --space mnist --stages 1 $(BENCH)
 
 lock: ## settle the versions anew (needs uv)
-	$(COMPILE) --upgrade --output-file requirements.lock
+	$(COMPILE) --upgrade --group build --output-file requirements.lock
 	$(COMPILE) --upgrade --group dev --constraints requirements.lock --output-file requirements-dev.lock
 	$(COMPILE) --upgrade --group bench --constraints requirements.lock --output-file requirements-bench.lock
 
@@ -66,13 +79,15 @@ clean: ## remove .venv and all caches; studies stay
 
 .venv/locked: requirements.lock
 	@$(PYTHON_FITS)
-	@echo "Setting up .venv (once; TensorFlow is large)"
+	@echo "Setting up .venv, once: about SIZE are fetched, most of it TensorFlow"
 	@$(PYTHON) -m venv .venv
-	@$(PIP) --require-hashes -r requirements.lock
+	$(INSTALL)
+	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/locked-dev: .venv/locked requirements-dev.lock
-	@$(PIP) --require-hashes -r requirements-dev.lock
+	@echo "Adding what tests need to .venv, once: about SIZE2 are fetched"
+	$(INSTALL)
 	@touch $@
 
 # Apart from .venv: what is compared with is no part of the program.
@@ -80,5 +95,5 @@ clean: ## remove .venv and all caches; studies stay
 	@$(PYTHON_FITS)
 	@echo "Setting up .venv-bench (once; TensorFlow again, and what is compared with)"
 	@$(PYTHON) -m venv .venv-bench
-	@$(subst .venv,.venv-bench,$(PIP)) --require-hashes -r $<
+	$(subst .venv,.venv-bench,$(INSTALL))
 	@touch $@

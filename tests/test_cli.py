@@ -5,6 +5,7 @@ Nothing here trains: a study is made by the driver with a fake trainer. `test_co
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -26,6 +27,7 @@ from typer.testing import CliRunner, Result
 from study.cli.app import app
 from study.cli.live import Silent
 from study.errors import SlotFailed, TrainingFailed
+from study.plan.strategies import STRATEGIES
 from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import prepare, prepare_again
 from study.space.settings import Chosen
@@ -33,6 +35,7 @@ from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.lock import driving
 from study.training.run import Run
+from study.tuning.pruning import PRUNERS
 
 SPACE = """
 name = "fake"
@@ -502,6 +505,12 @@ def test_every_command_has_help_with_examples(command: str) -> None:
     said = study(command, "--help").stdout
     assert "Examples" in said
     assert f"python -m study {command}" in said
+
+
+def test_the_help_names_every_sampler_and_every_pruner() -> None:
+    said = " ".join(study("run", "--help").stdout.split())
+    for name in (*STRATEGIES, *PRUNERS):
+        assert re.search(rf"\b{name}\b", said), name
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["status"], ["list"]])

@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that `pip install .` makes."""
     folder = tmp_path_factory.mktemp("wheel")
+    return in_root(lambda: folder / build.build_wheel(str(folder)))
+
+
+def in_root(make: Callable[[], Path]) -> Path:
     before = Path.cwd()
     os.chdir(ROOT)
     try:
-        return folder / build.build_wheel(str(folder))
+        return make()
     finally:
         os.chdir(before)
 
@@ -66,6 +72,39 @@ def test_an_installed_wheel_finds_its_spaces_and_has_a_command(wheel: Path, tmp_
     assert all(Path(path).is_relative_to(tmp_path) for path in told)
 
 
+def test_what_builds_the_package_is_locked_with_what_it_needs() -> None:
+    assert PROJECT["dependency-groups"]["build"] == PROJECT["build-system"]["requires"]
+
+
+def test_an_editable_installation_is_a_path_and_a_command_and_needs_no_more(tmp_path: Path) -> None:
+    wheel = in_root(lambda: tmp_path / build.build_editable(str(tmp_path)))
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = [name for name in archive.namelist() if name.endswith(".pth")]
+        assert archive.read(path).decode().split() == [str(ROOT)]
+        assert any(name.endswith("entry_points.txt") for name in archive.namelist())
+        assert not [name for name in archive.namelist() if name.endswith(".py")]
+
+
+@pytest.mark.slow
+def test_a_setup_that_fails_says_why_after_one_line_and_is_not_taken_for_done(
+    tmp_path: Path,
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.lock").write_text(f"nowhere==1.0 --hash=sha256:{'0' * 64}\n")
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={sys.executable}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PIP_NO_INDEX": "1"},
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"Setting up .venv, once: about .* are fetched.*\n", done.stdout)
+    assert "No matching distribution found for nowhere==1.0" in done.stderr
+    assert not (tmp_path / ".venv/locked").exists()
+
+
 LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"]
 
 
@@ -83,9 +122,11 @@ def test_the_lock_files_fit_the_project_and_each_other() -> None:
     locked, dev, bench = map(pins, LOCKS)
     assert {name: dev[name] for name in locked} == locked
     assert {name: bench[name] for name in locked} == locked
-    wanted = [(locked, line) for line in PROJECT["project"]["dependencies"]]
-    wanted += [(dev, line) for line in PROJECT["dependency-groups"]["dev"]]
-    wanted += [(bench, line) for line in PROJECT["dependency-groups"]["bench"]]
+    groups = PROJECT["dependency-groups"]
+    wanted = [(locked, line) for line in PROJECT["project"]["dependencies"] + groups["build"]]
+    for lock, group in ((dev, "dev"), (bench, "bench")):
+        assert {"include-group": "build"} in groups[group]
+        wanted += [(lock, line) for line in groups[group] if isinstance(line, str)]
     for lock, line in wanted:
         requirement = Requirement(line)
         versions = lock[canonicalize_name(requirement.name)]

@@ -38,14 +38,12 @@ Sampler = Annotated[
     typer.Option(
         "--sampler",
         envvar="STUDY_SAMPLER",
-        help="sweep (one at a time), tpe, random, qmc, cmaes or gp.",
+        help="sweep (one at a time), grid, tpe, random or gp.",
     ),
 ]
 Pruner = Annotated[
     str | None,
-    typer.Option(
-        "--pruner", envvar="STUDY_PRUNER", help="none, sweep, median, hyperband or patient."
-    ),
+    typer.Option("--pruner", envvar="STUDY_PRUNER", help="none, sweep or median."),
 ]
 Repeats = Annotated[
     int | None,

@@ -26,7 +26,7 @@ define INSTALL
 	[ -t 1 ] || exec cat >/dev/null; \
 	all=$$(grep -c == $(lastword $^)); bar=$$(printf '#%.0s' {1..30}); n=0; \
 	while read -r word name _; do \
-		case $$word in Collecting | Ignoring | Requirement) n=$$((n + 1)) ;; Installing) ;; *) continue ;; esac; \
+		case $$word in Collecting | Processing | Ignoring | Requirement) n=$$((n + 1)) ;; Installing) ;; *) continue ;; esac; \
 		printf '\r\033[K[%-30s] %s of %s %s' "$${bar:0:30 * n / all}" $$n $$all "$$name"; \
 	done; printf '\r\033[K'; }
 endef

@@ -19,15 +19,20 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version
 PYTHON_FITS = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
 	{ echo "Python 3.11, 3.12 or 3.13 is needed: make setup PYTHON=python3.12" >&2; exit 1; }
 
-# What a lock file says. pip's line for each package moves a bar where there is a terminal; what goes
-# wrong it says on stderr.
+# Installs what a lock file says. pip's line for each package moves a bar where there is a terminal;
+# what goes wrong it says on stderr.
 define INSTALL
-@set -o pipefail; $(PIP) --only-binary :all: --require-hashes -r $(lastword $^) | { \
+@set -o pipefail; $(PIP) --progress-bar off --only-binary :all: --require-hashes -r $(lastword $^) | { \
 	[ -t 1 ] || exec cat >/dev/null; \
-	all=$$(grep -c == $(lastword $^)); bar=$$(printf '#%.0s' {1..30}); n=0; \
-	while read -r word name _; do \
-		case $$word in Collecting | Processing | Ignoring | Requirement) n=$$((n + 1)) ;; Installing) ;; *) continue ;; esac; \
-		printf '\r\033[K[%-30s] %s of %s %s' "$${bar:0:30 * n / all}" $$n $$all "$$name"; \
+	all=$$(grep -c == $(lastword $^)); n=0; bar=$$(printf '#%.0s' {1..30}); \
+	while read -r word name _ there _; do \
+		case $$word in \
+			Collecting | Processing | Ignoring) n=$$((n + 1)); name=$${name##*/} ;; \
+			Requirement) n=$$((n + 1)); name=$$there ;; \
+			Installing) name='installing' ;; \
+			*) continue ;; \
+		esac; \
+		printf '\r\033[K[%-30s] %s of %s %s' "$${bar:0:30 * n / all}" $$n $$all "$${name%:}"; \
 	done; printf '\r\033[K'; }
 endef
 
@@ -79,14 +84,14 @@ clean: ## remove .venv and all caches; studies stay
 
 .venv/locked: requirements.lock
 	@$(PYTHON_FITS)
-	@echo "Setting up .venv, once: about SIZE are fetched, most of it TensorFlow"
+	@echo "Setting up .venv, once: about 0.8 GB are fetched, most of it TensorFlow"
 	@$(PYTHON) -m venv .venv
 	$(INSTALL)
 	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/locked-dev: .venv/locked requirements-dev.lock
-	@echo "Adding what tests need to .venv, once: about SIZE2 are fetched"
+	@echo "Adding what tests need to .venv, once: about 80 MB are fetched"
 	$(INSTALL)
 	@touch $@
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import os
 import uuid
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -37,6 +38,19 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
         if new:
             with suppress(OSError):  # it is not empty, or was never made
                 folder.rmdir()
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which takes its place at the end or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with aside.open("xb") as opened:
+            yield opened
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def unfinished(path: Path) -> Iterable[Path]:

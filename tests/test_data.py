@@ -124,6 +124,15 @@ def test_any_whole_numbers_are_labels_and_keep_their_names(tmp_path: Path) -> No
     assert dataset.test_labels[:4].tolist() == [0, 1, 3, 2]
 
 
+def test_labels_may_be_names(tmp_path: Path) -> None:
+    names = np.array(["owl", "ant", "cat", "bee"])
+    dataset = load(npz(tmp_path, y_train=names[numbers()], y_test=names[numbers(8)]))
+    assert dataset.label_names == ("ant", "bee", "cat", "owl")
+    assert dataset.labels[:4].tolist() == [3, 0, 2, 1]
+    message = refusal(npz(tmp_path, y_train=names[numbers()]))
+    assert "labels are not numbers, or not names, as in" in message
+
+
 def test_whole_numbers_are_divided_by_255_even_where_all_are_small(tmp_path: Path) -> None:
     x, small = pictures() % 2, pictures(8) % 2
     images = load(npz(tmp_path, x_train=x, x_test=small)).images
@@ -208,7 +217,7 @@ def test_unusable_pixels_are_refused(tmp_path: Path, images: Array, problem: str
         (np.zeros(40, int), "one class only (0)"),
         (np.ones((40, 1), int), "one class only (1)"),
         (numbers().astype(float), "float64"),
-        (numbers().astype(str), "<U"),
+        (numbers().astype("S"), "|S"),
         (numbers() > 1, "bool"),
         (np.int64(3), "shape ()"),
         (np.full((40, 4), 0.25), "shape (40, 4)"),

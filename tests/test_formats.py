@@ -22,30 +22,42 @@ from image_files import (
     write_idx,
 )
 
-from study.data import formats
+from study.data import formats, keras_data
 from study.data.dataset import load
 from study.errors import DataError
+from study.space.settings import NAMED
 
 # What is read
 
 
-def test_mnist_comes_through_keras() -> None:
-    def download() -> Any:
-        return (pictures(), numbers()), (pictures(8), numbers(8))
+@pytest.mark.parametrize("name", keras_data.NAMED)
+def test_what_keras_has_comes_through_keras_with_the_names_of_its_classes(name: str) -> None:
+    def fetch(asked: str) -> Any:
+        assert asked == name
+        return (pictures(), numbers()), (pictures(8), numbers(8)[:, np.newaxis])
 
-    train, test = formats.mnist(download)
+    train, test = keras_data.read(name, fetch)
     assert train.images.shape == (40, 6, 6)
     assert test is not None
-    assert test.labels.shape == (8,)
+    first = {"mnist": 1, "fashion_mnist": "Trouser", "cifar10": "automobile"}
+    assert train.labels[1] == first.get(name, "aquarium_fish")
+    assert test.labels[1] == train.labels[1]
+    classes = {"mnist": 1, "cifar100": 100}  # MNIST's are numbers, and Keras counts from 0 as well
+    assert len({*keras_data._CLASSES[name].split(",")}) == classes.get(name, 10)
 
 
 def test_a_failed_download_says_to_give_a_path() -> None:
-    def download() -> Any:
+    def fetch(name: str) -> Any:
         raise Exception("URL fetch failure:\nName or service not known")  # noqa: TRY002 - as Keras does
 
-    with pytest.raises(DataError, match=r"^mnist: cannot be downloaded .*known.*path.*\.npz") as it:
-        formats.mnist(download)
+    said = r"^cifar10: cannot be downloaded .*known.*path.*\.npz"
+    with pytest.raises(DataError, match=said) as it:
+        keras_data.read("cifar10", fetch)
     assert "\n" not in str(it.value)
+
+
+def test_settings_know_the_data_that_has_a_name() -> None:
+    assert NAMED == formats.NAMED
 
 
 def test_an_idx_folder_may_be_packed_dotted_and_bring_a_test_part(tmp_path: Path) -> None:
@@ -94,7 +106,7 @@ def test_a_csv_may_hold_fractions(tmp_path: Path) -> None:
 
 
 def test_an_unknown_word_is_answered_with_what_is_known() -> None:
-    assert "give digits, mnist, or the path" in refusal("fashion")
+    assert "give digits, mnist, fashion_mnist, cifar10, cifar100, or the path" in refusal("fashion")
 
 
 def test_the_home_of_an_unknown_user_is_refused() -> None:
@@ -114,8 +126,8 @@ def test_a_path_that_the_system_refuses_is_one_line_too() -> None:
     assert "cannot be read" in refusal("x" * 5000)
 
 
-def test_a_folder_without_idx_files_is_refused(tmp_path: Path) -> None:
-    assert "without IDX files" in refusal(str(tmp_path))
+def test_a_folder_with_nothing_to_read_is_refused(tmp_path: Path) -> None:
+    assert "a folder with nothing that is read here" in refusal(str(tmp_path))
 
 
 # Refusals: the file

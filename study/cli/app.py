@@ -44,6 +44,7 @@ from study.cli.options import (
     again,
     amounts,
 )
+from study.cli.reading import told
 from study.storage import models
 from study.storage.location import DEFAULT as DEFAULT_STORAGE
 
@@ -130,7 +131,8 @@ def run(
             speculate=speculate,
             keep_models=keep_models,
         )
-        prepared = prepare(space, name, database, given, ahead(means))
+        with told(Console(stderr=quiet)) as reading:
+            prepared = prepare(space, name, database, given, ahead(means), reading)
         _drive(prepared, means, verbose=verbose, quiet=quiet)
 
 
@@ -159,7 +161,8 @@ def resume(
     with opened(storage) as database:
         from study.running.prepare import prepare_again
 
-        prepared = prepare_again(name, database, repeats)
+        with told(Console(stderr=quiet)) as reading:
+            prepared = prepare_again(name, database, repeats, reading)
         means = _means(
             database,
             mlflow,

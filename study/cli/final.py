@@ -36,6 +36,7 @@ from study.cli.options import (
     again,
     amounts,
 )
+from study.cli.reading import told
 from study.errors import ModelError, Unfinished
 from study.storage.location import DEFAULT as DEFAULT_STORAGE
 
@@ -83,8 +84,8 @@ def finalize(
         from study.running.prepare import prepare_again
 
         target = resolve(mlflow, os.environ, database)
-        with _waiting(console, "Reading the data"):
-            prepared = prepare_again(name, database, None)
+        with told(console) as reading:
+            prepared = prepare_again(name, database, None, reading)
         execution = ExecutionOptions(
             jobs=jobs,
             scheduler=scheduler,
@@ -137,8 +138,9 @@ def gallery(
                 f"{location.command('finalize')}"
             )
         place = records.folder(location, study)
+        with told(console) as reading:
+            dataset = wrong.dataset_of(settings, database, reading)
         with _waiting(console, "Collecting what is wrong"):
-            dataset = wrong.dataset_of(settings)
             found = wrong.collect(study, place, dataset)
             picture, table = wrong.write(found, dataset, output or place)
         _say(

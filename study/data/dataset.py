@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.data import formats, pixels
-from study.data.parts import Part
+from study.data.parts import Part, Reading
 from study.data.pixels import Images
 from study.data.splitting import Labels, Split, split, test_part
 from study.errors import DataError
@@ -51,14 +51,15 @@ class Dataset:
         return len(self.label_names)
 
 
-def load(source: str) -> Dataset:
-    """The dataset called `digits` or `mnist`, or the one stored at a path.
+def load(source: str, reading: Reading | None = None) -> Dataset:
+    """The dataset that has a name (`digits`, `mnist`, `cifar10`, ...), or the one at a path.
 
-    A path is an `.npz` file in Keras' layout, a digit CSV or a folder of IDX files
-    (`study.data.formats`). A source without a test part gives up a stratified fifth of its images,
-    the same fifth in every study. Raises `DataError`.
+    A path is an `.npz` file in Keras' layout, a CSV, a folder of IDX files or one of class folders
+    (`study.data.formats`); ``reading`` says how picture files become images. A source without a
+    test part gives up a stratified fifth of its images, the same fifth in every study. Raises
+    `DataError`.
     """
-    return _dataset(source, *formats.read(source))
+    return _dataset(source, *formats.read(source, reading or Reading()))
 
 
 def _dataset(source: str, train: Part, test: Part | None) -> Dataset:
@@ -89,25 +90,27 @@ def _checked(part: Part) -> Part:
     """The part with images (n, height, width, channels), not yet scaled, and labels (n,)."""
     images = pixels.as_images(part.images, part.images_in)
     labels = _plain_labels(part.labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise DataError(
             f"{part.labels_in}: an array of {labels.dtype} of shape {labels.shape}; "
-            f"labels are one whole number an image, or one-hot rows"
+            f"labels are one whole number or name an image, or one-hot rows"
         )
+    if labels.dtype.kind != "U":
+        labels = labels.astype(np.int64)
     if len(labels) != len(images):
         raise DataError(
             f"{part.labels_in}: {len(labels)} labels for the {len(images)} images "
             f"of {part.images_in}; give each image one"
         )
-    return replace(part, images=images, labels=labels.astype(np.int64))
+    return replace(part, images=images, labels=labels)
 
 
 def _plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
     """A column (as in Keras' cifar10) and one-hot rows as (n,); anything else as it is."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return labels[:, 0]
     if labels.ndim != 2 or labels.dtype.kind not in "biuf":
         return labels
-    if labels.shape[1] == 1:
-        return labels[:, 0]
     one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
     return labels.argmax(axis=1) if one_hot else labels
 
@@ -131,6 +134,11 @@ def _require_match(test: Part, train: Part) -> None:
         raise DataError(
             f"{test.images_in}: pixels are not scaled as in {train.images_in} (one part lies "
             f"within [0, 1], the other reaches further); save both alike"
+        )
+    if test.labels.dtype.kind != train.labels.dtype.kind:
+        raise DataError(
+            f"{test.labels_in}: labels are not numbers, or not names, as in {train.labels_in}; "
+            f"make them the same"
         )
     unseen = np.setdiff1d(test.labels, train.labels)
     if unseen.size:

@@ -1,73 +1,51 @@
-"""A name or a path -> plain arrays: the embedded digits, MNIST, .npz, IDX folders, digit CSVs.
+"""A name or a path -> plain arrays: which reader reads it.
 
 A reader answers for the file (there, whole, of its format); what the arrays hold is judged by
 `study.data.dataset`. Every failure is a `DataError` of one line that names the file.
 """
 
-import io
 import os
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from study.data import idx, npz, table
-from study.data.backend import imported_quietly
-from study.data.files import readable
-from study.data.parts import Part, Parts
+from study.data import cache, decode, idx, keras_data, listing, npz, table
+from study.data.files import readable, shown
+from study.data.listing import Listing
+from study.data.parts import Part, Parts, Reading
 from study.errors import DataError
 
-ACCEPTED = "an .npz file in Keras' layout, a digit .csv, or a folder of IDX files"
+NAMED = ("digits", *keras_data.NAMED)
+
+ACCEPTED = (
+    "an .npz file in Keras' layout, a .csv of digits or of picture files, a folder of IDX files, "
+    "or a folder with a folder of pictures for each class"
+)
 
 
-def read(source: str) -> Parts:
-    """The parts of `digits` or `mnist`, or of what is stored at a path: see `ACCEPTED`.
+def read(source: str, reading: Reading) -> Parts:
+    """The parts of data that has a name (`NAMED`), or of what is stored at a path: `ACCEPTED`.
 
     Raises `DataError` for a path that is missing, unreadable, damaged or of another format.
     """
-    named = {"digits": digits, "mnist": mnist}
-    if source in named:
-        return named[source]()
+    if source == "digits":
+        return digits()
+    if source in keras_data.NAMED:
+        return keras_data.read(source)
     path = Path(os.path.expanduser(source))  # noqa: PTH111 - pathlib raises for an unknown ~user
     with readable(path):
         if path.is_dir():
-            return read_idx(path)
+            return read_folder(path, reading)
         if not path.exists():
             raise DataError(
-                f"{path}: no such file or folder; give digits, mnist, or the path of {ACCEPTED}"
+                f"{shown(path)}: no such file or folder; give {', '.join(NAMED)}, or the path of "
+                f"{ACCEPTED}"
             )
         suffix = path.suffix.lower()
         if suffix not in (".npz", ".csv"):
             raise DataError(f"{path}: not a kind of file that is read here; give {ACCEPTED}")
-        return read_npz(path) if suffix == ".npz" else read_csv(path)
-
-
-def _through_keras() -> Any:
-    with imported_quietly():
-        from keras.datasets import mnist as keras_mnist
-
-    with redirect_stdout(io.StringIO()):  # a failed download is told in one sentence
-        return keras_mnist.load_data()
-
-
-def mnist(download: Callable[[], Any] = _through_keras) -> Parts:
-    """MNIST through Keras, which keeps a verified copy once it has been downloaded.
-
-    Raises `DataError` where `download` fails for whatever reason.
-    """
-    try:
-        (x_train, y_train), (x_test, y_test) = download()
-    except Exception as error:  # Keras raises a bare Exception where a download fails
-        raise DataError(
-            f"mnist: cannot be downloaded ({' '.join(str(error).split())}); "
-            f"give the path of an mnist.npz instead"
-        ) from error
-    return (
-        Part(x_train, y_train, "mnist, x_train", "mnist, y_train"),
-        Part(x_test, y_test, "mnist, x_test", "mnist, y_test"),
-    )
+        return read_npz(path) if suffix == ".npz" else read_csvs(path, None, reading)
 
 
 def digits() -> Parts:
@@ -80,15 +58,23 @@ def digits() -> Parts:
     return Part(images, labels, "digits", "digits"), None
 
 
-def read_idx(folder: Path) -> Parts:
-    """A folder of IDX files."""
-    found = idx.files(folder)
-    if not found:
-        raise DataError(
-            f"{folder}: a folder without IDX files; it must hold train-images-idx3-ubyte[.gz] "
-            f"and train-labels-idx1-ubyte[.gz]"
-        )
-    return idx.read(folder, found)
+def read_folder(folder: Path, reading: Reading) -> Parts:
+    """A folder of IDX files, with Kaggle's `train.csv`, or of class folders."""
+    if found := idx.files(folder):
+        return idx.read(folder, found)
+    train, test = folder / "train.csv", folder / "test.csv"
+    if train.is_file():
+        return read_csvs(train, test if test.is_file() else None, reading)
+    if listing.class_folders(folder):
+        return _pictures(listing.in_folders(folder), folder, reading)
+    raise DataError(
+        f"{shown(folder)}: a folder with nothing that is read here; it must hold a folder of "
+        f"pictures for each class, a train.csv, or IDX files (train-images-idx3-ubyte[.gz], ...)"
+    )
+
+
+def _pictures(listed: Listing, source: Path, reading: Reading) -> Parts:
+    return cache.through(listed, source, reading, lambda: decode.read(listed, source, reading))
 
 
 def read_npz(path: Path) -> Parts:
@@ -114,8 +100,20 @@ def read_npz(path: Path) -> Parts:
     return parts[0], parts[1] if len(parts) > 1 else None
 
 
-def read_csv(path: Path) -> Parts:
-    """A digit CSV with a label column; it brings no test part."""
+def read_csvs(train: Path, test: Path | None, reading: Reading) -> Parts:
+    """CSVs of digits or of picture files; one to test on that has no labels is not used."""
+    notes = []
+    if test and not {*listing.LABEL_COLUMNS} & {*listing.header(test)}:
+        notes, test = [f"{shown(test)} has no labels and is not used"], None
+    if {*listing.FILE_COLUMNS} & {*listing.header(train)}:
+        listed = Listing(listing.in_csv(train), listing.in_csv(test) if test else None, notes)
+        return _pictures(listed, train, reading)
+    for note in notes:
+        reading.told.say(note)
+    return _digits_in(train), _digits_in(test) if test else None
+
+
+def _digits_in(path: Path) -> Part:
     images, labels = table.read(path, labelled=True)
     assert labels is not None
-    return Part(images, labels, str(path), f"{path}, column label"), None
+    return Part(images, labels, str(path), f"{path}, column label")

@@ -1,24 +1,48 @@
 """What every reader hands on: images and labels as stored, not yet judged or scaled."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from study.data.picture import Fit
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images and labels as stored, and where each was found, for the messages about them.
-
-    A label stands for its place in ``names`` where there are any, else it is its class's own name.
-    """
+    """Images and labels as stored, and where each was found, for the messages about them."""
 
     images: NDArray[Any]
     labels: NDArray[Any]
     images_in: str
     labels_in: str
-    names: tuple[str, ...] = ()
 
 
 Parts = tuple[Part, Part | None]
 """The training part, and the test part where the files bring one."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is told while pictures are read: in lines what was done, and how many of how many."""
+
+    say: Callable[[str], None] = lambda _: None
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How picture files become images of one size.
+
+    ``size`` is height and width, None: the median of the training part's. What was read is kept in
+    the folder ``cache``, None: nowhere.
+    """
+
+    size: tuple[int, int] | None = None
+    fit: Fit = "pad"
+    cache: Path | None = None
+    told: Told = field(default_factory=Told)

@@ -96,7 +96,7 @@ def read(
         if not center:
             _coarsen(image, shape)
         upright = ImageOps.exif_transpose(image)
-        pixels, notes = converted(upright, shape, fit, center=center, was=was)
+    pixels, notes = converted(upright, shape, fit, center=center, was=was)
     return pixels, notes if frames == 1 else [f"the first of {frames} frames", *notes]
 
 
@@ -150,7 +150,7 @@ def _fitted(image: Image, size: tuple[int, int], fit: Fit) -> Image:
     place = ((size[0] - scaled.width) // 2, (size[1] - scaled.height) // 2)
     if scaled.size == size:
         return scaled
-    return _placed(scaled, place, size, _ground(image) if fit == "pad" else (0,) * 3)
+    return _placed(scaled, place, size, _ground(image))
 
 
 def _of_mode(image: Image, wanted: str) -> tuple[Image, list[str]]:

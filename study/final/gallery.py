@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data import dataset as data
 from study.data.pixels import unit
 from study.errors import ModelError
 from study.files import write_whole
 from study.final import records
 from study.final.label_errors import rank
+from study.running.prepare import read_data
 
 if TYPE_CHECKING:
     from optuna import Study
 
     from study.data.dataset import Dataset
+    from study.data.parts import Told
     from study.space.settings import Settings
+    from study.storage.location import Database
 
 SHOWN = 100
 """Images in the picture at most; the table has them all."""
@@ -119,9 +121,9 @@ def write(gallery: Gallery, dataset: Dataset, folder: Path) -> tuple[Path, Path]
     return picture, table
 
 
-def dataset_of(settings: Settings) -> Dataset:
+def dataset_of(settings: Settings, database: Database, told: Told) -> Dataset:
     """The data of a study; ``ModelError`` where it is not the recorded one any more."""
-    dataset = data.load(settings["data"])
+    dataset = read_data(settings, database, told)
     if settings.data is not None and dataset.fingerprint != settings.data.fingerprint:
         raise ModelError(f"{settings['data']}: has changed since the study was made; restore it")
     return dataset

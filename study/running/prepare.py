@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from study.data import dataset as datasets
+from study.data.parts import Reading, Told
 from study.errors import ParameterError, SettingsError, SpaceError
 from study.plan.strategies import plan_of, strategy_of
 from study.space import file as space_file
@@ -42,6 +43,7 @@ def prepare(
     database: Database,
     given: Mapping[str, Chosen],
     ahead: Callable[[Settings], None] = lambda _: None,
+    told: Told | None = None,
 ) -> Prepared:
     """Check everything that a new study needs; a study of the same settings is continued.
 
@@ -57,7 +59,7 @@ def prepare(
     existing = _existing(location)
     if existing is None:
         ahead(settings)
-    dataset = datasets.load(settings["data"])
+    dataset = read_data(settings, database, told)
     settings = _fitted(settings.located(), dataset)
     if existing is not None:
         _same_or_refused(location, existing, settings)
@@ -66,7 +68,9 @@ def prepare(
     return Prepared(location, settings, dataset, existing is None)
 
 
-def prepare_again(name: str | None, database: Database, repeats: int | None) -> Prepared:
+def prepare_again(
+    name: str | None, database: Database, repeats: int | None, told: Told | None = None
+) -> Prepared:
     """The study ``name`` (or the one made last) as it was recorded, with its data read again.
 
     Raises ``SettingsError`` where the data is not the recorded one any more.
@@ -74,7 +78,7 @@ def prepare_again(name: str | None, database: Database, repeats: int | None) -> 
     study, settings = storage.load(database.open(), name)
     if repeats is not None:
         settings = settings.with_repeats(repeats)
-    dataset = datasets.load(settings["data"])
+    dataset = read_data(settings, database, told)
     recorded = settings.data
     if recorded is not None and dataset.fingerprint != recorded.fingerprint:
         raise SettingsError(
@@ -84,6 +88,13 @@ def prepare_again(name: str | None, database: Database, repeats: int | None) -> 
         )
     location = database.study(study.study_name)
     return Prepared(location, _fitted(settings, dataset), dataset, new=False)
+
+
+def read_data(settings: Settings, database: Database, told: Told | None = None) -> Dataset:
+    """The data of a study; what is made of picture files is kept beside its database."""
+    size, fit = settings["size"], settings["fit"]
+    reading = Reading(tuple(size) if size else None, fit or "pad", database.images, told or Told())
+    return datasets.load(settings["data"], reading)
 
 
 def _default_space(given: Mapping[str, Chosen]) -> str:
@@ -128,6 +139,7 @@ def facts(dataset: Dataset, validation_images: int) -> DataFacts:
         images=len(dataset.labels),
         test_images=len(dataset.test_labels),
         validation=validation_images,
+        label_names=dataset.label_names,
     )
 
 

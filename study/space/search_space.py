@@ -83,11 +83,13 @@ _SEED = "a whole number from 0 to 4294967295"
 _FIXED = "NAME = VALUE, each value a number, a text, true or false"
 _OPTIONS = "a list of numbers, of texts or of true and false"
 _WAYS = "{ holdout = FRACTION } or { folds = NUMBER }"
+_FITS = "'pad', 'crop' or 'stretch'"
 _COUNT = _key("a whole number of at least 1", ge=1)
 _NUMBER = _key("a number")
 
 _Scalar = Annotated[Value, PlainValidator(_scalar)]
 _Number = Annotated[int | float, PlainValidator(_number)]
+_Side = Annotated[StrictInt, Field(ge=1, le=10_000)]
 _closed = with_config(ConfigDict(extra="forbid"))
 
 
@@ -236,6 +238,8 @@ class SearchSpace:
         BeforeValidator(_named),
     ]
     data: Annotated[str | None, _key("'digits', 'mnist' or a path", min_length=1)] = None
+    size: Annotated[tuple[_Side, _Side] | None, _key("[HEIGHT, WIDTH], in pixels")] = None
+    fit: Annotated[Literal["pad", "crop", "stretch"] | None, _key(_FITS)] = None
     validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None
     tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "cheapest"
     passes: Annotated[StrictInt, _COUNT] = 1

@@ -17,7 +17,7 @@ from study.space.search_space import SearchSpace, Validation
 FORMAT = 2
 """The version of what a study stores; another one is refused."""
 
-NAMED = ("digits", "mnist")
+NAMED = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 """The data that has a name; any other is a path."""
 
 Source = Literal["command line", "environment", "file", "default"]
@@ -47,7 +47,8 @@ class Chosen:
 class DataFacts:
     """What is recorded of the data: enough to recognise it and to judge a difference.
 
-    Counts are images; ``validation`` is the smallest validation part of a repeat.
+    Counts are images; ``validation`` is the smallest validation part of a repeat. ``label_names``
+    are what the data calls its classes, in the order of the network's outputs.
     """
 
     fingerprint: str
@@ -56,6 +57,7 @@ class DataFacts:
     images: int
     test_images: int
     validation: int
+    label_names: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,15 @@ class Settings:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Settings:
-        data = stored["data"]
+        data: dict[str, Any] | None = stored["data"] and {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in stored["data"].items()
+        }
         return cls(
             space=SearchSpace.from_dict(stored["space"]),
             origin=stored["origin"],
             chosen={name: Chosen(**chosen) for name, chosen in stored["chosen"].items()},
-            data=data and DataFacts(**{**data, "input_shape": tuple(data["input_shape"])}),
+            data=DataFacts(**data) if data else None,
             versions=stored["versions"],
         )
 

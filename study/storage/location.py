@@ -4,7 +4,7 @@ Made once, at the start of a command, and handed down: nothing else parses the a
 database or makes up a name beside it. For a file ``DB`` these lie in its folder, for a server in
 the current one, where ``DB`` is ``DATABASE@HOST,PORT``:
 
-- ``DB.HASH.lock``, ``DB.checkpoints/`` and ``DB.models/``, which are the program's own;
+- ``DB.HASH.lock``, ``DB.checkpoints/``, ``DB.images/`` and ``DB.models/``, the program's own;
 - ``NAME-report/`` and ``NAME-models/`` beside ``study.db``, and in ``DB.studies/`` for any other,
   so that studies of one name in two databases share nothing;
 - ``mlflow.db`` and ``mlflow-artifacts/``, one store for the folder: MLflow keeps studies apart.
@@ -91,6 +91,11 @@ class Database:
         host = self.address.host or self.address.query.get("host") or "localhost"
         port = "" if self.address.port is None else f",{self.address.port}"
         return file_name(f"{self.address.database}@{host}{port}")
+
+    @property
+    def images(self) -> Path:
+        """The folder of what was made of picture files; shared by the studies of a database."""
+        return self.folder / f"{self.label}.images"
 
     @property
     def mlflow_store(self) -> Path:

@@ -1,0 +1,43 @@
+"""What is shown while pictures are read: lines, and after two seconds how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from study.data.parts import Told
+
+PATIENCE = 2.0  # seconds
+
+
+@contextmanager
+def told(console: Console, patience: float = PATIENCE) -> Iterator[Told]:
+    """Who is told: a bar where there is a terminal, else a line when ``patience`` is over."""
+    columns = TextColumn("Reading pictures"), BarColumn(), MofNCompleteColumn()
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+    task = bar.add_task("", start=True)
+    over = time.monotonic() + patience
+
+    def progress(done: int, total: int) -> None:
+        nonlocal over
+        bar.update(task, completed=done, total=total)
+        if time.monotonic() < over or done == total:
+            return
+        if console.is_terminal:
+            bar.start()
+            over = float("inf")
+        else:
+            console.print(f"Reading pictures: {done:,} of {total:,}", highlight=False)
+            over = time.monotonic() + 5 * patience
+
+    try:
+        yield Told(
+            lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+            progress,
+        )
+    finally:
+        bar.stop()

@@ -1,0 +1,171 @@
+"""Which picture files there are and what is on each: by class folders, or by a CSV beside them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.data import picture
+from study.data.files import refusal, shown
+from study.errors import DataError
+
+FILE_COLUMNS = ("path", "filepath", "filename", "image")
+LABEL_COLUMNS = ("label", "class")
+
+Listed = Sequence[tuple[Path, str]]
+"""Picture files, each with the name of its class."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures to train on and, where there are any, to test on; what else is to be said."""
+
+    train: Listed
+    test: Listed | None
+    notes: Sequence[str] = ()
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The folders in a folder in order of their names, hidden ones left out."""
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    return [folder / name for name in sorted(names)]
+
+
+def in_folders(folder: Path) -> Listing:
+    """A folder for each class, as Keras' `image_dataset_from_directory` has it; or `train`, `test`.
+
+    Raises `DataError` for a class that is empty, alone, or whose name is no text.
+    """
+    below = {path.name: path for path in class_folders(folder)}
+    train, test, notes = folder, None, []
+    if "train" in below:
+        train, test = below.pop("train"), below.pop("test", None)
+        notes = [f"{shown(path)} is not used" for path in below.values()]
+        if test and not class_folders(test):
+            notes.append(f"{shown(test)} has no class folders and is not used")
+            test = None
+    return Listing(_classes(train), _classes(test) if test else None, notes)
+
+
+def _classes(folder: Path) -> Listed:
+    listed: list[tuple[Path, str]] = []
+    classes = class_folders(folder)
+    for path in classes:
+        if not _is_text(path.name):
+            raise DataError(
+                f"{shown(path)}: the name of a class that is no UTF-8 text; rename the folder"
+            )
+        pictures = list(_pictures(path, (os.path.realpath(folder),)))
+        if not pictures:
+            raise DataError(
+                f"{shown(path)}: a class folder without pictures ({', '.join(picture.KINDS)}); "
+                f"add some or remove it"
+            )
+        listed += [(file, path.name) for file in pictures]
+    if len(classes) < 2:
+        raise DataError(
+            f"{shown(folder)}: one class folder only ({shown(classes[0].name)}); "
+            f"add a second class, a folder of pictures"
+        )
+    return listed
+
+
+def _pictures(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    """The picture files of a folder and those below it; links are followed, in a circle refused."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise DataError(f"{shown(folder)}: a link in a circle; remove it")
+    with os.scandir(folder) as entries:
+        inside = sorted((entry.name, entry.is_dir()) for entry in entries)
+    for name, is_folder in inside:
+        if not is_folder and Path(name).suffix.lower() in picture.KINDS:
+            yield folder / name
+    for name, is_folder in inside:
+        if is_folder and not name.startswith("."):
+            yield from _pictures(folder / name, (*above, real))
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
+def header(path: Path) -> Sequence[str]:
+    """The names of a CSV's columns in small letters; of what is no CSV there are none."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _names(next(csv.reader(file), []))
+    except (UnicodeDecodeError, csv.Error):
+        return ()
+
+
+def in_csv(path: Path) -> Listed:
+    """The lines of a CSV with a column of files and one of labels.
+
+    A file is looked for beside the CSV, and in the folders that Kaggle gives it: of the CSV's name,
+    with or without `_images`, and `images`. Raises `DataError` with the number of a line.
+    """
+    places = [path.parent, *(path.parent / name for name in _places(path.stem))]
+    listed: list[tuple[Path, str]] = []
+    missing: list[str] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            columns = _names(next(lines, []))
+            wanted = [_column(path, columns, names) for names in (FILE_COLUMNS, LABEL_COLUMNS)]
+            for cells in lines:
+                if not cells:
+                    continue
+                where = f"{shown(path)}, line {lines.line_num}"
+                if len(cells) != len(columns):
+                    raise DataError(
+                        f"{where}: {len(cells)} values where the header has {len(columns)}; "
+                        f"correct or remove the line"
+                    )
+                name, label = (cells[column].strip() for column in wanted)
+                if not name or not label:
+                    raise DataError(f"{where}: no file or no label; correct or remove the line")
+                found = next((p / name for p in places if os.path.isfile(p / name)), None)  # noqa: PTH113 - never raises
+                if found:
+                    listed.append((found, label))
+                else:
+                    missing.append(f"{where}: {shown(name)}")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise refusal(path, "not a text file", "give a CSV with a header line") from error
+    if missing:
+        more = f" (and {len(missing) - 1} more lines like it)" if len(missing) > 1 else ""
+        raise DataError(
+            f"{missing[0]} is not there{more}; give paths as seen from the folder of the CSV"
+        )
+    if not listed:
+        raise refusal(path, "no picture below the header", "copy or export it again")
+    return listed
+
+
+def _places(stem: str) -> Sequence[str]:
+    return stem, f"{stem}_images", "images"
+
+
+def _names(cells: Sequence[str]) -> list[str]:
+    return [cell.strip().lower() for cell in cells]
+
+
+def _column(path: Path, columns: Sequence[str], names: Sequence[str]) -> int:
+    for name in names:
+        if name in columns:
+            return columns.index(name)
+    raise refusal(path, f"has no column {' or '.join(names)}", "name one so in the first line")
+
+
+def labels_of(listed: Listed) -> Sequence[str] | Sequence[int]:
+    """The classes of pictures: as numbers where all of their names are written as numbers are."""
+    names = [name for _, name in listed]
+    numbers: Mapping[str, int] = {
+        name: int(name) for name in {*names} if name.isascii() and name.lstrip("-").isdigit()
+    }
+    if all(str(numbers.get(name)) == name for name in {*names}):
+        return [numbers[name] for name in names]
+    return names

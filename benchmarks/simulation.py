@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-for _library in ("OPENBLAS", "OMP"):  # a process a core; before NumPy is loaded
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process a core; before NumPy is loaded
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import multiprocessing
 from collections.abc import Callable, Sequence

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from study.data.dataset import load as load_data
     from study.space.file import load as load_space
     from study.tuning.objective import Objective
+    from study.tuning.one_at_a_time import OneAtATimeSampler
     from study.tuning.pruning import SweepPruner
-    from study.tuning.sampler import OneAtATimeSampler, PlanSampler, slot
+    from study.tuning.sampler import PlanSampler, slot
 
 __all__ = [
     "Objective",
@@ -25,7 +26,7 @@ __all__ = [
 
 _HOMES = {
     "Objective": ("study.tuning.objective", "Objective"),
-    "OneAtATimeSampler": ("study.tuning.sampler", "OneAtATimeSampler"),
+    "OneAtATimeSampler": ("study.tuning.one_at_a_time", "OneAtATimeSampler"),
     "PlanSampler": ("study.tuning.sampler", "PlanSampler"),
     "SweepPruner": ("study.tuning.pruning", "SweepPruner"),
     "load_data": ("study.data.dataset", "load"),

@@ -24,7 +24,7 @@ class StudyError(Exception):
     exit_code = 2
 
 
-class SpaceError(StudyError):
+class SpaceError(StudyError, ValueError):
     """A search space, or one of its parameters, is not usable."""
 
 
@@ -43,7 +43,7 @@ class DataError(StudyError):
     """A dataset cannot be read, or cannot be split as asked."""
 
 
-class SettingsError(StudyError):
+class SettingsError(StudyError, ValueError):
     """Options contradict each other, or what the study has recorded."""
 
 

@@ -157,6 +157,8 @@ class Crew:
         )
         running = [row for row in self.rows() if row.state == "running"]
         self.active = [Trial(self.study, row.trial_id) for row in running]
+        for trial in self.active:
+            self.mind.space.suggest(trial)
 
     def rows(self) -> list[Row]:
         return Rows()(self.study)
@@ -174,6 +176,7 @@ class Crew:
             if free and (not self.active or self.chance.random() < 0.5):
                 self.sampler.standing(self.rows())
                 self.active.append(self.sampler.next_trial(self.study))
+                self.mind.space.suggest(self.active[-1])
                 begun += 1
             else:
                 self._advance(self.chance.choice(self.active), standing)

@@ -20,8 +20,9 @@ from study.plan.sweep import OneAtATime
 from study.space.search_space import SearchSpace, Validation
 from study.training.run import Epoch
 from study.tuning.objective import Objective, described
+from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import Margin, SweepPruner
-from study.tuning.sampler import OneAtATimeSampler, slot
+from study.tuning.sampler import slot
 
 pytestmark = pytest.mark.tensorflow
 

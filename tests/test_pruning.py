@@ -91,6 +91,7 @@ def test_a_run_is_compared_with_the_same_repeat_of_the_incumbent() -> None:
     study = sweep_of(SweepPruner(IMAGES, EAGER))
     for level in (0.5, 0.9):
         trial = study.ask()
+        SMALL.suggest(trial)
         trial.report(level, step=1)
         study.tell(trial, level)
     stopped = []
@@ -126,6 +127,7 @@ def test_the_incumbents_runs_are_never_stopped() -> None:
 def test_a_spared_pruner_stops_any_other_run() -> None:
     study = sweep_of(SparingPruner(Always()))
     while slot(trial := study.ask()).reference is None:
+        SMALL.suggest(trial)
         study.tell(trial, 0.9)
     assert trial.should_prune()
     search = new_study()
@@ -194,6 +196,7 @@ def test_a_pruner_is_asked_through_the_trial() -> None:
     study = sweep_of(SweepPruner(IMAGES, EAGER))
     for _ in range(2):
         trial = study.ask()
+        SMALL.suggest(trial)
         trial.report(0.9, step=1)
         study.tell(trial, 0.9)
     trial = study.ask()

@@ -63,7 +63,7 @@ class Grid(Plan):
         )
         complete = [option for option in options if option.state == "complete"]
         spread.learn((option.values, None) for option in complete)
-        options = compared(options, spread) if complete else options
+        options = compared(options, spread, maximize=self.maximize) if complete else options
         best = next((one for one in options if one.score and one.gap is None), None)
         missing = [
             Slot(GRID, one.value, one.configuration, repeat, None)

@@ -142,12 +142,14 @@ class Plan(ABC):
     """What a study is to train, as a pure function of its rows.
 
     ``compares`` says whether the pruner compares a run with its reference's same repeat: a slot
-    then waits for that. Whoever knows the pruner sets it.
+    then waits for that. ``maximize``: the larger value is the better one. Whoever knows the study
+    sets both.
     """
 
     space: SearchSpace
     repeats: int
     compares: bool = True
+    maximize: bool = True
 
     @abstractmethod
     def standing(self, rows: Sequence[Row]) -> PlanState:
@@ -169,16 +171,16 @@ class RunIndex:
                 self._rows[row.configuration].append(row)
 
     def changed(self, gone: Iterable[Row], come: Iterable[Row]) -> RunIndex:
-        """This book without the rows ``gone`` and with those that have ``come``, at their end."""
-        book = RunIndex(())
-        book._rows.update(self._rows)
+        """This index without the rows ``gone`` and with those that have ``come``, at their end."""
+        index = RunIndex(())
+        index._rows.update(self._rows)
         for row in gone:
-            book._rows[row.configuration] = [
-                r for r in book._rows[row.configuration] if r.number != row.number
+            index._rows[row.configuration] = [
+                r for r in index._rows[row.configuration] if r.number != row.number
             ]
         for configuration, rows in RunIndex(come)._rows.items():
-            book._rows[configuration] = [*book._rows[configuration], *rows]
-        return book
+            index._rows[configuration] = [*index._rows[configuration], *rows]
+        return index
 
     def counted(
         self, configuration: Configuration, reference: Configuration | None
@@ -228,8 +230,8 @@ class RunIndex:
         """Those of the ``missing`` slots that can be trained now, and the one that failed for good.
 
         Where a pruner ``compares``, a slot waits until its reference's same repeat is complete. A
-        slot has failed for good once nothing can make it superfluous any
-        more: a pruned earlier repeat would.
+        slot has failed for good once nothing can make it superfluous any more: a pruned earlier
+        repeat would.
         """
         complete = functools.cache(lambda reference: self.counted(reference, None))
         slots = []
@@ -248,9 +250,13 @@ class RunIndex:
 
 
 def compared(
-    options: Sequence[Option], spread: Spread, prefer: Configuration | None = None
+    options: Sequence[Option],
+    spread: Spread,
+    prefer: Configuration | None = None,
+    *,
+    maximize: bool = True,
 ) -> tuple[Option, ...]:
-    """Options with their scores, and with their distances from the best mean.
+    """Options with their scores, and with their distances from the best mean, none below 0.
 
     Of equal means the preferred configuration's is the best, then the cheapest option's.
     """
@@ -259,7 +265,8 @@ def compared(
         spread.score(own) if option.state == "complete" else None
         for option, own in zip(options, values, strict=True)
     ]
-    means = [-math.inf if score is None else score.mean for score in scores]
+    sign = 1 if maximize else -1
+    means = [-math.inf if score is None else sign * score.mean for score in scores]
     best = max(
         range(len(options)),
         key=lambda place: (means[place], options[place].configuration == prefer),
@@ -269,7 +276,7 @@ def compared(
         option, score = options[place], scores[place]
         if score is None or place == best:
             return replace(option, score=score)
-        lead = spread.difference(values[best], values[place])
-        return replace(option, score=score, gap=lead)
+        pair = (values[best], values[place])[::sign]
+        return replace(option, score=score, gap=spread.difference(*pair))
 
     return tuple([judged(place) for place in range(len(options))])

@@ -105,10 +105,18 @@ def row(trial: FrozenTrial) -> Row | None:
         value=trial.value if trial.state.name == "COMPLETE" else None,
         val_acc=tuple(steps[step] for step in sorted(steps)),
         curve=trial.user_attrs.get("curve", {}),
-        attributes=trial.user_attrs,
+        attributes=_attributes(trial),
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )
+
+
+def _attributes(trial: FrozenTrial) -> Mapping[str, Any]:
+    """The user's attributes; of a trial whose objective raised, with what Optuna says of that."""
+    reason = trial.system_attrs.get("fail_reason")
+    if reason is None or "failure" in trial.user_attrs:
+        return trial.user_attrs
+    return {**trial.user_attrs, "failure": " ".join(reason.split())}
 
 
 STATES: dict[str, State] = {

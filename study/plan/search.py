@@ -62,7 +62,7 @@ class Search(Plan):
         spread = Spread(self.images)
         spread.learn((option.values, None) for option in options if option.state == "complete")
         known = any(option.state == "complete" for option in options)
-        options = compared(options, spread) if known else options
+        options = compared(options, spread, maximize=self.maximize) if known else options
         best = next((o for o in options if o.score is not None and o.gap is None), None)
         slots, failed = self._slots(options, index)
         complete = len(options) == self.budget and all(o.state != "open" for o in options)
@@ -131,7 +131,9 @@ class Search(Plan):
             option for option in self._options(rows, RunIndex(rows)) if option.value != number
         ]
         seed = int(np.random.SeedSequence([self.seed, number, attempt]).generate_state(1)[0])
-        inner = optuna.create_study(direction="maximize", sampler=self._inner(seed))
+        inner = optuna.create_study(
+            direction="maximize" if self.maximize else "minimize", sampler=self._inner(seed)
+        )
         inner.add_trials([self._finished(o) for o in options if _mean(o) is not None])
         return configuration(self.space.suggest(inner.ask()))
 

@@ -132,7 +132,7 @@ class OneAtATime(Plan):
 
     def _decide(self, stage: Stage, spread: Spread) -> Stage:
         """Name the best and the selected option of a stage whose options are all known."""
-        options = compared(stage.options, spread, prefer=stage.incumbent)
+        options = compared(stage.options, spread, prefer=stage.incumbent, maximize=self.maximize)
         best = next(option for option in options if option.score and option.gap is None)
         incumbent = next(option for option in options if option.configuration == stage.incumbent)
         if self.space.tie == "best":
@@ -154,7 +154,9 @@ class OneAtATime(Plan):
         if challenger.state == "open":
             return stage
         spread.learn([(challenger.values, selected.values)])
-        options = compared(stage.options, spread, prefer=selected.configuration)
+        options = compared(
+            stage.options, spread, prefer=selected.configuration, maximize=self.maximize
+        )
         best = next(option for option in options if option.gap is None)
         other = next(option for option in options if option.gap is not None)
         wins = best.configuration == together and not other.tied
@@ -184,7 +186,7 @@ class OneAtATime(Plan):
         """Slots of the next stage, should the open one select the option that leads so far."""
         if len(stages) >= len(self._rounds):
             return []
-        leader = _leader(stages[-1])
+        leader = _leader(stages[-1], 1 if self.maximize else -1)
         likely = self._stage(len(stages), leader, index)
         missing = _missing(likely, self.repeats)
         others = (slot for slot in missing if slot.configuration != leader)
@@ -224,14 +226,14 @@ def _groups(stage: Stage, *, first: bool) -> Iterator[Group]:
             yield option.values, None if option is held else held.values
 
 
-def _leader(stage: Stage) -> Configuration:
+def _leader(stage: Stage, sign: int) -> Configuration:
     """The option that is ahead of the incumbent over the repeats both have, if any is."""
     held = next(option for option in stage.options if option.configuration == stage.incumbent)
     known = {row.repeat: row.value for row in held.rows if row.value is not None}
     best, ahead = stage.incumbent, 0.0
     for option in stage.options:
         pairs = [
-            row.value - known[row.repeat]
+            sign * (row.value - known[row.repeat])
             for row in option.rows
             if row.value is not None and row.repeat in known
         ]

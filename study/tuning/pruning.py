@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from study.errors import SettingsError
@@ -85,7 +86,9 @@ class SweepPruner(BasePruner):
         reference = self._reference(study, spec)
         if reference is None:
             return False
-        return self.margin.behind(_values(trial), reference, self.images) is not None
+        sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+        curve, other = ([sign * value for value in one] for one in (_values(trial), reference))
+        return self.margin.behind(curve, other, self.images) is not None
 
     def _reference(self, study: Study, spec: Mapping[str, Any]) -> list[float] | None:
         """The curve of the reference's same repeat; a complete one never changes."""

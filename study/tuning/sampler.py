@@ -1,21 +1,14 @@
-"""Optuna samplers that ask a plan which configuration and repeat a new trial is.
+"""An Optuna sampler that asks a plan which configuration and repeat a new trial is.
 
-They keep nothing that decides: every slot follows from the stored trials. Use one in plain
-Optuna code like any other sampler::
-
-    space = study.load_space("digits")
-    optuna_study = optuna.create_study(
-        direction="maximize", sampler=study.OneAtATimeSampler(space)
-    )
-    optuna_study.optimize(lambda trial: train(**space.suggest(trial)))
-
-``optimize`` ends by itself when the plan is done; ``study.slot(trial)`` says which stage, option
-and repeat a trial is.
+It keeps nothing that decides: every slot follows from the stored trials.
 """
 
 from __future__ import annotations
 
+import math
 import operator
+import os
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -23,18 +16,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psutil
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import TrialPruned
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from study.errors import PlanExhausted, SettingsError, SlotFailed
-from study.plan.plan import Plan, PlanState, Slot
+from study.plan.plan import Plan, PlanState, Slot, Stage
 from study.plan.results import RUN_SPEC, STATES, Configuration, Row, Rows, configuration, row
-from study.plan.sweep import OneAtATime
-from study.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
+    import pandas as pd
     from optuna import Study
     from optuna.distributions import BaseDistribution
 
@@ -93,15 +87,29 @@ class PlanSampler(BaseSampler):
         return study.ask()
 
     def _check(self, study: Study, trial: FrozenTrial) -> None:
-        self.plan.compares = getattr(study.pruner, "compares", False)
-        if study.directions != [StudyDirection.MAXIMIZE]:
-            raise SettingsError(
-                "the plan keeps the best accuracy: create the study with direction='maximize'"
-            )
+        self._look(study)
         if "fixed_params" in trial.system_attrs:
             raise SettingsError(
-                "the plan decides what is trained: take no trials into the study with enqueue_trial"
+                "enqueue_trial: the plan decides what is trained; list the value among the options"
+                " of its hyperparameter, or run it in a study of its own"
             )
+
+    def _look(self, study: Study) -> None:
+        """Tell the plan what it has to know of the study: its direction and its pruner."""
+        _require_one_objective(study)
+        self.plan.maximize = study.direction == StudyDirection.MAXIMIZE
+        self.plan.compares = getattr(study.pruner, "compares", False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: the plan, and nothing that is known of trials."""
+        return {
+            "plan": self.plan,
+            "speculate": self.speculate,
+            "ends_optimize": self._ends_optimize,
+        }
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        PlanSampler.__init__(self, **state)
 
     def _take(self, study: Study, trial: FrozenTrial) -> bool:
         """Take the next slot; False where it is to be awaited."""
@@ -112,7 +120,7 @@ class PlanSampler(BaseSampler):
                 return self._surplus(study)
             slots = self.slots(standing)
             if not slots:
-                self._await_others(standing, rows)
+                self._await_others(study, standing, rows)
                 return False
             spec = self._spec(self._preferred(standing.slots) or slots[0], rows)
             if not standing.slots:
@@ -150,15 +158,25 @@ class PlanSampler(BaseSampler):
             raise PlanExhausted("the plan is complete: there is nothing left to ask for") from None
         return True
 
-    def _await_others(self, standing: PlanState, rows: Sequence[Row]) -> None:
+    def _await_others(self, study: Study, standing: PlanState, rows: Sequence[Row]) -> None:
         if standing.failed is not None:
             raise SlotFailed(failed_for_good(standing))
-        here = threading.get_ident()
-        running = [entry.number for entry in rows if entry.state == "running"]
-        if not any(self._threads.get(number, here) != here for number in running):
+        running = [entry for entry in rows if entry.state == "running"]
+        if not any(self._elsewhere(study, entry) for entry in running):
+            numbers = [entry.number for entry in running]
             raise PlanExhausted(
-                f"the next slot depends on running trials {running}: tell them before asking again"
+                f"the next slot depends on running trials {numbers}: tell them before asking again"
+                " (those of a process that is gone: study.tell(NUMBER, state=TrialState.FAIL))"
             )
+
+    def _elsewhere(self, study: Study, running: Row) -> bool:
+        """Whether another thread or a living process trains this run, and will tell it."""
+        if running.number in self._threads:
+            return self._threads[running.number] != threading.get_ident()
+        spec = study._storage.get_trial_system_attrs(running.trial_id)[RUN_SPEC]
+        host, number = spec["asked_by"]
+        here = _self()
+        return [host, number] != here and (host != here[0] or psutil.pid_exists(number))
 
     def _spec(self, slot: Slot, rows: Sequence[Row]) -> dict[str, Any]:
         return {
@@ -168,20 +186,20 @@ class PlanSampler(BaseSampler):
             "repeat": slot.repeat,
             "reference": None if slot.reference is None else dict(slot.reference),
             "epochs": slot.epochs,
+            "asked_by": _self(),
         }
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        if RUN_SPEC not in trial.system_attrs:
-            return {}
-        return {p.name: p.distribution for p in self.plan.space.hyperparameters}
+        """Nothing is sampled together: a value is looked up when the objective asks for it."""
+        return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        spec = trial.system_attrs.get(RUN_SPEC, {})
-        return {name: spec["params"][name] for name in search_space}
+        _require_one_objective(study)
+        return {}
 
     def sample_independent(
         self,
@@ -190,13 +208,31 @@ class PlanSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        """The plan's value, whichever way the objective asks for it, as long as it is inside.
+
+        Raises ``SettingsError`` (a ``ValueError``) for a name that the plan does not have, and for
+        a distribution that does not contain the plan's value.
+        """
+        _require_one_objective(study)
         if RUN_SPEC not in trial.system_attrs:
             raise _superfluous()
-        known = ", ".join(parameter.name for parameter in self.plan.space.hyperparameters)
-        raise SettingsError(
-            f"the objective suggests {param_name!r}, which the search space does not have: "
-            f"suggest only {known}"
-        )
+        params = trial.system_attrs[RUN_SPEC]["params"]
+        if param_name not in params:
+            raise SettingsError(
+                f"the objective suggests {param_name!r}, which the search space does not have: "
+                f"suggest only {', '.join(self._names)}"
+            )
+        value = params[param_name]
+        if not _contains(param_distribution, value):
+            raise SettingsError(
+                f"{param_name}: the plan's {value!r} is not in what the objective suggests "
+                f"({param_distribution}): widen that, or leave the option out of the plan"
+            )
+        return value
+
+    @property
+    def _names(self) -> list[str]:
+        return [parameter.name for parameter in self.plan.space.hyperparameters]
 
     def after_trial(
         self,
@@ -207,11 +243,15 @@ class PlanSampler(BaseSampler):
     ) -> None:
         """End ``study.optimize`` once this trial completes the plan.
 
-        Raises ``SettingsError`` where the study's pruner stopped a run that is never to be pruned.
+        Raises ``SettingsError`` where the study's pruner stopped a run that is never to be pruned,
+        and where the objective trained something else than the plan's configuration.
         """
         last = row(trial)
         if last is None:
             return
+        if state == TrialState.COMPLETE and (wrong := self._wrong(trial, last)):
+            study._storage.set_trial_user_attr(trial._trial_id, "cancelled", wrong)
+            raise SettingsError(wrong)
         if state == TrialState.PRUNED and last.reference is None and last.cancelled is None:
             raise SettingsError(
                 "the pruner stopped a run that others are compared with: create the study with "
@@ -228,22 +268,81 @@ class PlanSampler(BaseSampler):
             with suppress(RuntimeError):  # asked and told by hand: there is no loop to end
                 study.stop()
 
+    def _wrong(self, trial: FrozenTrial, last: Row) -> str | None:
+        """What the objective did not ask for, or did not train with; None where all is well."""
+        for name in self._names:
+            planned = last.params[name]
+            if name not in trial.params:
+                return (
+                    f"the objective never suggests {name!r}, which the plan varies: suggest it, or "
+                    "leave it out of the plan"
+                )
+            if trial.params[name] != planned:
+                return (
+                    f"{name} was {trial.params[name]!r} where the plan trains {planned!r}: fix a "
+                    "hyperparameter by leaving its other options out of the plan"
+                )
+        return None
 
-class OneAtATimeSampler(PlanSampler):
-    """The one-at-a-time sweep of ``space`` as an Optuna sampler.
+    def summary(self, study: Study) -> list[Stage]:
+        """The stages so far: options with their scores and gaps, and what was selected."""
+        self._look(study)
+        return list(self.standing(self.rows(study)).stages)
 
-    ``images`` is the number of validation images of a repeat, where it is known: it bounds the
-    standard errors that decide what is a tie.
-    """
+    def summary_frame(self, study: Study) -> pd.DataFrame:
+        """``summary`` as a table, a line an option; needs pandas."""
+        import pandas as pd
 
-    def __init__(
-        self, space: SearchSpace, repeats: int | None = None, images: int | None = None
-    ) -> None:
-        super().__init__(OneAtATime(space, repeats, images))
+        return pd.DataFrame(
+            {
+                "stage": stage.name,
+                "option": option.value,
+                "state": option.state,
+                "runs": len(option.rows),
+                "mean": option.score.mean if option.score else None,
+                "standard_error": option.score.standard_error if option.score else None,
+                "gap_to_best": option.gap.mean if option.gap else None,
+                "gap_to_best_standard_error": option.gap.standard_error if option.gap else None,
+                "best_mean": option is stage.best or option == stage.best,
+                "selected": option == stage.selected,
+            }
+            for stage in self.summary(study)
+            for option in stage.options
+        )
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a suggestion may be answered with ``value``."""
+    truth = isinstance(value, bool)
+    if isinstance(distribution, CategoricalDistribution):
+        alike = (one for one in distribution.choices if isinstance(one, bool) == truth)
+        return value in alike
+    if truth or not isinstance(value, int | float):
+        return False
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(distribution, IntDistribution) and value != int(value):
+        return False
+    if not distribution.low <= value <= distribution.high:
+        return False
+    steps = (value - distribution.low) / (distribution.step or math.inf)
+    return math.isclose(steps, round(steps), abs_tol=1e-8)
+
+
+def _require_one_objective(study: Study) -> None:
+    if len(study.directions) != 1:
+        raise SettingsError("the plan compares one number: give the study one direction")
+
+
+def _self() -> list[Any]:
+    """This process, as others know it: host and number."""
+    return [socket.gethostname(), os.getpid()]
 
 
 def _same_run(row: Row, slot: Slot) -> bool:
     return (row.configuration, row.repeat) == (slot.configuration, slot.repeat)
+
+
+_UNTOLD = "it raised, or gave no number (Optuna's log says which)"
 
 
 def failed_for_good(standing: PlanState) -> str:
@@ -254,7 +353,7 @@ def failed_for_good(standing: PlanState) -> str:
     params = ", ".join(f"{name}={value}" for name, value in slot.configuration)
     return (
         f"repeat {slot.repeat + 1} of {params} failed three times, the last time because: "
-        f"{standing.failure or 'no number came back'}"
+        f"{standing.failure or _UNTOLD}"
     )
 
 

@@ -1,0 +1,295 @@
+"""The sampler in plain Optuna code, as people who know Optuna write it."""
+
+import multiprocessing
+import pickle
+import runpy
+import socket
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import optunahub
+import pytest
+from optuna.samplers import BaseSampler
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
+from optuna.trial import Trial, TrialState
+
+from study.errors import PlanExhausted, SlotFailed
+from study.storage.database import open_storage
+from study.tuning.one_at_a_time import OneAtATimeSampler
+from study.tuning.sampler import slot
+
+OPTIONS = {"filters": [8, 16, 32], "dropout": [0.1, 0.2, 0.3]}
+START = {"filters": 16, "dropout": 0.2}
+
+
+def sampler(**given: Any) -> OneAtATimeSampler:
+    return OneAtATimeSampler(OPTIONS, start=START, repeats=2, **given)
+
+
+def error(filters: float, dropout: float) -> float:
+    return abs(filters - 32) / 100 + abs(dropout - 0.1)
+
+
+def study_of(direction: str = "maximize", **given: Any) -> optuna.Study:
+    return optuna.create_study(direction=direction, sampler=sampler(), **given)
+
+
+def asked(trial: Trial) -> tuple[float, float]:
+    return trial.suggest_int("filters", 8, 32), trial.suggest_float("dropout", 0.0, 0.5)
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_the_better_end_is_found_in_either_direction(direction: str) -> None:
+    found = study_of(direction)
+    sign = -1 if direction == "maximize" else 1
+    found.optimize(lambda trial: sign * error(*asked(trial)))
+    stages = found.sampler.summary(found)
+    assert [stage.selected and stage.selected.value for stage in stages] == [32, 0.1]
+    gaps = [option.gap.mean for stage in stages for option in stage.options if option.gap]
+    assert gaps
+    assert min(gaps) > 0
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda t: (t.suggest_int("filters", 8, 64, step=8), t.suggest_float("dropout", 0, 1)),
+        lambda t: (
+            t.suggest_int("filters", 8, 64, log=True),
+            t.suggest_float("dropout", 0, 1, step=0.1),
+        ),
+        lambda t: (
+            t.suggest_categorical("filters", [32, 8, 16]),
+            t.suggest_categorical("dropout", [0.3, 0.1, 0.2, 0.9]),
+        ),
+        lambda t: (t.suggest_float("filters", 1, 99), t.suggest_float("dropout", 0.1, 0.3)),
+    ],
+    ids=["steps", "log", "choices in another order", "real numbers"],
+)
+def test_an_objective_may_ask_in_any_way_that_holds_the_plans_value(
+    ask: Callable[[Trial], tuple[float, float]],
+) -> None:
+    found = study_of("minimize")
+    found.optimize(lambda trial: error(*ask(trial)))
+    assert found.best_params == {"filters": 32, "dropout": pytest.approx(0.1)}
+    assert len(found.trials) == 2 * (1 + 2 + 2)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda t: t.suggest_int("filters", 8, 12),
+        lambda t: t.suggest_int("filters", 9, 33, step=4),
+        lambda t: t.suggest_categorical("filters", [8, 32]),
+        lambda t: t.suggest_categorical("filters", ["16", "8", "32"]),
+    ],
+)
+def test_a_value_outside_of_what_is_suggested_is_refused_by_name(
+    ask: Callable[[Trial], Any],
+) -> None:
+    with pytest.raises(ValueError, match=r"filters: the plan.s 16 is not in what the objective"):
+        study_of().optimize(lambda trial: float(ask(trial)))
+
+
+def test_a_parameter_outside_of_the_plan_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"suggests 'rate'.* suggest only filters, dropout"):
+        study_of().optimize(lambda trial: trial.suggest_float("rate", 0, 1))
+
+
+def test_a_hyperparameter_that_is_never_asked_for_is_refused_after_the_first_trial() -> None:
+    found = study_of()
+    with pytest.raises(ValueError, match="never suggests 'dropout'"):
+        found.optimize(lambda trial: float(trial.suggest_int("filters", 8, 32)))
+    assert len(found.trials) == 1
+    assert found.sampler.summary(found)[0].options[0].rows == ()  # and does not count
+
+
+def test_an_objective_that_keeps_failing_ends_the_study_and_says_where_to_look() -> None:
+    def objective(trial: Trial) -> float:
+        asked(trial)
+        raise RuntimeError("the disk is on fire")
+
+    with pytest.raises(SlotFailed, match=r"failed three times.* \(Optuna's log"):
+        study_of().optimize(objective, catch=(RuntimeError,))
+
+
+def test_fixing_a_hyperparameter_from_outside_is_refused_with_the_way_out() -> None:
+    found = study_of()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        found.sampler = optuna.samplers.PartialFixedSampler({"filters": 8}, found.sampler)
+    with pytest.raises(ValueError, match="filters was 8 where the plan trains 16: fix a"):
+        found.optimize(lambda trial: error(*asked(trial)))
+
+
+def test_enqueue_trial_is_refused_with_the_way_out() -> None:
+    found = study_of()
+    found.enqueue_trial({"filters": 24})
+    with pytest.raises(ValueError, match=r"enqueue_trial: .*list the value among the options"):
+        found.optimize(lambda trial: error(*asked(trial)))
+
+
+def test_a_hyperparameter_of_one_option_is_fixed() -> None:
+    single = OneAtATimeSampler({"filters": [16], "dropout": [0.1, 0.2]}, repeats=1)
+    found = optuna.create_study(direction="minimize", sampler=single)
+    found.optimize(lambda trial: error(*asked(trial)))
+    assert {trial.params["filters"] for trial in found.trials} == {16}
+    assert found.best_params["dropout"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "start", "says"),
+    [
+        ({"a": [None, 1]}, {}, "a"),
+        ({"a": [1, "1"]}, {}, "mix types"),
+        ({"a": []}, {}, "a"),
+        ({"a": [1, 2]}, {"a": 3}, "start"),
+        ({"a": [1, 2]}, {"b": 1}, "start.b"),
+        ({}, {}, "there is none"),
+    ],
+)
+def test_options_that_cannot_be_a_plan_are_refused(
+    options: dict[str, Any], start: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        OneAtATimeSampler(options, start=start)
+
+
+def test_a_space_or_its_name_is_taken_too() -> None:
+    named = OneAtATimeSampler("digits")
+    assert named.plan.repeats == 3
+    assert OneAtATimeSampler(named.plan.space).plan.space == named.plan.space
+
+
+def test_a_complete_study_that_is_optimized_again_trains_nothing() -> None:
+    found = study_of("minimize")
+    found.optimize(lambda trial: error(*asked(trial)))
+    before = Counter(trial.state for trial in found.trials)[TrialState.COMPLETE]
+    found.optimize(lambda trial: error(*asked(trial)))
+    assert Counter(trial.state for trial in found.trials)[TrialState.COMPLETE] == before
+
+
+def test_a_sampler_can_be_pickled_and_goes_on() -> None:
+    found = study_of("minimize")
+    found.optimize(lambda trial: error(*asked(trial)), n_trials=3)
+    found.sampler = pickle.loads(pickle.dumps(found.sampler))
+    found.optimize(lambda trial: error(*asked(trial)))
+    assert found.best_params == {"filters": 32, "dropout": 0.1}
+    assert len(found.trials) == 10
+
+
+def _work(url: str) -> None:
+    found = optuna.load_study(study_name="shared", storage=open_storage(url), sampler=sampler())
+    found.optimize(lambda trial: error(*asked(trial)))
+
+
+@pytest.mark.slow
+def test_several_processes_on_one_storage_count_each_slot_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    optuna.create_study(
+        study_name="shared", storage=open_storage(url, create=True), direction="minimize"
+    )
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_work, args=(url,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    found = optuna.load_study(study_name="shared", storage=open_storage(url), sampler=sampler())
+    stages = found.sampler.summary(found)
+    assert [stage.selected and stage.selected.value for stage in stages] == [32, 0.1]
+    assert all(len(option.rows) == 2 for stage in stages for option in stage.options)
+    trained = Counter((slot(t).configuration, slot(t).repeat) for t in found.trials if t.values)
+    assert max(trained.values()) <= 2
+
+
+def test_trials_of_a_process_that_is_gone_are_named_with_what_to_do() -> None:
+    single = OneAtATimeSampler({"a": [1, 2], "b": [1, 2]}, repeats=1)
+    found = optuna.create_study(sampler=single)
+    for trial in (found.ask(), found.ask()):
+        attributes = found._storage.get_trial_system_attrs(trial._trial_id)
+        gone = {**attributes["study:run"], "asked_by": [socket.gethostname(), 2**22 + 1]}
+        found._storage.set_trial_system_attr(trial._trial_id, "study:run", gone)
+    again = optuna.create_study(sampler=pickle.loads(pickle.dumps(single)))
+    again._storage, again._study_id = found._storage, found._study_id
+    with pytest.raises(PlanExhausted, match=r"running trials \[0, 1\]: .*TrialState.FAIL"):
+        again.ask()
+
+
+def test_the_summary_is_a_table_too() -> None:
+    found = study_of("minimize")
+    found.optimize(lambda trial: error(*asked(trial)))
+    table = found.sampler.summary_frame(found)
+    assert list(table["option"]) == [8, 16, 32, 0.1, 0.2, 0.3]
+    assert list(table.loc[table["selected"], "option"]) == [32, 0.1]
+    assert (table["runs"] == 2).all()
+
+
+class TestOptunasContract(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    """Optuna's own contract; a case that does not apply is listed with its reason."""
+
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return sampler
+
+
+_FREE = "the plan's values come from its options, not from the distribution of a single suggestion"
+DOES_NOT_APPLY = {
+    "test_float": _FREE,
+    "test_int": _FREE,
+    "test_categorical": _FREE,
+    "test_conditional_sample_independent": _FREE,
+    "test_nan_objective_value": "suggests a name outside of the plan, which is refused",
+    "test_partial_fixed_sampling": "a value fixed from outside is refused, tested above",
+    "test_sample_single_distribution": "suggests names outside of the plan, which is refused",
+    "test_single_parameter_objective": "suggests a name outside of the plan, which is refused",
+    "test_conditional_parameter_objective": "every trial has all hyperparameters of the plan",
+    "test_combination_of_different_distributions_objective": "suggests names outside of the plan",
+    "test_dynamic_range_objective": "suggests names outside of the plan, which is refused",
+}
+for _case in DOES_NOT_APPLY:
+    setattr(TestOptunasContract, _case, None)
+
+
+def test_every_case_of_optunas_contract_applies_or_has_a_reason() -> None:
+    cases = {name for name in vars(BasicSamplerTestCase) if name.startswith("test_")}
+    assert cases == DOES_NOT_APPLY.keys()
+    assert all(len(reason) > 20 for reason in DOES_NOT_APPLY.values())
+
+
+def test_a_distribution_of_truths_is_not_one_of_numbers() -> None:
+    single = OneAtATimeSampler({"a": [0, 1]}, repeats=1)
+    found = optuna.create_study(sampler=single)
+    with pytest.raises(ValueError, match="a: the plan"):
+        found.ask().suggest_categorical("a", [False, True])
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "own_objective.py"))
+    assert "kernel: rbf" in capsys.readouterr().out
+
+
+def test_the_package_for_optunahub_loads_and_its_example_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = EXAMPLES / "optunahub" / "package"
+    name = "samplers/one_at_a_time"
+    module = optunahub.load_local_module(name, registry_root=str(registry))
+    assert module.OneAtATimeSampler is OneAtATimeSampler
+    monkeypatch.setattr(optunahub, "load_module", lambda _: module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn's, that 30 iterations are few
+        runpy.run_path(str(registry / name / "example.py"), run_name="__main__")
+    assert "units" in capsys.readouterr().out
+    head = (registry / name / "README.md").read_text().split("---")[1]
+    for key in ("author", "title", "description", "tags", "optuna_versions", "license"):
+        assert f"{key}: " in head
+    assert (registry / name / "LICENSE").read_text().startswith("MIT License")

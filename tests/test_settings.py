@@ -59,6 +59,11 @@ def test_a_setting_that_nobody_gave_is_filled_in_and_another_is_left() -> None:
     assert given.with_default("pruner", "sweep") == given
 
 
+def test_what_a_file_alone_decides_is_no_setting() -> None:
+    assert not {"passes", "score", "tie", "fixed", "name"} & set(settled(passes=2).chosen)
+    assert {"batch_size", "repeats", "seed"} <= set(settled().chosen)
+
+
 @pytest.mark.parametrize(
     ("filed", "given", "kind"),
     [

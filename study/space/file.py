@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import SpaceError
-from study.space.search_space import SearchSpace, hint, shown
+from study.space.keys import hint, shown
+from study.space.search_space import SearchSpace
 
 
 def shipped(package: Path = Path(__file__).parents[1]) -> dict[str, Path]:

@@ -8,12 +8,8 @@ a `SpaceError` of one line.
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
 import operator
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -22,7 +18,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -32,24 +27,14 @@ from pydantic import (
 )
 
 from study.errors import SpaceError
+from study.space.keys import Number, Scalar, Value, dotted, hint, shown
+from study.space.keys import key as _key
+
+__all__ = ["Hyperparameter", "SearchSpace", "Validation", "Value"]
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
-
-Value = int | float | str | bool
-
-
-def _number(value: object) -> object:
-    """Refuse numbers that TOML, JSON and the database do not all hold unchanged."""
-    whole = type(value) is int and -(2**63) <= value < 2**63
-    if whole or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise ValueError
-
-
-def _scalar(value: object) -> object:
-    return value if isinstance(value, bool | str) else _number(value)
 
 
 def _named(value: object) -> object:
@@ -69,11 +54,6 @@ def _one_way(value: object) -> object:
     return {**value, _PLACE: next(iter(value))}
 
 
-def _key(what: str, **bounds: Any) -> Any:
-    """A key of a file: what its value may be, for messages, and Pydantic's bounds of it."""
-    return Field(description=what, **bounds)
-
-
 _PLACE = "\0"
 """The key of what a file says by the place of a table, and by no key of its own."""
 
@@ -87,8 +67,6 @@ _FITS = "'pad', 'crop' or 'stretch'"
 _COUNT = _key("a whole number of at least 1", ge=1)
 _NUMBER = _key("a number")
 
-_Scalar = Annotated[Value, PlainValidator(_scalar)]
-_Number = Annotated[int | float, PlainValidator(_number)]
 _Side = Annotated[StrictInt, Field(ge=1, le=10_000)]
 _closed = with_config(ConfigDict(extra="forbid"))
 
@@ -103,18 +81,18 @@ class Hyperparameter:
     """
 
     name: Annotated[str, Field(validation_alias=_PLACE)]
-    options: Annotated[tuple[_Scalar, ...], _key(_OPTIONS, exclude_if=operator.not_)] = ()
-    low: Annotated[_Number | None, _NUMBER] = None
-    high: Annotated[_Number | None, _NUMBER] = None
+    options: Annotated[tuple[Scalar, ...], _key(_OPTIONS, exclude_if=operator.not_)] = ()
+    low: Annotated[Number | None, _NUMBER] = None
+    high: Annotated[Number | None, _NUMBER] = None
     log: Annotated[StrictBool | None, _key("true or false")] = None
-    step: Annotated[_Number | None, _NUMBER] = None
-    start: Annotated[_Scalar | None, _key("a number, a text, true or false")] = None
+    step: Annotated[Number | None, _NUMBER] = None
+    start: Annotated[Scalar | None, _key("a number, a text, true or false")] = None
 
     def __post_init__(self) -> None:
         self._give_numbers_one_type()
         mistakes = self._mistaken_options() if self.options else self._mistaken_range()
         for key, problem in mistakes:
-            raise SpaceError(f"{_dotted('hyperparameters', self.name, key)}: {problem}")
+            raise SpaceError(f"{dotted('hyperparameters', self.name, key)}: {problem}")
 
     @property
     def distribution(self) -> BaseDistribution:
@@ -248,7 +226,7 @@ class SearchSpace:
     sampler: Annotated[str | None, _key("the name of a sampler, in quotes", min_length=1)] = None
     pruner: Annotated[str | None, _key("the name of a pruner, in quotes", min_length=1)] = None
     configurations: Annotated[StrictInt | None, _COUNT] = None
-    fixed: Annotated[dict[str, _Scalar], _key(_FIXED)] = field(default_factory=dict, hash=False)
+    fixed: Annotated[dict[str, Scalar], _key(_FIXED)] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         searched = [parameter.name for parameter in self.hyperparameters]
@@ -258,7 +236,7 @@ class SearchSpace:
             table = "hyperparameters" if name in searched else "fixed"
             if not name.isidentifier():
                 problem = "is no name; give letters, digits and underscores, no digit first"
-                raise SpaceError(f"{_dotted(table, name)}: {problem}")
+                raise SpaceError(f"{dotted(table, name)}: {problem}")
             if searched.count(name) > 1:
                 raise SpaceError(f"hyperparameters.{name}: is given twice; keep one of them")
             if name in searched and name in self.fixed:
@@ -325,26 +303,10 @@ def _first(error: ValidationError, table: Mapping[str, Any]) -> str:
         case [*path]:
             kind, above = SearchSpace, []
     keys = _keys(kind)
-    where = _dotted(*above, *(key for key in path if isinstance(key, str))) or "contents"
+    where = dotted(*above, *(key for key in path if isinstance(key, str))) or "contents"
     if mistake["type"] == unknown:
         return f"{where}: unknown key; {hint(str(path[-1]), keys)}"
     allowed = keys[str(path[0])] if path else "a table of " + ", ".join(keys)
     missing = mistake["type"] == "missing"
     problem = "is missing" if missing else f"{shown(mistake['input'])} is not allowed"
     return f"{where}: {problem}; give {allowed}"
-
-
-def hint(key: str, allowed: Iterable[str]) -> str:
-    """What is allowed in place of `key`, the likeliest first."""
-    close = difflib.get_close_matches(key, allowed, 1)
-    return (f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(allowed)}"
-
-
-def _dotted(*keys: str) -> str:
-    return ".".join(key if re.fullmatch(r"[\w-]+", key) else shown(key) for key in keys)
-
-
-def shown(value: object) -> str:
-    """A value as TOML writes it, on one line of bearable length."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."

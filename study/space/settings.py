@@ -31,8 +31,8 @@ _DEFAULTS: Mapping[str, Any] = {
     "training": "fast",
 }
 
-_OF_THE_SPACE = {"name", "hyperparameters", "fixed", "tie", "validation"}
-"""The keys of a space that are no settings; each other one is a setting of the same name."""
+_RULES = ("fixed", "tie", "passes", "score")
+"""What a file alone decides. Each other key of it is a setting, which an option may override."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,7 @@ class Settings:
         found = []
         if self.space.hyperparameters != other.space.hyperparameters:
             found.append("the hyperparameters")
-        rules = ("fixed", "tie", "passes", "score")
-        if any(getattr(self.space, rule) != getattr(other.space, rule) for rule in rules):
+        if any(getattr(self.space, rule) != getattr(other.space, rule) for rule in _RULES):
             found.append("the fixed parameters, the tie rule, passes or score")
         for name, chosen in self.chosen.items():
             theirs = other.chosen[name].value
@@ -162,7 +161,8 @@ def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Sett
     ``origin`` says where the space came from: a shipped name or a path. A pruner that nobody
     named is None: the strategy has its own.
     """
-    filed = {key: value for key, value in vars(space).items() if key not in _OF_THE_SPACE}
+    own = {"name", "hyperparameters", "validation", *_RULES}
+    filed = {key: value for key, value in vars(space).items() if key not in own}
     chosen = dict(given)
     for name, value in {**_DEFAULTS, **filed}.items():
         if name in chosen:

@@ -59,6 +59,23 @@ def test_of_single_members_the_interval_is_student_s() -> None:
     assert (averaged(said, labels, 6)["choices"], averaged(said, labels, 5)["choices"]) == (1, 6)
 
 
+def test_planted_label_errors_are_a_hundredth_and_all_are_found_by_who_knows() -> None:
+    from label_errors import measured, planted
+
+    from study.data.dataset import load
+
+    digits = load("digits")
+    labels, at_random, alike = planted(digits.labels, digits.images, digits, seed=0)
+    changed = np.flatnonzero(labels != digits.labels)
+    assert sorted([*at_random, *alike]) == changed.tolist()
+    assert (len(changed), len(at_random)) == (14, 7)
+    knows = np.eye(10, dtype=np.float32)[digits.labels][np.newaxis]
+    found = measured(knows, labels, changed)
+    assert (found["of the first 10"], found["of the first 20"]) == (1, 14 / 20)
+    assert (found["candidates"], found["of the candidates"]) == (14, 1)
+    assert found["recall of the candidates"] == found["recall of as many as are wrong"] == 1
+
+
 @pytest.mark.slow
 def test_tutorial_and_study_are_compared_once_and_told_again(tmp_path: Path) -> None:
     words = ["--space", "smoke", "--images", "300", "--epochs", "1", "--log", "without"]

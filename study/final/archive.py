@@ -100,9 +100,9 @@ def load(path: Path) -> tuple[Any, Card]:
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001 - Keras raises what it likes for another version
-        said = " ".join(str(error).split())[:200]
+        why = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{path}: cannot be loaded by Keras {keras.__version__} ({said}); it may be damaged or "
+            f"{path}: cannot be loaded by Keras {keras.__version__} ({why}); it may be damaged or "
             "of another version"
         ) from None
     classes = len(card.labels)

@@ -21,25 +21,31 @@ AT_ONCE = 500  # images a call
 
 
 def load_member(path: Path) -> keras.Model:
-    """A member as it was trained: images of 0..1 in. ``ModelError`` where its file is damaged."""
+    """A member as it was trained: images (n, height, width, channels) of 0..1 to (n, classes).
+
+    Raises ``ModelError`` where its file is damaged.
+    """
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # noqa: BLE001 - Keras raises what it likes for a damaged file
-        said = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{path}: is damaged ({said}); delete it, and it is trained again"
+            f"{path}: is damaged ({reason}); delete it, and it is trained again"
         ) from None
 
 
 def with_preprocessing(members: Sequence[keras.Model]) -> keras.Model:
-    """One model with its preprocessing: a member's, or the average of the members' outputs."""
+    """A model of pixels (n, height, width, channels) of 0..255 to probabilities (n, classes).
+
+    It is the member, or the mean of several members' outputs, behind a rescaling to 0..1.
+    """
     pixels = keras.Input(members[0].input_shape[1:], name="pixels")
     images = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
-    said = [
+    outputs = [
         _renamed(member, f"member_{place}")(images) for place, member in enumerate(members, start=1)
     ]
-    together = keras.layers.Average(name="average")(said) if len(said) > 1 else said[0]
-    return keras.Model(pixels, together, name="classifier")
+    output = keras.layers.Average(name="average")(outputs) if len(outputs) > 1 else outputs[0]
+    return keras.Model(pixels, output, name="classifier")
 
 
 def to_bytes(model: keras.Model) -> bytes:
@@ -51,7 +57,7 @@ def to_bytes(model: keras.Model) -> bytes:
 
 
 def probabilities(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """What a model says of images with pixels of 0..255: (n, classes)."""
+    """A model's outputs (n, classes) for pixels (n, height, width, channels) of 0..255."""
     parts = [
         np.asarray(model(pixels[first : first + AT_ONCE].astype(np.float32), training=False))
         for first in range(0, len(pixels), AT_ONCE)

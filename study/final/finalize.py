@@ -153,7 +153,7 @@ def _members(
 
 
 def _recorded(study: Study, members: Sequence[Member], folder: Path) -> list[dict[str, Any]]:
-    """What an earlier opening for these members said, if their answers are still there."""
+    """The records of an earlier opening for these members, if their probabilities are kept."""
     name = records.opening([member.key for member in members])
     there = records.load_probabilities(folder, name) is not None
     return records.of_opening(study, name) if there else []

@@ -1,7 +1,7 @@
 """What the final model gets wrong, and which of the labels may be wrong instead.
 
-Computed first, then drawn and written. The test set is not opened for it: what the members said of
-each image was kept when it was.
+Computed first, then drawn and written. The test set is not opened for it: the probabilities of each
+member were kept when it was.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Gallery:
 def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
     """The mistakes of the average of the members last asked for, or of the only one.
 
-    Raises ``ModelError`` where there is no final model, or what its members said is gone.
+    Raises ``ModelError`` where there is no final model, or its members' probabilities are gone.
     """
     final = records.latest(study)[-1]
     path = records.probabilities_file(folder, final["opening"])

@@ -49,7 +49,7 @@ def measure(
     trainer: MemberTrainer,
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """Write every model's file, open the test set, record what it says; returns the records.
+    """Write every model's file, open the test set, record the accuracies; returns the records.
 
     The models are the members, the best of them by validation where images were held out, and
     their average. Nothing is chosen by what the test set says.
@@ -62,12 +62,12 @@ def measure(
     test, held_out = export.as_pixels(dataset.test_images), export.as_pixels(dataset.images[part])
     name = records.opening([member.key for member in members])
     opened = datetime.now(UTC).isoformat(timespec="milliseconds")
-    said = [export.probabilities(model.network, test) for model in models]
-    own = np.stack(said[: len(members)])
-    _write(records.probabilities_file(folder, name), _packed(own, members, dataset.test_labels))
+    predicted = [export.probabilities(model.network, test) for model in models]
+    packed = _packed(np.stack(predicted[: len(members)]), members, dataset.test_labels)
+    _write(records.probabilities_file(folder, name), packed)
     common = {"opened": opened, "opening": name, "trained_on": len(dataset.labels) - len(part)}
     found = []
-    for model, of_test in zip(models, said, strict=True):
+    for model, of_test in zip(models, predicted, strict=True):
         record = _accuracy(model, of_test, dataset.test_labels) | common
         if len(part):
             judged = export.probabilities(model.network, held_out)
@@ -80,10 +80,10 @@ def measure(
     return found
 
 
-def _accuracy(model: _Model, said: Numbers, test: Labels) -> dict[str, Any]:
-    """What is recorded of a model's accuracy; fractions."""
-    images = len(test)
-    hits = int((said.argmax(1) == test).sum())
+def _accuracy(model: _Model, predicted: Numbers, labels: Labels) -> dict[str, Any]:
+    """The record of a model by its probabilities (n, classes) of the test images; fractions."""
+    images = len(labels)
+    hits = int((predicted.argmax(1) == labels).sum())
     low, high = records.interval(hits, images)
     return {
         "model": model.name,
@@ -98,11 +98,11 @@ def _accuracy(model: _Model, said: Numbers, test: Labels) -> dict[str, Any]:
     }
 
 
-def _packed(said: Numbers, members: Sequence[Member], labels: Labels) -> bytes:
-    """What each member says of each test image, so that the test set need not be opened again."""
+def _packed(predicted: Numbers, members: Sequence[Member], labels: Labels) -> bytes:
+    """An npz of the members' probabilities (members, n, classes): it saves opening the test set."""
     buffer = io.BytesIO()
     names = np.array([member.name for member in members])
-    np.savez_compressed(buffer, probabilities=said, members=names, labels=labels)
+    np.savez_compressed(buffer, probabilities=predicted, members=names, labels=labels)
     return buffer.getvalue()
 
 

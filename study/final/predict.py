@@ -110,8 +110,8 @@ def line(prediction: Prediction) -> str:
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1:3]
     others = ", ".join(f"{label} {100 * p:.2f} %" for label, p in ranked)
     notes = f"  [{'; '.join(prediction.notes)}]" if prediction.notes else ""
-    said = f"{prediction.label} ({100 * prediction.confidence:.2f} %; {others})"
-    return f"{prediction.image}: {said}{notes}"
+    answer = f"{prediction.label} ({100 * prediction.confidence:.2f} %; {others})"
+    return f"{prediction.image}: {answer}{notes}"
 
 
 def submission(path: Path, predictions: Sequence[Prediction]) -> None:

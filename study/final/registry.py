@@ -45,8 +45,8 @@ def register(
     """Send the models of an opening; returns what went wrong, in lines, and raises nothing."""
     access: Access | None = None
 
-    def plain(said: str) -> str:
-        return f"MLflow: {redact(said, secrets(os.environ, target, access))}"
+    def plain(problem: str) -> str:
+        return f"MLflow: {redact(problem, secrets(os.environ, target, access))}"
 
     try:
         access = target.access(_PATIENCE)
@@ -54,8 +54,8 @@ def register(
         for model in models:
             sender.send(model, (folder / model["file"]).read_bytes())
     except Exception as error:  # noqa: BLE001 - MLflow must not be able to stop this
-        said = str(error) if isinstance(error, MirrorError) else f"{type(error).__name__}: {error}"
-        return [plain(f"{said}; the models are saved, and finalize sends what is missing")]
+        why = str(error) if isinstance(error, MirrorError) else f"{type(error).__name__}: {error}"
+        return [plain(f"{why}; the models are saved, and finalize sends what is missing")]
     return [plain(problem) for problem in sender.problems]
 
 

@@ -222,7 +222,7 @@ def test_a_failing_slot_is_tried_three_times_then_the_study_ends() -> None:
             raise MemoryError
         return value
 
-    with pytest.raises(SlotFailed, match=r"repeat 1 of a=3, b=0.1, c=False .* out of memory"):
+    with pytest.raises(SlotFailed, match=r"repeat 2 of a=3, b=0.1, c=False .* out of memory"):
         found.optimize(objective, catch=(MemoryError,))
     tried = [row for row in Rows()(found) if row.option == 3 and row.repeat == 1]
     assert [row.state for row in tried] == ["failed"] * ATTEMPTS

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Sequence
 
-from study.plan.plan import Option, PlanState, Stage
+from study.plan.plan import PlanState, Stage
 from study.text import sentences as words
-from study.text import units
-from study.text.view import labels, verdict
+from study.text.view import COLUMNS, foremost
 
 FIRST = "## The study so far"
 LAST = "*Written by the study "
@@ -17,8 +14,6 @@ LAST = "*Written by the study "
 
 MOST_OPTIONS = 20
 """Options of a stage in the study's note; of more, those with the best means."""
-
-_HEAD = ("option", "runs", "mean ± standard error", "behind the best", "verdict")
 
 
 def standing_note(standing: PlanState, repeats: int, mlflow: str | None = None) -> str:
@@ -38,41 +33,11 @@ def standing_note(standing: PlanState, repeats: int, mlflow: str | None = None) 
 
 
 def _table(stage: Stage, repeats: int) -> str:
-    options = list(stage.options)
-    if stage.kind == "configurations" or len(options) > MOST_OPTIONS:
-        options = _ranked(stage)
-    lines = [_line(_HEAD), _line(["---"] * len(_HEAD))]
-    called = labels(stage)
-    lines += [
-        _line(_cells(option, stage, repeats, called[option.configuration]))
-        for option in options[:MOST_OPTIONS]
-    ]
-    if len(options) > MOST_OPTIONS:
-        lines.append(f"\nThe best {MOST_OPTIONS} of {len(options)}.")
-    return "\n".join(lines)
-
-
-def _cells(option: Option, stage: Stage, repeats: int, label: str) -> Iterator[str]:
-    values = option.values
-    yield _plain(label)
-    yield f"{len(option.rows)}/{repeats}"
-    if option.score is not None:
-        yield units.score(option.score)
-    else:
-        yield f"{units.percent(math.fsum(values) / len(values))} so far" if values else ""
-    yield units.gap(option.gap)
-    yield _plain(verdict(option, stage)) if option.state != "open" else "open"
-
-
-def _line(cells: Sequence[str] | Iterator[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _ranked(stage: Stage) -> list[Option]:
-    """The options of a stage, the best mean first, those without a mean last."""
-    return sorted(
-        stage.options, key=lambda option: option.score.mean if option.score else -1.0, reverse=True
-    )
+    views = foremost(stage, MOST_OPTIONS)
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *(map(_plain, v.cells(repeats)) for v in views)]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    more = len(stage.options) > MOST_OPTIONS
+    return f"{table}\n\nThe best {MOST_OPTIONS} of {len(stage.options)}." if more else table
 
 
 def _plain(text: str) -> str:

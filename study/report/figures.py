@@ -15,7 +15,7 @@ from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Configuration, Row
 from study.text import sentences as words
 from study.text import units
-from study.text.view import Kind, OptionView, kind, labels, views
+from study.text.view import Kind, OptionView, foremost, kind, labels
 
 MOST_OPTIONS = 25
 """Options of a stage that are drawn; of more, those with the best means."""
@@ -95,17 +95,9 @@ class Cost:
 
 def stage_figure(stage: Stage) -> StageFigure:
     """One stage as it is drawn."""
-    options = list(views(stage))
-    if stage.kind == "configurations" or len(options) > MOST_OPTIONS:
-        options.sort(key=_mean, reverse=True)
+    shown = tuple(foremost(stage, MOST_OPTIONS))
     gone = tuple(words.eliminated(stage)[:MOST_OPTIONS])
-    return StageFigure(
-        stage.name, words.outcome(stage), gone, tuple(options[:MOST_OPTIONS]), len(options)
-    )
-
-
-def _mean(view: OptionView) -> float:
-    return view.mean if view.mean is not None and view.error is not None else -math.inf
+    return StageFigure(stage.name, words.outcome(stage), gone, shown, len(stage.options))
 
 
 def panels(standing: PlanState, rows: Sequence[Row]) -> tuple[Panel, ...]:

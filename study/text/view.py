@@ -76,6 +76,15 @@ def views(stage: Stage) -> tuple[OptionView, ...]:
     return tuple([_view(option, stage, called[option.configuration]) for option in stage.options])
 
 
+def foremost(stage: Stage, most: int) -> list[OptionView]:
+    """At most so many options; of configurations, and where there are more, the best first."""
+    found = list(views(stage))
+    if stage.kind == "configurations" or len(found) > most:
+        found.sort(key=lambda view: view.option.score.mean if view.option.score else -1.0)
+        found.reverse()
+    return found[:most]
+
+
 def _view(option: Option, stage: Stage, label: str) -> OptionView:
     score = option.score
     return OptionView(

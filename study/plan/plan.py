@@ -13,10 +13,13 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from study.plan.results import Configuration, Difference, Row, Score, Spread
 from study.space.search_space import SearchSpace, Value
+
+if TYPE_CHECKING:
+    from study.plan.verdict import Verdict
 
 ATTEMPTS = 3
 """How often one slot may fail before the study ends."""
@@ -110,7 +113,8 @@ class PlanState:
     """What the stored rows say: the stages so far, the answer so far, and the work that is left.
 
     ``slots`` are those that can be trained now, in order; ``speculative`` those that the plan will
-    probably want once the open stage is decided; ``runs_expected`` is an upper bound.
+    probably want once the open stage is decided; ``runs_expected`` is an upper bound. ``verdict``
+    is what a race says of its leader.
     """
 
     stages: tuple[Stage, ...]
@@ -123,6 +127,7 @@ class PlanState:
     failed: Slot | None = None
     failure: str | None = None
     speculative: tuple[Slot, ...] = ()
+    verdict: Verdict | None = None
 
     def outdated(self, slot: Slot) -> bool:
         """Whether a run of this slot cannot count any more.

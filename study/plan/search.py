@@ -7,7 +7,7 @@ configuration number): its suggestion is a function of stored results and surviv
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from study.errors import SettingsError
 from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot, Stage, compared
+from study.plan.points import points, size
 from study.plan.results import Configuration, Row, Spread, configuration
-from study.space.search_space import Hyperparameter, SearchSpace, Value
+from study.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     import optuna
@@ -51,7 +52,7 @@ class Search(Plan):
         self.repeats = space.repeats if repeats is None else repeats
         self.images = images
         self.seed = seed
-        self.budget = min(budget, _size(space) or budget)
+        self.budget = min(budget, size(space) or budget)
         self.sampler = sampler
         self._inner = _inner_sampler(sampler)
 
@@ -121,7 +122,7 @@ class Search(Plan):
             candidate = self._ask(number, attempt, rows)
             if candidate not in tried:
                 return candidate
-        return next((point for point in _points(self.space) if point not in tried), candidate)
+        return next((point for point in points(self.space) if point not in tried), candidate)
 
     def _ask(self, number: int, attempt: int, rows: Sequence[Row]) -> Configuration:
         import optuna
@@ -171,41 +172,3 @@ def _inner_sampler(name: str) -> Callable[[int], BaseSampler]:
         "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
     }
     return makers[name]
-
-
-def _size(space: SearchSpace) -> int | None:
-    """How many configurations the space has; None where a hyperparameter is a real number."""
-    counts = [_count(parameter) for parameter in space.hyperparameters]
-    return None if None in counts else math.prod(count for count in counts if count)
-
-
-def _count(parameter: Hyperparameter) -> int | None:
-    """How many values a hyperparameter has; None for a range of real numbers."""
-    if parameter.options:
-        return len(parameter.options)
-    low, high, step = parameter.low, parameter.high, parameter.step
-    assert low is not None
-    assert high is not None
-    if isinstance(low, int) and isinstance(high, int):
-        return (high - low) // int(step or 1) + 1
-    return None if step is None else round((high - low) / step) + 1
-
-
-def _value(parameter: Hyperparameter, place: int) -> Value:
-    """A value of a hyperparameter that has a number of them, from the first."""
-    if parameter.options:
-        return parameter.options[place]
-    low, high, step = parameter.low, parameter.high, parameter.step
-    assert low is not None
-    assert high is not None
-    return min(low + place * (step or 1), high)
-
-
-def _points(space: SearchSpace) -> Iterator[Configuration]:
-    """Every configuration, the last hyperparameter fastest; none where one is a real number."""
-    for index in range(_size(space) or 0):
-        values, rest = {}, index
-        for parameter in reversed(space.hyperparameters):
-            rest, place = divmod(rest, _count(parameter) or 1)
-            values[parameter.name] = _value(parameter, place)
-        yield configuration(space.fixed | {p.name: values[p.name] for p in space.hyperparameters})

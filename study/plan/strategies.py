@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from study.errors import SettingsError
 from study.plan.grid import Grid
 from study.plan.plan import Plan
+from study.plan.race import Race
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
 from study.space.settings import Settings
@@ -50,6 +51,19 @@ def _search(sampler: str, settings: Settings) -> Plan:
     )
 
 
+def _race(settings: Settings) -> Plan:
+    chosen = {name: settings.chosen.get(name) for name in ("tolerance", "confidence", "budget")}
+    given = {name: one.value for name, one in chosen.items() if one and one.value is not None}
+    return Race(
+        settings.space,
+        settings.repeats,
+        settings.images,
+        seed=settings["seed"],
+        epochs=settings["epochs"],
+        **given,
+    )
+
+
 def _optuna(sampler: str, title: str) -> Strategy:
     says = f"Configurations are suggested by Optuna's {title}; the best mean wins"
     return Strategy(functools.partial(_search, sampler), says)
@@ -63,6 +77,9 @@ STRATEGIES: dict[str, Strategy] = {
         compares=True,
     ),
     "grid": Strategy(_grid, "Every configuration is trained; the best mean wins"),
+    "race": Strategy(
+        _race, "Epochs go where they decide the most, until the leader is surely good enough"
+    ),
     "tpe": _optuna("tpe", "TPE sampler"),
     "random": _optuna("random", "random sampler"),
     "gp": _optuna("gp", "Gaussian-process sampler"),

@@ -1,0 +1,153 @@
+"""The configurations that a race chooses among, and how alike any two of them are.
+
+All of a small space. Of a large one those that were begun, their neighbours and random ones: drawn
+anew as the study grows, from a seed.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from study.plan.points import at, count, drawn, points, share, size
+from study.plan.results import Configuration, configuration
+from study.space.search_space import Hyperparameter, SearchSpace
+
+Array = NDArray[np.float64]
+
+WHOLE = 512
+"""Spaces of at most so many configurations are candidates as a whole."""
+
+_DRAWN = 256
+_LEVELS = 33
+"""Levels that the range of a hyperparameter is divided into, to see how alike two values are."""
+
+
+class Candidates:
+    """Configurations with their places, and their correlations through each hyperparameter.
+
+    ``effects`` is of shape (hyperparameters, configurations, configurations); each is centred over
+    the hyperparameter's values, so that effects of one hyperparameter hold nothing of another's.
+    """
+
+    def __init__(self, space: SearchSpace, configurations: Sequence[Configuration]) -> None:
+        self.configurations = tuple(configurations)
+        self.index = {one: place for place, one in enumerate(self.configurations)}
+        effects = []
+        for parameter in space.hyperparameters:
+            levels = _levels(parameter, [dict(c)[parameter.name] for c in self.configurations])
+            effects.append(_correlation(*_kind(parameter))[np.ix_(levels, levels)])
+        self.effects: Array = np.stack(effects)
+
+    def __len__(self) -> int:
+        return len(self.configurations)
+
+
+class Pool:
+    """Makes the candidates of a space; the same arguments give the same ones."""
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self.space, self.seed = space, seed
+        self.size = size(space)
+        self._last: Candidates | None = None
+
+    @functools.cached_property
+    def whole(self) -> Candidates | None:
+        """The whole space, where it is small enough."""
+        if self.size is None or self.size > WHOLE:
+            return None
+        return Candidates(self.space, list(points(self.space)))
+
+    def draw(
+        self, begun: Sequence[Configuration], best: Sequence[Configuration], number: int
+    ) -> Candidates:
+        """What was begun, the neighbours of the ``best``, and random ones drawn by ``number``."""
+        if self.whole is not None:
+            return self.whole
+        rng = np.random.default_rng([self.seed, number])
+        near = itertools.chain.from_iterable(self._neighbours(one) for one in best)
+        random = (drawn(self.space, rng) for _ in range(_DRAWN))
+        found = tuple(dict.fromkeys([*begun, *near, *random]))
+        if self._last is None or self._last.configurations != found:
+            self._last = Candidates(self.space, found)
+        return self._last
+
+    def _neighbours(self, base: Configuration) -> list[Configuration]:
+        """Those that differ in one hyperparameter: any option, or a step along a range."""
+        found = []
+        for parameter in self.space.hyperparameters:
+            if parameter.options:
+                values = list(parameter.options)
+            else:
+                here = share(parameter, dict(base)[parameter.name])
+                steps = (here + step for step in (-0.2, -0.05, 0.05, 0.2))
+                values = [at(parameter, min(max(step, 0.0), 1.0)) for step in steps]
+            found += [configuration(dict(base) | {parameter.name: value}) for value in values]
+        return found
+
+
+def start(candidates: Candidates, first: Configuration | None, number: int, seed: int) -> list[int]:
+    """Places of ``number`` configurations that together show effects and pairs the best.
+
+    One after the other the one that the others say the least about (a pivoted Cholesky factor of
+    the prior): on a grid this comes close to an orthogonal array. Ties are broken by the seed.
+    """
+    effects = candidates.effects
+    total = effects.sum(0)
+    pairs = (total**2 - (effects**2).sum(0)) / 2
+    kernel = total + 0.3 * pairs + 0.3 * np.eye(len(total)) + 1.0
+    rng = np.random.default_rng([seed, 0])
+    jitter = 1e-3 * rng.random(len(total))
+    left = np.diag(kernel) + jitter
+    rows = np.zeros((0, len(total)))
+    chosen: list[int] = []
+    if first is not None and first in candidates.index:
+        left[candidates.index[first]] += len(total)
+    for _ in range(min(number, len(total))):
+        place = int(np.argmax(left))
+        row = kernel[place] - rows[:, place] @ rows
+        row /= np.sqrt(row[place])
+        rows = np.vstack([rows, row])
+        left = np.where(np.arange(len(total)) == place, -np.inf, left - row**2)
+        chosen.append(place)
+    return chosen
+
+
+def freedom(space: SearchSpace) -> int:
+    """How many numbers the effects of single hyperparameters are, with the mean."""
+    return 1 + sum(min(count(p) or 4, 4) - 1 for p in space.hyperparameters)
+
+
+def _kind(parameter: Hyperparameter) -> tuple[int, float]:
+    """How many levels a hyperparameter has, and how much of its effect is each level's own.
+
+    The rest runs along the line of its numbers; truths and texts lie on none.
+    """
+    if not parameter.options:
+        return _LEVELS, 0.1
+    return len(parameter.options), 1.0 if isinstance(parameter.options[0], bool | str) else 0.5
+
+
+def _levels(parameter: Hyperparameter, values: Sequence[object]) -> list[int]:
+    if not parameter.options:
+        return [round(share(parameter, held) * (_LEVELS - 1)) for held in values]  # type: ignore[arg-type]
+    options: list[object] = list(parameter.options)
+    if _kind(parameter)[1] < 1:
+        options.sort()
+    places = {option: place for place, option in enumerate(options)}
+    return [places[held] for held in values]
+
+
+@functools.cache
+def _correlation(levels: int, own: float) -> Array:
+    """How alike the effects of two levels are: centred, with a mean variance of 1."""
+    way = np.abs(np.subtract.outer(np.arange(levels), np.arange(levels))) / max(1, levels - 1)
+    kernel = own * np.eye(levels) + (1 - own) * np.exp(-((way / 0.7) ** 2))
+    centre = np.eye(levels) - 1 / levels
+    kernel = centre @ kernel @ centre
+    scaled: Array = kernel / max(np.diag(kernel).mean(), 1e-12)
+    return scaled

@@ -1,0 +1,87 @@
+"""The points of a search space: how many there are, each by its number, and some at random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from study.plan.results import Configuration, configuration
+from study.space.search_space import Hyperparameter, SearchSpace, Value
+
+
+def size(space: SearchSpace) -> int | None:
+    """How many configurations the space has; None where a hyperparameter is a real number."""
+    counts = [count(parameter) for parameter in space.hyperparameters]
+    return None if None in counts else math.prod(count for count in counts if count)
+
+
+def count(parameter: Hyperparameter) -> int | None:
+    """How many values a hyperparameter has; None for a range of real numbers."""
+    if parameter.options:
+        return len(parameter.options)
+    low, high, step = parameter.low, parameter.high, parameter.step
+    assert low is not None
+    assert high is not None
+    if isinstance(low, int) and isinstance(high, int):
+        return (high - low) // int(step or 1) + 1
+    return None if step is None else round((high - low) / step) + 1
+
+
+def value(parameter: Hyperparameter, place: int) -> Value:
+    """A value of a hyperparameter that has a number of them, from the first."""
+    if parameter.options:
+        return parameter.options[place]
+    low, high, step = parameter.low, parameter.high, parameter.step
+    assert low is not None
+    assert high is not None
+    return min(low + place * (step or 1), high)
+
+
+def points(space: SearchSpace) -> Iterator[Configuration]:
+    """Every configuration, the last hyperparameter fastest; none where one is a real number."""
+    for index in range(size(space) or 0):
+        values, rest = {}, index
+        for parameter in reversed(space.hyperparameters):
+            rest, place = divmod(rest, count(parameter) or 1)
+            values[parameter.name] = value(parameter, place)
+        yield configuration(space.fixed | {p.name: values[p.name] for p in space.hyperparameters})
+
+
+def drawn(space: SearchSpace, rng: np.random.Generator) -> Configuration:
+    """A random configuration; a range on a log scale is drawn evenly on it."""
+    values = {p.name: _drawn(p, rng) for p in space.hyperparameters}
+    return configuration(space.fixed | values)
+
+
+def _drawn(parameter: Hyperparameter, rng: np.random.Generator) -> Value:
+    number = count(parameter)
+    if number is not None and not parameter.log:
+        return value(parameter, int(rng.integers(number)))
+    return at(parameter, rng.random())
+
+
+def at(parameter: Hyperparameter, share: float) -> Value:
+    """The value of a range at this share of its way, on a log scale where it has one."""
+    low, high = parameter.low, parameter.high
+    assert low is not None
+    assert high is not None
+    held = low * (high / low) ** share if parameter.log else low + share * (high - low)
+    held = min(max(held, low), high)
+    if isinstance(low, int):
+        return round(held)
+    return (
+        held if parameter.step is None else value(parameter, round((held - low) / parameter.step))
+    )
+
+
+def share(parameter: Hyperparameter, held: Value) -> float:
+    """How far along its range a value lies, from 0 to 1."""
+    low, high = parameter.low, parameter.high
+    assert low is not None
+    assert high is not None
+    assert not isinstance(held, str)
+    if parameter.log:
+        return math.log(held / low) / math.log(high / low)
+    return (held - low) / (high - low)

@@ -1,0 +1,288 @@
+"""A search that races: it spends epochs where they decide the most, and stops when it is sure.
+
+A few epochs of configurations that together show every effect and pair come first. From then on the
+next epochs are those that take away the most of the expected regret each: a new configuration, a
+new repeat, or a paused run that goes on (`study.plan.posterior` says what each would tell). Once
+the leader is within the tolerance of the best with the confidence asked for, or once the rest of
+the budget is needed for it, the leader is trained on repeats that had no part in choosing it; what
+is said of its accuracy in the end is not the luck that made it the leader.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from study.errors import SettingsError, SpaceError
+from study.plan.allocation import Progress, best
+from study.plan.candidates import Pool, freedom, start
+from study.plan.plan import Option, OptionState, Plan, PlanState, RunIndex, Slot, Stage
+from study.plan.points import count
+from study.plan.posterior import Cells, Posterior
+from study.plan.results import Configuration, Row, Score, Spread, configuration
+from study.plan.verdict import Belief, Reason, Scale, Verdict
+from study.space.search_space import SearchSpace
+
+RACE = "race"
+MEASURED = "measured"
+"""The names of the stages: choosing, and the winner's fresh repeats."""
+
+CHOOSING = 5
+"""Repeats that configurations are chosen by; those after them only measure the winner."""
+
+TOLERANCE, CONFIDENCE = 0.2, 0.95
+
+_START = 2.5
+"""Configurations that a race starts with, for each number that the effects are."""
+
+_RIVALS = 48  # configurations that epochs may go to
+_NEAR = 8  # configurations whose neighbours are candidates, in a large space
+
+Runs = dict[tuple[Configuration, int], Row]
+
+
+class Race(Plan):
+    """The plan of a race.
+
+    ``tolerance`` is in percentage points, ``budget`` in epochs (None: what the sweep would need at
+    most). The answer is measured on up to ``repeats`` fresh repeats. Raises ``SettingsError`` or
+    ``SpaceError`` for what cannot be raced.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        repeats: int | None = None,
+        images: int | None = None,
+        *,
+        seed: int = 0,
+        epochs: int | None = None,
+        tolerance: float = TOLERANCE,
+        confidence: float = CONFIDENCE,
+        budget: int | None = None,
+    ) -> None:
+        self.space = space
+        self.repeats = space.repeats if repeats is None else repeats
+        self.images = images
+        self.seed = seed
+        self.epochs = epochs or space.epochs
+        self.tolerance, self.confidence = tolerance / 100, confidence
+        self.budget = sweep_epochs(space, self.repeats, self.epochs) if budget is None else budget
+        self.rungs = rungs(self.epochs)
+        self.pool = Pool(space, seed)
+        self._first: Configuration = ()
+        self._check()
+        self.measuring = min(self.repeats, max(1, self.budget // (12 * self.epochs)))
+        self._start = self._first_slots()
+
+    def _check(self) -> None:
+        if not 0 < self.tolerance < 1:
+            raise SettingsError(
+                f"--tolerance {100 * self.tolerance:g}: give points, above 0 and below 100"
+            )
+        if not 0.5 <= self.confidence < 1:
+            raise SettingsError(f"--confidence {self.confidence:g}: give 0.5 or more, and below 1")
+        if self.budget < self.epochs:
+            raise SettingsError(
+                f"--budget {self.budget}: does not pay for one run; give at least {self.epochs}"
+            )
+        if self.repeats < 2:
+            raise SettingsError("--repeats 1: a race compares repeats; give at least 2")
+        if self.pool.size == 1:
+            raise SpaceError(
+                "hyperparameters: a single configuration has nothing to race; add options"
+            )
+
+    def _first_slots(self) -> tuple[Slot, ...]:
+        """A few epochs of configurations that together show effects and pairs."""
+        given = configuration(self.space.start)
+        full = len(given) == len(self.space.fixed) + len(self.space.hyperparameters)
+        candidates = self.pool.draw([given] if full else [], [], 0)
+        rung, spare = self.rungs[0], self.budget - self.measuring * self.epochs
+        number = min(math.ceil(_START * freedom(self.space)), int(0.4 * self.budget) // rung)
+        places = start(
+            candidates, given if full else None, min(number, spare // rung) or 1, self.seed
+        )
+        found = [candidates.configurations[place] for place in places]
+        self._first = found[0]
+        return tuple([self._slot(one, 0, rung) for one in found])
+
+    def _slot(self, one: Configuration, repeat: int, epochs: int) -> Slot:
+        stage = RACE if repeat < CHOOSING else MEASURED
+        return Slot(stage, 0, one, repeat, None, None if epochs == self.epochs else epochs)
+
+    def standing(self, rows: Sequence[Row]) -> PlanState:
+        """What the rows say of the leader, and the slot that is worth the most."""
+        index, runs = RunIndex(rows), _runs(rows)
+        spent = sum(map(self._spent, rows))
+        belief = self._belief(runs)
+        leader = belief.candidates.configurations[belief.leader] if belief else self._first
+        wanted, reason = self._next(runs, belief, leader, self.budget - spent)
+        slots, failed = index.slots(_numbered(wanted, runs))
+        if failed:
+            reason = None
+        verdict = None
+        if belief:
+            verdict = belief.verdict(self.tolerance, self.confidence, spent, self.budget)
+            verdict = replace(verdict, reason=reason)
+        stage = self._stage(runs, leader, complete=reason is not None)
+        ahead = 0 if reason else 1 + max(0, self.budget - spent) // self.rungs[0]
+        return PlanState(
+            stages=(stage,),
+            incumbent=leader if belief or reason else None,
+            score=_score(verdict, stage.best) if verdict else None,
+            slots=tuple(slots),
+            complete=reason is not None,
+            runs=sum(row.state == "complete" for row in runs.values()),
+            runs_expected=len(runs) + ahead,
+            failed=failed,
+            failure=index.reason(failed) if failed else None,
+            verdict=verdict,
+        )
+
+    def _spent(self, row: Row) -> int:
+        """The epochs that a run has had, or that a running one will have at the next rung."""
+        done = len(row.val_acc)
+        if row.state != "running":
+            return done
+        if row.repeat >= CHOOSING:
+            return self.epochs
+        return next((rung for rung in self.rungs if rung > done), self.epochs)
+
+    def _belief(self, runs: Runs) -> Belief | None:
+        """What the runs say; None before the first of them has reached a rung."""
+        known = [row for row in runs.values() if len(row.val_acc) >= self.rungs[0]]
+        choosing = [row for row in known if row.repeat < CHOOSING]
+        if not choosing:
+            return None
+        measured = [row for row in known if row.repeat >= CHOOSING]
+        ahead = sorted(choosing, key=lambda r: (-len(r.val_acc), -r.val_acc[-1], r.number))
+        begun = dict.fromkeys(row.configuration for row in runs.values())
+        best = dict.fromkeys(row.configuration for row in ahead[: len(ahead) // 2 + 1])
+        candidates = self.pool.draw([*begun], [*best][:_NEAR], len(choosing))
+        return Belief(candidates, Scale(self.rungs, self.images), choosing, measured, self.seed)
+
+    def _next(
+        self, runs: Runs, belief: Belief | None, leader: Configuration, spare: int
+    ) -> tuple[list[Slot], Reason | None]:
+        """The slots that can be trained now, or why there is no more to train."""
+        states = {key: row.state for key, row in runs.items()}
+        running = "running" in states.values()
+        repeats = range(CHOOSING, CHOOSING + self.measuring)
+        missing = [self._slot(leader, r, self.epochs) for r in repeats if (leader, r) not in runs]
+        reserve = len(missing) * self.epochs
+        start = [s for s in self._start if (s.configuration, s.repeat) not in runs]
+        if start and spare - reserve >= self.rungs[0]:
+            return start, None
+        sure = belief is not None and self._sure(belief, measured=not missing)
+        if belief and not sure:
+            slot = self._best(runs, belief, spare - reserve)
+            if slot:
+                return [slot], None
+        if running and not sure:
+            return [], None
+        if missing and spare >= self.epochs:
+            return missing, None
+        if running:
+            return [], None
+        return [], "sure" if sure else "budget" if spare < reserve + self.epochs else "exhausted"
+
+    def _sure(self, belief: Belief, *, measured: bool) -> bool:
+        """Whether the leader is good enough, by the runs that choose and by the fresh ones."""
+        looks = (False, True) if measured else (False,)
+        return all(
+            belief.probability(self.tolerance, measured=look) >= self.confidence for look in looks
+        )
+
+    def _best(self, runs: Runs, belief: Belief, spare: int) -> Slot | None:
+        """The slot that takes away the most of the expected regret an epoch; None: none is left."""
+        progress = Progress(len(belief.candidates), CHOOSING)
+        pending = []
+        for (one, repeat), row in runs.items():
+            if repeat >= CHOOSING:
+                continue
+            at = belief.candidates.index[one], repeat
+            done = progress.epochs[at] = len(row.val_acc)
+            progress.run[at] = row.number
+            progress.busy[at] = row.state not in {"paused", "complete"}
+            if row.state == "running":
+                rung = sum(done >= epochs for epochs in self.rungs[:-1])
+                pending.append((*at, rung, row.number))
+        posterior = belief.chosen
+        if pending:
+            cells = Cells(*np.array(pending, dtype=np.intp).T)
+            posterior = Posterior(belief.kernel, belief.theta, belief.cells, belief.z, cells)
+        places = belief.contenders(posterior)
+        actions, costs = progress.actions(places[:_RIVALS], self.rungs, spare)
+        if not len(costs):
+            return None
+        chosen = best(posterior, places[:_RIVALS], actions, costs)
+        one = belief.candidates.configurations[actions.configuration[chosen]]
+        return self._slot(one, int(actions.repeat[chosen]), self.rungs[actions.rung[chosen]])
+
+    def _stage(self, runs: Runs, leader: Configuration, *, complete: bool) -> Stage:
+        """Every configuration that was begun, as the options of one stage."""
+        found: dict[Configuration, list[Row]] = {}
+        for row in runs.values():
+            found.setdefault(row.configuration, []).append(row)
+        spread = Spread(self.images)
+        options = []
+        for one, held in found.items():
+            whole = tuple(
+                sorted([r for r in held if r.state == "complete"], key=lambda r: r.repeat)
+            )
+            values = [row.value for row in whole if row.value is not None]
+            state: OptionState = "complete" if whole else "open"
+            score = spread.score(values) if values else None
+            number = held[0].option
+            assert number is not None
+            options.append(Option(number, one, None, whole, state, score))
+        best = next((option for option in options if option.configuration == leader), None)
+        return Stage(
+            RACE, "configurations", leader, tuple(options), best, best if complete else None
+        )
+
+
+def _runs(rows: Iterable[Row]) -> Runs:
+    """The runs that count, in the order of their numbers; what was paused is pruned at the end."""
+    runs: Runs = {}
+    for row in sorted(rows, key=lambda row: row.number):
+        if row.cancelled is None and row.state != "failed":
+            runs[row.configuration, row.repeat] = row
+    return runs
+
+
+def _numbered(slots: Iterable[Slot], runs: Runs) -> Iterator[Slot]:
+    """The slots with the numbers of their configurations: in the order in which they were begun."""
+    numbers = {row.configuration: row.option for row in runs.values()}
+    for slot in slots:
+        assert slot.configuration is not None
+        option = numbers.setdefault(slot.configuration, len(numbers))
+        assert option is not None
+        yield replace(slot, option=option)
+
+
+def _score(verdict: Verdict, option: Option | None) -> Score | None:
+    """The leader's accuracy as it is stated, a standard error from a 95 % interval."""
+    if option is None:
+        return None
+    low, high = verdict.accuracy
+    return Score(len(option.rows), (low + high) / 2, (high - low) / 3.92)
+
+
+def rungs(epochs: int) -> tuple[int, ...]:
+    """The epochs at which runs may pause: halves of the whole, rounded up; at least an eighth."""
+    return tuple(sorted({math.ceil(epochs / 2**power) for power in range(4)}))
+
+
+def sweep_epochs(space: SearchSpace, repeats: int, epochs: int) -> int:
+    """How many epochs the one-at-a-time sweep needs at most; a range counts as five options."""
+    counts = [
+        min(count(parameter) or 5, max(5, len(parameter.options)))
+        for parameter in space.hyperparameters
+    ]
+    runs = 1 + sum(number - 1 for number in counts) + (space.tie != "best")
+    return runs * repeats * epochs

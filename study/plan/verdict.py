@@ -1,0 +1,194 @@
+"""How sure a race is: its leader, the probability that it is good enough, and two intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal
+
+import numpy as np
+
+from study.plan.candidates import Candidates
+from study.plan.posterior import Array, Cells, Kernel, Places, Posterior, fit
+from study.plan.results import Configuration, Row
+
+Reason = Literal["sure", "budget", "exhausted"]
+"""Why a race has ended; exhausted: every repeat of those that matter is trained."""
+
+_CONTENDERS = 64
+_DRAWS = 1000
+_TOP = 10
+_FITTED = 200
+"""Runs that the variances are fitted to: of more, every second, third and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A leading configuration: its probability to be the best, its accuracy and standard error."""
+
+    configuration: Configuration
+    probability: float
+    accuracy: float
+    standard_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How sure a race is of its leader.
+
+    ``probability`` is that of being within the tolerance of the best; ``accuracy`` and ``distance``
+    (to the best) are 95 % intervals. All are fractions; ``reason`` says why the race has ended,
+    None while it goes on.
+    """
+
+    probability: float
+    accuracy: tuple[float, float]
+    distance: tuple[float, float]
+    top: tuple[Contender, ...]
+    tolerance: float
+    confidence: float
+    epochs: int
+    budget: int
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How curves become values: at which epochs, and on how many validation images."""
+
+    rungs: tuple[int, ...]
+    images: int | None
+
+    def observed(self, rows: Sequence[Row], candidates: Candidates) -> tuple[Cells, Array]:
+        """The cells that these runs have reached, and the logarithm of the error there.
+
+        Of a rung's last quarter of epochs the mean is taken: it is steadier than its last one. Of
+        many runs only the last rung counts, which says nearly all.
+        """
+        cells, values = [], []
+        few = len(rows) <= _FITTED
+        for row in rows:
+            place = candidates.index[row.configuration]
+            reached = [n for n, epochs in enumerate(self.rungs) if epochs <= len(row.val_acc)]
+            for rung in reached if few else reached[-1:]:
+                cells.append((place, row.repeat, rung, row.number))
+                values.append(self._value(row, self.rungs[rung]))
+        return Cells(*np.array(cells, dtype=np.intp).reshape(-1, 4).T), np.array(values)
+
+    def _value(self, row: Row, epochs: int) -> float:
+        if row.params.get("restore_best_weights"):
+            return self._log(max(row.val_acc[:epochs]))
+        last = row.val_acc[epochs - max(1, epochs // 4) : epochs]
+        return self._log(math.fsum(last) / len(last))
+
+    def _log(self, accuracy: float) -> float:
+        least = 0.3 / self.images if self.images else 1e-5
+        return math.log(min(max(1 - accuracy, least), 1.0)) if math.isfinite(accuracy) else 0.0
+
+    def shift(self, rows: Sequence[Row]) -> float:
+        """How far, in the logarithm of the error, a run's value lies from that of its last rung."""
+        off = [
+            self._log(row.value) - self._value(row, self.rungs[-1])
+            for row in rows
+            if row.value is not None and len(row.val_acc) >= self.rungs[-1]
+        ]
+        return math.fsum(off) / (len(off) + 1)
+
+
+class Belief:
+    """What runs say of the candidates: who leads, by those that choose; how sure, by all of them.
+
+    ``measured`` are runs that had no part in choosing.
+    """
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        scale: Scale,
+        choosing: Sequence[Row],
+        measured: Sequence[Row],
+        seed: int,
+    ) -> None:
+        self.candidates, self.scale, self.seed = candidates, scale, seed
+        rungs = np.array(scale.rungs, dtype=float)
+        early = np.log(rungs[-1] / rungs)
+        self.kernel = Kernel(candidates.effects, early / max(early[0], 1e-9))
+        every = max(1, math.ceil(len(choosing) / _FITTED))
+        cells, z = scale.observed(choosing[::every], candidates)
+        self.theta = fit(self.kernel, cells, z - z.mean())
+        self.cells, self.z = scale.observed(choosing, candidates)
+        self._rows = [*choosing, *measured]
+        self.chosen = Posterior(self.kernel, self.theta, self.cells, self.z)
+        self.leader = int(np.argmin(self.chosen.mean))
+        self.measured = bool(measured)
+
+    @cached_property
+    def whole(self) -> Posterior:
+        """What the measured runs say too."""
+        if not self.measured:
+            return self.chosen
+        cells, z = self.scale.observed(self._rows, self.candidates)
+        return Posterior(self.kernel, self.theta, cells, z)
+
+    def contenders(self, posterior: Posterior) -> Places:
+        """Places of those that would be the best with some luck, the leader first."""
+        lucky = posterior.mean - 2 * posterior.deviations
+        lucky[self.leader] = -np.inf
+        return np.argsort(lucky, kind="stable")[:_CONTENDERS]
+
+    @cached_property
+    def _by_choice(self) -> tuple[Places, Array]:
+        return self._drawn(self.chosen)
+
+    @cached_property
+    def _by_all(self) -> tuple[Places, Array]:
+        return self._drawn(self.whole) if self.measured else self._by_choice
+
+    def _drawn(self, posterior: Posterior) -> tuple[Places, Array]:
+        """Contenders, and errors that they may have: of shape (draws, contenders)."""
+        places = self.contenders(posterior)
+        spread = posterior.spread[np.ix_(places, places)]
+        root = np.linalg.cholesky(spread + 1e-9 * np.eye(len(places)))
+        # The mean accuracy over repeats is that of their spread too.
+        level = posterior.mean[places] + 0.5 * self.kernel.within(self.theta)
+        error: Array = np.exp(level + _normal(self.seed, len(places)) @ root.T)
+        return places, error
+
+    def probability(self, tolerance: float, *, measured: bool = False) -> float:
+        """That the leader is within ``tolerance`` of the best, by the measured runs too or not."""
+        _, error = self._by_all if measured else self._by_choice
+        return float(np.mean(error[:, 0] - error.min(1) <= tolerance))
+
+    def verdict(self, tolerance: float, confidence: float, epochs: int, budget: int) -> Verdict:
+        places, error = self._by_all
+        distance = error[:, 0] - error.min(1)
+        shown = 1 - np.minimum(error * math.exp(self.scale.shift(self._rows)), 1.0)
+        first = np.bincount(error.argmin(1), minlength=len(places)) / len(error)
+        order = np.argsort(-first, kind="stable")[:_TOP]
+        low, high = np.quantile(shown[:, 0], (0.025, 0.975))
+        return Verdict(
+            probability=float(np.mean(distance <= tolerance)),
+            accuracy=(float(low), float(high)),
+            distance=(float(np.quantile(distance, 0.0)), float(np.quantile(distance, 0.95))),
+            top=tuple(
+                Contender(
+                    self.candidates.configurations[places[one]],
+                    float(first[one]),
+                    float(shown[:, one].mean()),
+                    float(shown[:, one].std()),
+                )
+                for one in order
+            ),
+            tolerance=tolerance,
+            confidence=confidence,
+            epochs=epochs,
+            budget=budget,
+        )
+
+
+@lru_cache(maxsize=4)
+def _normal(seed: int, number: int) -> Array:
+    """Standard normal draws, of shape (draws, number): the same ones at each look."""
+    return np.random.default_rng([seed, number]).standard_normal((_DRAWS, number))

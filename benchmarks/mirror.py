@@ -5,7 +5,7 @@ All on one `mlflow server` over HTTP (SQLite behind it, artifacts through it), i
 - the tutorial's way: a call a metric while the training loop waits, `mlflow.keras.log_model` as is;
 - `optuna_integration.MLflowCallback` (where installed): a call at the end of each trial, no
   curves, no model;
-- this program's: the driver pokes, a process of its own mirrors.
+- this program's: a process of its own reads the database and mirrors.
 
 Nothing is trained: an epoch is a sleep, a model the saved start configuration.
 
@@ -36,13 +36,16 @@ import recorded
 from mirror_fakes import Made
 from mlflow_server import mlflow_server
 
+from study.cli.live import Silent
 from study.files import write_whole
-from study.mirror.follow import Follower
-from study.mirror.subprocess import Aside, Errand, Here
+from study.mirror.follow import Passes
+from study.mirror.subprocess import Follower
 from study.mirror.target import Target, resolve
 from study.running.driver import Driver, Hooks
 from study.storage import models
-from study.storage.location import Database
+from study.storage.database import MLFLOW
+from study.storage.location import Database, Location
+from study.storage.lock import driving
 from study.training.model import build_cnn
 from study.training.run import Epoch
 from study.workers.engine import EpochReported, RunFinished
@@ -85,25 +88,19 @@ class Sleeping:
         """There is nothing to release."""
 
 
-class Timed(Follower):
-    """A follower that knows how long the driver was with it."""
-
-    inside = 0.0
-
-    def see(self, *seen: Any) -> None:
-        began = time.perf_counter()
-        super().see(*seen)
-        self.inside += time.perf_counter() - began
+def location(made: Made) -> Location:
+    return Database.at(made.url).study(made.study.study_name)
 
 
 def kept(made: Made) -> Path:
-    """Where the models of a study are kept."""
-    location = Database.at(made.url).study(made.study.study_name)
-    return location.models(models.identity(made.study))
+    """The folder of a study's kept models."""
+    return location(made).models(models.identity(made.study))
 
 
-def driven(made: Made, model: bytes, follower: Timed, policy: models.Policy) -> dict[str, float]:
-    """Seconds of a run that the driver works: on the clock, on the processor, in the mirror's part.
+def driven(
+    made: Made, model: bytes, target: Target | None, policy: models.Policy
+) -> dict[str, float]:
+    """Seconds of a run that the driver works: on the clock and on the processor.
 
     What the mirror's process needs to start is not in it: its first pass is made before.
     """
@@ -119,21 +116,19 @@ def driven(made: Made, model: bytes, follower: Timed, policy: models.Policy) -> 
         keep=keeper.keep,
         forget=lambda _: None,
     )
-    driver = Driver(made.study, made.plan, optuna.pruners.NopPruner(), engine, hooks, follower)
+    driver = Driver(made.study, made.plan, optuna.pruners.NopPruner(), engine, hooks, Silent())
     made.add(made.option(filters=99), 0, stage="search")
-    if follower._passes is not None:
-        follower._passes.run(live=True)
-    follower.start()
-    began, worked = time.perf_counter(), time.thread_time()
-    runs = driver.drive().runs
-    worked = time.thread_time() - worked
-    elapsed = time.perf_counter() - began
+    follower = Follower(location(made), target, print)
+    with driving(location(made)):
+        follower.start()
+        while target is not None and MLFLOW not in made.study.user_attrs:
+            time.sleep(0.1)
+        began, worked = time.perf_counter(), time.thread_time()
+        runs = driver.drive().runs
+        worked = time.thread_time() - worked
+        elapsed = time.perf_counter() - began
     follower.close(300)
-    return {
-        "clock": (elapsed - engine.waited) / runs,
-        "processor": worked / runs,
-        "mirror's part": follower.inside / runs,
-    }
+    return {"clock": (elapsed - engine.waited) / runs, "processor": worked / runs}
 
 
 def tutorial_run(model: Any, *, with_model: bool) -> tuple[float, float]:
@@ -185,7 +180,7 @@ def our_runs(folder: Path, target: Target, model: bytes, runs: int, policy: str)
     made = mirror_fakes.make(folder, epochs=EPOCHS, repeats=1, name=f"ours {policy} models")
     models.record(made.study, policy)
     folder = kept(made)
-    here = Here(Errand(made.url, made.study.study_name, target))
+    here = Passes(location(made), target)
     taken: Seconds = []
     for run in range(runs + 1):
         number = made.add(made.option(filters=8 + run), 0, _curve())
@@ -205,7 +200,7 @@ def stored_runs(folder: Path, target: Target, trials: int) -> dict[str, Any]:
     models.record(made.study, "none")
     for number in range(trials):
         made.add(made.option(filters=8 + number // 3), number % 3, _curve())
-    here = Here(Errand(made.url, made.study.study_name, target))
+    here = Passes(location(made), target)
     began = time.perf_counter()
     report = here.run(live=False, afresh=True)
     first = time.perf_counter() - began
@@ -224,29 +219,26 @@ def _curve() -> list[float]:
 
 
 def driver_times(folder: Path, target: Target, model: bytes, rounds: int) -> dict[str, Any]:
-    """The driver's work a run: without a mirror, with it, and with it in the driver's process."""
+    """The driver's work a run: without a mirror and with it."""
 
     def beside(made: Made) -> Target:
         local = resolve(None, {}, Database.at(made.url))
         assert local is not None
         return local
 
-    ways: dict[str, tuple[Callable[[Errand], Any], Callable[[Made], Target], models.Policy]] = {
-        "no mirror": (lambda _: None, beside, "none"),
-        "server": (Aside, lambda _: target, "none"),
-        "server, models kept": (Aside, lambda _: target, "all"),
-        "local store": (Aside, beside, "none"),
-        "local store, in the driver's process": (Here, beside, "none"),
+    ways: dict[str, tuple[Callable[[Made], Target | None], models.Policy]] = {
+        "no mirror": (lambda _: None, "none"),
+        "server": (lambda _: target, "none"),
+        "server, models kept": (lambda _: target, "all"),
+        "local store": (beside, "none"),
     }
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for turn in range(rounds):
-        for name, (build, where, policy) in ways.items():
+        for name, (where, policy) in ways.items():
             place = folder / f"{turn} {name}"
             place.mkdir()
             made = mirror_fakes.make(place, epochs=EPOCHS, repeats=3, name=f"{name} {turn}")
-            passes = build(Errand(made.url, made.study.study_name, where(made)))
-            follower = Timed(made.study.study_name, passes, print)
-            taken[name].append(driven(made, model, follower, policy))
+            taken[name].append(driven(made, model, where(made), policy))
     found: dict[str, Any] = {}
     for name, times in taken.items():
         found[name] = {what: summary([time[what] for time in times]) for what in times[0]}

@@ -9,15 +9,18 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mirror_fakes
+import psutil
 import pytest
 import servers
 from mirror_fakes import BORN, Made
@@ -25,11 +28,12 @@ from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, Shown
 
 from study.errors import MirrorError
 from study.files import write_whole
-from study.mirror.follow import Follower, follower, mirror_once
-from study.mirror.subprocess import Aside, Errand, Here
+from study.mirror.follow import Passes, follow, mirror_once
+from study.mirror.subprocess import Follower
 from study.mirror.target import Target, resolve
 from study.storage import models
 from study.storage.location import Database, Location
+from study.storage.lock import driving
 
 PATIENCE = 10.0
 
@@ -114,8 +118,8 @@ def location(made: Made) -> Location:
     return Database.at(made.url).study(made.study.study_name)
 
 
-def here(made: Made, place: Place, patience: float = PATIENCE) -> Here:
-    return Here(Errand(made.url, made.study.study_name, place.target, patience))
+def here(made: Made, place: Place, patience: float = PATIENCE) -> Passes:
+    return Passes(location(made), place.target, patience)
 
 
 def mirror(made: Made, place: Place, *, live: bool = False):
@@ -274,9 +278,8 @@ def _run_id(place: Place, made: Made, slot: str) -> str:
 
 
 def test_with_none_a_study_is_mirrored_later_with_its_original_times(made, place):
-    off = follower(location(made), resolve("none", {}, Database.at(made.url)), print)
+    off = Follower(location(made), resolve("none", {}, Database.at(made.url)), print)
     off.start()
-    off.poke()
     fill(made)
     off.close(1)
     assert place.see(made) == {}
@@ -492,13 +495,17 @@ def test_a_server_that_is_not_there_at_the_start_is_found_when_it_comes(
     fill(made)
     tracking.stop()
     lines = Lines()
-    following = Follower("digits", here(made, place), lines.say, pause=0.05)
+    ended = threading.Event()
+    following = threading.Thread(
+        target=follow,
+        args=(here(made, place), lambda: not ended.is_set(), ended, lines.say, 0.05),
+    )
     following.start()
-    following.poke()
     lines.wait_for("MLflow: the server is not there")
     tracking.start()
     lines.wait_for("MLflow: the server is back")
-    following.close(60)
+    ended.set()
+    following.join(60)
     assert len(lines.said) == 2
     assert same(place.see(made), undisturbed)
 
@@ -601,9 +608,9 @@ PRELOADED += [
 ]
 
 
-def _mirror_when_told(begin, errand: Errand) -> None:
+def _mirror_when_told(begin, url: str, name: str, target: Target) -> None:
     begin.wait()
-    Here(errand).run(live=False, afresh=True)
+    Passes(Database.at(url).study(name), target, PATIENCE).run(live=False, afresh=True)
 
 
 def test_killed_after_any_step_the_next_pass_completes_it(tmp_path, place, tracking, s3):
@@ -619,8 +626,8 @@ def test_killed_after_any_step_the_next_pass_completes_it(tmp_path, place, track
         made = mirror_fakes.copy(template, tmp_path / str(step), f"{tmp_path.name}-{step}")
         keep_model(made, 0)
         begin = context.Event()
-        errand = Errand(made.url, made.study.study_name, place.target, PATIENCE)
-        child = context.Process(target=_mirror_when_told, args=(begin, errand))
+        about = (begin, made.url, made.study.study_name, place.target)
+        child = context.Process(target=_mirror_when_told, args=about)
         child.start()
         killer = Killer(child.pid, step)
         tracking.answered = s3.answered = killer
@@ -655,32 +662,77 @@ class Killer:
                 os.kill(self._pid, signal.SIGKILL)
 
 
-# --- the process of its own ----------------------------------------------------------------------
+# --- the child of a driver -----------------------------------------------------------------------
 
 
-def test_the_process_shows_no_secret_and_is_started_again_when_it_died(made, place, tmp_path):
-    fill(made)
-    aside = Aside(Errand(made.url, made.study.study_name, place.target))
-    try:
-        assert aside.run(live=False).made > 0
-        assert aside._process is not None
-        line = Path(f"/proc/{aside._process.pid}/cmdline")
+def wait_for(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_child_shows_no_secret_and_is_started_again_when_it_died(made, place, tmp_path):
+    made.add(made.start(), 0, (0.5,), "running")
+    said: list[str] = []
+    follower = Follower(location(made), place.target, said.append)
+    with driving(location(made)):
+        follower.start()
+        process = follower._process
+        assert process is not None
+        wait_for(lambda: "trial 0" in place.see(made))
+        assert place.see(made)["trial 0"].status == "RUNNING"
+        line = Path(f"/proc/{process.pid}/cmdline")
         command = line.read_bytes() if line.exists() else b""  # there is none on macOS
         stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
         for secret in (TOKEN, ACCESS_KEY, SECRET_KEY):
             assert secret.encode() not in command + stored
-        os.kill(aside._process.pid, signal.SIGKILL)
-        with pytest.raises(MirrorError, match="process ended"):
-            aside.run(live=False)
-        assert aside.run(live=False).made == 0
-    finally:
-        aside.close()
+        process.kill()
+        process.wait()
+    follower.close(120)
+    assert {run.status for run in place.see(made).values()} == {"KILLED"}
+    assert said == []
 
 
-def test_the_process_ends_with_its_driver(made, place):
-    aside = Aside(Errand(made.url, made.study.study_name, place.target))
-    process = aside._start()
-    assert process.stdin is not None
-    process.stdin.close()  # what the system does for a driver that is killed
-    assert process.wait(60) == 0
-    aside.close()
+def test_a_child_that_cannot_send_says_why_and_what_sends_the_rest(made, place, tracking):
+    fill(made)
+    tracking.stop()
+    said: list[str] = []
+    follower = Follower(location(made), place.target, said.append)
+    follower.start()
+    follower.close(120)
+    (line,) = said
+    assert "MLflow does not have everything yet (the server is not there" in line
+    assert f"mirror {made.study.study_name} --storage" in line
+    assert TOKEN not in line
+
+
+DRIVER = """
+import os, sys, time
+from study.mirror.subprocess import Follower
+from study.mirror.target import resolve
+from study.storage.location import Database
+from study.storage.lock import driving
+database = Database.at(sys.argv[1])
+with driving(database.study(sys.argv[2])):
+    follower = Follower(database.study(sys.argv[2]), resolve(None, os.environ, database), print)
+    follower.start()
+    print(follower._process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_driver_is_outlived_by_a_last_pass_alone(made, place):
+    made.add(made.start(), 0, (0.5,), "running")
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, made.url, made.study.study_name],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | place.target.environment(),
+    ) as driver:
+        assert driver.stdout is not None
+        child = psutil.Process(int(driver.stdout.readline()))
+        wait_for(lambda: "trial 0" in place.see(made))
+        driver.kill()
+    child.wait(100)
+    assert {run.status for run in place.see(made).values()} == {"KILLED"}

@@ -21,6 +21,7 @@ from study.cli.options import (
     Configurations,
     Data,
     Epochs,
+    Follow,
     Jobs,
     Json,
     KeepModels,
@@ -255,17 +256,22 @@ def report(
 
 @app.command()
 def mirror(
-    name: StudyName = None, storage: Storage = DEFAULT_STORAGE, mlflow: Mlflow = None
+    name: StudyName = None,
+    storage: Storage = DEFAULT_STORAGE,
+    mlflow: Mlflow = None,
+    follow: Follow = False,
 ) -> None:
     """Send a study to MLflow: whatever is missing there, and nothing twice.
 
     Examples:
     - `python -m study mirror`
     - `python -m study mirror digits --mlflow http://127.0.0.1:5000`
+    - `python -m study mirror digits --follow`
     """
     with opened(storage) as database:
         from study.errors import MirrorError
-        from study.mirror.follow import mirror_once
+        from study.mirror.follow import follow_study, mirror_once
+        from study.mirror.subprocess import parent_ended
         from study.mirror.target import resolve
         from study.storage.database import load
 
@@ -274,6 +280,9 @@ def mirror(
         if target is None:
             raise MirrorError("--mlflow none: there is nothing to mirror to; give an address")
         console = Console()
+        if follow:
+            follow_study(database.study(title), target, parent_ended(), _say(Console(stderr=True)))
+            return
         with console.status(escape(f"Sending {title!r} to {target.shown}")):
             report = mirror_once(database.study(title), target)
         for problem in report.problems:

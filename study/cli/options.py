@@ -132,6 +132,9 @@ Mlflow = Annotated[
         "nothing is sent and nothing made.",
     ),
 ]
+Follow = Annotated[
+    bool, typer.Option("--follow", help="Go on sending for as long as the study is driven.")
+]
 KeepModels = Annotated[
     str | None,
     typer.Option(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from sqlalchemy.engine import make_url
@@ -102,13 +101,11 @@ class Target:
             return (f"MLFLOW_TRACKING_URI set to {self.shown} and its password",)
         return ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """For the mirror's own process, through a pipe; holds secrets."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, sent: Mapping[str, Any]) -> Target:
-        return cls(**sent)
+    def environment(self) -> dict[str, str]:
+        """The variables that make `resolve` find this target in another process; hold secrets."""
+        if self.token is None:
+            return {"STUDY_MLFLOW": self.uri}
+        return {"STUDY_MLFLOW": "", "MFLUX_TOKEN": self.token, "MFLUX_HOST": self.uri}
 
 
 def resolve(option: str | None, environ: Mapping[str, str], database: Database) -> Target | None:

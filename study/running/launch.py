@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from study.dashboard.note import Note
-from study.mirror.follow import follower
+from study.mirror.subprocess import LAST_PASS, Follower
 from study.plan.plan import PlanState, Slot
 from study.plan.strategies import plan_of
 from study.running.driver import Driver, Hooks, Observer, Observers
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from study.running.prepare import Prepared
     from study.training.checkpoint import Checkpoints
 
-_LAST_PASS = 60.0  # seconds the mirror may take after the last run
-_BRIEF = 1.5  # the same after Ctrl-C
+_BRIEF = 1.5  # seconds of the mirror's last pass after Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -72,31 +71,29 @@ def launch(
     """
     location = prepared.location
     checkpoints = checkpoints_for(location, means)
-    with explained(location.database), driving(location) as held:
-        study = None if prepared.new else _recorded(prepared)
-        if study is not None and standing_of(study, prepared.settings).complete:
-            means = replace(means, jobs=1, scheduler=None)  # nothing is going to be trained
-        with closing(engine_for(prepared, checkpoints, means, trainer, say)) as engine:
-            study = study or storage.create(
-                location.database.open(create=True), location.name, prepared.settings
-            )
-            mirror = follower(location, means.mirror, say)
-            mirror.start()
-            patience = _BRIEF
-            try:
+    mirror = Follower(location, means.mirror, say)
+    patience = _BRIEF
+    try:
+        with explained(location.database), driving(location) as held:
+            study = None if prepared.new else _recorded(prepared)
+            if study is not None and standing_of(study, prepared.settings).complete:
+                means = replace(means, jobs=1, scheduler=None)  # nothing is going to be trained
+            with closing(engine_for(prepared, checkpoints, means, trainer, say)) as engine:
+                study = study or storage.create(
+                    location.database.open(create=True), location.name, prepared.settings
+                )
+                mirror.start()
                 folder = location.models(models.identity(study))
                 keeper = models.Keeper(folder, models.record(study, means.keep_models), say)
                 hooks = _hooks(prepared, checkpoints, keeper)
                 note = Note(study, prepared.settings.repeats, say)
-                together = Observers(watch, mirror, note)
-                driver = _driver(prepared, engine, hooks, together, means, held)
+                driver = _driver(prepared, engine, hooks, Observers(watch, note), means, held)
                 deadline = None if means.timeout is None else time.monotonic() + means.timeout
                 standing = driver.drive(deadline)
-                mirror.poke()
-                patience = _LAST_PASS
+                patience = LAST_PASS
                 return standing
-            finally:
-                mirror.close(patience)
+    finally:
+        mirror.close(patience)  # after the lock is given back: nothing is running any more
 
 
 def ahead(means: ExecutionOptions) -> Callable[[Settings], None]:

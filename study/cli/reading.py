@@ -40,4 +40,5 @@ def told(console: Console, patience: float = PATIENCE) -> Iterator[Told]:
             progress,
         )
     finally:
-        bar.stop()
+        if bar.live.is_started:  # stopping one that never was prints an empty line
+            bar.stop()

@@ -23,8 +23,9 @@ import recorded
 
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Row, Rows
-from study.plan.strategies import plan_of, standing_of
+from study.plan.strategies import plan_of
 from study.storage import database as storage
+from study.storage.progress import standing_of
 from study.tuning.pruning import Margin
 
 WARMUPS = (4, 6, 8)

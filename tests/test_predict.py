@@ -306,6 +306,17 @@ def test_a_file_that_is_no_archive_is_one_line_and_is_not_unpickled() -> None:
     assert not Path("sprung").exists()
 
 
+@pytest.mark.parametrize("center", [False, True])
+def test_ink_that_fills_little_of_a_picture_is_told_and_not_where_it_was_centred(
+    center: bool,
+) -> None:
+    paper = np.full((300, 400), 20, np.uint8)
+    paper[20:80, 30:60] = 230
+    batch = one(saved(paper), (28, 28, 1), center=center)
+    (found,) = FIXED.predict([batch])
+    assert any("does it need --center?" in note for note in found.notes) is not center
+
+
 class Fixed:
     """A model that says the same of every image."""
 

@@ -17,6 +17,8 @@ from study.files import write_whole
 from study.final import archive, pictures
 from study.final.archive import Card
 
+_SMALL = 0.4  # of a side; MNIST's digits fill five sevenths
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -60,12 +62,29 @@ class Classifier:
         return Prediction(name, labels[best], float(of[best]), each, notes)
 
     def _doubts(self, batch: pictures.Batch) -> list[str]:
-        """A dark digit on white paper is the commonest mistake; it is said, not guessed at."""
+        """The commonest mistakes, ink on paper and a small digit on a sheet: said, not guessed."""
+        doubts = []
+        if batch.notes and all(extent(pixels) < _SMALL for pixels in batch.pixels):
+            doubts.append("what is on it fills little of the picture: does it need --center?")
         bright, known = float(batch.pixels.mean()) / 255, self.card.brightness
-        if (bright > 0.5) == (known > 0.5) or abs(bright - known) < 0.3:
-            return []
-        than = "brighter" if bright > known else "darker"
-        return [f"much {than} than what the model was trained on: does it need --invert?"]
+        if (bright > 0.5) != (known > 0.5) and abs(bright - known) >= 0.3:
+            than = "brighter" if bright > known else "darker"
+            doubts.append(f"much {than} than what the model was trained on: does it need --invert?")
+        return doubts
+
+
+def extent(pixels: NDArray[np.float32]) -> float:
+    """The longer side of what differs from the border of a picture, as a part of the picture's.
+
+    ``pixels`` (height, width, channels) are 0..255. Of a blank picture it is 1.
+    """
+    grey = pixels.mean(axis=2)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    distance = np.abs(grey - np.median(border))
+    rows, columns = np.nonzero(distance > distance.max() / 3)
+    if not len(rows):
+        return 1.0
+    return float(max(np.ptp(rows) / grey.shape[0], np.ptp(columns) / grey.shape[1]))
 
 
 @dataclass(frozen=True)

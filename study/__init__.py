@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from study.tuning.objective import Objective
     from study.tuning.one_at_a_time import OneAtATimeSampler
     from study.tuning.pruning import SweepPruner
-    from study.tuning.sampler import PlanSampler, slot
+    from study.tuning.run_spec import slot
+from study.tuning.sampler import PlanSampler
 
 __all__ = [
     "Objective",
@@ -31,7 +32,7 @@ _HOMES = {
     "SweepPruner": ("study.tuning.pruning", "SweepPruner"),
     "load_data": ("study.data.dataset", "load"),
     "load_space": ("study.space.file", "load"),
-    "slot": ("study.tuning.sampler", "slot"),
+    "slot": ("study.tuning.run_spec", "slot"),
 }
 
 

@@ -18,7 +18,8 @@ from study.plan.plan import Plan, PlanState, Slot
 from study.plan.results import Configuration, Row, Rows
 from study.space.search_space import SearchSpace, Value
 from study.tuning.pruning import Margin, SweepPruner
-from study.tuning.sampler import PlanSampler, slot
+from study.tuning.run_spec import slot
+from study.tuning.sampler import PlanSampler
 
 IMAGES = 500
 EAGER = Margin(warmup=1, window=1, errors=0.0, least=0.02)

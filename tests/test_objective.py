@@ -22,7 +22,7 @@ from study.training.run import Epoch
 from study.tuning.objective import Objective, described
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import Margin, SweepPruner
-from study.tuning.sampler import slot
+from study.tuning.run_spec import slot
 
 pytestmark = pytest.mark.tensorflow
 

@@ -20,7 +20,7 @@ from optuna.trial import Trial, TrialState
 from study.errors import PlanExhausted, SlotFailed
 from study.storage.database import open_storage
 from study.tuning.one_at_a_time import OneAtATimeSampler
-from study.tuning.sampler import slot
+from study.tuning.run_spec import slot
 
 OPTIONS = {"filters": [8, 16, 32], "dropout": [0.1, 0.2, 0.3]}
 START = {"filters": 16, "dropout": 0.2}

@@ -16,7 +16,8 @@ from study.plan.results import Row, Rows, image_floor
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
 from study.tuning.pruning import PRUNERS, Margin, SparingPruner, SweepPruner, make_pruner, mean_gap
-from study.tuning.sampler import PlanSampler, slot
+from study.tuning.run_spec import slot
+from study.tuning.sampler import PlanSampler
 
 LEVEL = [0.90] * 12
 MARGIN = Margin(warmup=4, window=2, errors=3.0, least=0.01)

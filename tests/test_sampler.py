@@ -28,7 +28,8 @@ from study.space.search_space import SearchSpace
 from study.storage.database import open_storage
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import SweepPruner
-from study.tuning.sampler import PlanSampler, slot
+from study.tuning.run_spec import slot
+from study.tuning.sampler import PlanSampler
 
 CURVES = Chance(1)
 

@@ -19,7 +19,8 @@ from study.errors import SlotFailed
 from study.plan.plan import Plan, PlanState, Slot
 from study.plan.results import IGNORE_FAILURES_BEFORE, SERIES, Row, row
 from study.training import recipe
-from study.tuning.sampler import PlanSampler, failed_for_good, slot
+from study.tuning.run_spec import slot
+from study.tuning.sampler import PlanSampler, failed_for_good
 from study.workers.engine import Engine, EpochReported, Event, RunFailed, RunFinished
 
 if TYPE_CHECKING:

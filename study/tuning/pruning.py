@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from study.errors import SettingsError
 from study.plan.results import RUN_SPEC, image_floor
-from study.tuning.sampler import prunable
+from study.tuning.run_spec import prunable
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -5,7 +5,6 @@ It keeps nothing that decides: every slot follows from the stored trials.
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import socket
@@ -17,15 +16,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import TrialPruned
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from study.errors import PlanExhausted, SettingsError, SlotFailed
 from study.plan.plan import Plan, PlanState, Slot, Stage
-from study.plan.results import RUN_SPEC, STATES, Configuration, Row, Rows, configuration, row
+from study.plan.results import RUN_SPEC, STATES, Configuration, Row, Rows, row
+from study.tuning.run_spec import superfluous
+from study.tuning.suggestions import contains, untrue
+from study.tuning.summary import frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,7 +215,7 @@ class PlanSampler(BaseSampler):
         """
         _require_one_objective(study)
         if RUN_SPEC not in trial.system_attrs:
-            raise _superfluous()
+            raise superfluous()
         params = trial.system_attrs[RUN_SPEC]["params"]
         if param_name not in params:
             raise SettingsError(
@@ -223,7 +223,7 @@ class PlanSampler(BaseSampler):
                 f"suggest only {', '.join(self._names)}"
             )
         value = params[param_name]
-        if not _contains(param_distribution, value):
+        if not contains(param_distribution, value):
             raise SettingsError(
                 f"{param_name}: the plan's {value!r} is not in what the objective suggests "
                 f"({param_distribution}): widen that, or leave the option out of the plan"
@@ -249,7 +249,7 @@ class PlanSampler(BaseSampler):
         last = row(trial)
         if last is None:
             return
-        if state == TrialState.COMPLETE and (wrong := self._wrong(trial, last)):
+        if state == TrialState.COMPLETE and (wrong := untrue(trial, last.params, self._names)):
             study._storage.set_trial_user_attr(trial._trial_id, "cancelled", wrong)
             raise SettingsError(wrong)
         if state == TrialState.PRUNED and last.reference is None and last.cancelled is None:
@@ -268,22 +268,6 @@ class PlanSampler(BaseSampler):
             with suppress(RuntimeError):  # asked and told by hand: there is no loop to end
                 study.stop()
 
-    def _wrong(self, trial: FrozenTrial, last: Row) -> str | None:
-        """What the objective did not ask for, or did not train with; None where all is well."""
-        for name in self._names:
-            planned = last.params[name]
-            if name not in trial.params:
-                return (
-                    f"the objective never suggests {name!r}, which the plan varies: suggest it, or "
-                    "leave it out of the plan"
-                )
-            if trial.params[name] != planned:
-                return (
-                    f"{name} was {trial.params[name]!r} where the plan trains {planned!r}: fix a "
-                    "hyperparameter by leaving its other options out of the plan"
-                )
-        return None
-
     def summary(self, study: Study) -> list[Stage]:
         """The stages so far: options with their scores and gaps, and what was selected."""
         self._look(study)
@@ -291,41 +275,7 @@ class PlanSampler(BaseSampler):
 
     def summary_frame(self, study: Study) -> pd.DataFrame:
         """``summary`` as a table, a line an option; needs pandas."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            {
-                "stage": stage.name,
-                "option": option.value,
-                "state": option.state,
-                "runs": len(option.rows),
-                "mean": option.score.mean if option.score else None,
-                "standard_error": option.score.standard_error if option.score else None,
-                "gap_to_best": option.gap.mean if option.gap else None,
-                "gap_to_best_standard_error": option.gap.standard_error if option.gap else None,
-                "best_mean": option is stage.best or option == stage.best,
-                "selected": option == stage.selected,
-            }
-            for stage in self.summary(study)
-            for option in stage.options
-        )
-
-
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a suggestion may be answered with ``value``."""
-    truth = isinstance(value, bool)
-    if isinstance(distribution, CategoricalDistribution):
-        alike = (one for one in distribution.choices if isinstance(one, bool) == truth)
-        return value in alike
-    if truth or not isinstance(value, int | float):
-        return False
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    if isinstance(distribution, IntDistribution) and value != int(value):
-        return False
-    if not distribution.low <= value <= distribution.high:
-        return False
-    steps = (value - distribution.low) / (distribution.step or math.inf)
-    return math.isclose(steps, round(steps), abs_tol=1e-8)
+        return frame(self.summary(study))
 
 
 def _require_one_objective(study: Study) -> None:
@@ -355,35 +305,3 @@ def failed_for_good(standing: PlanState) -> str:
         f"repeat {slot.repeat + 1} of {params} failed three times, the last time because: "
         f"{standing.failure or _UNTOLD}"
     )
-
-
-def slot(trial: Trial | FrozenTrial) -> Slot:
-    """The slot of a trial that a plan's sampler made.
-
-    Raises ``TrialPruned`` for the trial of a thread that asked when the plan was complete.
-    """
-    if isinstance(trial, FrozenTrial):
-        attributes = trial.system_attrs
-    else:
-        attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
-    if RUN_SPEC not in attributes:
-        raise _superfluous()
-    spec = attributes[RUN_SPEC]
-    reference = spec["reference"]
-    return Slot(
-        spec["stage"],
-        spec["option"],
-        configuration(spec["params"]),
-        spec["repeat"],
-        None if reference is None else configuration(reference),
-        spec.get("epochs"),
-    )
-
-
-def _superfluous() -> TrialPruned:
-    return TrialPruned("the plan was completed while this trial was asked for")
-
-
-def prunable(spec: Mapping[str, Any]) -> bool:
-    """Whether a run may be pruned: never the incumbent of a sweep."""
-    return spec["reference"] is not None

@@ -1,0 +1,44 @@
+"""The run spec of a trial: which slot it is, written before anything else of it exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.exceptions import TrialPruned
+from optuna.trial import FrozenTrial, Trial
+
+from study.plan.plan import Slot
+from study.plan.results import RUN_SPEC, configuration
+
+
+def slot(trial: Trial | FrozenTrial) -> Slot:
+    """The slot of a trial that a plan's sampler made.
+
+    Raises ``TrialPruned`` for the trial of a thread that asked when the plan was complete.
+    """
+    if isinstance(trial, FrozenTrial):
+        attributes = trial.system_attrs
+    else:
+        attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
+    if RUN_SPEC not in attributes:
+        raise superfluous()
+    spec = attributes[RUN_SPEC]
+    reference = spec["reference"]
+    return Slot(
+        spec["stage"],
+        spec["option"],
+        configuration(spec["params"]),
+        spec["repeat"],
+        None if reference is None else configuration(reference),
+        spec.get("epochs"),
+    )
+
+
+def superfluous() -> TrialPruned:
+    return TrialPruned("the plan was completed while this trial was asked for")
+
+
+def prunable(spec: Mapping[str, Any]) -> bool:
+    """Whether a run may be pruned: never the incumbent of a sweep."""
+    return spec["reference"] is not None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from study.tuning.one_at_a_time import OneAtATimeSampler
     from study.tuning.pruning import SweepPruner
     from study.tuning.run_spec import slot
-from study.tuning.sampler import PlanSampler
+    from study.tuning.sampler import PlanSampler
 
 __all__ = [
     "Objective",

@@ -36,6 +36,7 @@ def slot(trial: Trial | FrozenTrial) -> Slot:
 
 
 def superfluous() -> TrialPruned:
+    """What ends the trial of a thread that asked when the plan was complete."""
     return TrialPruned("the plan was completed while this trial was asked for")
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from test_cli import assert_one_line, study
 
 from study.data.dataset import Dataset
+from study.data.picture import FITS
 from study.errors import ModelError, StudyError
 from study.final import archive, gallery, predict
 from study.final.archive import CARD, Card, read_card, with_card
@@ -432,3 +433,16 @@ def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> Non
     with pytest.raises(ModelError, match=r"cut.keras: cannot be loaded by Keras"):
         archive.load(Path("cut.keras"))
     assert whole
+
+
+def test_a_picture_fills_the_shape_as_those_of_the_training_did() -> None:
+    wide = np.zeros((20, 60), np.uint8)
+    wide[:, 20:40] = 200
+    path = Path(saved(wide, "wide.png"))
+    shown = {fit: read(path, (12, 12, 1), fit).pixels[0, ..., 0] for fit in FITS}
+    assert [int((image > 150).sum()) for image in shown.values()] == [16, 144, 48]
+    model_file("crop.keras", {**asdict(CARD_OF), "fit": "crop"})
+    assert read_card(Path("crop.keras")).fit == "crop"
+    model_file("bent.keras", {**asdict(CARD_OF), "fit": "bent"})
+    with pytest.raises(ModelError, match=r"its study\.json is damaged"):
+        read_card(Path("bent.keras"))

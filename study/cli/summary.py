@@ -28,6 +28,7 @@ def best(name: str, settings: Settings, standing: PlanState, state: str) -> dict
     return {
         "study": name,
         "dataset": settings["data"],
+        "classes": list(settings.data.label_names) if settings.data else [],
         "params": None if standing.incumbent is None else dict(standing.incumbent),
         "mean": score and score.mean,
         "standard_error": score and score.standard_error,
@@ -72,7 +73,7 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         _say(
             console,
             f"Data {settings['data']}: {data.images} images of {height}x{width}x{channels}, "
-            f"{data.num_classes} classes, {data.test_images} more kept for the test; "
+            f"{units.classes(data)}, {data.test_images} more kept for the test; "
             f"validation on {how}, {data.validation} images a repeat",
         )
     stock = "stock training, " if settings["training"] == "stock" else ""

@@ -6,11 +6,12 @@ Training and prediction read pictures by the same function, so that a model meet
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,10 @@ Shape = tuple[int, int, int]
 
 Fit = Literal["pad", "crop", "stretch"]
 """How a picture of other proportions fills the shape: ground around it, its middle, or squashed."""
+
+FITS: tuple[Fit, ...] = get_args(Fit)
+
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of a damaged file, we say
 
 _GREY = ("1", "L", "La", "LA", "I", "F")  # Pillow's modes without colours, and I;16
 _FINER = 2  # a JPEG is decoded at no less than this many times the wanted size

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from study.data.picture import FITS, Fit
 from study.errors import ModelError
 
 CARD = "study.json"
@@ -38,7 +39,8 @@ _KNOWN = {
 class Card:
     """What a model takes: pixels 0..255 of ``input_shape``; and what its outputs are called.
 
-    ``labels`` are as the training data has them. ``brightness`` is the mean of its pixels (0..1).
+    ``labels`` are as the training data has them. ``brightness`` is the mean of its pixels (0..1),
+    and ``fit`` how its pictures were brought to their size.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Card:
     brightness: float
     data_fingerprint: str
     members: tuple[str, ...]
+    fit: Fit = "pad"
     format: int = FORMAT
 
 
@@ -143,6 +146,7 @@ def _is_sound(card: Card) -> bool:
         and all(type(length) is int for length in card.input_shape)
         and len(card.input_shape) == 3
         and type(card.brightness) in (int, float)
+        and card.fit in FITS
     )
 
 

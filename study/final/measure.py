@@ -148,6 +148,7 @@ def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]
         brightness=brightness(dataset.images),
         data_fingerprint=dataset.fingerprint,
         members=tuple(member.key for member in members),
+        fit=prepared.settings.space.fit or "pad",
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.data import npz, picture, pixels, table
-from study.data.picture import Shape
+from study.data.picture import Fit, Shape
 from study.errors import DataError, ModelError
 
 TABLES = (".csv", ".npz")
@@ -90,14 +90,16 @@ def _counted(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
-def read(path: Path, shape: Shape, *, invert: bool = False, center: bool = False) -> Batch:
-    """The images of a file, each as ``shape``.
+def read(
+    path: Path, shape: Shape, fit: Fit = "pad", *, invert: bool = False, center: bool = False
+) -> Batch:
+    """The images of a file, each as ``shape``, brought to it by ``fit``.
 
     ``invert`` swaps dark and bright, ``center`` crops to the ink and centres it. Raises
     ``ModelError`` or ``DataError`` naming the file that cannot be read.
     """
     with _readable(path):
-        batch = _batch(path, shape, center=center)
+        batch = _batch(path, shape, fit, center=center)
     return Batch(255 - batch.pixels, batch.names, batch.notes) if invert else batch
 
 
@@ -111,15 +113,15 @@ def _readable(path: Path) -> Iterator[None]:
         raise ModelError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
 
 
-def _batch(path: Path, shape: Shape, *, center: bool) -> Batch:
+def _batch(path: Path, shape: Shape, fit: Fit, *, center: bool) -> Batch:
     kind = path.suffix.lower()
     if kind in picture.KINDS:
-        image, notes = picture.read(path, shape, center=center)
+        image, notes = picture.read(path, shape, fit, center=center)
         return Batch(image[np.newaxis].astype(np.float32), [str(path)], notes)
     if kind == ".npz":
-        return _fitted(path, _npz(path), shape, center=center)
+        return _fitted(path, _npz(path), shape, fit, center=center)
     if kind == ".csv":
-        return _csv(path, shape, center=center)
+        return _csv(path, shape, fit, center=center)
     raise ModelError(f"{path}: not a kind of file that is read here; give one of {KINDS}")
 
 
@@ -142,15 +144,17 @@ def _pixels(array: NDArray[Any], where: str) -> NDArray[np.float32]:
     return images.astype(np.float32) * np.float32(255 / pixels.divisor(images, where))
 
 
-def _csv(path: Path, shape: Shape, *, center: bool) -> Batch:
+def _csv(path: Path, shape: Shape, fit: Fit, *, center: bool) -> Batch:
     """Kaggle's layout; a label column is left out."""
     images, labels = table.read(path, labelled=False, shape=shape)
-    batch = _fitted(path, _pixels(images, str(path)), shape, center=center)
+    batch = _fitted(path, _pixels(images, str(path)), shape, fit, center=center)
     notes = [] if labels is None else ["the column label is not used"]
     return Batch(batch.pixels, batch.names, [*notes, *batch.notes])
 
 
-def _fitted(path: Path, images: NDArray[np.float32], shape: Shape, *, center: bool) -> Batch:
+def _fitted(
+    path: Path, images: NDArray[np.float32], shape: Shape, fit: Fit, *, center: bool
+) -> Batch:
     """The rows of a table as images of the wanted shape; one note of the conversions of all."""
     names = [f"{path}, {number}" for number in range(1, len(images) + 1)]
     if images.shape[1:] == shape and not center:
@@ -160,7 +164,10 @@ def _fitted(path: Path, images: NDArray[np.float32], shape: Shape, *, center: bo
     bytes_ = np.rint(images).astype(np.uint8)
     done = [
         picture.converted(
-            Image.fromarray(np.squeeze(one, 2) if one.shape[2] == 1 else one), shape, center=center
+            Image.fromarray(np.squeeze(one, 2) if one.shape[2] == 1 else one),
+            shape,
+            fit,
+            center=center,
         )
         for one in bytes_
     ]

@@ -114,7 +114,9 @@ def of_files(
     batches, left_out = [], []
     for file in found.files:
         try:
-            batches.append(pictures.read(file, card.input_shape, invert=invert, center=center))
+            batches.append(
+                pictures.read(file, card.input_shape, card.fit, invert=invert, center=center)
+            )
         except StudyError as error:
             if strict or len(found.files) == 1:
                 raise

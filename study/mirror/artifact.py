@@ -71,6 +71,7 @@ def _description(size: int, run_id: str, settings: Settings, brightest: int) -> 
         described["metadata"] = {
             "takes": f"images of shape (n, {shape}), pixels of 0..{brightest}",
             "gives": f"probabilities of shape (n, {settings.data.num_classes})",
+            "classes": list(settings.data.label_names),
         }
     return described
 

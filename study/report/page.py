@@ -109,7 +109,7 @@ def _question(settings: Settings) -> str:
     height, width, channels = data.input_shape
     return (
         f"{what}{settings['data']}, {data.images:,} images of {height}x{width}x{channels} in "
-        f"{data.num_classes} classes? {data.test_images:,} more images are kept for the test, and "
+        f"{units.classes(data)}? {data.test_images:,} more images are kept for the test, and "
         "the search never sees them."
     )
 

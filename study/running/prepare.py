@@ -92,8 +92,8 @@ def prepare_again(
 
 def read_data(settings: Settings, database: Database, told: Told | None = None) -> Dataset:
     """The data of a study; what is made of picture files is kept beside its database."""
-    size, fit = settings["size"], settings["fit"]
-    reading = Reading(tuple(size) if size else None, fit or "pad", database.images, told or Told())
+    space = settings.space
+    reading = Reading(space.size, space.fit or "pad", database.images, told or Told())
     return datasets.load(settings["data"], reading)
 
 

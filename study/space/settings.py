@@ -31,7 +31,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "training": "fast",
 }
 
-_RULES = ("fixed", "tie", "passes", "score")
+_RULES = ("fixed", "tie", "passes", "score", "size", "fit")
 """What a file alone decides. Each other key of it is a setting, which an option may override."""
 
 
@@ -145,7 +145,7 @@ class Settings:
         if self.space.hyperparameters != other.space.hyperparameters:
             found.append("the hyperparameters")
         if any(getattr(self.space, rule) != getattr(other.space, rule) for rule in _RULES):
-            found.append("the fixed parameters, the tie rule, passes or score")
+            found.append("the fixed parameters, the tie rule, passes, score, size or fit")
         for name, chosen in self.chosen.items():
             theirs = other.chosen[name].value
             if chosen.value != theirs and name != "repeats":

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from study.plan.results import Configuration, Difference, Score
 from study.space.search_space import Value
+from study.space.settings import DataFacts
+
+_NAMED = 12  # classes
 
 
 def percent(fraction: float) -> str:
@@ -48,6 +51,14 @@ def params(configuration: Configuration | Mapping[str, Value]) -> str:
 def counted(number: int, thing: str) -> str:
     """``1 repeat``, ``3 repeats``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def classes(data: DataFacts) -> str:
+    """How many classes, with their names where they have others than numbers."""
+    names = [name for name in data.label_names if isinstance(name, str)]
+    more = ", ..." if len(names) > _NAMED else ""
+    said = f" ({', '.join(names[:_NAMED])}{more})" if names else ""
+    return f"{data.num_classes} classes{said}"
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from study.data.files import refusal
 from study.data.picture import FITS, Fit
 from study.errors import ModelError
 
@@ -69,18 +70,18 @@ def read_card(path: Path) -> Card:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            if "config.json" not in names:
-                raise ModelError(f"{path}: not a .keras file; give one that finalize has written")
-            config = _json(archive, "config.json")
-            card = _json(archive, CARD) if CARD in names else None
+            config, card = (
+                _json(archive, name) if name in names else None for name in ("config.json", CARD)
+            )
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; give a .keras file that finalize wrote") from None
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
-    except (zipfile.BadZipFile, ValueError, RecursionError, NotImplementedError, RuntimeError):
-        raise ModelError(
-            f"{path}: not a .keras file, or a damaged one; give one that finalize has written"
-        ) from None
+        raise ModelError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
+    except Exception:  # noqa: BLE001 - zipfile and json raise what they like for a damaged file
+        config = card = None
+    if config is None:
+        wrong = "not a .keras file, or a damaged one"
+        raise ModelError(str(refusal(path, wrong, "give one that finalize has written")))
     for found in _classes(config):
         if found not in _KNOWN:
             raise ModelError(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import postgres
 import pytest
 import servers
 import test_cli as commands
@@ -103,6 +104,18 @@ def test_every_hint_of_a_study_that_was_stopped(tmp_path: Path) -> None:
     assert "The test set has been opened once" in pasted(
         said, tmp_path, "--mlflow none --members 1"
     )
+
+
+@pytest.mark.usefixtures("here")
+def test_resume_of_a_study_on_a_server_with_a_password(tmp_path: Path) -> None:
+    url = postgres.database().replace(":@", ":secret@", 1)
+    assert "secret" in url
+    words = ("--storage", url, "--timeout", "0", "--jobs", "1")
+    said = study("run", "fake.toml", "--data", "data.npz", *words).stdout
+    assert "secret" not in said
+    told = pasted(said, tmp_path, "--timeout 0", STUDY_STORAGE=url)
+    assert "Study 'fake', space" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 def report() -> str:

@@ -17,6 +17,7 @@ from study.errors import StorageError
 from study.running import launch, prepare
 from study.space import file as space_file
 from study.space.settings import settle
+from study.storage import connection
 from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.lock import driving
@@ -47,7 +48,7 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         opened.append(RDBStorage(*words, **given))
         return opened[-1]
 
-    monkeypatch.setattr(storage, "RDBStorage", recorded)
+    monkeypatch.setattr(connection, "RDBStorage", recorded)
     yield postgres.database()
     for one in opened:
         one.remove_session()

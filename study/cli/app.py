@@ -121,7 +121,7 @@ def run(
             threads=threads,
             training=training,
         )
-        means = _means(
+        execution = _execution(
             database,
             mlflow,
             jobs=jobs,
@@ -133,8 +133,8 @@ def run(
             keep_models=keep_models,
         )
         with told(Console(stderr=quiet)) as reading:
-            prepared = prepare(space, name, database, given, ahead(means), reading)
-        _drive(prepared, means, verbose=verbose, quiet=quiet)
+            prepared = prepare(space, name, database, given, ahead(execution), reading)
+        _drive(prepared, execution, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -164,7 +164,7 @@ def resume(
 
         with told(Console(stderr=quiet)) as reading:
             prepared = prepare_again(name, database, repeats, reading)
-        means = _means(
+        execution = _execution(
             database,
             mlflow,
             jobs=jobs,
@@ -175,7 +175,7 @@ def resume(
             speculate=speculate,
             keep_models=keep_models,
         )
-        _drive(prepared, means, verbose=verbose, quiet=quiet)
+        _drive(prepared, execution, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -340,7 +340,7 @@ def doctor(
 commands.add_to(app)
 
 
-def _drive(prepared: Prepared, means: ExecutionOptions, *, verbose: bool, quiet: bool) -> None:
+def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, quiet: bool) -> None:
     """Drive a study with the view that fits the terminal, then print tables and answer."""
     from study.cli import live, summary
     from study.errors import SlotFailed
@@ -349,12 +349,12 @@ def _drive(prepared: Prepared, means: ExecutionOptions, *, verbose: bool, quiet:
     console = Console()
     settings, location = prepared.settings, prepared.location
     resume = location.command(
-        "resume", *again(means), needs=means.mirror.needs if means.mirror else ()
+        "resume", *again(execution), needs=execution.mirror.needs if execution.mirror else ()
     )
     with interruptible(resume):
         if not quiet:
             summary.print_header(console, location.name, settings, new=prepared.new)
-            summary.print_means(console, jobs_of(settings, means), means)
+            summary.print_execution(console, jobs_of(settings, execution), execution)
         watch: Any = live.Silent()
         if not quiet:
             watch = live.Lines(console, settings["epochs"], each_epoch=verbose)
@@ -363,7 +363,7 @@ def _drive(prepared: Prepared, means: ExecutionOptions, *, verbose: bool, quiet:
         with watch if isinstance(watch, live.Screen) else nullcontext():
             try:
                 standing = launch(
-                    prepared, watch, means, _say(Console(stderr=True) if quiet else console)
+                    prepared, watch, execution, _say(Console(stderr=True) if quiet else console)
                 )
             except SlotFailed:  # an unfinished study has a report too, which shows what failed
                 reported(location)
@@ -404,11 +404,11 @@ def _say(console: Console) -> Callable[[str], None]:
     return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _means(database: Database, mlflow: str | None, **means: Any) -> ExecutionOptions:
+def _execution(database: Database, mlflow: str | None, **execution: Any) -> ExecutionOptions:
     """How to drive, with the MLflow server that is to follow."""
     from study.mirror.target import resolve
     from study.running.launch import ExecutionOptions
 
-    if means["keep_models"] is not None:
-        models.parse(means["keep_models"])
-    return ExecutionOptions(**means, mirror=resolve(mlflow, os.environ, database))
+    if execution["keep_models"] is not None:
+        models.parse(execution["keep_models"])
+    return ExecutionOptions(**execution, mirror=resolve(mlflow, os.environ, database))

@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -91,7 +91,7 @@ def opened(url: str) -> Iterator[Database]:
 
     with explained():
         database = Database.at(url)
-        with connection.explained(database):
+        with closing(database), connection.explained(database):
             yield database
 
 

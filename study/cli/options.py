@@ -202,18 +202,17 @@ Center = Annotated[
 ]
 
 
-def again(means: ExecutionOptions) -> list[str]:
-    """The options with which a command trains where ``means`` does, and mirrors there too."""
-    found: dict[str, object] = {"--jobs": means.jobs, "--scheduler": means.scheduler}
-    for name, amount in (means.resources or {}).items():
+def again(execution: ExecutionOptions) -> list[str]:
+    """The options with which a command trains where ``execution`` does, and mirrors there too."""
+    found: dict[str, object] = {"--jobs": execution.jobs, "--scheduler": execution.scheduler}
+    for name, amount in (execution.resources or {}).items():
         found["--resources"] = f"{name}={amount:g}"
-    if means.checkpoints is not None:
-        local = "://" not in means.checkpoints
-        place = Path(means.checkpoints).expanduser().resolve() if local else means.checkpoints
-        found["--checkpoints"] = place
+    place = execution.checkpoints
+    if place is not None:
+        found["--checkpoints"] = place if "://" in place else Path(place).expanduser().resolve()
     words = [word for option, value in found.items() if value for word in (option, str(value))]
-    words += [] if means.speculate else ["--no-speculate"]
-    return [*words, *(means.mirror.options if means.mirror else ("--mlflow", "none"))]
+    words += [] if execution.speculate else ["--no-speculate"]
+    return [*words, *(execution.mirror.options if execution.mirror else ("--mlflow", "none"))]
 
 
 def amounts(given: str | None) -> dict[str, float] | None:

@@ -87,16 +87,16 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         _say(console, words.KEEPS_BEST)
 
 
-def print_means(console: Console, jobs: int, means: ExecutionOptions) -> None:
+def print_execution(console: Console, jobs: int, execution: ExecutionOptions) -> None:
     """Where the runs are trained, how many at once, and which MLflow shows them."""
-    mirror = means.mirror
+    mirror = execution.mirror
     if mirror is not None and mirror.source == DEFAULT:
-        said = "made beside the database, mlflow.db and mlflow-artifacts (--mlflow none: nothing)"
-        _say(console, f"MLflow: {mirror.shown}, {said}")
+        more = "with mlflow-artifacts/ beside it (--mlflow none: neither)"
+        _say(console, f"MLflow: every run is shown in {mirror.shown}, {more}")
     elif mirror is not None:
-        _say(console, f"MLflow: {mirror.shown} (from {mirror.source}; --mlflow changes it)")
-    if means.scheduler is not None:
-        console.print(f"Training on the Dask cluster at {means.scheduler}", highlight=False)
+        _say(console, f"MLflow: every run is shown at {mirror.shown} (from {mirror.source})")
+    if execution.scheduler is not None:
+        console.print(f"Training on the Dask cluster at {execution.scheduler}", highlight=False)
     else:
         how = "one run at a time" if jobs == 1 else f"{jobs} runs at once, a process each"
         console.print(f"Training {how} (--jobs changes it)", highlight=False)

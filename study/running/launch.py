@@ -18,7 +18,7 @@ from study.storage import database as storage
 from study.storage import models
 from study.storage.connection import explained
 from study.storage.location import Location
-from study.storage.lock import Held, driving
+from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.storage.write_through import write_through
 from study.training import model
@@ -61,7 +61,11 @@ Say = Callable[[str], None]
 
 
 def launch(
-    prepared: Prepared, watch: Observer, means: ExecutionOptions, say: Say, trainer: Trainer = train
+    prepared: Prepared,
+    watch: Observer,
+    execution: ExecutionOptions,
+    say: Say,
+    trainer: Trainer = train,
 ) -> PlanState:
     """Drive a prepared study; a timeout ends it early, resumable.
 
@@ -69,26 +73,33 @@ def launch(
     process drives it, ``SlotFailed`` where one slot failed three times, ``StorageError`` where the
     database cannot be written any more.
     """
-    location = prepared.location
-    checkpoints = checkpoints_for(location, means)
-    mirror = Follower(location, means.mirror, say)
+    location, settings = prepared.location, prepared.settings
+    checkpoints = checkpoints_for(location, execution)
+    mirror = Follower(location, execution.mirror, say)
     patience = _BRIEF
     try:
         with explained(location.database), driving(location) as held:
             study = None if prepared.new else _recorded(prepared)
-            if study is not None and standing_of(study, prepared.settings).complete:
-                means = replace(means, jobs=1, scheduler=None)  # nothing is going to be trained
-            with closing(engine_for(prepared, checkpoints, means, trainer, say)) as engine:
-                study = study or storage.create(
-                    location.database.open(create=True), location.name, prepared.settings
-                )
+            if study is not None and standing_of(study, settings).complete:
+                execution = replace(execution, jobs=1, scheduler=None)  # nothing is to be trained
+            with closing(engine_for(prepared, checkpoints, execution, trainer, say)) as engine:
+                opened = location.database.open(create=True)
+                study = study or storage.create(opened, location.name, settings)
                 mirror.start()
                 folder = location.models(models.identity(study))
-                keeper = models.Keeper(folder, models.record(study, means.keep_models), say)
-                hooks = _hooks(prepared, checkpoints, keeper)
-                note = Note(study, prepared.settings.repeats, say)
-                driver = _driver(prepared, engine, hooks, Observers(watch, note), means, held)
-                deadline = None if means.timeout is None else time.monotonic() + means.timeout
+                keeper = models.Keeper(folder, models.record(study, execution.keep_models), say)
+                driver = Driver(
+                    write_through(location),
+                    plan_of(settings),
+                    make_pruner(settings["pruner"], settings["epochs"], settings.images),
+                    engine,
+                    _hooks(prepared, checkpoints, keeper),
+                    Observers(watch, Note(study, settings.repeats, say)),
+                    speculate=execution.speculate,
+                    held=held,
+                )
+                limit = execution.timeout
+                deadline = None if limit is None else time.monotonic() + limit
                 standing = driver.drive(deadline)
                 patience = LAST_PASS
                 return standing
@@ -96,11 +107,11 @@ def launch(
         mirror.close(patience)  # after the lock is given back: nothing is running any more
 
 
-def ahead(means: ExecutionOptions) -> Callable[[Settings], None]:
+def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
     """What `prepare` may start early: the process that this machine's workers are forked from."""
 
     def start(settings: Settings) -> None:
-        if means.scheduler is None and jobs_of(settings, means) > 1:
+        if execution.scheduler is None and jobs_of(settings, execution) > 1:
             forks.start()
 
     return start
@@ -113,55 +124,39 @@ def _recorded(prepared: Prepared) -> Study:
     return study
 
 
-def _driver(
-    prepared: Prepared,
-    engine: Engine,
-    hooks: Hooks,
-    watch: Observer,
-    means: ExecutionOptions,
-    held: Held,
-) -> Driver:
-    """The driver of a study along its own plan."""
-    settings = prepared.settings
-    pruner = make_pruner(settings["pruner"], settings["epochs"], settings.images)
-    return Driver(
-        write_through(prepared.location),
-        plan_of(settings),
-        pruner,
-        engine,
-        hooks,
-        watch,
-        speculate=means.speculate,
-        held=held,
-    )
-
-
-def jobs_of(settings: Settings, means: ExecutionOptions) -> int:
+def jobs_of(settings: Settings, execution: ExecutionOptions) -> int:
     """How many runs are trained at once on this machine: by default one a share of its cores.
 
     Two processes of one thread train nearly twice as much as one process of two (docs/log.md).
     """
-    return means.jobs or max(1, len(cores()) // int(settings["threads"]))
+    return execution.jobs or max(1, len(cores()) // int(settings["threads"]))
 
 
 def engine_for(
     prepared: Prepared,
     checkpoints: Checkpoints,
-    means: ExecutionOptions,
+    execution: ExecutionOptions,
     trainer: Trainer,
     say: Say,
 ) -> Engine:
     """This process for one run at a time, else a Dask cluster: local, or the one that is there."""
     threads = prepared.settings["threads"]
-    jobs = jobs_of(prepared.settings, means)
-    if means.scheduler is not None:
+    jobs = jobs_of(prepared.settings, execution)
+    if execution.scheduler is not None:
         from study.workers.cluster import remote_engine
 
         engine = remote_engine(
-            means.scheduler, prepared.dataset, checkpoints, trainer, means.resources, means.jobs
+            execution.scheduler,
+            prepared.dataset,
+            checkpoints,
+            trainer,
+            execution.resources,
+            execution.jobs,
         )
         if not engine.offered:
-            wanted = "".join(f" with {name}={n:g}" for name, n in (means.resources or {}).items())
+            wanted = "".join(
+                f" with {name}={n:g}" for name, n in (execution.resources or {}).items()
+            )
             say(f"The cluster has no worker{wanted} yet: a run waits until one joins")
         return engine
     if jobs > 1:
@@ -171,11 +166,11 @@ def engine_for(
     return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))
 
 
-def checkpoints_for(location: Location, means: ExecutionOptions) -> Checkpoints:
+def checkpoints_for(location: Location, execution: ExecutionOptions) -> Checkpoints:
     """Where unfinished runs are kept: a place that was named, else the study's own folder."""
     from study.training.s3_checkpoint import checkpoints_at
 
-    return checkpoints_at(means.checkpoints or str(location.checkpoints))
+    return checkpoints_at(execution.checkpoints or str(location.checkpoints))
 
 
 def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) -> Hooks:

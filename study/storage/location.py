@@ -137,6 +137,12 @@ class Database:
 
         return connect(self)
 
+    def close(self) -> None:
+        """Close this thread's connections, at the end of a command."""
+        if "_storage" in vars(self):
+            self._storage.remove_session()
+            self._storage.engine.dispose()
+
     def study(self, name: str) -> Location:
         return Location(self, name)
 

@@ -275,8 +275,6 @@ class SearchSpace:
         """Check what a file says, or `to_dict` gave; a `SpaceError` begins with `source`."""
         try:
             return _FILE.validate_python(table)
-        except SpaceError as error:
-            raise SpaceError(f"{source}: {error}") from None
         except ValidationError as error:
             raise SpaceError(f"{source}: {_first(error, table)}") from None
 
@@ -294,6 +292,9 @@ def _first(error: ValidationError, table: Mapping[str, Any]) -> str:
     """The first mistake in a line; of all that there are, a key that is unknown explains most."""
     unknown = "unexpected_keyword_argument"
     mistake = min(error.errors(), key=lambda one: one["type"] != unknown)
+    reason = mistake.get("ctx", {}).get("error")
+    if isinstance(reason, SpaceError):
+        return str(reason)
     kind: type
     match mistake["loc"]:
         case ["hyperparameters", int(place), *path]:

@@ -350,6 +350,12 @@ SPACES: list[tuple[str, Callable[[], str]]] = [
         lambda: edited("options = [1, 2]", "options = [1, 16.5]"),
     ),
     (
+        "bad.toml: hyperparameters.dense is 16.5; it must be a whole number",
+        lambda: edited(
+            "[fixed]", "[hyperparameters.dense]\noptions = [8, 16.5]\nstart = 8\n[fixed]"
+        ),
+    ),
+    (
         "bad.toml: hyperparameters.stretch is called zoom now; write that",
         lambda: edited("[hyperparameters.dropout]", "[hyperparameters.stretch]"),
     ),

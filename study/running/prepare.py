@@ -146,17 +146,18 @@ def facts(dataset: Dataset, validation_images: int) -> DataFacts:
 def _check_networks(settings: Settings, dataset: Dataset) -> None:
     """Refuse a space that has an option for which there is no network on these images."""
     space = settings.space
-    # A fraction makes decimals of a hyperparameter's whole numbers; it comes first, to be named.
+    # A fraction makes decimals of a hyperparameter's whole numbers: it is the one to be named.
     ends = {
         p.name: sorted(p.options or (p.low, p.high), key=_is_whole) for p in space.hyperparameters
     }
+    start = space.start | {name: v[0] for name, v in ends.items() if not _is_whole(v[0])}
     alone = [{name: value} for name, values in ends.items() for value in values]
     # A sweep may carry any of their options on to a later stage, where it meets all of the other's.
     bound = [name for name in model.BOUND_TOGETHER if name in ends]
     pairs = itertools.product(*(ends[name] for name in bound))
     together = [dict(zip(bound, pair, strict=True)) for pair in pairs]
     for changed in (*alone, *together):
-        params = {**space.start, **changed}
+        params = {**start, **changed}
         try:
             model.check(params, dataset.input_shape, dataset.num_classes)
         except ParameterError as error:

@@ -107,6 +107,18 @@ def test_it_says_where_mlflow_shows_the_study(study: Study, standing: PlanState)
     assert "http://here" in get_note(study)
 
 
+def test_an_address_that_comes_with_the_last_pass_is_written_too(
+    study: Study, standing: PlanState
+) -> None:
+    note = Note(study, 2, print)
+    note.again()
+    assert get_note(study) == ""
+    note.see(standing, {}, None)
+    study.set_user_attr(MLFLOW, {"address": "http://here"})
+    note.again()
+    assert "http://here" in get_note(study)
+
+
 class Failing(Note):
     def __init__(self, study: Study, error: Exception, said: list[str]) -> None:
         super().__init__(study, 2, said.append)

@@ -28,6 +28,7 @@ class Note:
         self._repeats = repeats
         self._say = say
         self._written: tuple[object, ...] = ()
+        self._standing: PlanState | None = None
 
     def see(self, standing: PlanState, active: Mapping[int, Any], event: object) -> None:
         """What the driver calls after every event; only a decision is news."""
@@ -36,9 +37,15 @@ class Note:
         news = (decided, standing.complete, standing.failure)
         if news == self._written:
             return
-        self._written = news
+        self._written, self._standing = news, standing
+        self.again()
+
+    def again(self) -> None:
+        """Write what was seen last, with the address in MLflow that may have come since."""
+        if self._standing is None:
+            return
         try:
-            self._write(standing)
+            self._write(self._standing)
         except (SQLAlchemyError, StorageInternalError):
             raise  # a database that takes no note takes no epoch either: that is the one line
         except Exception as error:  # noqa: BLE001 - nothing else of a note may end a study

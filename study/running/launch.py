@@ -102,9 +102,11 @@ def launch(
                 deadline = None if limit is None else time.monotonic() + limit
                 standing = driver.drive(deadline)
                 patience = LAST_PASS
-                return standing
     finally:
         mirror.close(patience)  # after the lock is given back: nothing is running any more
+    with explained(location.database):
+        note.again()
+    return standing
 
 
 def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:

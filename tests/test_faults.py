@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path: Path, expected: Any) -> None:
         out, err = process.communicate()
         assert time.monotonic() - sent < PROMISED
     assert process.returncode == 130
-    assert out.splitlines()[-1].endswith("python -m study resume tiny")
+    assert "Continue with: python -m study resume tiny" in out.splitlines()[-1]
     assert "Traceback" not in out + err
     _, alive = psutil.wait_procs(children, timeout=PROMISED)
     assert not alive

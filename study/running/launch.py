@@ -88,13 +88,14 @@ def launch(
                 mirror.start()
                 folder = location.models(models.identity(study))
                 keeper = models.Keeper(folder, models.record(study, execution.keep_models), say)
+                note = Note(study, settings.repeats, say)
                 driver = Driver(
                     write_through(location),
                     plan_of(settings),
                     make_pruner(settings["pruner"], settings["epochs"], settings.images),
                     engine,
                     _hooks(prepared, checkpoints, keeper),
-                    Observers(watch, Note(study, settings.repeats, say)),
+                    Observers(watch, note),
                     speculate=execution.speculate,
                     held=held,
                 )

@@ -129,7 +129,7 @@ def test_what_a_server_that_was_down_has_missed(moved: str, tmp_path: Path) -> N
     port = servers.free_port()
     away = f"http://127.0.0.1:{port}"
     said = study("resume", "--storage", moved, "--mlflow", away).stdout
-    assert f"MLflow: {away}" in said
+    assert f"shown at {away}" in said
     rest = said[said.index("send the rest with: ") :].splitlines()[0]
     assert f"--mlflow {away}" in rest
     told = pasted(rest.replace(away, server.mlflow.url), tmp_path)  # now it is there

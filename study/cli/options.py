@@ -38,7 +38,7 @@ Sampler = Annotated[
     typer.Option(
         "--sampler",
         envvar="STUDY_SAMPLER",
-        help="sweep (one at a time), grid, tpe, random or gp.",
+        help="sweep (one at a time), grid, race, tpe, random or gp.",
     ),
 ]
 Pruner = Annotated[

@@ -234,7 +234,7 @@ def compare(
                 continue
             found = [
                 {"contender": name, "limit": limit, "variant": version}
-                | measured(table, run(table, one, studies, limits=[limit], **options))
+                | measured(table, run(table, one, studies, seed=seed, limits=[limit]))
                 for version, one in versions.items()
             ]
             if found:

@@ -1,0 +1,21 @@
+"""The tables that are shipped are whole."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["digits"])
+def test_a_shipped_table_is_the_whole_grid_of_the_digits_space(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    from tables import load
+
+    from study.space import file as space_file
+
+    table = load(name)
+    options = {p.name: p.options for p in space_file.load("digits").hyperparameters}
+    assert {p.name: p.options for p in table.space.hyperparameters} == options
+    assert (len(table.configurations), table.repeats, table.epochs) == (243, 8, 12)
+    assert table.images == 479

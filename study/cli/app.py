@@ -17,6 +17,7 @@ from rich.markup import escape
 from study.cli import final as commands
 from study.cli.exits import Commands, interruptible, opened, print_json, reported
 from study.cli.options import (
+    AcceptChangedModel,
     CheckpointsAt,
     Configurations,
     Data,
@@ -87,6 +88,7 @@ def run(
     configurations: Configurations = None,
     threads: Threads = None,
     training: Training = None,
+    accept_changed_model: AcceptChangedModel = False,
     timeout: Timeout = None,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
@@ -133,7 +135,15 @@ def run(
             keep_models=keep_models,
         )
         with told(Console(stderr=quiet)) as reading:
-            prepared = prepare(space, name, database, given, ahead(execution), reading)
+            prepared = prepare(
+                space,
+                name,
+                database,
+                given,
+                ahead(execution),
+                reading,
+                accept_changed_model=accept_changed_model,
+            )
         _drive(prepared, execution, verbose=verbose, quiet=quiet)
 
 
@@ -142,6 +152,7 @@ def resume(
     name: StudyName = None,
     storage: Storage = DEFAULT_STORAGE,
     repeats: Repeats = None,
+    accept_changed_model: AcceptChangedModel = False,
     timeout: Timeout = None,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
@@ -163,7 +174,9 @@ def resume(
         from study.running.prepare import prepare_again
 
         with told(Console(stderr=quiet)) as reading:
-            prepared = prepare_again(name, database, repeats, reading)
+            prepared = prepare_again(
+                name, database, repeats, reading, accept_changed_model=accept_changed_model
+            )
         execution = _execution(
             database,
             mlflow,

@@ -80,6 +80,13 @@ Training = Annotated[
         help="How a step is computed: fast where it can be, or by Keras alone.",
     ),
 ]
+AcceptChangedModel = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-model",
+        help="Go on although the file of the space's own model has changed; runs are then mixed.",
+    ),
+]
 Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0, metavar="SECONDS", help="Stop, resumable, after this time."),

@@ -76,6 +76,12 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
             f"{units.classes(data)}, {data.test_images} more kept for the test; "
             f"validation on {how}, {data.validation} images a repeat",
         )
+    if settings.model is not None:
+        _say(
+            console,
+            f"Network {settings.model.name} (SHA-256 {settings.model.fingerprint[:12]}): the file "
+            "is run where runs are trained",
+        )
     stock = "stock training, " if settings["training"] == "stock" else ""
     _say(
         console,

@@ -101,6 +101,7 @@ def plan(
                 validation=validation,
                 threads=settings["threads"],
                 training=settings["training"],
+                model=settings.model,
                 data_fingerprint=fingerprint,
             )
             which = f"configuration {place}, " if len(configurations) > 1 else ""

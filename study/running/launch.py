@@ -181,6 +181,8 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
 
     def describe(slot: Slot) -> dict[str, float]:
         params = dict(slot.configuration or ())
+        if settings.model is not None:  # only a worker may build it
+            return {}
         count = model.count_parameters(params, dataset.input_shape, dataset.num_classes)
         return {"parameters": count}
 
@@ -206,6 +208,7 @@ def run_maker(settings: Settings, dataset: Dataset) -> Callable[[Slot], Run]:
             validation=settings.validation,
             threads=settings["threads"],
             training=settings["training"],
+            model=settings.model,
             data_fingerprint=dataset.fingerprint,
             until=slot.epochs,
         )

@@ -16,6 +16,7 @@ from study.data import dataset as datasets
 from study.data.parts import Reading, Told
 from study.errors import ParameterError, SettingsError, SpaceError
 from study.plan.strategies import plan_of, strategy_of
+from study.running import own_model
 from study.space import file as space_file
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
@@ -44,6 +45,8 @@ def prepare(
     given: Mapping[str, Chosen],
     ahead: Callable[[Settings], None] = lambda _: None,
     told: Told | None = None,
+    *,
+    accept_changed_model: bool = False,
 ) -> Prepared:
     """Check everything that a new study needs; a study of the same settings is continued.
 
@@ -54,26 +57,39 @@ def prepare(
     """
     database.check()
     origin = name_or_path or _default_space(given)
-    settings = _checked(settle(space_file.load(origin), origin, given))
+    settings = own_model.with_source(_checked(settle(space_file.load(origin), origin, given)))
     location = database.study(name or settings.space.name)
     existing = _existing(location)
     if existing is None:
         ahead(settings)
     dataset = read_data(settings, database, told)
     settings = _fitted(settings.located(), dataset)
-    if existing is not None:
-        _same_or_refused(location, existing, settings)
+    if existing is None:
+        settings = own_model.tried(settings, dataset)
+    else:
+        _same_or_refused(location, existing, own_model.as_recorded(settings, existing))
+        if settings.model is not None:
+            existing = own_model.unchanged_or_refused(
+                existing, settings.model, location, dataset, accept=accept_changed_model
+            )
         repeats = max(existing.repeats, settings.repeats)
         settings = _fitted(existing.with_repeats(repeats), dataset)
     return Prepared(location, settings, dataset, existing is None)
 
 
 def prepare_again(
-    name: str | None, database: Database, repeats: int | None, told: Told | None = None
+    name: str | None,
+    database: Database,
+    repeats: int | None,
+    told: Told | None = None,
+    *,
+    accept_changed_model: bool | None = None,
 ) -> Prepared:
     """The study ``name`` (or the one made last) as it was recorded, with its data read again.
 
-    Raises ``SettingsError`` where the data is not the recorded one any more.
+    A model of one's own is the recorded one, or with ``accept_changed_model`` what its file is now.
+    Raises ``SettingsError`` where the data is not the recorded one any more, or where it is False
+    and the model's file has changed.
     """
     study, settings = storage.load(database.open(), name)
     if repeats is not None:
@@ -87,6 +103,11 @@ def prepare_again(
             "a new study with another --name"
         )
     location = database.study(study.study_name)
+    if settings.model is not None and accept_changed_model is not None:
+        now = settings.model.again()
+        settings = own_model.unchanged_or_refused(
+            settings, now, location, dataset, accept=accept_changed_model
+        )
     return Prepared(location, _fitted(settings, dataset), dataset, new=False)
 
 
@@ -145,6 +166,8 @@ def facts(dataset: Dataset, validation_images: int) -> DataFacts:
 
 def _check_networks(settings: Settings, dataset: Dataset) -> None:
     """Refuse a space that has an option for which there is no network on these images."""
+    if settings.model is not None:  # its file is not run here
+        return
     space = settings.space
     # A fraction makes decimals of a hyperparameter's whole numbers: it is the one to be named.
     ends = {

@@ -218,6 +218,7 @@ class SearchSpace:
     data: Annotated[str | None, _key("'digits', 'mnist' or a path", min_length=1)] = None
     size: Annotated[tuple[_Side, _Side] | None, _key("[HEIGHT, WIDTH], in pixels")] = None
     fit: Annotated[Literal["pad", "crop", "stretch"] | None, _key(_FITS)] = None
+    model: Annotated[str | None, _key("'FILE.py:FUNCTION', in quotes", min_length=1)] = None
     validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None
     tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "cheapest"
     passes: Annotated[StrictInt, _COUNT] = 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study.errors import SettingsError
+from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace, Validation
 
 FORMAT = 2
@@ -69,6 +70,7 @@ class Settings:
     chosen: Mapping[str, Chosen]
     data: DataFacts | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    model: ModelSource | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.chosen[name].value
@@ -123,6 +125,7 @@ class Settings:
             "chosen": {name: asdict(chosen) for name, chosen in self.chosen.items()},
             "data": asdict(self.data) if self.data else None,
             "versions": dict(self.versions),
+            "model": asdict(self.model) if self.model else None,
         }
 
     @classmethod
@@ -137,6 +140,7 @@ class Settings:
             chosen={name: Chosen(**chosen) for name, chosen in stored["chosen"].items()},
             data=DataFacts(**data) if data else None,
             versions=stored["versions"],
+            model=ModelSource(**stored["model"]) if stored.get("model") else None,
         )
 
     def differences(self, other: Settings) -> list[str]:
@@ -150,6 +154,8 @@ class Settings:
             theirs = other.chosen[name].value
             if chosen.value != theirs and name != "repeats":
                 found.append(f"{name} ({_short(chosen.value)}, not {_short(theirs)})")
+        if self.space.model != other.space.model:
+            found.append(f"model ({self.space.model}, not {other.space.model})")
         if self.data and other.data and self.data.fingerprint != other.data.fingerprint:
             found.append("the contents of the data")
         return found
@@ -161,7 +167,7 @@ def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Sett
     ``origin`` says where the space came from: a shipped name or a path. A pruner that nobody
     named is None: the strategy has its own.
     """
-    own = {"name", "hyperparameters", "validation", *_RULES}
+    own = {"name", "model", "hyperparameters", "validation", *_RULES}
     filed = {key: value for key, value in vars(space).items() if key not in own}
     chosen = dict(given)
     for name, value in {**_DEFAULTS, **filed}.items():

@@ -44,10 +44,10 @@ def resident(images: Images, labels: NDArray[np.int32]) -> Data:
 class Program(ABC):
     """A model and its compiled epoch; used by one run at a time, and reset for the next.
 
-    `model` is built and compiled; it takes images of `input_shape` (height, width, channels), None
-    where the model itself knows, in batches of `batch_size`; with `bytes_given` the data's images
-    are uint8, of which a batch at a time is made float32. An epoch is cut into pieces, calls of
-    about `piece_seconds`, between which signals are answered.
+    `model` is built and compiled; it takes images of `input_shape` (height, width, channels) and
+    gives `num_classes` numbers, None where the model itself knows, in batches of `batch_size`.
+    With `bytes_given` the data's images are uint8, of which a batch at a time is made float32. An
+    epoch is cut into pieces, calls of about `piece_seconds`, between which signals are answered.
     """
 
     traces: ClassVar[int] = 0
@@ -63,6 +63,7 @@ class Program(ABC):
         recipe: Recipe | None = None,
         piece_seconds: float = 0.4,
         input_shape: tuple[int, ...] | None = None,
+        num_classes: int | None = None,
         *,
         bytes_given: bool = False,
     ) -> None:
@@ -71,6 +72,7 @@ class Program(ABC):
         self._piece_seconds = piece_seconds
         self._batch = batch_size
         self._piece = 1  # steps
+        self._classes = num_classes or model.output_shape[-1]
         # TensorFlow makes a division by a constant a multiplication, which is another rounding.
         self._white = tf.Variable(255.0, trainable=False)
         model.optimizer.build(model.trainable_variables)
@@ -133,6 +135,11 @@ class Program(ABC):
                     variable.assign(_seeded(initializer, seed)(variable.shape, variable.dtype))
                 elif variable.trainable:
                     raise TypeError(f"no initializer for {variable.path}")
+
+    def take(self, model: keras.Model) -> None:
+        """Begin a new run with the variables of another model, built and compiled alike."""
+        model.optimizer.build(model.trainable_variables)
+        self.restore([variable.numpy() for variable in variables_of(model)])
 
     def state(self) -> tuple[NDArray[Any], ...]:
         """Every variable that decides how training goes on, for `restore`."""

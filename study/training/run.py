@@ -15,6 +15,7 @@ import numpy as np
 
 from study.data import dataset as data
 from study.errors import DataError
+from study.space.model_source import ModelSource
 from study.space.search_space import Validation, Value
 from study.training import model
 from study.training.startup import start_tensorflow
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 class Run:
     """Everything that decides the bits of a run, on one machine and with the same versions.
 
-    ``training`` is "stock" (Keras' own steps), or "fast", with stock ones for what that does not
-    know. ``until`` is the number of epochs after which it pauses (None: it trains to its end); it
-    is the same run, with the same key and checkpoint, wherever it pauses.
+    ``model`` builds the network, `model.build_cnn` where it is None. ``training`` is "stock"
+    (Keras' own steps), or "fast", with stock ones for what that does not know. ``until`` is the
+    number of epochs after which it pauses (None: it trains to its end); it is the same run, with
+    the same key and checkpoint, wherever it pauses.
     """
 
     params: tuple[tuple[str, Value], ...]
@@ -45,14 +47,17 @@ class Run:
     data_fingerprint: str
     until: int | None = None
     training: str = "fast"
+    model: ModelSource | None = None
 
     @property
     def key(self) -> str:
         """A short name of the run, the same in every process: 24 hexadecimal digits."""
         fields = asdict(self) | {"params": sorted(self.params)}
         del fields["until"]
-        if self.training == "fast":  # as it was named when there was no other
-            del fields["training"]
+        fields["model"] = self.model and self.model.fingerprint
+        for name, usual in (("training", "fast"), ("model", None)):
+            if fields[name] == usual:  # as it was named when there was no other
+                del fields[name]
         if self.validation.seed is None:  # as it was named before there was such a seed
             del fields["validation"]["seed"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:24]
@@ -110,7 +115,8 @@ def train(
     Raises SpaceError or DataError before anything is trained, SettingsError if TensorFlow already
     runs with other threads, TrainingFailed with a reason in one line.
     """
-    model.check(dict(run.params), dataset.input_shape, dataset.num_classes)
+    if run.model is None:
+        model.check(dict(run.params), dataset.input_shape, dataset.num_classes)
     if dataset.fingerprint != run.data_fingerprint:
         raise DataError(f"{dataset.source} is not the data this run was made for")
     split = data.split(dataset.labels, run.validation, run.seed, run.repeat)

@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras.callbacks import CallbackList
 from numpy.typing import NDArray
 
-from study.errors import TrainingFailed
-from study.training import model, recipe
+from study.errors import ModelError, TrainingFailed
+from study.space.search_space import Value
+from study.training import model, own, recipe
 from study.training.checkpoint import Checkpoint, Checkpoints
 from study.training.fast.step import FastProgram, unknown
 from study.training.program import PROGRAMS, Data, Program, resident
@@ -41,25 +43,11 @@ def trained(
     callbacks: Sequence[Callback],
 ) -> Generator[Epoch, None, bytes | None]:
     """As `run.train`, once everything is checked and TensorFlow has started."""
-
-    def build() -> Program:
-        params = dict(run.params)
-        network = model.build_cnn(params, dataset.input_shape, dataset.num_classes)
-        fast = run.training == "fast" and unknown(network) is None
-        return (FastProgram if fast else StockProgram)(
-            network,
-            run.batch_size,
-            Recipe.of(params),
-            bytes_given=dataset.images.dtype == np.uint8,
-        )
-
-    shape = (dataset.input_shape, dataset.num_classes, dataset.images.dtype, run.batch_size)
-    with (
-        _one_line_reasons(),
-        PROGRAMS.borrow((run.params, run.training, shape), build) as program,
-    ):
+    data = dataset.input_shape, dataset.num_classes
+    key = (run.params, run.training, run.model, *data, dataset.images.dtype, run.batch_size)
+    with _one_line_reasons(), PROGRAMS.borrow(key, lambda: _program(run, dataset)) as program:
         images = resident(dataset.images, dataset.labels)
-        session = Session(run, split, program, images, checkpoints)
+        session = Session(run, dataset, split, program, images, checkpoints)
         complete = yield from session.epochs(callbacks)
         if not complete:
             return None
@@ -68,11 +56,39 @@ def trained(
         return program.saved()
 
 
+def _program(run: Run, dataset: Dataset) -> Program:
+    """A new program of the run's network, fast where it may and can be."""
+    network, recipe = _network(run, dataset)
+    fast = run.training == "fast" and unknown(network) is None
+    return (FastProgram if fast else StockProgram)(
+        network,
+        run.batch_size,
+        Recipe.of(recipe),
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        bytes_given=dataset.images.dtype == np.uint8,
+    )
+
+
+def _network(run: Run, dataset: Dataset) -> tuple[keras.Model, dict[str, Value]]:
+    """A network with the first weights of the run, and what of its hyperparameters is recipe."""
+    params, data = dict(run.params), (dataset.input_shape, dataset.num_classes)
+    if run.model is None:
+        return model.build_cnn(params, *data), params
+    seed = int(run.entropy(_INITIAL).generate_state(1)[0])
+    try:
+        network, read = own.build(run.model, params, *data, seed)
+    except ModelError as error:
+        raise TrainingFailed(str(error)) from None
+    return network, own.recipe_of(params, read)
+
+
 @dataclass
 class Session:
     """One run on one program, epoch by epoch."""
 
     run: Run
+    dataset: Dataset
     split: Split
     program: Program
     images: Data
@@ -110,7 +126,10 @@ class Session:
 
     def _begin(self) -> tuple[list[Epoch], tuple[NDArray[Any], ...]]:
         """The stored epochs and the variables after them; those of a new run if there are none."""
-        self.program.reset(self._initial_seed)
+        if self.run.model is None:
+            self.program.reset(self._initial_seed)
+        else:
+            self.program.take(_network(self.run, self.dataset)[0])
         own = len(self.program.state())
         stored = self.checkpoints.load(self.run.key) if self.checkpoints else None
         if stored is not None:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from study.training.program import Data, Program, Tensor
 
+_ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
+
 
 class StockProgram(Program):
-    """A model that Keras trains: the model is compiled, with a metric named `accuracy`.
+    """A model that Keras trains: the model is compiled, with accuracy among its metrics.
 
     Labels reach the loss as class numbers, or one-hot where it is one of Keras' that wants them so.
     """
@@ -47,18 +49,24 @@ class StockProgram(Program):
         return _loss_and_accuracy(self.model, len(indices))
 
     def _step(self, x: Tensor, y: Tensor, seed: Tensor, rate: Tensor | None) -> Sequence[Tensor]:
+        batch = x, self._labels(self._learner, y)
+        if rate is None:
+            self._learner.train_step(batch)
+            return ()
         optimizer = self._learner.optimizer
         whole = tf.identity(optimizer.learning_rate)
-        if rate is not None:
-            optimizer.learning_rate.assign(whole * rate)
-        self._learner.train_step((x, _wanted(self._learner, y)))
-        if rate is not None:
-            optimizer.learning_rate.assign(whole)
+        optimizer.learning_rate.assign(whole * rate)
+        self._learner.train_step(batch)
+        optimizer.learning_rate.assign(whole)
         return ()
 
     def _judge_batch(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:
-        self.model.test_step((x, _wanted(self.model, y)))
+        self.model.test_step((x, self._labels(self.model, y)))
         return ()
+
+    def _labels(self, model: keras.Model, labels: Tensor) -> Tensor:
+        """Labels (n,) as the model's loss takes them: as they are, or one-hot (n, classes)."""
+        return tf.one_hot(labels, self._classes) if takes_one_hot(model) else labels
 
 
 def takes_one_hot(model: keras.Model) -> bool:
@@ -68,14 +76,14 @@ def takes_one_hot(model: keras.Model) -> bool:
     return loss.__module__.startswith("keras.") and "sparse" not in name.lower()
 
 
-def _wanted(model: keras.Model, labels: Tensor) -> Tensor:
-    """Labels (n,) as the model's loss takes them: as they are, or one-hot (n, classes)."""
-    return tf.one_hot(labels, model.output_shape[-1]) if takes_one_hot(model) else labels
+def accuracy_of(model: keras.Model) -> float:
+    """What the metric of a compiled model says that is its accuracy; KeyError if it has none."""
+    metrics = model.get_metrics_result()
+    return float(metrics[next((name for name in _ACCURACIES if name in metrics), "accuracy")])
 
 
 def _loss_and_accuracy(model: keras.Model, images: int) -> tuple[float, float]:
     """What the model's metrics have seen: accuracy exact, which is a float32 in Keras."""
-    metrics = model.get_metrics_result()
-    loss, accuracy = float(metrics["loss"]), float(metrics["accuracy"])
+    loss, accuracy = float(model.get_metrics_result()["loss"]), accuracy_of(model)
     exact = round(accuracy * images) / images if math.isfinite(accuracy) else accuracy
     return loss, exact if math.isclose(exact, accuracy, rel_tol=1e-6) else accuracy

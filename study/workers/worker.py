@@ -78,9 +78,13 @@ class Job:
             outcome = self._train(worker, key, run, stop)
             if self.checkpoints and stop.is_set() and Flag(flag + FOR_GOOD).is_set():
                 self.checkpoints.delete(run.key)
-            shape = cast(DataPlugin, worker.plugins[self.data]).dataset.input_shape
-            _HERE.measure(count_activations(dict(run.params), shape))
+            _HERE.measure(self._activations(worker, run))
             return outcome
+
+    def _activations(self, worker: Worker, run: Run) -> int:
+        """How large the run's network is; all of one's own count as of a kind."""
+        shape = cast(DataPlugin, worker.plugins[self.data]).dataset.input_shape
+        return 1 if run.model else count_activations(dict(run.params), shape)
 
     def _train(self, worker: Worker, key: int, run: Run, stop: Flag) -> Outcome:
         dataset = cast(DataPlugin, worker.plugins[self.data]).dataset

@@ -1,0 +1,78 @@
+"""A study of a network of one's own: its file is read, compared with the recorded one, and tried.
+
+Only `tried` runs it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.errors import ModelError, SettingsError, SpaceError
+from study.space.model_source import ModelSource
+from study.space.settings import Chosen, Settings
+from study.training.probe import probe
+
+if TYPE_CHECKING:
+    from study.data.dataset import Dataset
+    from study.space.search_space import Value
+    from study.storage.location import Location
+
+
+def with_source(settings: Settings) -> Settings:
+    """The settings with the text of the space's model, if it has one; its file lies beside it."""
+    if settings.space.model is None:
+        return settings
+    folder = Path(settings.origin).parent
+    return replace(settings, model=ModelSource.read(settings.space.model, folder, settings.origin))
+
+
+def as_recorded(settings: Settings, existing: Settings) -> Settings:
+    """The settings of a study that is asked for again: how it trains was found out once."""
+    training = settings.chosen["training"]
+    if existing.model is None or training.source != "default":
+        return settings
+    return replace(settings, chosen={**settings.chosen, "training": existing.chosen["training"]})
+
+
+def unchanged_or_refused(
+    existing: Settings, now: ModelSource, location: Location, dataset: Dataset, *, accept: bool
+) -> Settings:
+    """The recorded settings where the model's source is still that; if ``accept``, with the new."""
+    if existing.model is None or existing.model.fingerprint == now.fingerprint:
+        return existing
+    if not accept:
+        raise SettingsError(
+            f"{now.path} has changed since the study {location.name!r} was made: restore it, start "
+            "a study with another --name, or go on with --accept-changed-model"
+        )
+    return tried(replace(existing, model=now), dataset)
+
+
+def tried(settings: Settings, dataset: Dataset) -> Settings:
+    """The settings once a network of each option was built; `stock` where fast does not know one.
+
+    Raises SpaceError naming the space where one cannot be built.
+    """
+    if settings.model is None:
+        return settings
+    data = dataset.input_shape, dataset.num_classes
+    try:
+        unknown = probe(settings.model, _configurations(settings), *data).unknown
+    except (ModelError, SpaceError) as error:
+        raise SpaceError(f"{settings.origin}: {error}") from None
+    if unknown is None or settings["training"] == "stock":
+        return settings
+    return replace(settings, chosen={**settings.chosen, "training": Chosen("stock", "default")})
+
+
+def _configurations(settings: Settings) -> list[dict[str, Value]]:
+    """The start, and each option or end of a range alone."""
+    space = settings.space
+    ends: dict[str, tuple[Any, ...]] = {
+        p.name: p.options or (p.low, p.high) for p in space.hyperparameters
+    }
+    start = {name: values[0] for name, values in ends.items()} | space.start
+    alone = [start | {name: value} for name, values in ends.items() for value in values]
+    return [start, *(one for one in alone if one != start)]

@@ -1,0 +1,153 @@
+"""A network of one's own: built by the user's function, in a process that trains.
+
+`build(params, input_shape, num_classes)` gives a Keras model; what it reads of `params` are its
+hyperparameters.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+
+from study.errors import ModelError
+from study.space.model_source import ModelSource
+from study.space.search_space import Value
+from study.training.recipe import DEFAULTS
+from study.training.stock import accuracy_of, takes_one_hot
+
+OURS = frozenset(DEFAULTS) - {"label_smoothing"}
+"""Hyperparameters that need not be read: they say how a model is trained, whatever it is."""
+
+
+class Noticing(Mapping[str, Value]):
+    """A run's hyperparameters, which remember the names that were `read`."""
+
+    def __init__(self, params: Mapping[str, Value]) -> None:
+        self._params = params
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Value:
+        self.read.add(name)
+        return self._params[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._params)
+
+    def __len__(self) -> int:
+        return len(self._params)
+
+
+def build(
+    source: ModelSource,
+    params: Mapping[str, Value],
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    seed: int = 0,
+) -> tuple[keras.Model, set[str]]:
+    """A compiled model for images of `input_shape`, and the names that its function has read.
+
+    Weights, and all that the function draws with Keras, NumPy or `random`, follow from `seed`. A
+    model that is not compiled is, with Adam and cross-entropy. Raises ModelError, in one line.
+    """
+    noticing = Noticing(params)
+    keras.utils.set_random_seed(seed)
+    try:
+        with redirect_stdout(io.StringIO()):
+            model = _function(source)(noticing, tuple(input_shape), num_classes)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is somebody else's code
+        missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+        if missing in noticing.read and missing not in params:
+            names = ", ".join(params)
+            raise ModelError(
+                f"{source.name} reads {missing!r}, which the space does not have; it has {names}"
+            ) from None
+        raise ModelError(f"{source.name}: {_why(error)}") from None
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"{source.name} gives {type(model).__name__}, not a Keras model: return the model"
+        )
+    _check(source, model, input_shape, num_classes)
+    return model, noticing.read
+
+
+def recipe_of(params: Mapping[str, Value], read: set[str]) -> dict[str, Value]:
+    """The hyperparameters that are no business of the function's: how the model is trained."""
+    return {name: value for name, value in params.items() if name in OURS and name not in read}
+
+
+def _function(source: ModelSource) -> Any:
+    """The function, from a module that this process has made of the source once."""
+    name = f"model_of_a_study_{source.fingerprint[:16]}"  # hides no module of that file's name
+    if name not in sys.modules:
+        module = sys.modules[name] = ModuleType(name)
+        module.__file__ = source.path
+        try:
+            exec(compile(source.text, source.path, "exec"), module.__dict__)  # noqa: S102
+        except BaseException:
+            del sys.modules[name]
+            raise
+    function = getattr(sys.modules[name], source.function, None)
+    if not callable(function):
+        raise ModelError(f"the file has no function {source.function!r}")
+    return function
+
+
+def _why(error: BaseException) -> str:
+    """What went wrong in the user's file, and where."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"needs the package {error.name!r}, which is not installed here: pip install it"
+    if isinstance(error, ModelError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    text = " ".join(str(error).split())[:300]
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").startswith("model_of_a_study_"):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    where = f"line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}{f': {text}' if text else ''}"
+
+
+def _check(
+    source: ModelSource, model: keras.Model, input_shape: tuple[int, ...], num_classes: int
+) -> None:
+    """Try the model on an image, which builds it; compile it where it is not."""
+    shape = "x".join(map(str, input_shape))
+    image, label = np.zeros((1, *input_shape), np.float32), np.zeros(1, np.int32)
+    try:
+        output = model(image, training=False)
+    except Exception as error:  # noqa: BLE001 - whatever its layers did
+        raise ModelError(
+            f"{source.name} does not take images of {shape}: {_why(error)}; use input_shape"
+        ) from None
+    if tuple(getattr(output, "shape", ())) != (1, num_classes):
+        found = getattr(output, "shape", type(output).__name__)
+        raise ModelError(
+            f"{source.name} gives {tuple(found) if not isinstance(found, str) else found} for one "
+            f"image; it must be (1, {num_classes}), a number a class: use num_classes"
+        )
+    if not model.compiled:
+        probabilities = bool(np.isclose(np.sum(output), 1, atol=1e-3) and np.min(output) >= 0)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
+        model.compile("adam", loss, metrics=["accuracy"])
+    try:
+        wanted = keras.ops.one_hot(label, num_classes) if takes_one_hot(model) else label
+        model.test_step((image, wanted))
+        accuracy_of(model)
+    except KeyError:
+        raise ModelError(
+            f"{source.name} is compiled without accuracy: add metrics=['accuracy']"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - whatever its loss or its metrics did
+        raise ModelError(f"{source.name}: its loss or metrics fail: {_why(error)}") from None
+    model.reset_metrics()

@@ -1,0 +1,123 @@
+"""Builds the networks of a study once, in a process of its own, before anything of it is made.
+
+What is in a model's file runs here and in workers, and nowhere else: whatever it does, prints or
+breaks, the command that asked says in one line what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from study.errors import ModelError, SpaceError
+from study.space.model_source import ModelSource
+from study.space.search_space import Value
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the networks are: how many parameters the first has, and what fast does not know."""
+
+    parameters: int
+    unknown: str | None
+
+
+def probe(
+    source: ModelSource,
+    configurations: Sequence[Mapping[str, Value]],
+    input_shape: tuple[int, ...],
+    num_classes: int,
+) -> Probed:
+    """Build a network of each configuration; raises ModelError, in one line, where one cannot be.
+
+    Also where none of them has read a hyperparameter that is not the trainer's own.
+    """
+    question = [asdict(source), [dict(one) for one in configurations], input_shape, num_classes]
+    done = subprocess.run(
+        [sys.executable, "-c", "from study.training.probe import main; main()"],
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        raise ModelError(
+            f"{source.name}: the process that tried it has ended with exit code {done.returncode}: "
+            "build it in a Python of your own to see why"
+        ) from None
+    if "wrong" in answer:
+        raise ModelError(answer["wrong"])
+    return Probed(**answer)
+
+
+def main() -> None:
+    """Answer the question that comes in; what the model's file prints goes nowhere."""
+    answer_to, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    source, configurations, input_shape, num_classes = json.load(sys.stdin)
+    try:
+        answer = asdict(
+            _tried(ModelSource(**source), configurations, tuple(input_shape), num_classes)
+        )
+    except (ModelError, SpaceError) as error:
+        answer = {"wrong": str(error)}
+    os.write(answer_to, json.dumps(answer).encode())
+
+
+def _tried(
+    source: ModelSource,
+    configurations: Sequence[Mapping[str, Any]],
+    input_shape: tuple[int, ...],
+    num_classes: int,
+) -> Probed:
+    from study.training import recipe
+    from study.training.startup import start_tensorflow
+
+    start_tensorflow(1)
+    from study.training.fast.step import unknown
+    from study.training.own import OURS, build, recipe_of
+
+    seen: set[str] = set()
+    found: list[Probed] = []
+    for params in configurations:
+        model, read = build(source, params, input_shape, num_classes)
+        recipe.check(recipe_of(params, read))
+        seen |= read
+        found.append(Probed(model.count_params(), unknown(model)))
+        _save(source, model)
+    if "restore_best_weights" in seen:
+        raise ModelError(
+            f"{source.name} reads restore_best_weights, which is the trainer's own: rename it"
+        )
+    for name in configurations[0]:
+        if name not in seen | OURS:
+            raise ModelError(
+                f"{source.name} does not read {name!r}: let it, or take it out of the space"
+            )
+    return Probed(found[0].parameters, next((one.unknown for one in found if one.unknown), None))
+
+
+def _save(source: ModelSource, model: Any) -> None:
+    """Refuse a model that would be trained to its end and then could not be saved."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model.save(Path(folder, "model.keras"))
+        except NotImplementedError:
+            raise ModelError(
+                f"{source.name}: Keras cannot save it: give the class {type(model).__name__}, or "
+                "the layer that is the reason, a method get_config"
+            ) from None
+        except Exception as error:  # noqa: BLE001 - whatever a layer of the user's did
+            problem = " ".join(str(error).split())[:300]
+            raise ModelError(f"{source.name}: Keras cannot save it: {problem}") from None

@@ -1,0 +1,244 @@
+"""A network of one's own: any Keras model trains, and what is wrong is a line beforehand."""
+
+import json
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import test_training as base
+
+from study.errors import ModelError, SettingsError, SpaceError, TrainingFailed
+from study.running.own_model import unchanged_or_refused
+from study.space.model_source import ModelSource
+from study.space.search_space import SearchSpace
+from study.space.settings import Settings, settle
+from study.storage.location import Database
+from study.training.checkpoint import FolderCheckpoints
+from study.training.run import Run, train
+
+pytestmark = pytest.mark.tensorflow
+
+HEAD = """
+import keras
+from keras import layers
+
+def compiled(model, params, loss="sparse_categorical_crossentropy"):
+    model.compile(keras.optimizers.Adam(params["rate"]), loss, metrics=["accuracy"])
+    return model
+"""
+SEQUENTIAL = """
+def build(params, input_shape, num_classes):
+    return compiled(keras.Sequential([
+        layers.Input(input_shape),
+        layers.Conv2D(params["width"], 3, activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dropout(params.get("drop", 0.0)),
+        layers.Dense(num_classes, activation="softmax"),
+    ]), params, "categorical_crossentropy")
+"""
+RESIDUAL = """
+def build(params, input_shape, num_classes):
+    images = layers.Input(input_shape)
+    x = layers.Conv2D(params["width"], 3, padding="same", activation="relu")(images)
+    x = layers.Add()([x, layers.Conv2D(params["width"], 3, padding="same")(x)])
+    x = layers.Flatten()(layers.Dropout(params.get("drop", 0.0))(x))
+    return compiled(keras.Model(images, layers.Dense(num_classes, "softmax")(x)), params)
+"""
+SUBCLASSED = """
+class Net(keras.Model):
+    def __init__(self, width, drop, classes):
+        super().__init__()
+        self.inner = layers.Conv2D(width, 3, activation="relu")
+        self.flat, self.drop = layers.Flatten(), layers.Dropout(drop)
+        self.out = layers.Dense(classes)
+
+    def get_config(self):
+        return {"width": 4, "drop": 0.0, "classes": 3}
+
+    def call(self, x, training=False):
+        return self.out(self.drop(self.flat(self.inner(x)), training=training))
+
+def build(params, input_shape, num_classes):
+    params["rate"]
+    return Net(params["width"], params.get("drop", 0.0), num_classes)
+"""
+PARAMS = {"width": 4, "rate": 0.01}
+
+
+def source(text: str, function: str = "build") -> ModelSource:
+    return ModelSource("/nowhere/my_model.py", function, HEAD + textwrap.dedent(text))
+
+
+def run_of(text: str, **params: Any) -> Run:
+    return replace(base.RUN, params=tuple((PARAMS | params).items()), model=source(text))
+
+
+def tried(text: str, *configurations: dict[str, Any], function: str = "build") -> Any:
+    from study.training.probe import _tried
+
+    return _tried(source(text, function), configurations or (PARAMS,), (12, 12, 1), 3)
+
+
+@pytest.mark.parametrize("text", [SEQUENTIAL, RESIDUAL, SUBCLASSED])
+def test_any_model_learns_and_continues_to_the_same_bits(text: str, tmp_path: Path) -> None:
+    run = run_of(text, drop=0.3)
+    epochs, saved = base.finish(train(run, base.DATA))
+    assert epochs[-1].val_acc > 0.9
+    store = FolderCheckpoints(tmp_path)
+    training = train(run, base.DATA, checkpoints=store)
+    next(training), next(training)
+    training.close()
+    again, saved_again = base.finish(train(run, base.DATA, checkpoints=store))
+    assert base.bits(again) == base.bits(epochs)
+    if text != SUBCLASSED:  # its class is the user's, and needed to load it
+        assert base.same((again, saved_again), (epochs, saved), tmp_path)
+
+
+def test_a_chain_of_keras_layers_trains_fast_to_the_numbers_of_stock() -> None:
+    assert tried(SEQUENTIAL).unknown is None
+    curves = [
+        base.finish(train(replace(run_of(SEQUENTIAL), training=path), base.DATA))[0]
+        for path in ("fast", "stock")
+    ]
+    for one, other in zip(*map(base.bits, curves), strict=True):
+        assert one == pytest.approx(other, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [(RESIDUAL, "layers that are no chain"), (SUBCLASSED, "the class Net")]
+)
+def test_what_fast_does_not_know_is_named(text: str, what: str) -> None:
+    assert tried(text).unknown == what
+
+
+def test_a_repeat_starts_with_the_same_weights_in_every_configuration() -> None:
+    from study.training.own import build
+
+    def weights(seed: int, drop: float) -> Any:
+        model, _ = build(source(SEQUENTIAL), PARAMS | {"drop": drop}, (12, 12, 1), 3, seed)
+        return model.get_weights()[0]
+
+    assert np.array_equal(weights(1, 0.1), weights(1, 0.3))
+    assert not np.array_equal(weights(1, 0.1), weights(2, 0.1))
+
+
+def test_how_a_model_is_trained_need_not_be_read_and_is_obeyed() -> None:
+    plain, _ = base.finish(train(run_of(SEQUENTIAL), base.DATA))
+    turned, _ = base.finish(train(run_of(SEQUENTIAL, rotation=90.0), base.DATA))
+    assert base.bits(plain) != base.bits(turned)
+    tried(SEQUENTIAL, PARAMS | {"rotation": 90.0, "schedule": "cosine"})
+    with pytest.raises(SpaceError, match=r"rotation is 181\.0"):
+        tried(SEQUENTIAL, PARAMS | {"rotation": 181.0})
+
+
+RETURNS = "def build(params, input_shape, num_classes):\n    params['rate'], params['width']\n    "
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def build(:", "my_model.py:build: line 8: invalid syntax"),
+        ("1 / 0", "line 8: ZeroDivisionError: division by zero"),
+        ("import no_such_thing", "needs the package 'no_such_thing', which is not installed here"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("", "the file has no function 'build'"),
+        ("build = 3", "the file has no function 'build'"),
+        ("def build(params): return 1", "TypeError: build() takes 1 positional argument but 3"),
+        (RETURNS + "return None", "gives NoneType, not a Keras model: return the model"),
+        (
+            RETURNS + "return keras.Sequential([layers.Flatten(), layers.Dense(5)])",
+            "gives (1, 5) for one image; it must be (1, 3), a number a class: use num_classes",
+        ),
+        (
+            RETURNS + "return keras.Sequential([layers.Input((28, 28, 1)), layers.Flatten(),"
+            " layers.Dense(3)])",
+            "does not take images of 12x12x1: ",
+        ),
+        (
+            SEQUENTIAL.replace("width", "wide"),
+            "my_model.py:build reads 'wide', which the space does not have; it has width, rate",
+        ),
+        (
+            SEQUENTIAL.replace('params["width"]', "4"),
+            "my_model.py:build does not read 'width': let it, or take it out of the space",
+        ),
+        (
+            SEQUENTIAL.replace("compiled(keras.Sequential([", "bare(keras.Sequential([")
+            + "def bare(model, params, loss):\n"
+            "    params['rate']\n    model.compile('adam', loss)\n    return model\n",
+            "is compiled without accuracy: add metrics=['accuracy']",
+        ),
+        (
+            SUBCLASSED.replace("get_config", "configuration"),
+            "my_model.py:build: Keras cannot save it: give the class Net, or the layer that",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_model_is_said_in_a_line(text: str, said: str) -> None:
+    with pytest.raises(ModelError) as wrong:
+        tried(text)
+    assert said in str(wrong.value)
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_model_that_fails_in_a_worker_is_a_failed_run() -> None:
+    with pytest.raises(TrainingFailed, match=r"^my_model.py:build: line 9: ValueError: too wide$"):
+        next(train(run_of("def build(*_):\n    raise ValueError('too wide')"), base.DATA))
+
+
+def test_the_process_that_tries_a_model_may_print_and_die() -> None:
+    from study.training.probe import probe
+
+    noisy = "import os; print('hello'); os.write(1, b'{}'); os.write(2, b'oh')\n"
+    found = probe(source(noisy + SEQUENTIAL), [PARAMS], (12, 12, 1), 3)
+    assert (found.unknown, found.parameters) == (None, 343)
+    with pytest.raises(ModelError, match="process that tried it has ended with exit code 7"):
+        probe(source("import os; os._exit(7)"), [PARAMS], (12, 12, 1), 3)
+
+
+def test_another_text_or_function_is_another_run() -> None:
+    one = run_of(SEQUENTIAL)
+    moved = replace(one, model=replace(source(SEQUENTIAL), path="/elsewhere/my_model.py"))
+    assert one.key == moved.key
+    assert len({one.key, run_of(RESIDUAL).key, replace(one, model=None).key}) == 3
+    assert replace(one, model=source(SEQUENTIAL, "other")).key != one.key
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("my_model.py", 'model: "my_model.py" is not allowed; give "FILE.py:FUNCTION"'),
+        ("my_model:build", "is not allowed"),
+        ("absent.py:build", "absent.py is not there; its path counts from the space's folder"),
+        ("latin.py:build", "latin.py cannot be read"),
+        ("wrong.py:build", "wrong.py: line 1: invalid syntax; mend the file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(reference: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "latin.py").write_bytes(b"# caf\xe9")
+    (tmp_path / "wrong.py").write_text("def build(:")
+    with pytest.raises(SpaceError) as wrong:
+        ModelSource.read(reference, tmp_path, "my.toml")
+    assert said in str(wrong.value)
+    assert str(wrong.value).startswith("my.toml: model: ")
+
+
+def test_a_file_that_has_changed_is_refused_or_accepted_and_how_it_trains_is_found_out() -> None:
+    table = {"name": "own", "model": "my_model.py:build", "epochs": 1, "batch_size": 8}
+    axes = {"width": {"options": [4, 5], "start": 4}, "rate": {"options": [0.1, 0.2], "start": 0.1}}
+    space = SearchSpace.from_dict(table | {"repeats": 1, "hyperparameters": axes})
+    settled = replace(settle(space, "my.toml", {}), model=source(SEQUENTIAL))
+    recorded = Settings.from_dict(json.loads(json.dumps(settled.to_dict())))
+    assert recorded.model == settled.model
+    location, now = Database.at("sqlite:///own.db").study("own"), source(RESIDUAL)
+    with pytest.raises(SettingsError, match=r"my_model.py has changed .* --accept-changed-model$"):
+        unchanged_or_refused(recorded, now, location, base.DATA, accept=False)
+    same = unchanged_or_refused(recorded, recorded.model, location, base.DATA, accept=False)
+    assert same is recorded
+    accepted = unchanged_or_refused(recorded, now, location, base.DATA, accept=True)
+    assert (accepted.model, accepted["training"]) == (now, "stock")
+    assert recorded["training"] == "fast"

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import test_training as base
 
+from study.data.dataset import load as load_data
 from study.errors import ModelError, SettingsError, SpaceError, TrainingFailed
 from study.running.own_model import unchanged_or_refused
+from study.space.file import load as load_space
 from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace
 from study.space.settings import Settings, settle
@@ -198,6 +200,27 @@ def test_the_process_that_tries_a_model_may_print_and_die() -> None:
     assert (found.unknown, found.parameters) == (None, 343)
     with pytest.raises(ModelError, match="process that tried it has ended with exit code 7"):
         probe(source("import os; os._exit(7)"), [PARAMS], (12, 12, 1), 3)
+
+
+def test_the_example_is_keras_own_mnist_network_and_trains() -> None:
+    from study.training.own import build
+
+    path = Path(__file__).parents[1] / "examples" / "keras_mnist.toml"
+    space = load_space(path)
+    network = ModelSource.read(space.model, path.parent, str(path))
+    model, read = build(network, space.start, (28, 28, 1), 10)
+    assert model.count_params() == 34_826
+    assert read == set(space.start)
+    digits = load_data("digits")
+    run = replace(
+        base.RUN,
+        params=tuple(space.start.items()),
+        model=network,
+        data_fingerprint=digits.fingerprint,
+        epochs=2,
+    )
+    epochs, _ = base.finish(train(run, digits))
+    assert epochs[-1].val_acc > 0.85
 
 
 def test_another_text_or_function_is_another_run() -> None:

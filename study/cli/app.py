@@ -18,7 +18,9 @@ from study.cli import final as commands
 from study.cli.exits import Commands, interruptible, opened, print_json, reported
 from study.cli.options import (
     AcceptChangedModel,
+    Budget,
     CheckpointsAt,
+    Confidence,
     Configurations,
     Data,
     Epochs,
@@ -41,6 +43,7 @@ from study.cli.options import (
     StudyName,
     Threads,
     Timeout,
+    Tolerance,
     Training,
     Verbose,
     again,
@@ -86,6 +89,9 @@ def run(
     epochs: Epochs = None,
     seed: Seed = None,
     configurations: Configurations = None,
+    tolerance: Tolerance = None,
+    confidence: Confidence = None,
+    budget: Budget = None,
     threads: Threads = None,
     training: Training = None,
     accept_changed_model: AcceptChangedModel = False,
@@ -120,6 +126,9 @@ def run(
             epochs=epochs,
             seed=seed,
             configurations=configurations,
+            tolerance=tolerance,
+            confidence=confidence,
+            budget=budget,
             threads=threads,
             training=training,
         )

@@ -65,6 +65,33 @@ Configurations = Annotated[
         help="Budget of configurations of the samplers other than sweep.",
     ),
 ]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        envvar="STUDY_TOLERANCE",
+        metavar="POINTS",
+        help="A race ends once its leader is within so many points of the best (0.2) ...",
+    ),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence",
+        envvar="STUDY_CONFIDENCE",
+        metavar="P",
+        help="... with this probability (0.95).",
+    ),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        "--budget",
+        envvar="STUDY_BUDGET",
+        metavar="EPOCHS",
+        help="Epochs of a race at most; by default those of the sweep.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(

@@ -20,7 +20,10 @@ class Progress:
     def actions(self, places: Places, rungs: Sequence[int], spare: int) -> tuple[Cells, Places]:
         """Runs that may begin or go on until a rung, each for at most ``spare`` epochs; costs."""
         costs = np.array(rungs) - self.epochs[places][:, :, None]
-        possible = (costs > 0) & (costs <= spare) & ~self.busy[places][:, :, None]
+        # Of the repeats not begun the first two are enough: more of them would say the same.
+        fresh = self.run[places] < 0
+        allowed = ~self.busy[places] & (~fresh | (fresh.cumsum(1) <= 2))
+        possible = (costs > 0) & (costs <= spare) & allowed[:, :, None]
         which, repeat, rung = np.nonzero(possible)
         place = places[which]
         return Cells(place, repeat, rung, self.run[place, repeat]), costs[possible]

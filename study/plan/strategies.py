@@ -6,13 +6,14 @@ A new strategy is a file beside this one and an entry here; nothing else knows i
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from study.errors import SettingsError
 from study.plan.grid import Grid
 from study.plan.plan import Plan
-from study.plan.race import Race
+from study.plan.race import CONFIDENCE, TOLERANCE, Race
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
 from study.space.settings import Settings
@@ -23,13 +24,15 @@ class Strategy:
     """How to make a plan, which pruner it has where none is named, and what it does in a sentence.
 
     ``make`` raises a ``StudyError`` for settings that do not fit. ``compares``: its runs have
-    references, which the pruner ``sweep`` needs.
+    references, which the pruner ``sweep`` needs. ``own`` are settings that no other
+    strategy has, with their defaults (None: the plan finds one).
     """
 
     make: Callable[[Settings], Plan]
     says: str
     pruner: str = "none"
     compares: bool = False
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _sweep(settings: Settings) -> Plan:
@@ -52,8 +55,8 @@ def _search(sampler: str, settings: Settings) -> Plan:
 
 
 def _race(settings: Settings) -> Plan:
-    chosen = {name: settings.chosen.get(name) for name in ("tolerance", "confidence", "budget")}
-    given = {name: one.value for name, one in chosen.items() if one and one.value is not None}
+    own = {name: settings.chosen.get(name) for name in STRATEGIES["race"].own}
+    given = {name: one.value for name, one in own.items() if one and one.value is not None}
     return Race(
         settings.space,
         settings.repeats,
@@ -78,7 +81,9 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "grid": Strategy(_grid, "Every configuration is trained; the best mean wins"),
     "race": Strategy(
-        _race, "Epochs go where they decide the most, until the leader is surely good enough"
+        _race,
+        "Epochs go where they decide the most, until the leader is surely good enough",
+        own={"tolerance": TOLERANCE, "confidence": CONFIDENCE, "budget": None},
     ),
     "tpe": _optuna("tpe", "TPE sampler"),
     "random": _optuna("random", "random sampler"),
@@ -93,6 +98,24 @@ def strategy_of(settings: Settings) -> Strategy:
         known = ", ".join(STRATEGIES)
         raise SettingsError(f"--sampler {name}: no such sampler; choose one of {known}")
     return STRATEGIES[name]
+
+
+def completed(settings: Settings) -> Settings:
+    """The settings with the strategy's pruner and its own settings, where nobody has given one.
+
+    Raises ``SettingsError`` for a setting that only another strategy has.
+    """
+    strategy = strategy_of(settings)
+    for name, other in STRATEGIES.items():
+        for key in other.own:
+            if key in settings.chosen and key not in strategy.own:
+                raise SettingsError(
+                    f"--{key} {settings[key]}: only --sampler {name} has one; leave it out"
+                )
+    settings = settings.with_default("pruner", strategy.pruner)
+    for key, value in strategy.own.items():
+        settings = settings if value is None else settings.with_default(key, value)
+    return settings
 
 
 def plan_of(settings: Settings) -> Plan:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from study.data import dataset as datasets
 from study.data.parts import Reading, Told
 from study.errors import ParameterError, SettingsError, SpaceError
-from study.plan.strategies import plan_of, strategy_of
+from study.plan.strategies import completed, plan_of
 from study.running import own_model
 from study.space import file as space_file
 from study.space.settings import Chosen, DataFacts, Settings, settle
@@ -128,7 +128,7 @@ def _checked(settings: Settings) -> Settings:
     """Refuse what sampler and pruner cannot do before any data is read; fill in the pruner."""
     if settings["training"] not in {"fast", "stock"}:
         raise SettingsError(f"--training {settings['training']}: choose fast or stock")
-    settings = settings.with_default("pruner", strategy_of(settings).pruner)
+    settings = completed(settings)
     make_pruner(settings["pruner"], settings["epochs"], None)
     plan_of(settings)
     return settings

@@ -100,7 +100,7 @@ class Settings:
 
     def with_default(self, name: str, value: Any) -> Settings:
         """The same settings, with ``value`` for a setting that nobody has given one."""
-        if self[name] is not None:
+        if name in self.chosen and self[name] is not None:
             return self
         return replace(self, chosen={**self.chosen, name: Chosen(value, "default")})
 
@@ -150,10 +150,10 @@ class Settings:
             found.append("the hyperparameters")
         if any(getattr(self.space, rule) != getattr(other.space, rule) for rule in _RULES):
             found.append("the fixed parameters, the tie rule, passes, score, size or fit")
-        for name, chosen in self.chosen.items():
-            theirs = other.chosen[name].value
-            if chosen.value != theirs and name != "repeats":
-                found.append(f"{name} ({_short(chosen.value)}, not {_short(theirs)})")
+        for name in {**self.chosen, **other.chosen}:
+            both = [one.chosen[name].value if name in one.chosen else None for one in (self, other)]
+            if both[0] != both[1] and name != "repeats":
+                found.append(f"{name} ({_short(both[0])}, not {_short(both[1])})")
         if self.space.model != other.space.model:
             found.append(f"model ({self.space.model}, not {other.space.model})")
         if self.data and other.data and self.data.fingerprint != other.data.fingerprint:

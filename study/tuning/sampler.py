@@ -252,7 +252,8 @@ class PlanSampler(BaseSampler):
         if state == TrialState.COMPLETE and (wrong := untrue(trial, last.params, self._names)):
             study._storage.set_trial_user_attr(trial._trial_id, "cancelled", wrong)
             raise SettingsError(wrong)
-        if state == TrialState.PRUNED and last.reference is None and last.cancelled is None:
+        stopped = state == TrialState.PRUNED and last.state != "paused" and not last.cancelled
+        if stopped and last.reference is None:
             raise SettingsError(
                 "the pruner stopped a run that others are compared with: create the study with "
                 "pruner=study.SweepPruner() or optuna.pruners.NopPruner()"

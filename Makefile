@@ -4,6 +4,7 @@
 #   make study                      the full search on the embedded digits
 #   make study DATA=mnist           on other data: mnist, or the path of a file or folder
 #   make study SPACE=my.toml NAME=mine
+#   make study SAMPLER=race         ends when it is sure, at a fraction of the epochs
 #   make setup PYTHON=python3.12    with another Python than python3
 #   make bench BENCH="--log without --rounds 3"
 
@@ -46,8 +47,8 @@ help: ## this list
 
 setup: .venv/locked ## .venv with what a study needs
 
-study: .venv/locked ## run, or go on with, a study; DATA=, SPACE=, NAME= choose
-	@$(BIN)/python -m study run $(call given,SPACE) $(call given,DATA,--data ) $(call given,NAME,--name )
+study: .venv/locked ## run, or go on with, a study; DATA=, SPACE=, NAME=, SAMPLER= choose
+	@$(BIN)/python -m study run $(call given,SPACE) $(call given,DATA,--data ) $(call given,NAME,--name ) $(call given,SAMPLER,--sampler )
 
 test: .venv/locked-dev ## the tests; they need no network
 	@$(BIN)/python -m pytest

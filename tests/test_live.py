@@ -3,13 +3,15 @@
 import io
 
 import pytest
-from fakes import EPOCHS, driver, train
+from fakes import EPOCHS, IMAGES, driver, rows, space, train
 from optuna.storages import InMemoryStorage
 from rich.console import Console
 
 from study.cli.live import Lines, Screen, Silent
 from study.errors import TrainingFailed
+from study.plan.race import Race
 from study.running.driver import Observer
+from study.text import sentences as words
 from study.text.units import duration
 from study.training.run import Run
 from study.workers.engine import InProcess
@@ -70,7 +72,7 @@ def test_a_run_that_is_not_wanted_any_more_is_not_called_stopped() -> None:
     lines = Lines(to, EPOCHS)
     lines.see(standing, active, None)
     lines.see(standing, {}, None)
-    assert "width 1, repeat 1: given up, the sweep does not need it" in written.getvalue()
+    assert "width 1, repeat 1: cancelled, the plan does not need it" in written.getvalue()
     assert "stopped" not in written.getvalue()
 
 
@@ -102,3 +104,18 @@ def test_silence_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_a_duration_has_the_unit_that_matters() -> None:
     assert [duration(89), duration(600), duration(9000)] == ["89 s", "10 min", "2.5 h"]
+
+
+def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
+    wide = space(repeats=3, hyperparameters={"width": {"options": [1, 2, 3], "start": 1}})
+    to, written = console()
+    looked_at = driver(storage := InMemoryStorage(), plan=Race(wide, images=IMAGES))
+    looked_at._watch = Lines(to, EPOCHS)
+    state = looked_at.drive()
+    said = written.getvalue()
+    assert f"width={dict(state.incumbent or ())['width']} leads" in said
+    assert " sure to 0.20 points, " in said
+    assert "epochs, paused" in said
+    assert state.verdict is not None
+    assert words.race(state.verdict)[0].startswith("The leader is within 0.20 points of the best")
+    assert {row.state for row in rows(storage)} <= {"complete", "pruned"}

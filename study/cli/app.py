@@ -112,6 +112,7 @@ def run(
     - `python -m study run`
     - `python -m study run mnist --name first`
     - `python -m study run my.toml --data my.npz --repeats 5`
+    - `python -m study run digits --sampler race --tolerance 0.2`
     """
     with opened(storage) as database:
         from study.running.launch import ahead

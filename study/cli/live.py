@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from study.plan.plan import PlanState
+from study.plan.results import Configuration
 from study.running.driver import ActiveRun
 from study.text import sentences as words
 from study.text import tables, units
@@ -40,10 +41,13 @@ class Progress:
     def line(self, standing: PlanState, active: Mapping[int, ActiveRun]) -> str:
         """Runs done of runs expected, epochs a second, time left at most."""
         done = f"{standing.runs} of at most {standing.runs_expected} runs"
-        if not self.rate:
-            return f"{done} · starting TensorFlow"
         ahead = (standing.runs_expected - standing.runs) * self._epochs
         ahead -= sum(run.stored for run in active.values())
+        if standing.verdict is not None:
+            done = words.race_in_short(standing.verdict)
+            ahead = standing.verdict.budget - standing.verdict.epochs
+        if not self.rate:
+            return f"{done} · starting TensorFlow"
         left = duration(max(0, ahead) / self.rate)
         return f"{done} · {self.rate:.1f} epochs a second · at most {left} left"
 
@@ -66,6 +70,7 @@ class Lines:
         self._each_epoch = each_epoch
         self._before: dict[int, ActiveRun] = {}
         self._decided = -1
+        self._leader: Configuration | None = None
 
     def see(
         self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
@@ -80,6 +85,9 @@ class Lines:
             self._say(f"  run {event.key}: {text}")
         self._before = dict(active)
         self._stages(standing)
+        if standing.verdict is not None and standing.incumbent != self._leader:
+            self._leader = standing.incumbent
+            self._say(f"{units.params(standing.incumbent or ())} leads")
 
     def _stages(self, standing: PlanState) -> None:
         decided = [stage for stage in standing.stages if stage.decided]
@@ -133,7 +141,11 @@ class Screen:
             for stage in self._standing.stages
             if stage.decided
         ]
-        parts.append(tables.stage_table(self._standing.stages[-1], self._repeats))
+        verdict = self._standing.verdict
+        if verdict is None:
+            parts.append(tables.stage_table(self._standing.stages[-1], self._repeats))
+        else:
+            parts.append(tables.contenders(verdict))
         parts += [Text(_flying(run, self._epochs)) for run in self._active.values()]
         parts.append(Text(self._progress.line(self._standing, self._active), style="bold"))
         parts.append(Text("Ctrl-C stops; resume continues.", style="dim"))
@@ -148,7 +160,9 @@ def _flying(run: ActiveRun, epochs: int) -> str:
 
 def _run(run: ActiveRun) -> str:
     slot = run.slot
-    return f"{slot.stage} {slot.option}, repeat {slot.repeat + 1}"
+    whole = slot.reference is None and slot.epochs is not None  # a race has no options
+    what = units.params(slot.configuration or ()) if whole else f"{slot.stage} {slot.option}"
+    return f"{what}, repeat {slot.repeat + 1}"
 
 
 def _ended(run: ActiveRun, event: Event | None) -> str:
@@ -157,7 +171,9 @@ def _ended(run: ActiveRun, event: Event | None) -> str:
     if isinstance(event, RunFailed) and event.key == run.trial.number:
         return f"{_run(run)}: failed, {event.reason}"
     if isinstance(event, RunFinished) and event.key == run.trial.number:
+        if event.model is None:
+            return f"{_run(run)}: {last} after {run.stored} epochs, paused"
         return f"{_run(run)}: {last} in {sum(run.curve['seconds']):.1f} s"
     if isinstance(event, EpochReported) and event.key == run.trial.number:
         return f"{_run(run)}: stopped at epoch {run.stored} with {last}"
-    return f"{_run(run)}: given up, the sweep does not need it"
+    return f"{_run(run)}: cancelled, the plan does not need it"

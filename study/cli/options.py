@@ -71,7 +71,7 @@ Tolerance = Annotated[
         "--tolerance",
         envvar="STUDY_TOLERANCE",
         metavar="POINTS",
-        help="A race ends once its leader is within so many points of the best (0.2) ...",
+        help="A race ends once its leader is within these points of accuracy of the best: 0.2.",
     ),
 ]
 Confidence = Annotated[
@@ -79,8 +79,8 @@ Confidence = Annotated[
     typer.Option(
         "--confidence",
         envvar="STUDY_CONFIDENCE",
-        metavar="P",
-        help="... with this probability (0.95).",
+        metavar="PROBABILITY",
+        help="How sure a race has to be of that: 0.95.",
     ),
 ]
 Budget = Annotated[
@@ -88,8 +88,9 @@ Budget = Annotated[
     typer.Option(
         "--budget",
         envvar="STUDY_BUDGET",
+        min=1,
         metavar="EPOCHS",
-        help="Epochs of a race at most; by default those of the sweep.",
+        help="Epochs that a race may train; what the sweep needs at most, if left out.",
     ),
 ]
 Threads = Annotated[

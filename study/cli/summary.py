@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -36,6 +37,7 @@ def best(name: str, settings: Settings, standing: PlanState, state: str) -> dict
         "runs": standing.runs,
         "runs_expected": standing.runs_expected,
         "state": state,
+        **({"race": asdict(standing.verdict)} if standing.verdict else {}),
     }
 
 
@@ -114,7 +116,7 @@ def print_end(
     """The tables of every stage and the answer; where it may change, how to ``resume``."""
     if not quiet:
         console.print(tables.stages(standing, settings.repeats))
-        for sentence in words.doubts(standing):
+        for sentence in _more(standing):
             _say(console, sentence)
     _say(console, words.answer(standing))
     if not standing.complete:
@@ -142,9 +144,14 @@ def print_status(
 def print_best(console: Console, name: str, standing: PlanState, state: str) -> None:
     """The answer in a sentence, and the state of the study it comes from."""
     _say(console, words.answer(standing))
-    for sentence in words.doubts(standing):
+    for sentence in _more(standing):
         _say(console, sentence)
     _say(console, f"Study {name!r} is {state}.")
+
+
+def _more(standing: PlanState) -> list[str]:
+    """What is to be said beside the answer: ties of a sweep, how sure a race is."""
+    return words.race(standing.verdict) if standing.verdict else words.doubts(standing)
 
 
 def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from study.plan.plan import Option, PlanState, Stage
 from study.space.search_space import SearchSpace
 from study.text import units
 from study.text.view import behind, labels
+
+if TYPE_CHECKING:
+    from study.plan.verdict import Verdict
 
 KEEPS_BEST = (
     "A run with restore_best_weights is judged by its best epoch, which looks better than it is; "
@@ -123,6 +128,44 @@ def answer(standing: PlanState) -> str:
         f"{word} {units.params(standing.incumbent)}: validation accuracy "
         f"{units.score(standing.score)} ({error} {runs})."
     )
+
+
+_ENDS = {
+    "sure": "It is as sure as was asked",
+    "budget": "Its budget is spent",
+    "exhausted": "All repeats of the configurations that matter are trained",
+    None: "It goes on",
+}
+
+
+def race(verdict: Verdict) -> list[str]:
+    """How sure a race is of its leader, why it has ended, and the two intervals, in sentences."""
+    tolerance = f"{units.points(verdict.tolerance)} points"
+    return [
+        (
+            f"The leader is within {tolerance} of the best with probability "
+            f"{_probability(verdict.probability)} (asked for: {_probability(verdict.confidence)}), "
+            f"after {verdict.epochs} of at most {verdict.budget} epochs. {_ENDS[verdict.reason]}."
+        ),
+        (
+            f"With 95 % confidence its validation accuracy is {units.points(verdict.accuracy[0])} "
+            f"to {units.percent(verdict.accuracy[1])}, and the best is at most "
+            f"{units.points(verdict.distance[1])} points better."
+        ),
+    ]
+
+
+def race_in_short(verdict: Verdict) -> str:
+    """A race in a line of the live view."""
+    return (
+        f"{_probability(verdict.probability)} sure to {units.points(verdict.tolerance)} points, "
+        f"{verdict.epochs} of at most {verdict.budget} epochs"
+    )
+
+
+def _probability(value: float) -> str:
+    """Per cent, never quite 0 or 100."""
+    return f"{min(max(100 * value, 0.1), 99.9):.3g} %"
 
 
 def decision(stage: Stage) -> str:

@@ -99,15 +99,15 @@ def lines(record: Mapping[str, Any], tolerance: float) -> Iterator[str]:
     """What a person reads."""
     for name, value in record.items():
         if name == "probability":
-            yield f"{f'within {tolerance:g} points, stated':36} came true"
+            yield f"{f'within {tolerance:g} points, stated':46} came true"
             for fifth in value:
-                yield f"  {fifth['stated']:34.3f} {fifth['came true']}  of {fifth['studies']}"
+                yield f"  {fifth['stated']:44.3f} {fifth['came true']}  of {fifth['studies']}"
         elif name == "ended":
             for reason, ended in value.items():
                 said = f"ended {reason}: {ended['studies']}, within the tolerance"
-                yield f"{said:36} {ended['came true']}"
+                yield f"{said:46} {ended['came true']}"
         else:
-            yield f"{name:36} {value}"
+            yield f"{name:46} {value}"
 
 
 def parsed() -> argparse.Namespace:

@@ -177,7 +177,9 @@ def test_the_sweep_has_its_own_pruner_and_a_search_has_none() -> None:
 
 
 def test_an_unknown_sampler_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"--sampler tpee: .* choose one of sweep, grid, tpe"):
+    with pytest.raises(
+        SettingsError, match=r"--sampler tpee: .* choose one of sweep, grid, race, tpe"
+    ):
         plan_of(settings(sampler="tpee"))
 
 

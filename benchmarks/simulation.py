@@ -284,7 +284,7 @@ class _Play:
         if place == len(self.rows):
             self.rows.append(_begun(slot, place))
         else:
-            self.rows[place] = replace(self.rows[place], state="running")
+            self.rows[place] = replace(self.rows[place], state="running", until=slot.epochs)
         done = len(self.rows[place].val_acc)
         reference = None
         if self.margin and slot.reference:
@@ -355,5 +355,6 @@ def _begun(slot: Slot, number: int) -> Row:
         configuration=slot.configuration,
         repeat=slot.repeat,
         reference=slot.reference,
+        until=slot.epochs,
         value=None,
     )

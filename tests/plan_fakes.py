@@ -80,6 +80,7 @@ def row_of(slot: Slot, number: int, value: float | None = None, **fields: Any) -
             "configuration": slot.configuration,
             "repeat": slot.repeat,
             "reference": slot.reference,
+            "until": slot.epochs,
             "value": value,
             "val_acc": () if value is None else (value,),
         }

@@ -125,7 +125,7 @@ def test_the_stated_accuracy_holds_the_true_one() -> None:
 def test_most_runs_are_paused_early() -> None:
     _, rows = raced(race(budget=200, tolerance=0.01), curves(0.1))
     lengths = [len(row.val_acc) for row in rows]
-    assert sorted(set(lengths)) == list(rungs(EPOCHS))
+    assert {2, EPOCHS} <= set(lengths) <= set(rungs(EPOCHS))
     assert lengths.count(EPOCHS) < len(lengths) / 2
 
 
@@ -139,7 +139,7 @@ def test_ten_workers_get_ten_different_runs() -> None:
         key = slot.configuration, slot.repeat
         assert (slot.epochs or EPOCHS) > begun.get(key, 0)  # type: ignore[arg-type]
         old = next((r for r in rows if (r.configuration, r.repeat) == key), None)
-        new = replace(old, state="running") if old else row_of(slot, len(rows))
+        new = replace(old, state="running", until=slot.epochs) if old else row_of(slot, len(rows))
         assert old is None or old.state == "paused"
         rows = [*(row for row in rows if row is not old), new]
 

@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Places = NDArray[np.intp]
 
+_LEVEL = 4.0
+"""The variance of the first rung's level: next to nothing is known of it."""
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -59,9 +62,9 @@ class Kernel:
         self.pairs = (total**2 - (effects**2).sum(0)) / 2 / pairs
         self.mean = total / self.count
         main = np.full(self.count, 2 * np.log(0.13))
-        rest = [0.07, 0.04, 0.12, 0.05, 0.05, 0.04, 0.05, 0.06, 0.07]
+        rest = [0.07, 0.04, 0.12, 0.05, 0.10, 0.05, 0.05, 0.07, 0.08]
         self.start = np.concatenate([main, 2 * np.log(rest), [0.3]])
-        self.width = np.concatenate([np.full(self.count, 1.5), np.full(len(rest), 1.0), [0.3]])
+        self.width = np.concatenate([np.full(self.count, 1.5), [1.0] * 4 + [1.5] * 5, [0.3]])
 
     def parts(self, a: Cells, b: Cells) -> tuple[Array, Array]:
         """The factors of the variances of `final` and of the others, each (variances, a, b)."""
@@ -82,8 +85,8 @@ class Kernel:
         return growth
 
     def level(self, a: Cells, b: Cells) -> Array:
-        """The covariance of the level of a rung, which nothing is known about."""
-        level: Array = 1.0 + 0.25 * (a.rung[:, None] == b.rung[None])
+        """The covariance of the levels of rungs: a wide random walk."""
+        level: Array = _LEVEL + np.minimum.outer(a.rung, b.rung)
         return level
 
     def within(self, theta: Array) -> float:
@@ -141,6 +144,7 @@ class Posterior:
         self._final += variance[split] * kernel.pairs
         self._final[np.diag_indices(len(self._final))] += variance[split + 1]
         self._rest = variance[split + 2 :]
+        self._level = _LEVEL + len(kernel.early) - 1
         whole = self._covariance(cells, cells)
         alpha = np.linalg.solve(whole, z - z.mean())
         target = self._target(cells)
@@ -151,7 +155,7 @@ class Posterior:
             whole, target = self._covariance(self._cells, self._cells), self._target(self._cells)
         self._factor = np.linalg.inv(np.linalg.cholesky(whole))
         self._shown = self._factor @ target.T
-        self.spread: Array = self._final + 1.25 - self._shown.T @ self._shown
+        self.spread: Array = self._final + self._level - self._shown.T @ self._shown
 
     @property
     def deviations(self) -> Array:
@@ -186,7 +190,7 @@ class Posterior:
             kernel.growth(self.theta, a), kernel.growth(self.theta, b)
         )
         whole += u * (early * mean + own * same) + repeat * (offset + drawn * u + drift * mean)
-        whole += (a.run[:, None] == b.run[None]) * (run + noise * rung) + 1.0 + 0.25 * rung
+        whole += (a.run[:, None] == b.run[None]) * (run + noise * rung) + kernel.level(a, b)
         return whole
 
     def _own(self, a: Cells) -> Array:
@@ -195,12 +199,12 @@ class Posterior:
         early, own, offset, drawn, drift, run, noise = self._rest
         mean = kernel.mean[place, place]
         whole: Array = self._final[place, place] * kernel.growth(self.theta, a) ** 2
-        whole += u * (early * mean + own + drawn) + offset + drift * mean + run + noise + 1.25
+        whole += u * (early * mean + own + drawn) + offset + drift * mean + run + noise
+        whole += _LEVEL + a.rung
         return whole
 
     def _target(self, cells: Cells) -> Array:
         """The prior covariance of every final level with observations."""
-        last = cells.rung == len(self.kernel.early) - 1
         target: Array = self._final[:, cells.configuration] * self.kernel.growth(self.theta, cells)
-        target += 1.0 + 0.25 * last
+        target += _LEVEL + cells.rung
         return target

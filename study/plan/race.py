@@ -117,7 +117,7 @@ class Race(Plan):
     def standing(self, rows: Sequence[Row]) -> PlanState:
         """What the rows say of the leader, and the slot that is worth the most."""
         index, runs = RunIndex(rows), _runs(rows)
-        spent = sum(map(self._spent, rows))
+        spent = sum(map(self._promised, runs.values()))
         belief = self._belief(runs)
         leader = belief.candidates.configurations[belief.leader] if belief else self._first
         wanted, reason = self._next(runs, belief, leader, self.budget - spent)
@@ -143,14 +143,9 @@ class Race(Plan):
             verdict=verdict,
         )
 
-    def _spent(self, row: Row) -> int:
-        """The epochs that a run has had, or that a running one will have at the next rung."""
-        done = len(row.val_acc)
-        if row.state != "running":
-            return done
-        if row.repeat >= CHOOSING:
-            return self.epochs
-        return next((rung for rung in self.rungs if rung > done), self.epochs)
+    def _promised(self, row: Row) -> int:
+        """The epochs that a run has had, or that a running one will have."""
+        return (row.until or self.epochs) if row.state == "running" else len(row.val_acc)
 
     def _belief(self, runs: Runs) -> Belief | None:
         """What the runs say; None before the first of them has reached a rung."""
@@ -205,12 +200,11 @@ class Race(Plan):
             if repeat >= CHOOSING:
                 continue
             at = belief.candidates.index[one], repeat
-            done = progress.epochs[at] = len(row.val_acc)
+            progress.epochs[at] = len(row.val_acc)
             progress.run[at] = row.number
             progress.busy[at] = row.state not in {"paused", "complete"}
             if row.state == "running":
-                rung = sum(done >= epochs for epochs in self.rungs[:-1])
-                pending.append((*at, rung, row.number))
+                pending.append((*at, self.rungs.index(self._promised(row)), row.number))
         posterior = belief.chosen
         if pending:
             cells = Cells(*np.array(pending, dtype=np.intp).T)
@@ -265,12 +259,10 @@ def _numbered(slots: Iterable[Slot], runs: Runs) -> Iterator[Slot]:
         yield replace(slot, option=option)
 
 
-def _score(verdict: Verdict, option: Option | None) -> Score | None:
-    """The leader's accuracy as it is stated, a standard error from a 95 % interval."""
-    if option is None:
-        return None
-    low, high = verdict.accuracy
-    return Score(len(option.rows), (low + high) / 2, (high - low) / 3.92)
+def _score(verdict: Verdict, option: Option | None) -> Score:
+    """The leader's accuracy as it is stated, and how many complete runs it has."""
+    runs = len(option.rows) if option else 0
+    return Score(runs, verdict.leader.accuracy, verdict.leader.standard_error)
 
 
 def rungs(epochs: int) -> tuple[int, ...]:

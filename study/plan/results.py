@@ -49,8 +49,8 @@ class Row:
     the validation accuracy of a complete run, of its last epoch or, where it keeps its best epoch's
     weights, of that one. ``reference`` is the configuration that
     a pruner may compare the run with, repeat by repeat; empty where there is no such one, None for
-    a run that is never pruned. A ``paused`` run has trained as far as its slot asked, and a later
-    slot can go on with it.
+    a run that is never pruned. ``until`` is the epoch at which it pauses (None: its end). A
+    ``paused`` run has trained as far as its slot asked, and a later slot can go on with it.
     """
 
     number: int
@@ -67,6 +67,7 @@ class Row:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     started: datetime | None = None
     ended: datetime | None = None
+    until: int | None = None
 
     @property
     def params(self) -> dict[str, Value]:
@@ -102,6 +103,7 @@ def row(trial: FrozenTrial) -> Row | None:
         configuration=configuration(spec["params"]),
         repeat=spec["repeat"],
         reference=None if reference is None else configuration(reference),
+        until=spec.get("epochs"),
         value=trial.value if trial.state.name == "COMPLETE" else None,
         val_acc=tuple(steps[step] for step in sorted(steps)),
         curve=trial.user_attrs.get("curve", {}),

@@ -20,6 +20,7 @@ Reason = Literal["sure", "budget", "exhausted"]
 _CONTENDERS = 64
 _DRAWS = 1000
 _TOP = 10
+_EXPECTED = 4  # complete runs that what a slope lets expect counts as
 _FITTED = 200
 """Runs that the variances are fitted to: of more, every second, third and so on."""
 
@@ -39,10 +40,11 @@ class Verdict:
     """How sure a race is of its leader.
 
     ``probability`` is that of being within the tolerance of the best; ``accuracy`` and ``distance``
-    (to the best) are 95 % intervals. All are fractions; ``reason`` says why the race has ended,
-    None while it goes on.
+    (to the best) are 95 % intervals, of fractions. ``reason`` says why the race has ended, None
+    while it goes on.
     """
 
+    leader: Contender
     probability: float
     accuracy: tuple[float, float]
     distance: tuple[float, float]
@@ -78,9 +80,9 @@ class Scale:
         return Cells(*np.array(cells, dtype=np.intp).reshape(-1, 4).T), np.array(values)
 
     def _value(self, row: Row, epochs: int) -> float:
-        if row.params.get("restore_best_weights"):
+        if _keeps_best(row):
             return self._log(max(row.val_acc[:epochs]))
-        last = row.val_acc[epochs - max(1, epochs // 4) : epochs]
+        last = row.val_acc[epochs - _tail(epochs) : epochs]
         return self._log(math.fsum(last) / len(last))
 
     def _log(self, accuracy: float) -> float:
@@ -88,13 +90,32 @@ class Scale:
         return math.log(min(max(1 - accuracy, least), 1.0)) if math.isfinite(accuracy) else 0.0
 
     def shift(self, rows: Sequence[Row]) -> float:
-        """How far, in the logarithm of the error, a run's value lies from that of its last rung."""
-        off = [
-            self._log(row.value) - self._value(row, self.rungs[-1])
-            for row in rows
-            if row.value is not None and len(row.val_acc) >= self.rungs[-1]
+        """How far, in the logarithm of the error, a run's value lies from that of its last rung.
+
+        The mean over complete runs, drawn towards what the slope of their curves lets expect.
+        """
+        whole = [
+            row for row in rows if row.value is not None and len(row.val_acc) >= self.rungs[-1]
         ]
-        return math.fsum(off) / (len(off) + 1)
+        if not whole or len(self.rungs) < 2:
+            return 0.0
+        before, last = self.rungs[-2:]
+        way = math.log(last / (last - (_tail(last) - 1) / 2)) / math.log(last / before)
+        ends = [self._value(row, last) for row in whole]
+        slope = [end - self._value(row, before) for row, end in zip(whole, ends, strict=True)]
+        off = [self._log(row.value or 0.0) - end for row, end in zip(whole, ends, strict=True)]
+        expected = 0.0 if _keeps_best(whole[0]) else way * math.fsum(slope) / len(slope)
+        return (math.fsum(off) + _EXPECTED * expected) / (len(off) + _EXPECTED)
+
+
+def _keeps_best(row: Row) -> bool:
+    """Whether the value of a run is that of its best epoch."""
+    return bool(row.params.get("restore_best_weights"))
+
+
+def _tail(epochs: int) -> int:
+    """How many of a rung's last epochs its value is the mean of."""
+    return max(1, epochs // 4)
 
 
 class Belief:
@@ -166,21 +187,22 @@ class Belief:
         distance = error[:, 0] - error.min(1)
         shown = 1 - np.minimum(error * math.exp(self.scale.shift(self._rows)), 1.0)
         first = np.bincount(error.argmin(1), minlength=len(places)) / len(error)
-        order = np.argsort(-first, kind="stable")[:_TOP]
         low, high = np.quantile(shown[:, 0], (0.025, 0.975))
+        found = [
+            Contender(
+                self.candidates.configurations[place],
+                float(first[n]),
+                float(shown[:, n].mean()),
+                float(shown[:, n].std()),
+            )
+            for n, place in enumerate(places)
+        ]
         return Verdict(
+            leader=found[0],
             probability=float(np.mean(distance <= tolerance)),
             accuracy=(float(low), float(high)),
-            distance=(float(np.quantile(distance, 0.0)), float(np.quantile(distance, 0.95))),
-            top=tuple(
-                Contender(
-                    self.candidates.configurations[places[one]],
-                    float(first[one]),
-                    float(shown[:, one].mean()),
-                    float(shown[:, one].std()),
-                )
-                for one in order
-            ),
+            distance=(0.0, float(np.quantile(distance, 0.95))),
+            top=tuple(sorted(found, key=lambda one: -one.probability)[:_TOP]),
             tolerance=tolerance,
             confidence=confidence,
             epochs=epochs,

@@ -147,7 +147,8 @@ def study_epoch(config: list[float], source: str, images: int, *, fast: bool) ->
 
     dataset = data.load(source)
     network = model.build_cnn(named(config), dataset.input_shape, dataset.num_classes)
-    program = (FastProgram if fast else StockProgram)(network, 100)
+    kind, as_bytes = FastProgram if fast else StockProgram, dataset.images.dtype == np.uint8
+    program = kind(network, 100, bytes_given=as_bytes)
     program.reset(lambda layer, variable: 100 * layer + variable)
     tensors = resident(dataset.images[:images], dataset.labels[:images])
     rng = np.random.default_rng(0)

@@ -30,6 +30,7 @@ from study.report.contents import Contents, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
 from study.report.write import PAGE, files, report
+from study.space.model_source import ModelSource
 from study.space.settings import Chosen
 from study.storage.location import Database
 from study.text.view import interval
@@ -414,6 +415,16 @@ def test_the_command_has_what_was_given_and_not_what_is_default() -> None:
 
 
 # Writing ---------------------------------------------------------------------------------------
+
+
+def test_the_text_of_an_own_network_stands_in_the_page_escaped(contents: Contents) -> None:
+    network = ModelSource("/home/me/net.py", "build", "if a < b: '<script>'")
+    settings = replace(contents.settings, model=network)
+    page = text_of(replace(contents, settings=settings))
+    assert "The network, file net.py:build as it was recorded" in page
+    assert "if a &lt; b: &#39;&lt;script&gt;" in page
+    assert "as it was recorded" in text_of(contents)
+    assert "net.py" not in text_of(contents)
 
 
 @pytest.fixture

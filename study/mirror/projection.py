@@ -201,8 +201,13 @@ def stopped(subject: Subject, state: str) -> str:
 
 
 def origin(settings: Settings) -> dict[str, str]:
-    """Which data and which versions."""
+    """Which data, which network of one's own, and which versions."""
     tags = {"data": str(settings["data"])}
+    if settings.model is not None:
+        tags |= {
+            "network": settings.model.name,
+            "network_fingerprint": settings.model.fingerprint,
+        }
     if settings.data is not None:
         tags["data_fingerprint"] = settings.data.fingerprint
     return tags | {f"version.{name}": number for name, number in settings.versions.items()}

@@ -82,6 +82,7 @@ def _texts(contents: Contents) -> dict[str, Any]:
         "versions": _versions(settings),
         "command": again.command(contents.name, settings),
         "space": again.toml(settings.space),
+        "network": settings.model,
         "mlflow": contents.mlflow,
     }
 

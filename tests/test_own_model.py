@@ -265,3 +265,26 @@ def test_a_file_that_has_changed_is_refused_or_accepted_and_how_it_trains_is_fou
     accepted = unchanged_or_refused(recorded, now, location, base.DATA, accept=True)
     assert (accepted.model, accepted["training"]) == (now, "stock")
     assert recorded["training"] == "fast"
+
+
+def test_a_model_with_residuals_is_loaded_from_its_file_and_one_with_code_in_it_never(
+    tmp_path: Path,
+) -> None:
+    import keras
+
+    from study.final.archive import Card, load, with_card
+    from study.training.own import build
+
+    def written(model: Any) -> Path:
+        model.save(path := tmp_path / "model.keras")
+        card = Card("one", "own", (0, 1, 2), (12, 12, 1), 0.5, "b", ("one",))
+        path.write_bytes(with_card(path.read_bytes(), card))
+        return path
+
+    model, _ = build(source(RESIDUAL), PARAMS, (12, 12, 1), 3)
+    loaded, _ = load(written(keras.Model(model.input, model.output)))  # as finalize does
+    images = base.DATA.images[:2]
+    assert np.array_equal(loaded(images), model(images, training=False))
+    coded = keras.Sequential([keras.layers.Input((12, 12, 1)), keras.layers.Lambda(lambda x: x)])
+    with pytest.raises(ModelError, match="holds a Lambda"):
+        load(written(coded))

@@ -25,9 +25,19 @@ FORMAT = 1
 _LARGEST = 20 * 2**20  # bytes of a description
 _LAYERS = {"Activation", "Average", "BatchNormalization", "Conv2D", "Dense", "Dropout", "Flatten"}
 _LAYERS |= {"InputLayer", "MaxPooling2D", "Rescaling"}
+# What networks of one's own are made of; none of these can carry code, as a Lambda does.
+_LAYERS |= {"Add", "AveragePooling2D", "Concatenate", "DepthwiseConv2D", "ELU", "GaussianDropout"}
+_LAYERS |= {"GaussianNoise", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "GroupNormalization"}
+_LAYERS |= {"LayerNormalization", "LeakyReLU", "Multiply", "PReLU", "RandomFlip", "RandomRotation"}
+_LAYERS |= {"RandomTranslation", "RandomZoom", "ReLU", "Reshape", "SeparableConv2D", "Softmax"}
+_LAYERS |= {"SpatialDropout2D", "Subtract", "ZeroPadding2D"}
+_INITIALIZERS = {"Zeros", "Ones", "GlorotUniform", "GlorotNormal", "HeNormal", "HeUniform"}
+_INITIALIZERS |= {"LecunNormal", "LecunUniform", "RandomNormal", "RandomUniform"}
+_INITIALIZERS |= {"TruncatedNormal", "VarianceScaling"}
 _KNOWN = {
     *(("keras.layers", name) for name in _LAYERS),
-    *(("keras.initializers", name) for name in ("Zeros", "Ones", "GlorotUniform")),
+    *(("keras.initializers", name) for name in _INITIALIZERS),
+    *(("keras.regularizers", name) for name in ("L1", "L2", "L1L2")),
     ("keras", "DTypePolicy"),
     ("keras", "Sequential"),
     ("keras.src.models.functional", "Functional"),

@@ -29,7 +29,7 @@ class StockProgram(Program):
         super().__init__(*given, **named)
         self._learner = self.model  # shares layers and optimizer with the model that is saved
         if smoothing := self._recipe.label_smoothing:
-            self._learner = keras.Model(self.model.inputs, self.model.outputs)
+            self._learner = keras.Model(self.model.inputs[0], self.model.outputs[0])
             self._learner.compile(
                 self.model.optimizer,
                 keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),

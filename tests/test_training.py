@@ -397,3 +397,22 @@ def test_the_module_itself_imports_no_tensorflow() -> None:
     program = "import study.training.run, sys; sys.exit('tensorflow' in sys.modules)"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("aligned", [True, False])
+def test_many_images_as_bytes_are_trained_on_where_they_lie(
+    monkeypatch: pytest.MonkeyPatch, aligned: bool
+) -> None:
+    from study.data import pixels
+    from study.training import program
+
+    monkeypatch.setattr(program, "_LARGE", 0)
+    whole = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    images = pixels.chosen(whole, np.array([3, 1])) if aligned else whole[1:][:, :, 1:]
+    images.setflags(write=False)
+    assert pixels.is_aligned(images) is aligned
+    tensor, labels = program.resident(images, np.arange(len(images), dtype=np.int32))
+    assert np.array_equal(tensor.numpy(), images)
+    assert labels.numpy().tolist() == [*range(len(images))]
+    assert not images.flags.writeable

@@ -15,6 +15,7 @@ from study.data import npz
 from study.data.files import shown
 from study.data.listing import Listing
 from study.data.parts import Part, Parts, Reading
+from study.data.pixels import chosen
 from study.errors import DataError
 from study.files import written_whole
 
@@ -56,10 +57,10 @@ def _kept(path: Path, key: str, source: Path) -> Parts | None:
         found = npz.read(path, lambda _: _NAMES)
     except DataError:
         return None
-    train, test = (
-        Part(found[x], found[y], shown(source), shown(source)) for x, y in (_NAMES[:2], _NAMES[2:])
-    )
-    return train, test
+    where, images = shown(source), found.pop("x_train")
+    images = chosen(images, np.arange(len(images)))  # aligned, for training without a copy
+    train = Part(images, found["y_train"], where, where)
+    return train, Part(found["x_test"], found["y_test"], where, where)
 
 
 def _name(source: Path, reading: Reading) -> str:
@@ -77,5 +78,5 @@ def _key(listing: Listing, reading: Reading) -> str:
             with suppress(OSError):  # a file that is gone is a broken one
                 is_ = path.stat()
                 digest.update(f"\n{is_.st_size} {is_.st_mtime_ns} {label}\0".encode())
-            digest.update(os.fsencode(path))
+            digest.update(os.fsencode(path.absolute()))
     return digest.hexdigest()

@@ -71,8 +71,9 @@ def _dataset(source: str, train: Part, test: Part | None) -> Dataset:
         raise DataError(f"{train.labels_in}: one class only ({names[0]}); add a second class")
     if test is None:
         drawn = test_part(train.labels, source)
-        test_images, test_numbers = images[drawn.validation], numbers[drawn.validation]
-        images, numbers = images[drawn.train], numbers[drawn.train]
+        test_images = pixels.chosen(images, drawn.validation)
+        images = pixels.chosen(images, drawn.train)
+        numbers, test_numbers = numbers[drawn.train], numbers[drawn.validation]
     else:
         test = _checked(test)
         _require_match(test, train)

@@ -17,6 +17,7 @@ from study.data.files import readable, shown
 from study.data.listing import Listed, Listing, labels_of
 from study.data.parts import Part, Parts, Reading
 from study.data.picture import Shape
+from study.data.pixels import aligned
 from study.data.splitting import test_part
 from study.errors import DataError
 
@@ -98,7 +99,7 @@ class _Work:
 
     def decode(self, places: Sequence[int], shape: Shape) -> Part:
         """The pictures at ``places`` in their order, without the broken ones."""
-        images = np.empty((len(places), *shape), np.uint8)
+        images = aligned((len(places), *shape))
 
         def one(row: int, path: Path) -> bool:
             images[row] = picture.read(path, shape, self._reading.fit)[0]

@@ -8,6 +8,7 @@ a byte by 255, the byte is kept: a quarter of the memory, made float32 a batch a
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,26 @@ Images = NDArray[np.uint8] | NDArray[np.float32]
 """Images (n, height, width, channels): float32 in [0, 1], or uint8 that stands for x / 255."""
 
 _AT_ONCE = 2**24  # pixels
+
+
+def aligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Room for images as bytes, at the start of a page: TensorFlow trains on it where it lies."""
+    return np.frombuffer(mmap.mmap(-1, max(1, math.prod(shape))), np.uint8)[
+        : math.prod(shape)
+    ].reshape(shape)
+
+
+def is_aligned(images: NDArray[Any]) -> bool:
+    """Whether bytes lie where TensorFlow can train on them without a copy."""
+    return images.dtype == np.uint8 and images.flags.c_contiguous and not images.ctypes.data % 64
+
+
+def chosen(images: Images, indices: NDArray[np.int64]) -> Images:
+    """Some of the images, in memory of their own."""
+    if images.dtype != np.uint8:
+        return images[indices]
+    room = aligned((len(indices), *images.shape[1:]))
+    return np.take(images, indices, axis=0, out=room, mode="clip")  # "raise" would take it twice
 
 
 def unit(images: NDArray[Any]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ Python. What a step is, `stock` (Keras' own) and `fast` (the same for less) say.
 from __future__ import annotations
 
 import gc
+import math
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -21,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from study.data.pixels import Images
+from study.data.pixels import Images, chosen, is_aligned
 from study.training.augment import augmented
 from study.training.private import forget_kernels
 from study.training.recipe import Recipe
@@ -33,12 +34,23 @@ Data = tuple[Tensor, Tensor]
 Parts = list[list[NDArray[Any]]]
 """What each call of a compiled function has given, an array for each of its results."""
 
-_JUDGED_AT_ONCE = 500  # images a call when validating
+_LARGE = 2**28  # bytes
+_JUDGED_AT_ONCE = 500  # images a call when validating, fewer where they are
+_JUDGED_PIXELS = 2**23  # so large that there are more of these
 
 
 def resident(images: Images, labels: NDArray[np.int32]) -> Data:
-    """A dataset where TensorFlow has it, to be trained on in any order."""
-    return tf.constant(images), tf.constant(labels)
+    """A dataset where TensorFlow has it, to be trained on in any order.
+
+    Many images as bytes are not copied: they are trained on where they lie, and must not change.
+    """
+    if images.nbytes < _LARGE or images.dtype != np.uint8:
+        return tf.constant(images), tf.constant(labels)
+    if not is_aligned(images):
+        images = chosen(images, np.arange(len(images)))
+    shared = images.view()
+    shared.setflags(write=True)  # DLPack has no word for what may only be read
+    return tf.experimental.dlpack.from_dlpack(shared.__dlpack__()), tf.constant(labels)
 
 
 class Program(ABC):
@@ -182,10 +194,12 @@ class Program(ABC):
         return parts
 
     def _judged(self, data: Data, indices: NDArray[np.int64]) -> Parts:
+        pixels = math.prod(data[0].shape[1:])
+        at_once = max(1, min(_JUDGED_AT_ONCE, _JUDGED_PIXELS // pixels))
         return [
             [part.numpy() for part in self._judge(data, tf.constant(indices[first:last]))]
-            for first in range(0, len(indices), _JUDGED_AT_ONCE)
-            if (last := first + _JUDGED_AT_ONCE)
+            for first in range(0, len(indices), at_once)
+            if (last := first + at_once)
         ]
 
     def _train_steps(

@@ -62,7 +62,7 @@ class Kernel:
         self.pairs = (total**2 - (effects**2).sum(0)) / 2 / pairs
         self.mean = total / self.count
         main = np.full(self.count, 2 * np.log(0.13))
-        rest = [0.07, 0.04, 0.12, 0.05, 0.10, 0.05, 0.05, 0.07, 0.08]
+        rest = [0.06, 0.03, 0.10, 0.03, 0.10, 0.05, 0.05, 0.06, 0.07]
         self.start = np.concatenate([main, 2 * np.log(rest), [0.3]])
         self.width = np.concatenate([np.full(self.count, 1.5), [1.0] * 4 + [1.5] * 5, [0.3]])
 

@@ -14,8 +14,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from study.plan.plan import Plan
 from study.plan.results import RUN_SPEC, Configuration, configuration
-from study.plan.sweep import OneAtATime
+from study.plan.strategies import plan_of
 from study.space import file as space_file
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
@@ -34,9 +35,10 @@ STATES = {
 }
 
 
-def settings(epochs: int = 3, repeats: int = 2) -> Settings:
+def settings(epochs: int = 3, repeats: int = 2, **options: Any) -> Settings:
     """The settings of the smoke space on made-up data."""
-    given = {"epochs": Chosen(epochs, "command line"), "repeats": Chosen(repeats, "command line")}
+    options |= {"epochs": epochs, "repeats": repeats}
+    given = {name: Chosen(value, "command line") for name, value in options.items()}
     facts = DataFacts("f" * 64, (28, 28, 1), 10, 1437, 360, 479)
     return settle(space_file.load("smoke"), "smoke", given).with_data(facts, VERSIONS)
 
@@ -48,7 +50,7 @@ class Made:
     url: str
     study: optuna.Study
     settings: Settings
-    plan: OneAtATime
+    plan: Plan
 
     def start(self) -> Configuration:
         return configuration(self.settings.space.start)
@@ -90,12 +92,12 @@ class Made:
         self.study.tell(self.running(number), value, state=STATES[state])
 
 
-def make(folder: Path, epochs: int = 3, repeats: int = 2, name: str = "digits") -> Made:
-    """A new study in a database in ``folder``."""
+def make(folder: Path, name: str = "digits", **options: Any) -> Made:
+    """A new study in a database in ``folder``, with the options of ``settings``."""
     url = f"sqlite:///{folder / 'study.db'}"
-    chosen = settings(epochs, repeats)
+    chosen = settings(**options)
     study = storage.create(storage.open_storage(url, create=True), name, chosen)
-    return Made(url, study, chosen, OneAtATime(chosen.space, repeats, chosen.images))
+    return Made(url, study, chosen, plan_of(chosen))
 
 
 def copy(made: Made, folder: Path, name: str) -> Made:
@@ -116,7 +118,7 @@ def copy(made: Made, folder: Path, name: str) -> Made:
 def again(made: Made) -> Made:
     """The same study, opened anew."""
     study, chosen = storage.load(storage.open_storage(made.url), made.study.study_name)
-    return Made(made.url, study, chosen, OneAtATime(chosen.space, chosen.repeats, chosen.images))
+    return Made(made.url, study, chosen, plan_of(chosen))
 
 
 def complete(made: Made) -> None:

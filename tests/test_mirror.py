@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fakes
 import mirror_fakes
 import psutil
 import pytest
 import servers
 from mirror_fakes import BORN, Made
+from optuna.pruners import NopPruner
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, Shown
 
 from study.errors import MirrorError
@@ -31,9 +33,13 @@ from study.files import write_whole
 from study.mirror.follow import Passes, follow, mirror_once
 from study.mirror.subprocess import Follower
 from study.mirror.target import Target, resolve
+from study.plan.plan import PlanState
+from study.plan.results import Rows
+from study.running.driver import Driver
 from study.storage import models
 from study.storage.location import Database, Location
 from study.storage.lock import driving
+from study.workers.engine import InProcess
 
 PATIENCE = 10.0
 
@@ -333,6 +339,45 @@ def test_a_run_is_shown_from_its_first_epoch_on(made, place):
     shown = place.see(made)
     assert {run.parent for run in shown.values()} == {None, "study", shown["trial 0"].parent}
     assert len(shown) == 3
+
+
+def test_a_run_that_pauses_and_goes_on_is_one_trial_one_run_and_one_curve(tmp_path, place):
+    folder = tmp_path / "race"
+    folder.mkdir()
+    made = mirror_fakes.make(folder, "raced", sampler="race", epochs=4, tolerance=0.001)
+    passes, statuses = here(made, place), set[tuple[str, str]]()
+
+    class Mirroring:
+        """Mirrors whatever happens as soon as it does."""
+
+        def see(self, standing: PlanState, active: object, event: object) -> None:
+            passes.run(live=True)
+            of = {row.number: row.state for row in Rows()(made.study)}
+            statuses.update(
+                (of[int(slot.removeprefix("trial "))], run.status)
+                for slot, run in place.see(made).items()
+                if slot.startswith("trial")
+            )
+
+    engine = InProcess(fakes.train)
+    Driver(made.study, made.plan, NopPruner(), engine, fakes.Kept().hooks, Mirroring()).drive()
+    mirror(made, place)
+    shown, rows = place.see(made), Rows()(made.study)
+    assert ("paused", "RUNNING") in statuses
+    assert not {(state, status) for state, status in statuses if status == "FAILED"}
+    assert len({(row.configuration, row.repeat) for row in rows}) == len(rows)
+    for row in rows:
+        run = shown[f"trial {row.number}"]
+        accuracies = [value for _, _, value in _series(run, "val_acc")]
+        assert accuracies == pytest.approx(row.val_acc)
+        assert run.tags["state"] == ("paused" if row.state == "pruned" else "complete")
+        assert run.status in (("KILLED", "FAILED") if row.state == "pruned" else ("FINISHED",))
+    assert {row.state for row in rows} == {"pruned", "complete"}
+    assert len([slot for slot in shown if slot.startswith("trial")]) == len(rows)
+    parents = {run.tags["state"].split(",")[0] for slot, run in shown.items() if " " in slot}
+    assert parents == {"paused", "complete"}
+    assert shown["study"].params["sampler"] == "race"
+    assert 0 < _series(shown["study"], "probability")[0][2] <= 1
 
 
 def test_a_model_is_sent_once_its_configuration_is_decided(made, place):

@@ -18,15 +18,20 @@ from study.mirror.projection import (
 )
 from study.plan.plan import PlanState
 from study.plan.results import Row, Spread
+from study.plan.strategies import strategy_of
+from study.plan.verdict import Verdict
 
 
 def configuration(subject: Subject, rows: Sequence[Row]) -> Wanted:
     """The parent run of the trials of one configuration."""
     repeats = len(_counted(rows))
-    if repeats >= subject.settings.repeats:
+    stopped = [row for row in rows if row.state == "pruned" and row.cancelled is None]
+    paused = all(row.left_paused for row in stopped)
+    trained = any(row.state == "complete" for row in rows)
+    if repeats >= subject.settings.repeats or (subject.complete and trained and paused):
         state = "complete"
-    elif any(row.state == "pruned" and row.cancelled is None for row in rows):
-        state = "pruned"
+    elif stopped:
+        state = "paused" if paused else "pruned"
     else:
         state = "running" if subject.live else "interrupted"
     if subject.live and any(row.state == "running" for row in rows):
@@ -90,6 +95,7 @@ def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) ->
     """The settings, and once the study is complete its answer."""
     settings = subject.settings
     names = ("data", "epochs", "batch_size", "seed", "sampler", "pruner", "threads", "training")
+    names += tuple(name for name in strategy_of(settings).own if name in settings.chosen)
     params = {name: str(settings[name]) for name in names}
     wanted = study(subject, rows, standing)
     tags = {"repeats": str(settings.repeats), **origin(settings), MARK: wanted.mark}
@@ -105,4 +111,19 @@ def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) ->
                 standing.score.repeats,
             ),
         ]
+    if standing.complete and standing.verdict is not None:
+        points += [
+            Point(name, value, wanted.ended, standing.verdict.epochs)
+            for name, value in _sureness(standing.verdict).items()
+        ]
     return cut(params, tags, points)
+
+
+def _sureness(verdict: Verdict) -> dict[str, float]:
+    """What a race says of its leader, at the step of the epochs that it took."""
+    return {
+        "probability": verdict.probability,
+        "accuracy_low": verdict.accuracy[0],
+        "accuracy_high": verdict.accuracy[1],
+        "distance_high": verdict.distance[1],
+    }

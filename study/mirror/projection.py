@@ -30,12 +30,16 @@ SLOT = "study_slot"
 MARK = "state"
 """The tag that says what was sent last; with the final status it says that all of it was."""
 
+UNFINISHED = ("running", "paused")
+"""The states of rows whose curves may still grow."""
+
 _LONGEST = 250  # characters that MLflow 1.x takes for a value
 
 _STATUS: Mapping[str, Status] = {
     "running": "RUNNING",
     "complete": "FINISHED",
     "pruned": "KILLED",
+    "paused": "KILLED",
     "interrupted": "KILLED",
     "failed": "FAILED",
 }
@@ -85,12 +89,14 @@ class Subject:
     """The study that is shown: its name, its UUID and its settings.
 
     ``live``: a driver is at work. Without one, what the database holds as running was interrupted.
+    ``complete``: there is nothing left to train.
     """
 
     name: str
     uuid: str
     settings: Settings
     live: bool
+    complete: bool = False
 
     @property
     def epochs(self) -> int:
@@ -127,7 +133,7 @@ def visible(row: Row) -> bool:
 
 def trial(subject: Subject, row: Row) -> Wanted:
     """The run of one trial."""
-    state = stopped(subject, row.state)
+    state = shown_state(subject, row)
     started = _start(row)
     ended = _milliseconds(row.ended.timestamp()) if row.ended else _last_epoch(row, started)
     name = f"{row.stage}={row.option}, repeat {row.repeat + 1}"
@@ -154,7 +160,7 @@ def trial_content(subject: Subject, row: Row) -> Content:
         "seed": str(settings["seed"]),
         "trial": str(row.number),
         **origin(settings),
-        MARK: stopped(subject, row.state),
+        MARK: shown_state(subject, row),
     }
     if row.failure:
         tags["failure"] = row.failure
@@ -181,7 +187,7 @@ def _curve(row: Row) -> list[Point]:
 def _summary(row: Row) -> list[Point]:
     """Values to sort runs by, once the run has ended; only a complete run has final ones."""
     epochs = epochs_stored(row)
-    if row.state == "running" or not epochs:
+    if row.state in UNFINISHED or not epochs:
         return []
     accuracies = row.curve["val_acc"][:epochs]
     best = recipe.best_epoch(accuracies)
@@ -195,9 +201,14 @@ def _summary(row: Row) -> list[Point]:
     return [Point(name, float(value), at, epochs) for name, value in values.items()]
 
 
-def stopped(subject: Subject, state: str) -> str:
-    """The state of a trial: without a driver, a running one was interrupted."""
-    return "interrupted" if state == "running" and not subject.live else state
+def shown_state(subject: Subject, row: Row) -> str:
+    """The state of a trial: an unfinished one runs, or was interrupted where there is no driver.
+
+    A run that was paused until the study ended says so: no pruner stopped it.
+    """
+    if row.state in UNFINISHED:
+        return "running" if subject.live else "interrupted"
+    return "paused" if row.left_paused else row.state
 
 
 def origin(settings: Settings) -> dict[str, str]:

@@ -88,11 +88,12 @@ class Mirror:
         if not any(map(projection.visible, rows)):
             return report, False
         name, uuid = self._study.study_name, models.identity(self._study)
-        subject = Subject(name, uuid, self._settings, live=live)
+        standing = self._plan.standing(self._rows.counted(self._study, rows))
+        subject = Subject(name, uuid, self._settings, live=live, complete=standing.complete)
         server = self._reached()
         known = self._look(subject, server)
         transfer = Transfer(subject, known, server, report)
-        transfer.bring_runs(rows, self._plan.standing(self._rows.counted(self._study, rows)))
+        transfer.bring_runs(rows, standing)
         self._bring_models(transfer, rows, report, live=live)
         report.trials = len(rows)
         self._link(server, known, rows)
@@ -141,7 +142,7 @@ class Mirror:
             self._study.set_user_attr(MLFLOW, link)
         for row in rows:
             run = known.runs.get(projection.trial_slot(row.number))
-            if run is None or row.state != "running":  # a finished trial cannot be changed
+            if run is None or row.state not in projection.UNFINISHED:  # a finished trial cannot be changed
                 continue
             address = server.link(known.experiment, run.run_id)
             if row.attributes.get(MLFLOW) != address:

@@ -32,6 +32,9 @@ RUN_SPEC = "study:run"
 IGNORE_FAILURES_BEFORE = "ignore_failures_before"
 """The study attribute that holds the number of the first trial whose failure counts."""
 
+LEFT_PAUSED = "paused"
+"""The trial attribute that tells a run that nobody went on with from one that a pruner stopped."""
+
 SERIES = ("acc", "loss", "val_acc", "val_loss", "seconds", "ended")
 
 
@@ -82,6 +85,11 @@ class Row:
     def cancelled(self) -> str | None:
         """Why the run was stopped although nothing was wrong with it; such a run never counts."""
         return self.attributes.get("cancelled")
+
+    @property
+    def left_paused(self) -> bool:
+        """Whether the study ended while the run was paused; it is stored as a pruned one."""
+        return LEFT_PAUSED in self.attributes
 
 
 def row(trial: FrozenTrial) -> Row | None:

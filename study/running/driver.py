@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from study.errors import SlotFailed
 from study.plan.plan import Plan, PlanState, Slot
-from study.plan.results import IGNORE_FAILURES_BEFORE, SERIES, Row, row
+from study.plan.results import IGNORE_FAILURES_BEFORE, LEFT_PAUSED, SERIES, Row, row
 from study.training import recipe
 from study.tuning.run_spec import slot
 from study.tuning.sampler import PlanSampler, failed_for_good
@@ -262,6 +262,7 @@ class Driver:
         """Tell the runs that nobody will go on with: the plan is complete."""
         for paused in [one for one in self._rows(self._study) if one.state == "paused"]:
             trial = Trial(self._study, paused.trial_id)
+            trial.set_user_attr(LEFT_PAUSED, "the study ended before it was wanted again")
             self._tell(ActiveRun(trial, slot(trial), *_stored(trial)), TrialState.PRUNED)
 
 

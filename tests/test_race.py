@@ -144,6 +144,16 @@ def test_ten_workers_get_ten_different_runs() -> None:
         rows = [*(row for row in rows if row is not old), new]
 
 
+def test_a_run_that_has_all_its_epochs_but_is_not_told_yet_is_no_obstacle() -> None:
+    plan, rows = race(budget=300), list[Row]()
+    while plan.standing(rows).verdict is None or len(rows) < 20:
+        rows = go_on(rows, plan.standing(rows).slots[0], curves(0.1))
+    first, *others = rows
+    whole = curves(0.1)(first.configuration, first.repeat)
+    untold = replace(first, state="running", val_acc=whole)
+    assert plan.standing([untold, *others]).slots
+
+
 RANGES = SearchSpace.from_dict(
     {
         "name": "ranges",

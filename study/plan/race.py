@@ -203,7 +203,7 @@ class Race(Plan):
             progress.epochs[at] = len(row.val_acc)
             progress.run[at] = row.number
             progress.busy[at] = row.state not in {"paused", "complete"}
-            if row.state == "running":
+            if row.state == "running" and self._promised(row) > len(row.val_acc):
                 pending.append((*at, self.rungs.index(self._promised(row)), row.number))
         posterior = belief.chosen
         if pending:

@@ -3,7 +3,9 @@
 import csv
 import io
 import itertools
+import math
 import os
+import random
 import re
 import subprocess
 import sys
@@ -11,28 +13,31 @@ import tomllib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import mirror_fakes
 import pytest
 from fakes import IMAGES, drive, rows, space
 from optuna.storages import InMemoryStorage
-from plan_fakes import EAGER
+from plan_fakes import EAGER, row_of, space_of
 from typer.testing import CliRunner
 
 from study.cli.app import app
 from study.final.records import FINALS
-from study.plan.plan import Plan
+from study.plan.plan import Plan, Slot
+from study.plan.race import RACE, Race
 from study.plan.results import Row, Score
 from study.plan.search import SEARCH, Search
 from study.plan.sweep import OneAtATime
 from study.report import again, drawing, figures, numbers
-from study.report.contents import Contents, read
+from study.report.contents import Contents, learnt, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
 from study.report.write import PAGE, files, report
 from study.space.model_source import ModelSource
 from study.space.settings import Chosen
 from study.storage.location import Database
+from study.text import sentences as words
 from study.text.view import interval
 from study.tuning.pruning import SweepPruner
 
@@ -72,7 +77,7 @@ def page(made: dict[str, bytes]) -> str:
 
 def text_of(contents: Contents) -> str:
     """The page without its figures, whose drawing takes most of the time."""
-    return page_of(contents, Figures((), (), None))
+    return page_of(contents, Figures((), (), (), None))
 
 
 class Reader(HTMLParser):
@@ -517,3 +522,89 @@ def test_the_report_loads_neither_tensorflow_nor_mlflow(stored, tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+# --- of a race -----------------------------------------------------------------------------------
+
+
+RANGES = {
+    "width": {"options": [1, 2, 3], "start": 1},
+    "rate": {"low": 0.001, "high": 0.1, "log": True},
+    "kind": {"options": ["a", "b"], "start": "a"},
+}
+
+
+def raced(**hyperparameters: Any) -> Contents:
+    """A race of fake curves, in which the wider one is the better one."""
+    given = space(repeats=3, hyperparameters=hyperparameters or RANGES)
+    plan = Race(given, images=IMAGES, budget=64)
+    found = told(plan)
+    return replace(found, effects=learnt(plan, found.rows))
+
+
+@pytest.fixture(scope="module")
+def race() -> Contents:
+    return raced()
+
+
+def test_a_race_tells_the_effect_of_each_hyperparameter(race: Contents) -> None:
+    assert race.effects is not None
+    width, *_ = race.effects.main
+    assert width.name == "width"
+    assert [level.value for level in width.levels] == [1, 2, 3]
+    accuracies = [level.accuracy for level in width.levels]
+    assert accuracies == sorted(accuracies)
+    assert all(level.low < level.accuracy < level.high for level in width.levels)
+    assert len(race.effects.pairs) == 3
+    assert all(0 <= pair.shown <= pair.possible for pair in race.effects.pairs)
+
+
+def test_a_pair_that_interacts_is_told_from_those_that_do_not() -> None:
+    names = "abcd"
+    held = space_of(repeats=3, **{name: ([0, 1, 2], 0) for name in names})
+    plan = Race(held, images=4000, epochs=1, budget=200)
+    chance = random.Random(1)
+    found = []
+    for number in range(81):
+        one = tuple((name, number // 3**place % 3) for place, name in enumerate(names))
+        a, b, c, _ = (int(value) for _, value in one)
+        error = math.exp(-3 + 0.1 * c + 0.3 * (a - 1) * (b - 1) + 0.02 * chance.gauss(0, 1))
+        slot = Slot(RACE, number, one, 0, None)
+        found.append(row_of(slot, number, 1 - error))
+    known = learnt(plan, found)
+    assert known is not None
+    strongest, second = known.pairs[:2]
+    assert strongest.names == ("a", "b")
+    assert strongest.shown > 3 * second.shown
+    assert known.main[0].name == "c"
+
+
+def test_the_page_of_a_race_has_its_figures_its_intervals_and_why_it_ended(race: Contents) -> None:
+    made = files(race)
+    page = made[PAGE].decode()
+    for heading in ("The leading configurations", "What each hyperparameter does", "Which pairs"):
+        assert heading in page
+    assert race.standing.verdict is not None
+    for sentence in words.race(race.standing.verdict):
+        assert sentence in page
+    assert "paused" in page
+    assert "stopped early." not in page
+    Reader(page)
+    assert {"contenders.png", "effects.png", "pairs.png", "curves-1-race.png"} <= set(made)
+
+
+def test_a_run_that_nobody_went_on_with_is_drawn_and_counted_as_paused(race: Contents) -> None:
+    (panel,) = figures.panels(race.standing, race.rows)
+    ends = {line.number: line.end for line in panel.lines}
+    assert ends == {r.number: "paused" if r.left_paused else "complete" for r in race.rows}
+    assert "paused" in ends.values()
+    assert not any(line.reused for line in panel.lines)
+    assert "pruned" not in figures.spent(race.standing, race.rows, 4, 3).runs
+    assert "pruned" not in numbers.runs_csv(race.rows)
+
+
+def test_a_race_of_a_single_hyperparameter_has_no_pairs() -> None:
+    single = raced(width={"options": [1, 2, 3], "start": 1})
+    assert single.effects is not None
+    assert single.effects.pairs == ()
+    assert "pairs.png" not in files(single)

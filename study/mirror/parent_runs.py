@@ -94,8 +94,8 @@ def study(subject: Subject, rows: Sequence[Row], standing: PlanState) -> Wanted:
 def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) -> Content:
     """The settings, and once the study is complete its answer."""
     settings = subject.settings
-    names = ("data", "epochs", "batch_size", "seed", "sampler", "pruner", "threads", "training")
-    names += tuple(name for name in strategy_of(settings).own if name in settings.chosen)
+    names = ["data", "epochs", "batch_size", "seed", "sampler", "pruner", "threads", "training"]
+    names += [name for name in strategy_of(settings).own if name in settings.chosen]
     params = {name: str(settings[name]) for name in names}
     wanted = study(subject, rows, standing)
     tags = {"repeats": str(settings.repeats), **origin(settings), MARK: wanted.mark}

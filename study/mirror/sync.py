@@ -142,7 +142,9 @@ class Mirror:
             self._study.set_user_attr(MLFLOW, link)
         for row in rows:
             run = known.runs.get(projection.trial_slot(row.number))
-            if run is None or row.state not in projection.UNFINISHED:  # a finished trial cannot be changed
+            if (
+                run is None or row.state not in projection.UNFINISHED
+            ):  # a finished trial cannot be changed
                 continue
             address = server.link(known.experiment, run.run_id)
             if row.attributes.get(MLFLOW) != address:

@@ -147,6 +147,10 @@ class Race(Plan):
         """The epochs that a run has had, or that a running one will have."""
         return (row.until or self.epochs) if row.state == "running" else len(row.val_acc)
 
+    def belief(self, rows: Sequence[Row]) -> Belief | None:
+        """What the rows say of every candidate; None before a run has reached a rung."""
+        return self._belief(_runs(rows))
+
     def _belief(self, runs: Runs) -> Belief | None:
         """What the runs say; None before the first of them has reached a rung."""
         known = [row for row in runs.values() if len(row.val_acc) >= self.rungs[0]]

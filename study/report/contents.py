@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from study.final.records import FINALS, configurations
-from study.plan.plan import PlanState
+from study.plan.effects import Effects, effects
+from study.plan.plan import Plan, PlanState
+from study.plan.race import Race
 from study.plan.results import Row, Rows
 from study.plan.strategies import plan_of
 from study.space.settings import Settings
@@ -21,7 +23,8 @@ class Contents:
     """A study as it is reported: settings, standing, every run, and what became of the test set.
 
     ``finals`` are the models that it was opened for, as `final.records.finals` describes them, each
-    with the ``configurations`` of its members; ``resume`` is the command that goes on.
+    with the ``configurations`` of its members; ``resume`` is the command that goes on; ``effects``
+    are what a race has learnt of each hyperparameter.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Contents:
     finals: tuple[Mapping[str, Any], ...] = ()
     mlflow: str | None = None
     resume: str = ""
+    effects: Effects | None = None
 
     @property
     def opened(self) -> int:
@@ -44,7 +48,8 @@ def read(database: Database, name: str | None) -> Contents:
     study, settings = storage.load(database.open(), name)
     location = database.study(study.study_name)
     rows = Rows()(study)
-    standing = plan_of(settings).standing(rows)
+    plan = plan_of(settings)
+    standing = plan.standing(rows)
     attributes = study.user_attrs
     finals = attributes.get(FINALS)
     link = attributes.get(storage.MLFLOW)
@@ -61,4 +66,11 @@ def read(database: Database, name: str | None) -> Contents:
         ),
         mlflow=link.get("address") if isinstance(link, dict) else None,
         resume=location.command("resume"),
+        effects=learnt(plan, rows),
     )
+
+
+def learnt(plan: Plan, rows: Sequence[Row]) -> Effects | None:
+    """What a race has learnt of each hyperparameter; None where there is no race, or no run yet."""
+    belief = plan.belief(rows) if isinstance(plan, Race) else None
+    return effects(belief, plan.space) if belief else None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 INK, MUTED, GRID, OTHER = "#1f2328", "#59636e", "#d9dee4", "#9aa4af"
 SELECTED, BEST = "#0072b2", "#d55e00"
@@ -82,20 +83,20 @@ class Picture:
 def draw_stage(figure: StageFigure, name: str) -> Picture:
     """Options of a stage against validation accuracy: repeats, mean, interval."""
     count = len(figure.choices)
-    with _canvas(0.75 + 0.34 * count) as (canvas, axes):
+    with blank(0.75 + 0.34 * count) as (canvas, axes):
         low, high = _limits(figure.choices)
         for place, choice in enumerate(figure.choices):
             _choice(axes, choice, place, low)
         axes.set_xlim(low, high)
         axes.set_ylim(count - 0.4, -0.6)
-        axes.set_yticks(range(count), [_short(choice.label) for choice in figure.choices])
+        axes.set_yticks(range(count), [short(choice.label) for choice in figure.choices])
         for tick, choice in zip(axes.get_yticklabels(), figure.choices, strict=True):
             tick.set_fontweight("bold" if choice.kind == "selected" else "normal")
         axes.grid(visible=False, axis="y")
-        _end_at_100(axes.xaxis)
+        end_at_100(axes.xaxis)
         axes.set_xlabel("validation accuracy, %")
         alt = f"Plot of the options of {figure.name}. {figure.outcome}"
-        return _rendered(canvas, name, alt)
+        return rendered(canvas, name, alt)
 
 
 def _limits(choices: Sequence[OptionView]) -> tuple[float, float]:
@@ -141,22 +142,24 @@ def draw_curves(panel: Panel, name: str) -> Picture:
     """The learning curves of a stage; where a run was stopped it ends in a cross."""
     from matplotlib.ticker import MaxNLocator
 
-    with _canvas(2.9) as (canvas, axes):
+    with blank(2.9) as (canvas, axes):
         colours = colours_of(panel)
         for line in panel.lines:
             _line(axes, line, colours[line.place], many=len(panel.lines) > _MANY)
         low = _floor(panel.lines)
         if low is not None:
             axes.set_ylim(bottom=low)
-        _end_at_100(axes.yaxis)
+        end_at_100(axes.yaxis)
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation accuracy, %")
         _legend(axes, panel, colours)
         stopped = sum(line.end == "pruned" for line in panel.lines)
+        paused = sum(line.end == "paused" for line in panel.lines)
         alt = f"Learning curves of {len(panel.lines)} runs of {panel.name}, {stopped} stopped early"
-        return _rendered(canvas, name, alt)
+        alt += f", {paused} paused" if paused else ""
+        return rendered(canvas, name, alt)
 
 
 def colours_of(panel: Panel) -> dict[int, str]:
@@ -214,23 +217,31 @@ def _legend(axes: Axes, panel: Panel, colours: dict[int, str]) -> None:
             [],
             color=colours[place],
             linewidth=2 if kind == "selected" else 1.2,
-            label=_short(panel.options[place]) + _WORDS[kind],
+            label=short(panel.options[place]) + _WORDS[kind],
         )
         for place, kind in sorted(kinds.items())
         if colours[place] != OTHER
     ]
     signs = {"pruned": ("X", "stopped"), "failed": ("v", "failed"), "cancelled": ("|", "cancelled")}
+    signs["paused"] = ("o", "paused")
     ends = {line.end for line in panel.lines}
     for end, (mark, word) in signs.items():
         if end in ends:
-            handles.append(Line2D([], [], color=MUTED, marker=mark, linestyle="none", label=word))
+            handles.append(_sign(mark, word))
     if handles:
         axes.legend(handles=handles, loc="lower right", ncols=min(4, len(handles)))
 
 
+def _sign(mark: str, word: str) -> Line2D:
+    from matplotlib.lines import Line2D
+
+    fill: Any = "none" if mark == "o" else "full"
+    return Line2D([], [], color=MUTED, marker=mark, linestyle="none", fillstyle=fill, label=word)
+
+
 def draw_cost(cost: Cost, name: str) -> Picture:
     """Mean accuracy against the seconds of a run and against the number of parameters."""
-    with _canvas(3.0, columns=2) as (canvas, left):
+    with blank(3.0, columns=2) as (canvas, left):
         right = canvas.axes[1]
         for axes, measure in ((left, "seconds"), (right, "parameters")):
             few = len(cost.places) <= _MANY
@@ -253,24 +264,25 @@ def draw_cost(cost: Cost, name: str) -> Picture:
                 axes.set_xscale("log")
             axes.set_xlabel("seconds a run" if measure == "seconds" else "parameters")
             axes.locator_params(axis="x", nbins=6) if axes.get_xscale() == "linear" else None
-        _end_at_100(left.yaxis)
+        end_at_100(left.yaxis)
         left.set_ylabel("mean validation accuracy, %")
         alt = f"Mean accuracy of {len(cost.places)} configurations against seconds and parameters"
-        return _rendered(canvas, name, alt)
+        return rendered(canvas, name, alt)
 
 
-def _end_at_100(axis: Axis) -> None:
+def end_at_100(axis: Axis) -> None:
     """No tick beyond 100 %: there is no such accuracy, though a mark at 100 needs room."""
     low, high = axis.get_view_interval()
     axis.set_ticks([tick for tick in axis.get_ticklocs() if low <= tick <= min(high, 100)])
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
+    """A label that leaves room for the figure."""
     return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
 
 
 @contextmanager
-def _canvas(height: float, columns: int = 1) -> Iterator[tuple[Figure, Axes]]:
+def blank(height: float, columns: int = 1, rows: int = 1) -> Iterator[tuple[Figure, Axes]]:
     """An empty figure in the style of the report, and its first axes."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -279,11 +291,12 @@ def _canvas(height: float, columns: int = 1) -> Iterator[tuple[Figure, Axes]]:
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         canvas = Figure(figsize=(_WIDTH, height), layout="constrained")
-        canvas.subplots(1, columns, sharey=True)
+        canvas.subplots(rows, columns, sharey=True)
         yield canvas, canvas.axes[0]
 
 
-def _rendered(canvas: Figure, name: str, alt: str) -> Picture:
+def rendered(canvas: Figure, name: str, alt: str) -> Picture:
+    """The drawn figure for page and file; ``alt`` says what it shows."""
     import matplotlib as mpl
 
     mpl.rcParams["svg.hashsalt"] = name  # identifiers must not meet those of another figure

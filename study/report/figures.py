@@ -104,7 +104,8 @@ def panels(standing: PlanState, rows: Sequence[Row]) -> tuple[Panel, ...]:
     """The learning curves, a panel a stage; runs of a stage not reached yet have one too."""
     own: dict[str, list[Row]] = {stage.name: [] for stage in standing.stages}
     for row in rows:
-        own.setdefault(row.stage, []).append(row)
+        name = standing.stages[0].name if standing.verdict else row.stage  # a race is one panel
+        own.setdefault(name, []).append(row)
     stages = {stage.name: stage for stage in standing.stages}
     made = [_panel(name, held, stages.get(name)) for name, held in own.items()]
     return tuple(panel for panel in made if panel.runs)
@@ -112,14 +113,14 @@ def panels(standing: PlanState, rows: Sequence[Row]) -> tuple[Panel, ...]:
 
 def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
     options = stage.options if stage else ()
-    reused = [row for option in options for row in option.rows if row.stage != name]
+    listed = {row.number for row in rows}
+    reused = [row for option in options for row in option.rows if row.number not in listed]
     kinds = {o.configuration: kind(o, stage) for o in options} if stage else {}
     places: dict[Configuration, int] = {o.configuration: n for n, o in enumerate(options)}
     called = labels(stage) if stage else {}
     for row in rows:
         places.setdefault(row.configuration, len(places))
         called.setdefault(row.configuration, str(row.option))
-    numbers = {row.number for row in rows}
     drawn = [row for row in (*reused, *rows) if row.val_acc]
     kept = [row for row in drawn if kinds.get(row.configuration) == "selected"]
     others = [row for row in drawn if kinds.get(row.configuration) != "selected"]
@@ -130,13 +131,20 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
             repeat=row.repeat,
             place=places[row.configuration],
             kind=kinds.get(row.configuration, "other"),
-            reused=row.number not in numbers,
-            end="cancelled" if row.cancelled is not None else row.state,
+            reused=row.number not in listed,
+            end=end(row),
             accuracies=row.val_acc,
         )
         for row in [*thinned(others, MOST_LINES), *kept]
     ]
     return Panel(name, tuple(called[c] for c in places), tuple(lines), len(drawn))
+
+
+def end(row: Row) -> End:
+    """How a run ended; one that was paused until the study ended was not stopped."""
+    if row.cancelled is not None:
+        return "cancelled"
+    return "paused" if row.left_paused else row.state
 
 
 def _score(option: Option) -> float:
@@ -211,7 +219,7 @@ def spent(standing: PlanState, rows: Sequence[Row], epochs: int, repeats: int) -
     """Count what was trained, and what a grid of all repeats over all epochs would add."""
     counts: dict[str, int] = {}
     for row in rows:
-        state = "cancelled" if row.cancelled is not None else row.state
+        state = end(row)
         counts[state] = counts.get(state, 0) + 1
     starts = [row.started for row in rows if row.started]
     ends = [row.ended for row in rows if row.ended]
@@ -225,6 +233,10 @@ def spent(standing: PlanState, rows: Sequence[Row], epochs: int, repeats: int) -
 
 
 def _savings(standing: PlanState, epochs: int, repeats: int) -> Iterable[Saving]:
+    if standing.verdict is not None:
+        left = standing.verdict.budget - standing.verdict.epochs
+        yield Saving("epochs of the budget that the race did not need", 0, max(0, left))
+        return
     gone = [o for stage in standing.stages for o in stage.options if o.state == "eliminated"]
     reused = sum(
         row.stage != stage.name

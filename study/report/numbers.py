@@ -10,7 +10,7 @@ from typing import Any
 
 from study.plan.plan import PlanState
 from study.plan.results import Row
-from study.report.figures import Cost, Panel, Spent, StageFigure
+from study.report.figures import Cost, Panel, Spent, StageFigure, end
 from study.text import units
 from study.text.view import views
 
@@ -28,12 +28,13 @@ class Table:
     total: int
 
 
-def _table(
+def table(
     caption: str,
     columns: Sequence[str],
     lines: Iterable[Sequence[str]],
     total: int | None = None,
 ) -> Table:
+    """A table of these lines, of ``total`` ones where more were left out."""
     held = tuple(tuple(line) for line in lines)
     return Table(caption, tuple(columns), held, len(held) if total is None else total)
 
@@ -54,7 +55,7 @@ def stage_table(figure: StageFigure) -> Table:
         for choice in figure.choices
     )
     more = ("95 % interval", "gap to best (points)", "verdict")
-    return _table(f"Options of {figure.name}", (*columns, *more), lines, figure.options)
+    return table(f"Options of {figure.name}", (*columns, *more), lines, figure.options)
 
 
 def _interval(ends: tuple[float, float] | None) -> str:
@@ -77,7 +78,7 @@ def curves_table(panel: Panel) -> Table:
     )
     columns = ("trial", "option", "repeat", "end", *map(str, range(1, epochs + 1)))
     caption = f"Validation accuracy (%) after each epoch, runs of {panel.name}"
-    return _table(caption, columns, lines, panel.runs)
+    return table(caption, columns, lines, panel.runs)
 
 
 def cost_table(cost: Cost) -> Table:
@@ -94,13 +95,13 @@ def cost_table(cost: Cost) -> Table:
         for place in places
     )
     columns = ("configuration", "seconds a run", "parameters", "mean ± standard error", "")
-    return _table("Cost of each configuration", columns, lines, cost.configurations)
+    return table("Cost of each configuration", columns, lines, cost.configurations)
 
 
 def savings_table(spent: Spent) -> Table:
     """What did not have to be trained."""
     lines = [(s.why, str(s.runs), str(s.epochs)) for s in spent.savings]
-    return _table("Not trained", ("what", "runs", "epochs"), lines)
+    return table("Not trained", ("what", "runs", "epochs"), lines)
 
 
 def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
@@ -122,7 +123,7 @@ def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
         for final in finals
     ]
     columns = ("model", "configuration", "held out", "test accuracy", "95 % interval")
-    return _table("Measured on the test set", (*columns, "test images", "opened"), lines)
+    return table("Measured on the test set", (*columns, "test images", "opened"), lines)
 
 
 def stages_csv(standing: PlanState) -> str:
@@ -154,7 +155,7 @@ def runs_csv(rows: Sequence[Row]) -> str:
                 row.option,
                 units.params(row.configuration),
                 row.repeat + 1,
-                "cancelled" if row.cancelled is not None else row.state,
+                end(row),
                 row.value,
                 len(row.val_acc),
                 *(known.get(name) for name in more[:4]),

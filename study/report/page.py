@@ -16,6 +16,7 @@ from study.report.contents import Contents
 from study.report.drawing import Picture
 from study.report.figures import Cost, Panel, Spent, StageFigure
 from study.report.numbers import Table
+from study.report.racing import RaceFigure
 from study.space.search_space import Hyperparameter
 from study.space.settings import Settings
 from study.text import sentences as words
@@ -24,6 +25,12 @@ from study.text.units import duration
 from study.text.view import interval
 
 _HERE = Path(__file__).parent
+
+_AGAINST_BUDGET = "Counted against the budget of the race."
+_AGAINST_ALL = (
+    "Counted against a search that trains every option of every stage with all its repeats over "
+    "all epochs; seconds of what was saved are those of the mean epoch."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +48,14 @@ class Figures:
     """Every figure of a page."""
 
     stages: tuple[Drawn, ...]
+    race: tuple[RaceFigure, ...]
     curves: tuple[Drawn, ...]
     cost: Drawn | None
 
     @property
     def pictures(self) -> list[Picture]:
         drawn = [*self.stages, *self.curves, *([self.cost] if self.cost else [])]
-        return [figure.picture for figure in drawn]
+        return [*(one.picture for one in drawn), *(one.picture for one in self.race)]
 
 
 def page(contents: Contents, drawn: Figures) -> str:
@@ -75,7 +83,9 @@ def _texts(contents: Contents) -> dict[str, Any]:
         "method": _method(settings),
         "answer": words.answer(standing),
         "remarks": _remarks(contents),
-        "outcomes": [(stage.name, words.outcome(stage)) for stage in standing.stages],
+        "outcomes": []
+        if standing.verdict
+        else [(stage.name, words.outcome(stage)) for stage in standing.stages],
         "test": _test(contents),
         "finals": numbers.finals_table(contents.finals) if contents.finals else None,
         "settings": _settings(settings),
@@ -94,10 +104,12 @@ def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
     )
     return {
         "stages": drawn.stages,
+        "race": drawn.race,
         "curves": drawn.curves,
         "cost": drawn.cost,
         "spent": _spent(spent),
         "savings": numbers.savings_table(spent),
+        "against": _AGAINST_BUDGET if contents.standing.verdict else _AGAINST_ALL,
     }
 
 
@@ -148,8 +160,11 @@ def _method(settings: Settings) -> str:
     judged = f" {words.KEEPS_BEST}." if words.restores_best_weights(settings.space) else ""
     pruner = settings["pruner"]
     pruned = f" Runs that fall too far behind are stopped by the pruner {pruner}."
+    trained = f"Every configuration is trained {settings.repeats} times for"
+    if "budget" in strategy_of(settings).own:
+        trained = "A run pauses until its next epochs are worth the most; a whole one has"
     return (
-        f"{search}. Every configuration is trained {settings.repeats} times for "
+        f"{search}. {trained} "
         f"{settings['epochs']} epochs in batches of {settings['batch_size']}; repeat r is "
         f"validated on {how}{images}.{judged}{pruned if pruner != 'none' else ''}"
     )
@@ -159,7 +174,9 @@ def _remarks(contents: Contents) -> list[str]:
     standing, said = contents.standing, []
     score = standing.score
     ends = interval(score) if score else None
-    if score is not None and ends is not None:
+    if standing.verdict is not None:
+        said += words.race(standing.verdict)
+    elif score is not None and ends is not None:
         said.append(
             f"The 95 % interval of this mean is {units.percent(ends[0])} to "
             f"{units.percent(ends[1])} (Student's t, {score.repeats} repeats). As the "

@@ -17,6 +17,7 @@ from study.report import drawing, figures, numbers
 from study.report.contents import Contents, read
 from study.report.figures import Panel, StageFigure
 from study.report.page import Drawn, Figures, captions, page
+from study.report.racing import race_figures
 from study.storage.location import Database
 
 PAGE = "report.html"
@@ -51,11 +52,14 @@ def files(contents: Contents) -> dict[str, bytes]:
 
 
 def _drawn(contents: Contents) -> Figures:
-    stages = [figures.stage_figure(stage) for stage in contents.standing.stages]
-    panels = figures.panels(contents.standing, contents.rows)
+    standing = contents.standing
+    verdict, answer = standing.verdict, standing.incumbent
+    stages = [] if verdict else [figures.stage_figure(stage) for stage in standing.stages]
+    panels = figures.panels(standing, contents.rows)
     cost = figures.cost(contents.standing)
     return Figures(
         stages=tuple(_stage(figure, place) for place, figure in enumerate(stages, start=1)),
+        race=race_figures(verdict, answer, contents.effects) if verdict and answer else (),
         curves=tuple(_curves(panel, place) for place, panel in enumerate(panels, start=1)),
         cost=Drawn(cost, drawing.draw_cost(cost, "cost"), numbers.cost_table(cost), captions(cost))
         if cost.places

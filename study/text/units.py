@@ -48,6 +48,11 @@ def params(configuration: Configuration | Mapping[str, Value]) -> str:
     return ", ".join(f"{name}={value}" for name, value in items)
 
 
+def value(value: Value) -> str:
+    """A value of a hyperparameter; a real number to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def counted(number: int, thing: str) -> str:
     """``1 repeat``, ``3 repeats``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

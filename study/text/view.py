@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -153,17 +153,22 @@ def labels(stage: Stage) -> dict[Configuration, str]:
     """What the options of a stage are called; of configurations what differs between them."""
     if stage.kind != "configurations":
         return {option.configuration: str(option.value) for option in stage.options}
+    return differing([option.configuration for option in stage.options])
+
+
+def differing(configurations: Sequence[Configuration]) -> dict[Configuration, str]:
+    """What configurations are called where only what differs between them is told."""
     seen: dict[str, set[Value]] = {}
-    for option in stage.options:
-        for name, value in option.configuration:
+    for configuration in configurations:
+        for name, value in configuration:
             seen.setdefault(name, set()).add(value)
-    return {o.configuration: _differing(o.configuration, seen) for o in stage.options}
+    return {one: _differing(one, seen) for one in configurations}
 
 
 def _differing(configuration: Configuration, seen: Mapping[str, set[Value]]) -> str:
     """The parameters that have more than one value; reals to four digits."""
     shown = {
-        name: f"{value:.4g}" if isinstance(value, float) else str(value)
+        name: units.value(value)
         for name, value in configuration
         if len(seen[name]) > 1 or len(seen) == 1
     }

@@ -115,7 +115,7 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     said = written.getvalue()
     assert f"width={dict(state.incumbent or ())['width']} leads" in said
     assert " sure to 0.20 points, " in said
-    assert "epochs, paused" in said
+    assert "after 1 epoch, paused" in said
     assert state.verdict is not None
     assert words.race(state.verdict)[0].startswith("The leader is within 0.20 points of the best")
     assert {row.state for row in rows(storage)} <= {"complete", "pruned"}

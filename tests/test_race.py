@@ -5,8 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import fakes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from plan_contract import PlanContract
 from plan_fakes import SMALL, row_of, space_of
 
@@ -14,6 +17,7 @@ from study.errors import SettingsError, StudyError
 from study.plan.plan import Plan, PlanState, Slot
 from study.plan.race import CHOOSING, MEASURED, RACE, Race, rungs
 from study.plan.results import Configuration, Row
+from study.plan.verdict import Verdict
 from study.space.search_space import SearchSpace
 
 Curves = Callable[[Configuration, int], tuple[float, ...]]
@@ -198,6 +202,23 @@ def test_a_decision_after_a_thousand_rows_of_a_million_configurations_takes_a_se
     assert (
         time.process_time() - begin < 5
     )  # a bound that no slow machine fails; measured: see the log
+
+
+def driven(deaths: list[int]) -> tuple[Verdict | None, dict[Any, Any]]:
+    """The verdict of a study whose driver dies at these writes, and every curve that it stored."""
+    storage = fakes.MortalStorage()
+    plan = Race(fakes.space(repeats=3), images=fakes.IMAGES, tolerance=0.01, budget=28)
+    state = fakes.drive_killed(storage, deaths, plan=plan)
+    assert state.complete
+    return state.verdict, fakes.counted(storage)
+
+
+@settings(max_examples=20, deadline=None)
+@given(deaths=st.lists(st.integers(0, 150), max_size=4))
+def test_a_race_that_is_killed_at_any_write_comes_to_the_same_answer(deaths: list[int]) -> None:
+    verdict, curves = driven(deaths)
+    assert (verdict, curves) == driven([])
+    assert {end for end, *_ in curves.values()} == {"pruned", "complete"}
 
 
 ONE = space_of(a=([1], 1))

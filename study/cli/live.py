@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from study.plan.plan import PlanState
+from study.plan.race import MEASURED, RACE
 from study.plan.results import Configuration
 from study.running.driver import ActiveRun
 from study.text import sentences as words
@@ -160,7 +161,7 @@ def _flying(run: ActiveRun, epochs: int) -> str:
 
 def _run(run: ActiveRun) -> str:
     slot = run.slot
-    whole = slot.reference is None and slot.epochs is not None  # a race has no options
+    whole = slot.stage in (RACE, MEASURED)  # a race has no options
     what = units.params(slot.configuration or ()) if whole else f"{slot.stage} {slot.option}"
     return f"{what}, repeat {slot.repeat + 1}"
 
@@ -172,7 +173,7 @@ def _ended(run: ActiveRun, event: Event | None) -> str:
         return f"{_run(run)}: failed, {event.reason}"
     if isinstance(event, RunFinished) and event.key == run.trial.number:
         if event.model is None:
-            return f"{_run(run)}: {last} after {run.stored} epochs, paused"
+            return f"{_run(run)}: {last} after {units.counted(run.stored, 'epoch')}, paused"
         return f"{_run(run)}: {last} in {sum(run.curve['seconds']):.1f} s"
     if isinstance(event, EpochReported) and event.key == run.trial.number:
         return f"{_run(run)}: stopped at epoch {run.stored} with {last}"

@@ -136,7 +136,7 @@ class Race(Plan):
             score=_score(verdict, stage.best) if verdict else None,
             slots=tuple(slots),
             complete=reason is not None,
-            runs=sum(row.state == "complete" for row in runs.values()),
+            runs=sum(row.state != "running" for row in runs.values()),
             runs_expected=len(runs) + ahead,
             failed=failed,
             failure=index.reason(failed) if failed else None,

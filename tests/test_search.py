@@ -186,7 +186,8 @@ def test_a_configuration_whose_failures_were_forgiven_gets_its_number_again() ->
     study, curves = new_study(), Chance(1)
     crew = Crew(study, lambda: Search(SMALL, "random", 3, 1), curves)
     for _ in range(2):  # number 0 and its second repeat, complete
-        study.tell(study.ask(), 0.9)
+        SMALL.suggest(trial := study.ask())
+        study.tell(trial, 0.9)
     ahead = [study.ask()]  # number 1 fails while its second repeat and number 2 are under way
     for _ in range(ATTEMPTS):
         study.tell(ahead.pop(0), state=optuna.trial.TrialState.FAIL)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from optuna import Study
     from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
 
 _PATIENCE = 0.05
 """Seconds between two looks at a stage that another thread is finishing."""
@@ -53,6 +54,7 @@ class PlanSampler(BaseSampler):
         self.speculate = speculate
         self.prefer: Configuration | None = None
         self.rows = Rows()
+        self._looked_at: tuple[BaseStorage, int] | None = None
         self._lock = threading.Lock()
         self._threads: dict[int, int] = {}
         self._known: tuple[tuple[Row, ...], PlanState | None] = ((), None)
@@ -96,9 +98,11 @@ class PlanSampler(BaseSampler):
 
     def _look(self, study: Study) -> None:
         """Tell the plan what it has to know of the study: its direction and its pruner."""
-        _require_one_objective(study)
-        self.plan.maximize = study.direction == StudyDirection.MAXIMIZE
         self.plan.compares = getattr(study.pruner, "compares", False)
+        if self._looked_at != (study._storage, study._study_id):
+            _require_one_objective(study)
+            self.plan.maximize = study.direction == StudyDirection.MAXIMIZE
+            self._looked_at = (study._storage, study._study_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to another process: the plan, and nothing that is known of trials."""
@@ -198,7 +202,8 @@ class PlanSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, BaseDistribution]
     ) -> dict[str, Any]:
-        _require_one_objective(study)
+        if RUN_SPEC not in trial.system_attrs:
+            _require_one_objective(study)
         return {}
 
     def sample_independent(
@@ -213,8 +218,8 @@ class PlanSampler(BaseSampler):
         Raises ``SettingsError`` (a ``ValueError``) for a name that the plan does not have, and for
         a distribution that does not contain the plan's value.
         """
-        _require_one_objective(study)
         if RUN_SPEC not in trial.system_attrs:
+            _require_one_objective(study)
             raise superfluous()
         params = trial.system_attrs[RUN_SPEC]["params"]
         if param_name not in params:

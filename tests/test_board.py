@@ -13,6 +13,7 @@ from optuna_dashboard import get_note, save_note
 from study.dashboard.markdown import FIRST, LAST, standing_note
 from study.dashboard.note import Note, replaced
 from study.plan.plan import PlanState
+from study.plan.race import Race
 from study.plan.sweep import OneAtATime
 from study.storage.database import MLFLOW
 
@@ -143,3 +144,13 @@ def test_a_database_that_cannot_be_written_is_the_study_s_own_line(
             standing, {}, None
         )
     assert said == []
+
+
+def test_the_note_of_a_race_says_who_leads_and_how_sure_it_is() -> None:
+    plan = Race(space(repeats=3), images=IMAGES, budget=28)
+    standing = drive(InMemoryStorage(), plan=plan)
+    assert standing.verdict is not None
+    note = standing_note(standing, 3)
+    assert "The leader is within 0.20 points of the best" in note
+    table = [line for line in note.splitlines() if line.startswith("| ")]
+    assert len(table) == 2 + len(standing.verdict.top)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from study.plan.plan import PlanState, Stage
+from study.plan.verdict import Verdict
 from study.text import sentences as words
+from study.text import units
 from study.text.view import COLUMNS, foremost
 
 FIRST = "## The study so far"
@@ -26,10 +28,25 @@ def standing_note(standing: PlanState, repeats: int, mlflow: str | None = None) 
         parts.append(f"It stopped: {_plain(standing.failure)}")
     if mlflow is not None:
         parts.append(f"MLflow shows every run: [{mlflow}]({mlflow})")
-    for stage in standing.stages:
+    if standing.verdict is not None:
+        parts += [*map(_plain, words.race(standing.verdict)), _contenders(standing.verdict)]
+    for stage in [] if standing.verdict else standing.stages:
         parts += [f"### {_plain(stage.name)}", _plain(words.outcome(stage)), _table(stage, repeats)]
     parts.append(f"{LAST}after {standing.runs} runs.*")
     return "\n\n".join(parts)
+
+
+def _contenders(verdict: Verdict) -> str:
+    lines = [("leading configuration", "best with", "accuracy"), ("---", "---", "---")]
+    lines += [
+        (
+            _plain(units.params(one.configuration)),
+            f"{100 * one.probability:.0f} %",
+            units.mean(one.accuracy, one.standard_error),
+        )
+        for one in verdict.top
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _table(stage: Stage, repeats: int) -> str:

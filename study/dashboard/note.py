@@ -31,10 +31,11 @@ class Note:
         self._standing: PlanState | None = None
 
     def see(self, standing: PlanState, active: Mapping[int, Any], event: object) -> None:
-        """What the driver calls after every event; only a decision is news."""
+        """What the driver calls after every event; only a decision or another leader is news."""
         del active, event
         decided = sum(stage.decided for stage in standing.stages)
-        news = (decided, standing.complete, standing.failure)
+        leader = standing.incumbent if standing.verdict else None
+        news = (decided, standing.complete, standing.failure, leader)
         if news == self._written:
             return
         self._written, self._standing = news, standing

@@ -40,7 +40,7 @@ endef
 # A word that was given to make itself. One of the environment is none of ours (WSL has a NAME).
 given = $(if $(filter command,$(origin $1)),$2"$$$1")
 
-.PHONY: help setup study test torture check dashboard mlflow bench bench-mnist lock clean
+.PHONY: help setup study test torture check pictures dashboard mlflow bench bench-mnist lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.* ## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.* ## /: /'
@@ -62,6 +62,9 @@ check: .venv/locked-dev ## formatter, linter, types
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+
+pictures: .venv/locked-dev ## the README's pictures, of a real study (needs Chromium)
+	@PYTHONPATH=.:tests $(BIN)/python docs/pictures.py
 
 dashboard: .venv/locked ## the studies of study.db in the browser
 	@$(BIN)/python -m study dashboard

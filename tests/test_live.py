@@ -13,6 +13,7 @@ from study.plan.race import Race
 from study.running.driver import Observer
 from study.text import sentences as words
 from study.text.units import duration
+from study.text.view import views
 from study.training.run import Run
 from study.workers.engine import InProcess
 
@@ -119,3 +120,16 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     assert state.verdict is not None
     assert words.race(state.verdict)[0].startswith("The leader is within 0.20 points of the best")
     assert {row.state for row in rows(storage)} <= {"complete", "pruned"}
+
+
+def test_an_open_stage_shows_the_mean_of_what_is_trained_already() -> None:
+    seen = []
+    looked_at = driver(InMemoryStorage())
+    looked_at._watch = seen_by(lambda standing, *_: seen.append(standing))
+    looked_at.drive()
+    open_stages = [s.stages[-1] for s in seen if not s.stages[-1].decided]
+    trained = [
+        view for stage in open_stages for view in views(stage) if view.option.state == "complete"
+    ]
+    assert trained
+    assert all(view.mean is not None for view in trained)

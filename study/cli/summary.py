@@ -87,9 +87,10 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
     stock = "stock training, " if settings["training"] == "stock" else ""
     _say(
         console,
-        f"{settings['sampler']} with {settings.repeats} repeats, pruner {settings['pruner']}, "
-        f"{settings['epochs']} epochs, batches of {settings['batch_size']}, "
-        f"{stock}{settings['threads']} threads a run, seed {settings['seed']}",
+        f"{settings['sampler']} with {units.counted(settings.repeats, 'repeat')}, "
+        f"pruner {settings['pruner']}, {units.counted(settings['epochs'], 'epoch')}, "
+        f"batches of {settings['batch_size']}, "
+        f"{stock}{units.counted(settings['threads'], 'thread')} a run, seed {settings['seed']}",
     )
     if words.restores_best_weights(settings.space):
         _say(console, words.KEEPS_BEST)

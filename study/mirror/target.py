@@ -63,6 +63,9 @@ class Access:
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
         }
+        if self.s3_endpoint is not None:  # a MinIO of 2020 does not know boto3's checksums
+            found["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
+            found["AWS_RESPONSE_CHECKSUM_VALIDATION"] = "when_required"
         return {name: value for name, value in found.items() if value is not None}
 
 

@@ -100,8 +100,8 @@ def _view(option: Option, stage: Stage, label: str) -> OptionView:
 
 
 def _so_far(option: Option) -> float | None:
-    """The mean of an open option's repeats; one that was eliminated gets none."""
-    if option.state != "open" or not option.values:
+    """The mean of an option's repeats before its stage is decided; an eliminated one gets none."""
+    if option.state == "eliminated" or not option.values:
         return None
     return math.fsum(option.values) / len(option.values)
 

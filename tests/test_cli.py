@@ -141,6 +141,10 @@ def test_best_names_the_configuration_with_its_mean_for_a_program_to_read(finish
     assert answer["state"] == "complete"
 
 
+def test_one_of_a_thing_is_no_plural(finished: None) -> None:
+    assert ", 1 thread a run, " in study("status").stdout
+
+
 def test_best_says_the_same_in_a_sentence(finished: None) -> None:
     answer = json.loads(study("best", "--json").stdout)
     said = study("best", "fake").stdout
@@ -452,7 +456,7 @@ def test_a_mistake_in_an_option_is_one_line_and_leaves_nothing(
         ("runn", "No such command 'runn'. Did you mean 'run'? (see: python -m study --help)"),
         ("run --epochs many", "Invalid value for '--epochs'"),
         ("run --epochs 0", "greater than or equal to 1"),
-        ("run --epochs", "Option '--epochs' requires an argument"),
+        ("run --epochs", "requires an argument (see: python -m study run --help)"),
         ("best --json=yes", "Option '--json' does not take a value"),
         ("predict", "Missing argument 'MODEL' (see: python -m study predict --help)"),
         ("list of studies", "Got unexpected extra argument"),

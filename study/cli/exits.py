@@ -36,13 +36,13 @@ class Commands(TyperGroup):
         """Without any word, print the help."""
         return super().parse_args(ctx, args or ["--help"])
 
-    def main(self, *args: Any, **extra: Any) -> NoReturn:
+    def main(self, args: Any = None, *more: Any, **extra: Any) -> NoReturn:
         """Run a command and exit."""
+        given = sys.argv[1:] if args is None else list(args)
         try:
-            sys.exit(super().main(*args, **{**extra, "standalone_mode": False}))
+            sys.exit(super().main(given, *more, **{**extra, "standalone_mode": False}))
         except TyperException as mistake:
-            context = getattr(mistake, "ctx", None)
-            command = [] if context is None or context.parent is None else [context.info_name]
+            command = [word for word in given[:1] if word in self.commands]
             said = " ".join(mistake.format_message().split()).rstrip(".")
             if close := getattr(mistake, "possibilities", None):
                 said = f"{mistake.message}; did you mean {' or '.join(close)}?"

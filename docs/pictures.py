@@ -81,16 +81,14 @@ class Moment(Screen):
 def shown() -> dict[str, str]:
     """A fingerprint for each picture, of what the present program shows of a made-up study."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "fake.toml").write_text(browser.SPACE)
         database = Database.at(f"sqlite:///{folder}/study.db")
-        given = {"data": Chosen("digits", "command line")}
-        prepared = prepare(f"{folder}/fake.toml", None, database, given)
+        prepared = prepare("smoke", None, database, {})
         execution = ExecutionOptions(jobs=1)
         moment = Moment(prepared, execution)
         standing = launch(
             prepared, moment, execution, print, lambda run, *_, **__: fakes.train(run)
         )
-        page = report(database, "fake", f"{folder}/report").read_text(encoding="utf-8")
+        page = report(database, "smoke", f"{folder}/report").read_text(encoding="utf-8")
         database.close()
     head = re.sub(r"<svg.*?</svg>", "", page.split('<section aria-labelledby="stages">')[0])
     texts = {

@@ -1,16 +1,23 @@
 """What is seen of a study while it runs: a live view in a terminal, plain lines elsewhere."""
 
 import io
+import sys
+from pathlib import Path
 
 import pytest
 from fakes import EPOCHS, IMAGES, driver, rows, space, train
 from optuna.storages import InMemoryStorage
 from rich.console import Console
 
+from study.cli.exits import show_cursor
 from study.cli.live import Lines, Screen, Silent
+from study.cli.summary import print_execution
 from study.errors import TrainingFailed
+from study.mirror.target import resolve
 from study.plan.race import Race
 from study.running.driver import Observer
+from study.running.launch import ExecutionOptions
+from study.storage.location import Database
 from study.text import sentences as words
 from study.text.units import duration
 from study.text.view import views
@@ -133,3 +140,31 @@ def test_an_open_stage_shows_the_mean_of_what_is_trained_already() -> None:
     ]
     assert trained
     assert all(view.mean is not None for view in trained)
+
+
+def test_the_cursor_is_seen_while_the_live_view_is() -> None:
+    """A driver that is killed could not show it again."""
+    to, written = console(force_terminal=True)
+    with Screen(to, EPOCHS, 2):
+        said = written.getvalue()
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+
+
+def test_a_terminal_s_cursor_is_shown_again_by_the_next_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    show_cursor()
+    assert sys.stdout.getvalue() == "\x1b[?25h"
+
+
+def test_the_first_lines_say_what_mlflow_writes_and_how_to_have_none(tmp_path: Path) -> None:
+    to, written = console()
+    there = Database.at(f"sqlite:///{tmp_path / 'study.db'}")
+    print_execution(to, 1, ExecutionOptions(mirror=resolve(None, {}, there)))
+    for said in ("mlflow.db", "mlflow-artifacts/", "--mlflow none"):
+        assert said in written.getvalue()

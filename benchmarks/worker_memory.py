@@ -2,7 +2,7 @@
 
 Short real runs with TensorFlow on the local engine, each of another configuration, as a sweep
 has them: every one is traced anew, which TensorFlow never gives back. Workers that have grown too
-much are replaced between two runs (study/worker.py).
+much are replaced between two runs (study/workers/worker.py).
 
     python benchmarks/worker_memory.py [--runs 200] [--jobs 2] [--json FILE]
 """

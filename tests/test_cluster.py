@@ -458,5 +458,5 @@ def test_closing_leaves_no_process_behind(tmp_path: Path) -> None:
     workers = set(psutil.Process().children(recursive=True)) - before
     assert len(workers) >= 2
     engine.close()
-    _, alive = psutil.wait_procs(workers, timeout=5)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not [p for p in alive if "resource_tracker" not in " ".join(p.cmdline())]

@@ -68,6 +68,23 @@ def build(params, input_shape, num_classes):
     params["rate"]
     return Net(params["width"], params.get("drop", 0.0), num_classes)
 """
+OUTSIDE = """
+def build(params, input_shape, num_classes):
+    images = layers.Input(input_shape)
+    x = layers.Flatten()((images - 0.5) / 0.25)
+    x = layers.Dense(params["width"], "relu")(x)
+    return compiled(keras.Model(images, keras.ops.softmax(layers.Dense(num_classes)(x))), params)
+"""
+CONSTRAINED = """
+def build(params, input_shape, num_classes):
+    norm = keras.constraints.MaxNorm(1.0)
+    return compiled(keras.Sequential([
+        layers.Input(input_shape),
+        layers.Flatten(),
+        layers.Dense(params["width"], "relu", kernel_constraint=norm),
+        layers.Dense(num_classes, "softmax"),
+    ]), params)
+"""
 PARAMS = {"width": 4, "rate": 0.01}
 
 
@@ -111,9 +128,16 @@ def test_a_chain_of_keras_layers_trains_fast_to_the_numbers_of_stock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "what"), [(RESIDUAL, "layers that are no chain"), (SUBCLASSED, "the class Net")]
+    ("text", "what"),
+    [
+        (RESIDUAL, "layers that are no chain"),
+        (SUBCLASSED, "the class Net"),
+        (SEQUENTIAL, None),
+        (OUTSIDE, "layers that are no chain"),
+        (CONSTRAINED, "a constraint of weights"),
+    ],
 )
-def test_what_fast_does_not_know_is_named(text: str, what: str) -> None:
+def test_what_fast_does_not_know_is_named(text: str, what: str | None) -> None:
     assert tried(text).unknown == what
 
 
@@ -288,3 +312,17 @@ def test_a_model_with_residuals_is_loaded_from_its_file_and_one_with_code_in_it_
     coded = keras.Sequential([keras.layers.Input((12, 12, 1)), keras.layers.Lambda(lambda x: x)])
     with pytest.raises(ModelError, match="holds a Lambda"):
         load(written(coded))
+
+
+def test_a_final_model_gives_probabilities_also_where_its_members_give_logits() -> None:
+    import keras
+
+    from study.final.export import probabilities, with_preprocessing
+
+    member = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 4, 4, 1)).astype(np.uint8)
+    found = probabilities(with_preprocessing([member, member]), pixels)
+    assert np.all(found >= 0)
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)

@@ -249,9 +249,15 @@ def list_studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> N
     """
     with opened(storage) as database:
         from study.cli import summary
+        from study.errors import StudyError
         from study.storage.database import names
 
-        found = [summary.best(*_stand(database, name)) for name in names(database.open())]
+        found = []
+        for name in names(database.open()):
+            try:
+                found.append(summary.best(*_stand(database, name)))
+            except StudyError as error:
+                typer.echo(f"study: {error}", err=True)
         if as_json:
             print_json(found)
         else:
@@ -292,7 +298,7 @@ def mirror(
     - `python -m study mirror digits --follow`
     """
     with opened(storage) as database:
-        from study.errors import MirrorError
+        from study.errors import MirrorError, Unfinished
         from study.mirror.follow import follow_study, mirror_once
         from study.mirror.subprocess import parent_ended
         from study.mirror.target import resolve
@@ -310,6 +316,8 @@ def mirror(
             report = mirror_once(database.study(title), target)
         for problem in report.problems:
             _say(console)(problem)
+        if report.problems:
+            raise Unfinished(f"{title!r} is mirrored but for what is said above")
         _say(console)(f"Study {title!r} is mirrored to {target.shown}")
 
 

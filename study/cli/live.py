@@ -147,16 +147,16 @@ class Screen:
             parts.append(tables.stage_table(self._standing.stages[-1], self._repeats))
         else:
             parts.append(tables.contenders(verdict))
-        parts += [Text(_flying(run, self._epochs)) for run in self._active.values()]
+        parts += [Text(_active_line(run, self._epochs)) for run in self._active.values()]
         parts.append(Text(self._progress.line(self._standing, self._active), style="bold"))
         parts.append(Text("Ctrl-C stops; resume continues.", style="dim"))
         return Group(*parts)
 
 
-def _flying(run: ActiveRun, epochs: int) -> str:
+def _active_line(run: ActiveRun, epochs: int) -> str:
     accuracies = run.curve["val_acc"]
     now = f", {units.percent(accuracies[-1])}" if accuracies else ""
-    return f"{_run(run)}: epoch {run.stored} of {epochs}{now}"
+    return f"{_run(run)}: epoch {run.stored} of {run.slot.epochs or epochs}{now}"
 
 
 def _run(run: ActiveRun) -> str:

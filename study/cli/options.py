@@ -30,7 +30,8 @@ Data = Annotated[
         "--data",
         envvar="STUDY_DATA",
         metavar="DATA",
-        help="digits, mnist, or a path: .npz, a folder of IDX files, a digit CSV.",
+        help="digits, mnist, fashion_mnist, cifar10, cifar100, or a path: .npz, CSV, a folder of "
+        "IDX files, or one with a folder of pictures for each class.",
     ),
 ]
 Sampler = Annotated[
@@ -62,7 +63,7 @@ Configurations = Annotated[
         "--configurations",
         envvar="STUDY_CONFIGURATIONS",
         min=1,
-        help="Budget of configurations of the samplers other than sweep.",
+        help="How many configurations tpe, random or gp try.",
     ),
 ]
 Tolerance = Annotated[

@@ -77,6 +77,9 @@ def _key(listing: Listing, reading: Reading) -> str:
         for path, label in part:
             with suppress(OSError):  # a file that is gone is a broken one
                 is_ = path.stat()
-                digest.update(f"\n{is_.st_size} {is_.st_mtime_ns} {label}\0".encode())
+                changed = max(
+                    is_.st_mtime_ns, is_.st_ctime_ns
+                )  # of its contents, or who may read it
+                digest.update(f"\n{is_.st_size} {changed} {label}\0".encode())
             digest.update(os.fsencode(path.absolute()))
     return digest.hexdigest()

@@ -95,8 +95,8 @@ def read_card(path: Path) -> Card:
     for found in _classes(config):
         if found not in _KNOWN:
             raise ModelError(
-                f"{path}: holds a {found[1]}, which finalize does not write and which is never "
-                "loaded; give a model of stock layers that finalize has written"
+                f"{path}: holds a {found[1]}, which is not loaded from a file; give a "
+                "model of Keras' layers that carry no code"
             )
     if card is None:
         raise ModelError(

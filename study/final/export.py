@@ -29,6 +29,11 @@ def load_member(path: Path) -> keras.Model:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # noqa: BLE001 - Keras raises what it likes for a damaged file
         reason = " ".join(str(error).split())[:200]
+        if "class" in reason or "Lambda" in reason:
+            raise ModelError(
+                f"{path}: has layers that Keras alone cannot load ({reason}); a final model "
+                "needs a network of Keras' own layers"
+            ) from None
         raise ModelError(
             f"{path}: is damaged ({reason}); delete it, and it is trained again"
         ) from None
@@ -42,7 +47,8 @@ def with_preprocessing(members: Sequence[keras.Model]) -> keras.Model:
     pixels = keras.Input(members[0].input_shape[1:], name="pixels")
     images = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
     outputs = [
-        _renamed(member, f"member_{place}")(images) for place, member in enumerate(members, start=1)
+        _normalised(member, _renamed(member, f"member_{place}")(images))
+        for place, member in enumerate(members, start=1)
     ]
     output = keras.layers.Average(name="average")(outputs) if len(outputs) > 1 else outputs[0]
     return keras.Model(pixels, output, name="classifier")
@@ -68,6 +74,15 @@ def probabilities(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:
 def as_pixels(images: Images) -> NDArray[Any]:
     """Images of a dataset as pixels of 0..255; bytes as they are."""
     return images if images.dtype == np.uint8 else images * np.float32(255)
+
+
+def _normalised(member: keras.Model, output: Any) -> Any:
+    """A member's output as probabilities: behind a softmax where it gives logits."""
+    noise = np.random.default_rng(0).random((8, *member.input_shape[1:]), dtype=np.float32)
+    found = np.asarray(member(noise, training=False))
+    if np.all(found >= 0) and np.allclose(found.sum(axis=1), 1, atol=1e-3):
+        return output
+    return keras.layers.Softmax()(output)
 
 
 def _renamed(member: keras.Model, name: str) -> keras.Model:

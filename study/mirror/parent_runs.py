@@ -73,6 +73,8 @@ def configuration_content(subject: Subject, rows: Sequence[Row]) -> Content:
 def _counted(rows: Sequence[Row]) -> list[Row]:
     """The complete runs of repeats 0, 1, ... up to the first that is missing."""
     complete = {row.repeat: row for row in reversed(rows) if row.state == "complete"}
+    if any(row.left_paused for row in rows):  # of a race: what was measured, whatever was paused
+        return [complete[repeat] for repeat in sorted(complete)]
     counted: list[Row] = []
     while len(counted) in complete:
         counted.append(complete[len(counted)])

@@ -105,7 +105,7 @@ class Mirror:
         return self._server
 
     def _look(self, subject: Subject, server: Tracking) -> Known:
-        """What the server has; of doubles, which a lost answer can cause, the first is models."""
+        """What the server has; of doubles, which a lost answer can cause, the first is kept."""
         if self._known is not None:
             return self._known
         experiment = server.experiment(subject.name)

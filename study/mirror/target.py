@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -174,6 +174,8 @@ def secrets(environ: Mapping[str, str], target: Target, access: Access | None) -
     for uri in (target.uri, access.tracking_uri if access else target.uri):
         user = uri.partition("://")[2].rpartition("@")[0]
         found |= {user, user.partition(":")[2]}
+        given = parse_qsl(urlsplit(uri).query)
+        found |= {value for name, value in given if re.search("password|token", name)}
     kept = {secret for secret in found if secret}
     return kept | {quote(secret, safe="") for secret in kept}
 

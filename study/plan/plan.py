@@ -51,7 +51,7 @@ OptionState = Literal["open", "complete", "eliminated"]
 class Option:
     """One option of a stage: its counted rows and, once all repeats are there, its score.
 
-    ``lead`` is the best option's mean minus this one's, in pairs; None for the best itself and
+    ``gap`` is how much better the best option's mean is, in pairs; None for the best itself and
     where there is no mean.
     """
 

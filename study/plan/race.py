@@ -133,7 +133,7 @@ class Race(Plan):
         return PlanState(
             stages=(stage,),
             incumbent=leader if belief or reason else None,
-            score=_score(verdict, stage.best) if verdict else None,
+            score=_score(verdict, stage.best),
             slots=tuple(slots),
             complete=reason is not None,
             runs=sum(row.state != "running" for row in runs.values()),
@@ -263,8 +263,10 @@ def _numbered(slots: Iterable[Slot], runs: Runs) -> Iterator[Slot]:
         yield replace(slot, option=option)
 
 
-def _score(verdict: Verdict, option: Option | None) -> Score:
+def _score(verdict: Verdict | None, option: Option | None) -> Score | None:
     """The leader's accuracy as it is stated, and how many complete runs it has."""
+    if verdict is None:  # a budget of one run: nothing was compared
+        return option.score if option else None
     runs = len(option.rows) if option else 0
     return Score(runs, verdict.leader.accuracy, verdict.leader.standard_error)
 

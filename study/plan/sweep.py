@@ -76,11 +76,12 @@ class OneAtATime(Plan):
         What no row has touched since the last time is kept. This saves time and nothing else: the
         whole fold would come to the same stages again.
         """
-        gone, come = self._last.changes(rows)
-        index = self._last.index.changed(gone, map(self._scored, come))
+        last = self._last
+        gone, come = last.changes(rows)
+        index = last.index.changed(gone, map(self._scored, come))
         spread = Spread(self.images)
         touched = {row.configuration for row in (*gone, *come)}
-        stages = self._swept(index, spread, self._last.kept(touched))
+        stages = self._swept(index, spread, last.kept(touched))
         if all(stage.best for stage in stages):
             pairs = zip(self._rounds, stages, strict=False)
             best = {parameter.name: stage.best.value for parameter, stage in pairs if stage.best}

@@ -50,7 +50,7 @@ class Observer(Protocol):
 
 
 class Observers:
-    """Several watches as one."""
+    """Several observers as one."""
 
     def __init__(self, *watches: Observer) -> None:
         self._watches = watches
@@ -99,7 +99,7 @@ class Driver:
         self._sampler = PlanSampler(plan, speculate=speculate, ends_optimize=False)
         study.sampler = self._sampler
         study.pruner = pruner
-        plan.compares = getattr(pruner, "compares", False)
+        self._sampler.look(study)
         self._study = study
         self._space = plan.space
         self._engine = engine
@@ -140,7 +140,7 @@ class Driver:
         return self._known
 
     def _fill(self) -> PlanState:
-        """Give up runs that no longer count; start new ones while there are workers and slots."""
+        """Cancel runs that no longer count; start new ones while there are workers and slots."""
         if self._known is None:  # else nothing has started or ended since the last look
             for number, run in list(self._active.items()):
                 if self._standing().outdated(run.slot):
@@ -175,7 +175,8 @@ class Driver:
         The run it told last is forgotten again: it may have died in between.
         """
         rows = self._rows(self._study)
-        open_runs = {(row.configuration, row.repeat) for row in rows if row.state == "running"}
+        unfinished = [row for row in rows if row.state in {"running", "paused"}]
+        open_runs = {(row.configuration, row.repeat) for row in unfinished}
         told = max((row for row in rows if row.ended), key=_end, default=None)
         if told is not None and (told.configuration, told.repeat) not in open_runs:
             self._hooks.forget(self._hooks.run(slot(Trial(self._study, told.trial_id))))

@@ -8,7 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from optuna.trial import Trial, TrialState
+
 from study.dashboard.note import Note
+from study.errors import SlotFailed
 from study.mirror.subprocess import LAST_PASS, Follower
 from study.plan.plan import PlanState, Slot
 from study.plan.strategies import plan_of
@@ -24,7 +27,7 @@ from study.storage.write_through import write_through
 from study.training import model
 from study.training.run import Run, train
 from study.tuning.pruning import make_pruner
-from study.workers import forkserver as forks
+from study.workers import forkserver
 from study.workers.engine import Engine, InProcess, Trainer, cores
 
 if TYPE_CHECKING:
@@ -103,6 +106,9 @@ def launch(
                 deadline = None if limit is None else time.monotonic() + limit
                 standing = driver.drive(deadline)
                 patience = LAST_PASS
+    except SlotFailed:
+        patience = LAST_PASS
+        raise
     finally:
         mirror.close(patience)  # after the lock is given back: nothing is running any more
     with explained(location.database):
@@ -115,14 +121,21 @@ def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
 
     def start(settings: Settings) -> None:
         if execution.scheduler is None and jobs_of(settings, execution) > 1:
-            forks.start()
+            forkserver.start()
 
     return start
 
 
 def _recorded(prepared: Prepared) -> Study:
-    """The study as it is in its database; more repeats are recorded."""
-    study = storage.load(prepared.location.database.open(), prepared.location.name)[0]
+    """The study as it is in its database; more repeats, and an accepted network, are recorded.
+
+    Runs of another network than that are not gone on with.
+    """
+    study, before = storage.load(prepared.location.database.open(), prepared.location.name)
+    if before.model and before.model != prepared.settings.model:
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            Trial(study, trial._trial_id).set_user_attr("cancelled", "its network has changed")
+            study.tell(trial.number, state=TrialState.PRUNED)
     storage.record(study, prepared.settings)
     return study
 

@@ -113,7 +113,7 @@ class Settings:
         return replace(self, chosen={**self.chosen, "data": replace(data, value=path)})
 
     def with_data(self, data: DataFacts, versions: Mapping[str, str]) -> Settings:
-        """The same settings with the facts of the data; versions recorded earlier are models."""
+        """The same settings with the facts of the data; versions recorded earlier are kept."""
         return replace(self, data=data, versions=self.versions or versions)
 
     def to_dict(self) -> dict[str, Any]:

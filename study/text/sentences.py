@@ -1,4 +1,4 @@
-"""What was decided and how sure it is, in plain sentences: for the report and the dashboard."""
+"""What was decided and how sure it is, in plain sentences: for terminal, report and dashboard."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ _ENDS = {
     "sure": "It is as sure as was asked",
     "budget": "Its budget is spent",
     "exhausted": "All repeats of the configurations that matter are trained",
-    None: "It goes on",
+    None: "It is not complete",
 }
 
 

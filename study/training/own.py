@@ -63,7 +63,7 @@ def build(
             model = _function(source)(noticing, tuple(input_shape), num_classes)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is somebody else's code
         missing = error.args[0] if isinstance(error, KeyError) and error.args else None
-        if missing in noticing.read and missing not in params:
+        if isinstance(missing, str) and missing in noticing.read and missing not in params:
             names = ", ".join(params)
             raise ModelError(
                 f"{source.name} reads {missing!r}, which the space does not have; it has {names}"

@@ -49,7 +49,10 @@ def resident(images: Images, labels: NDArray[np.int32]) -> Data:
     if not is_aligned(images):
         images = chosen(images, np.arange(len(images)))
     shared = images.view()
-    shared.setflags(write=True)  # DLPack has no word for what may only be read
+    try:
+        shared.setflags(write=True)  # DLPack has no word for what may only be read
+    except ValueError:  # memory that is not Python's, of what has travelled
+        shared = chosen(images, np.arange(len(images)))
     return tf.experimental.dlpack.from_dlpack(shared.__dlpack__()), tf.constant(labels)
 
 

@@ -79,10 +79,10 @@ class Objective:
         return recipe.value(params, [epoch.val_acc for epoch in epochs])
 
     def _run(self, trial: Trial, params: Mapping[str, Value]) -> Run:
-        ticket = trial.storage.get_trial_system_attrs(trial._trial_id).get(RUN_SPEC)
+        spec = trial.storage.get_trial_system_attrs(trial._trial_id).get(RUN_SPEC)
         return Run(
             params=tuple(params.items()),
-            repeat=ticket["repeat"] if ticket else 0,
+            repeat=spec["repeat"] if spec else 0,
             seed=self.seed,
             epochs=self.space.epochs,
             batch_size=self.space.batch_size,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 WINDOW = 3
-"""Epochs over which a mean_gap is averaged."""
+"""Epochs over which a gap is averaged."""
 
 
 def mean_gap(curve: Sequence[float], reference: Sequence[float], window: int = WINDOW) -> float:
@@ -38,7 +38,7 @@ def mean_gap(curve: Sequence[float], reference: Sequence[float], window: int = W
 
 @dataclass(frozen=True)
 class Margin:
-    """When a curve is far enough behind its reference to be given up.
+    """When a curve is far enough behind its reference to be pruned.
 
     The gap is the mean difference of validation accuracy over the last ``window`` epochs. It is
     looked at from epoch ``warmup`` on (counted from 1) and has to exceed ``errors`` standard
@@ -53,7 +53,7 @@ class Margin:
     def behind(
         self, curve: Sequence[float], reference: Sequence[float], images: int | None
     ) -> float | None:
-        """The mean_gap at the end of ``curve`` (accuracies, one an epoch), if it is too large."""
+        """The mean gap at the end of ``curve`` (accuracies, one an epoch), if it is too large."""
         epochs = len(curve)
         if epochs < max(self.warmup, self.window) or len(reference) < epochs:
             return None

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ class PlanSampler(BaseSampler):
     """
 
     def __init__(self, plan: Plan, *, speculate: bool = False, ends_optimize: bool = True) -> None:
-        self.plan = plan
+        self.plan = copy(plan)  # its own: what it knows of a study is written on it
         self._ends_optimize = ends_optimize
         self.speculate = speculate
         self.prefer: Configuration | None = None
@@ -89,14 +90,14 @@ class PlanSampler(BaseSampler):
         return study.ask()
 
     def _check(self, study: Study, trial: FrozenTrial) -> None:
-        self._look(study)
+        self.look(study)
         if "fixed_params" in trial.system_attrs:
             raise SettingsError(
                 "enqueue_trial: the plan decides what is trained; list the value among the options"
                 " of its hyperparameter, or run it in a study of its own"
             )
 
-    def _look(self, study: Study) -> None:
+    def look(self, study: Study) -> None:
         """Tell the plan what it has to know of the study: its direction and its pruner."""
         self.plan.compares = getattr(study.pruner, "compares", False)
         if self._looked_at != (study._storage, study._study_id):
@@ -276,8 +277,9 @@ class PlanSampler(BaseSampler):
 
     def summary(self, study: Study) -> list[Stage]:
         """The stages so far: options with their scores and gaps, and what was selected."""
-        self._look(study)
-        return list(self.standing(self.rows(study)).stages)
+        with self._lock:
+            self.look(study)
+            return list(self.standing(self.rows(study)).stages)
 
     def summary_frame(self, study: Study) -> pd.DataFrame:
         """``summary`` as a table, a line an option; needs pandas."""

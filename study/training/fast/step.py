@@ -89,15 +89,27 @@ def unknown(model: keras.Model) -> str | None:
         if layer.compute_dtype != "float32" or layer.activity_regularizer is not None:
             return f"an option of the layer {layer.name}"
     inner = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    if not all(_follows(one, next_one) for one, next_one in pairwise(inner)):
-        return "layers that are no chain"
-    return None if _is_crossentropy(model.loss) else "the loss"
+    chain = all(_follows(one, next_one) for one, next_one in pairwise(inner))
+    wrong = {
+        "layers that are no chain": not chain or not _is_whole(model, inner),
+        "a constraint of weights": any(v.constraint for v in model.trainable_variables),
+        "the loss": not _is_crossentropy(model.loss),
+    }
+    return next((what for what, is_so in wrong.items() if is_so), None)
 
 
 def _follows(layer: keras.Layer, next_layer: keras.Layer) -> bool:
     try:
         return next_layer.input is layer.output
     except (AttributeError, ValueError):  # it has several, or was called several times
+        return False
+
+
+def _is_whole(model: keras.Model, inner: Sequence[keras.Layer]) -> bool:
+    """Whether the first layer takes the model's input and the last gives its output."""
+    try:
+        return inner[0].input is model.inputs[0] and inner[-1].output is model.outputs[0]
+    except (AttributeError, IndexError, ValueError):
         return False
 
 

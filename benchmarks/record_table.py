@@ -32,6 +32,7 @@ from study.plan.results import Row, Rows
 from study.space import file as space_file
 from study.storage import database as storage
 from study.storage import models
+from study.storage.location import Database
 
 PASSED_ON = ("epochs", "seed", "jobs", "threads")
 AT_ONCE = 500  # test images
@@ -77,8 +78,9 @@ def record(options: argparse.Namespace) -> Path:
 
 def judge(url: str, dataset: Dataset, path: Path) -> None:
     """Append a line for every complete run that has none yet."""
-    study, _ = storage.load(storage.open_storage(url))
-    folder = models.folder(url, models.identity(study))
+    database = Database.at(url)
+    study, _ = storage.load(database.open())
+    folder = database.study(study.study_name).models(models.identity(study))
     done = {_key(line["params"], line["repeat"]) for line in recorded.read(path)}
     rows = [row for row in Rows()(study) if row.state == "complete"]
     missing = [row for row in rows if _key(row.params, row.repeat) not in done]

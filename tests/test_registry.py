@@ -90,14 +90,14 @@ def test_the_best_model_and_the_average_are_served_by_name_on_pixels(
 ) -> None:
     import numpy as np
 
-    from study.final.export import exported, file_of
+    from study.final.export import to_bytes, with_preprocessing
     from study.training.model import build_cnn
 
     members = [build_cnn(dict(made.start()), (28, 28, 1), 10) for _ in range(2)]
-    files = {"best": exported(members[:1]), "average": exported(members)}
+    files = {"best": with_preprocessing(members[:1]), "average": with_preprocessing(members)}
     models = [final for final in finals() if alias(final["model"])]
     for final in models:
-        (tmp_path / final["file"]).write_bytes(file_of(files[alias(final["model"])]))
+        (tmp_path / final["file"]).write_bytes(to_bytes(files[alias(final["model"])]))
     assert register(made.study, made.settings, tmp_path, models, anywhere.target) == []
     become_client(anywhere, monkeypatch)
     monkeypatch.setattr("mlflow.tracking._model_registry.utils._registry_uri", None)

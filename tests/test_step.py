@@ -79,7 +79,7 @@ def identical(one: Any, other: Any) -> bool:
     [((12, 12, 1), 3, 5), ((13, 11, 3), 4, 3), ((17, 16, 1), 7, 7), ((9, 14, 3), 5, 2)],
 )
 @pytest.mark.parametrize(
-    ("kind", "lowered"), [("fast", False), ("fast", True), ("stock", False)], indirect=["kind"]
+    ("kind", "fast"), [("fast", False), ("fast", True), ("stock", False)], indirect=["kind"]
 )
 def test_losses_and_weights_are_those_of_stock_fit(
     kind: Kind,
@@ -87,13 +87,13 @@ def test_losses_and_weights_are_those_of_stock_fit(
     k1: int,
     k2: int,
     *,
-    lowered: bool,
+    fast: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from study.training.fast.fourier import Correlation
     from study.training.program import resident
 
-    monkeypatch.setattr(Correlation, "pays", lambda *_: lowered)
+    monkeypatch.setattr(Correlation, "pays", lambda *_: fast)
     x, y = images(shape)
     model = network(shape, k1=k1, k2=k2)
     program = kind(model, batch_size=10)
@@ -151,15 +151,15 @@ def test_a_step_of_adam_is_that_of_keras(chosen: dict[str, float]) -> None:
     import keras
     import tensorflow as tf
 
-    from study.training.fast.layers import descent
+    from study.training.fast.layers import apply_gradients
 
     start = RNG.normal(size=(5, 4)).astype(np.float32)
     gradients = RNG.normal(size=(3, 5, 4)).astype(np.float32) * [[[1]], [[1e-3]], [[100]]]
     ends = []
-    for lowered in (True, False):
+    for fast in (True, False):
         weight, optimizer = keras.Variable(start), keras.optimizers.Adam(0.01, **chosen)
         optimizer.build([weight])
-        step = descent(optimizer) if lowered else optimizer.apply
+        step = apply_gradients(optimizer) if fast else optimizer.apply
         for gradient in gradients:
             step([tf.constant(gradient, tf.float32)], [weight])
         ends.append([weight.numpy(), *(v.numpy() for v in optimizer.variables)])

@@ -42,7 +42,7 @@ def _stage(layer: layers.Layer, position: int, batch: int) -> Stage:
     return _stock(layer)
 
 
-def descent(optimizer: keras.Optimizer) -> ApplyGradients:
+def apply_gradients(optimizer: keras.Optimizer) -> ApplyGradients:
     """A step of the optimizer: stock Adam as one operation a variable, others as they are.
 
     Keras' Adam takes a dozen operations a variable, and TensorFlow never forgets a graph that it
@@ -148,8 +148,8 @@ def _batch_norm(layer: layers.BatchNormalization) -> Stage:
     """Batch normalization of images in one operation, where Keras has a dozen."""
 
     def stage(x: Tensor, seed: Tensor | None) -> Tensor:
-        lowered = x.shape.rank == 4 and layer.axis in (-1, 3) and layer.trainable
-        if seed is None or not lowered:
+        fused = x.shape.rank == 4 and layer.axis in (-1, 3) and layer.trainable
+        if seed is None or not fused:
             return layer(x, training=seed is not None)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from study.training.fast.layers import descent, stages
+from study.training.fast.layers import apply_gradients, stages
 from study.training.program import Data, Program, Tensor
 
 _CROSSENTROPIES = (
@@ -35,7 +35,7 @@ class FastProgram(Program):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._stages = stages(self.model.layers, self._batch)
-        self._descend = descent(self.model.optimizer)
+        self._apply = apply_gradients(self.model.optimizer)
 
     def epoch(
         self, data: Data, order: NDArray[np.int64], key: int, number: int = 0, epochs: int = 1
@@ -51,7 +51,7 @@ class FastProgram(Program):
             losses = self._losses(y, probabilities)
             target = tf.add_n([tf.reduce_mean(losses), *self.model.losses])
         variables = self.model.trainable_variables
-        self._descend(tape.gradient(target, variables), variables, rate)
+        self._apply(tape.gradient(target, variables), variables, rate)
         return tf.reduce_sum(self._with_penalties(losses)), tf.reduce_sum(_hits(y, probabilities))
 
     def _judge_batch(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:

@@ -27,7 +27,7 @@ _FITTED = 200
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A leading configuration: its probability to be the best, its accuracy and standard error."""
+    """A leading configuration: its probability to be the best, its accuracy (median) and error."""
 
     configuration: Configuration
     probability: float
@@ -188,12 +188,14 @@ class Belief:
         shown = 1 - np.minimum(error * math.exp(self.scale.shift(self._rows)), 1.0)
         first = np.bincount(error.argmin(1), minlength=len(places)) / len(error)
         low, high = np.quantile(shown[:, 0], (0.025, 0.975))
+        # Of draws that are far from normal before a run has reached its end, these mean something.
+        below, middle, above = np.quantile(shown, (0.16, 0.5, 0.84), axis=0)
         found = [
             Contender(
                 self.candidates.configurations[place],
                 float(first[n]),
-                float(shown[:, n].mean()),
-                float(shown[:, n].std()),
+                float(middle[n]),
+                float(above[n] - below[n]) / 2,
             )
             for n, place in enumerate(places)
         ]

@@ -298,7 +298,7 @@ def mirror(
     - `python -m study mirror digits --follow`
     """
     with opened(storage) as database:
-        from study.errors import MirrorError, Unfinished
+        from study.errors import MirrorError
         from study.mirror.follow import follow_study, mirror_once
         from study.mirror.subprocess import parent_ended
         from study.mirror.target import resolve
@@ -316,9 +316,8 @@ def mirror(
             report = mirror_once(database.study(title), target)
         for problem in report.problems:
             _say(console)(problem)
-        if report.problems:
-            raise Unfinished(f"{title!r} is mirrored but for what is said above")
-        _say(console)(f"Study {title!r} is mirrored to {target.shown}")
+        but = ", but for what is said above" if report.problems else ""
+        _say(console)(f"Study {title!r} is mirrored to {target.shown}{but}")
 
 
 @app.command()

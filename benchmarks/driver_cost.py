@@ -35,6 +35,7 @@ from study.plan.sweep import OneAtATime
 from study.running.driver import Driver, Hooks
 from study.space.search_space import SearchSpace, Validation
 from study.storage import database as storage
+from study.storage.location import Database
 from study.storage.write_through import write_through
 from study.training.run import Epoch, Run
 from study.tuning.pruning import SweepPruner
@@ -205,8 +206,9 @@ def _time_decisions(driver: Driver, costs: list[float]) -> None:
 def measure(path: Path, wide: SearchSpace, workers: int, pause: float) -> dict[str, object]:
     """Drive the study on for ``STEPS`` events; milliseconds by what the driver did."""
     before = psutil.Process().memory_info().rss
-    opened = storage.open_storage(f"sqlite:///{path}")
-    study = write_through("cost", opened)
+    database = Database.at(f"sqlite:///{path}")
+    opened = database.open()
+    study = write_through(database.study("cost"))
     engine = Simulated(workers, pause)
     hooks = Hooks(run_of, lambda _slot: {}, lambda _row, _model, _rows: None, lambda _run: None)
     plan = OneAtATime(wide, images=1000)

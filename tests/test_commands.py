@@ -146,7 +146,7 @@ def test_a_request_to_end_is_answered_while_tensorflow_is_still_loading(
 ) -> None:
     for name in ("tiny.toml", "some.npz"):
         shutil.copy(finished / name, tmp_path)
-    with command(tmp_path, *RUN) as process:
+    with command(tmp_path, *RUN, "--epochs", "500") as process:  # it cannot be done before
         read(process, "dropout|Training|sweep with")
         time.sleep(1)
         assert "python -m study resume tiny" in stop(process, signal.SIGTERM)

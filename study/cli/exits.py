@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -55,6 +57,10 @@ def interruptible(command: str) -> Iterator[None]:
     """Answer Ctrl-C with exit code 130 and SIGTERM with 143, and say which command goes on."""
 
     def terminate(_: int, __: FrameType | None) -> None:
+        # An import or a callback of C code can swallow what is raised in it: then ask again.
+        again = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM))
+        again.daemon = True
+        again.start()
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)

@@ -24,6 +24,9 @@ from study.storage.location import typed
 if TYPE_CHECKING:
     from types import FrameType
 
+    from rich.console import Console
+    from rich.text import Text
+
     from study.storage.location import Database, Location
 
 
@@ -125,3 +128,8 @@ def print_json(value: object) -> None:
     """Print what a program is to read."""
     json.dump(value, sys.stdout, indent=2)
     sys.stdout.write("\n")
+
+
+def say(console: Console, sentence: str | Text) -> None:
+    """One line, however wide the terminal is; brackets in names and paths are not markup."""
+    console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from study.cli.exits import say
 from study.plan.plan import PlanState
-from study.plan.race import MEASURED, RACE
 from study.plan.results import Configuration
 from study.running.driver import ActiveRun
 from study.text import sentences as words
@@ -79,16 +79,19 @@ class Lines:
         self._progress.count(event)
         for number, run in self._before.items():
             if number not in active:
-                self._say(f"{_ended(run, event)}  [{self._progress.line(standing, active)}]")
+                say(
+                    self._console,
+                    f"{_ended(run, event, standing)}  [{self._progress.line(standing, active)}]",
+                )
         if self._each_epoch and isinstance(event, EpochReported) and event.key in active:
             epoch = event.epoch
             text = f"epoch {epoch.number + 1}, {units.percent(epoch.val_acc)}"
-            self._say(f"  run {event.key}: {text}")
+            say(self._console, f"  run {event.key}: {text}")
         self._before = dict(active)
         self._stages(standing)
         if standing.verdict is not None and standing.incumbent != self._leader:
             self._leader = standing.incumbent
-            self._say(f"{units.params(standing.incumbent or ())} leads")
+            say(self._console, f"{units.params(standing.incumbent or ())} leads")
 
     def _stages(self, standing: PlanState) -> None:
         decided = [stage for stage in standing.stages if stage.decided]
@@ -96,11 +99,8 @@ class Lines:
             if stage.selected is not None:
                 mean = stage.selected.score
                 shown = f", {units.score(mean)}" if mean else ""
-                self._say(f"{words.decision(stage)}{shown}")
+                say(self._console, f"{words.decision(stage)}{shown}")
         self._decided = len(decided)
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class Screen:
@@ -147,34 +147,38 @@ class Screen:
             parts.append(tables.stage_table(self._standing.stages[-1], self._repeats))
         else:
             parts.append(tables.contenders(verdict))
-        parts += [Text(_active_line(run, self._epochs)) for run in self._active.values()]
+        parts += [
+            Text(_active_line(run, self._epochs, self._standing)) for run in self._active.values()
+        ]
         parts.append(Text(self._progress.line(self._standing, self._active), style="bold"))
         parts.append(Text("Ctrl-C stops; resume continues.", style="dim"))
         return Group(*parts)
 
 
-def _active_line(run: ActiveRun, epochs: int) -> str:
+def _active_line(run: ActiveRun, epochs: int, standing: PlanState) -> str:
     accuracies = run.curve["val_acc"]
     now = f", {units.percent(accuracies[-1])}" if accuracies else ""
-    return f"{_run(run)}: epoch {run.stored} of {run.slot.epochs or epochs}{now}"
+    return f"{_run(run, standing)}: epoch {run.stored} of {run.slot.epochs or epochs}{now}"
 
 
-def _run(run: ActiveRun) -> str:
+def _run(run: ActiveRun, standing: PlanState) -> str:
+    """A run's option, or its configuration where whole configurations are compared."""
     slot = run.slot
-    whole = slot.stage in (RACE, MEASURED)  # a race has no options
+    whole = standing.stages[-1].kind == "configurations"
     what = units.params(slot.configuration or ()) if whole else f"{slot.stage} {slot.option}"
     return f"{what}, repeat {slot.repeat + 1}"
 
 
-def _ended(run: ActiveRun, event: Event | None) -> str:
+def _ended(run: ActiveRun, event: Event | None, standing: PlanState) -> str:
+    named = _run(run, standing)
     accuracies = run.curve["val_acc"]
     last = units.percent(accuracies[-1]) if accuracies else "nothing"
     if isinstance(event, RunFailed) and event.key == run.trial.number:
-        return f"{_run(run)}: failed, {event.reason}"
+        return f"{named}: failed, {event.reason}"
     if isinstance(event, RunFinished) and event.key == run.trial.number:
         if event.model is None:
-            return f"{_run(run)}: {last} after {units.counted(run.stored, 'epoch')}, paused"
-        return f"{_run(run)}: {last} in {sum(run.curve['seconds']):.1f} s"
+            return f"{named}: {last} after {units.counted(run.stored, 'epoch')}, paused"
+        return f"{named}: {last} in {sum(run.curve['seconds']):.1f} s"
     if isinstance(event, EpochReported) and event.key == run.trial.number:
-        return f"{_run(run)}: stopped at epoch {run.stored} with {last}"
-    return f"{_run(run)}: cancelled, the plan does not need it"
+        return f"{named}: stopped at epoch {run.stored} with {last}"
+    return f"{named}: cancelled, the plan does not need it"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from study.cli.exits import say
 from study.mirror.target import DEFAULT
 from study.plan.plan import PlanState, Stage
 from study.space.search_space import Validation
@@ -68,24 +69,24 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
     """What is about to run: the study, its data, how runs are validated and trained."""
     data = settings.data
     kind = "New study" if new else "Study"
-    _say(console, Text(f"{kind} {name!r}, space {settings.origin}", "bold"))
+    say(console, Text(f"{kind} {name!r}, space {settings.origin}", "bold"))
     if data is not None:
         height, width, channels = data.input_shape
         how = _validation(settings.validation)
-        _say(
+        say(
             console,
             f"Data {settings['data']}: {data.images} images of {height}x{width}x{channels}, "
             f"{units.classes(data)}, {data.test_images} more kept for the test; "
             f"validation on {how}, {data.validation} images a repeat",
         )
     if settings.model is not None:
-        _say(
+        say(
             console,
             f"Network {settings.model.name} (SHA-256 {settings.model.fingerprint[:12]}): the file "
             "is run where runs are trained",
         )
     stock = "stock training, " if settings["training"] == "stock" else ""
-    _say(
+    say(
         console,
         f"{settings['sampler']} with {units.counted(settings.repeats, 'repeat')}, "
         f"pruner {settings['pruner']}, {units.counted(settings['epochs'], 'epoch')}, "
@@ -93,7 +94,7 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         f"{stock}{units.counted(settings['threads'], 'thread')} a run, seed {settings['seed']}",
     )
     if words.restores_best_weights(settings.space):
-        _say(console, words.KEEPS_BEST)
+        say(console, words.KEEPS_BEST)
 
 
 def print_execution(console: Console, jobs: int, execution: ExecutionOptions) -> None:
@@ -101,9 +102,9 @@ def print_execution(console: Console, jobs: int, execution: ExecutionOptions) ->
     mirror = execution.mirror
     if mirror is not None and mirror.source == DEFAULT:
         more = "with mlflow-artifacts/ beside it (--mlflow none: neither)"
-        _say(console, f"MLflow: every run is shown in {mirror.shown}, {more}")
+        say(console, f"MLflow: every run is shown in {mirror.shown}, {more}")
     elif mirror is not None:
-        _say(console, f"MLflow: every run is shown at {mirror.shown} (from {mirror.source})")
+        say(console, f"MLflow: every run is shown at {mirror.shown} (from {mirror.source})")
     if execution.scheduler is not None:
         console.print(f"Training on the Dask cluster at {execution.scheduler}", highlight=False)
     else:
@@ -118,10 +119,10 @@ def print_end(
     if not quiet:
         console.print(tables.stages(standing, settings.repeats))
         for sentence in _more(standing):
-            _say(console, sentence)
-    _say(console, words.answer(standing))
+            say(console, sentence)
+    say(console, words.answer(standing))
     if not standing.complete:
-        _say(console, f"The study is not complete. Continue with: {resume}")
+        say(console, f"The study is not complete. Continue with: {resume}")
 
 
 def print_status(
@@ -130,24 +131,24 @@ def print_status(
     """Settings with their sources, every stage, the answer so far."""
     print_header(console, name, settings, new=False)
     runs = f"{standing.runs} of at most {standing.runs_expected} runs"
-    _say(console, f"State: {state}, {runs}")
+    say(console, f"State: {state}, {runs}")
     if standing.failure:
-        _say(console, f"Failed: {standing.failure}")
+        say(console, f"Failed: {standing.failure}")
     table = Table("setting", "value", "from", title="settings", title_justify="left")
     for key, chosen in settings.chosen.items():
         value = chosen.value if key != "validation" else _validation(settings.validation)
         table.add_row(key, Text(str(value)), chosen.source)
     console.print(table)
     console.print(tables.stages(standing, settings.repeats))
-    _say(console, words.answer(standing))
+    say(console, words.answer(standing))
 
 
 def print_best(console: Console, name: str, standing: PlanState, state: str) -> None:
     """The answer in a sentence, and the state of the study it comes from."""
-    _say(console, words.answer(standing))
+    say(console, words.answer(standing))
     for sentence in _more(standing):
-        _say(console, sentence)
-    _say(console, f"Study {name!r} is {state}.")
+        say(console, sentence)
+    say(console, f"Study {name!r} is {state}.")
 
 
 def _more(standing: PlanState) -> list[str]:
@@ -170,7 +171,7 @@ def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:
 def print_finding(console: Console, finding: Finding) -> None:
     """A line of the doctor."""
     mark = {True: "ok", False: "WRONG", None: "-"}[finding.fine]
-    _say(
+    say(
         console,
         Text.assemble(
             (f"{mark:<7}", "bold red" if mark == "WRONG" else ""),
@@ -184,8 +185,3 @@ def _validation(validation: Validation) -> str:
     if validation.kind == "folds":
         return f"{validation.folds} folds"
     return f"{validation.fraction:.0%} held out"
-
-
-def _say(console: Console, sentence: str | Text) -> None:
-    """One line, however wide the terminal is; brackets in names and paths are not markup."""
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_fakes import row_of
 
-from study.plan.plan import ATTEMPTS, Option, PlanState, RunIndex, Slot, Stage, compared
-from study.plan.results import Configuration, Row, Spread
+from study.plan.comparison import compared
+from study.plan.plan import ATTEMPTS, Option, PlanState, RunIndex, Slot, Stage
+from study.plan.results import Configuration, Row
+from study.plan.statistics import Spread
 
 START: Configuration = (("a", 1),)
 OTHER: Configuration = (("a", 2),)

@@ -12,8 +12,9 @@ from plan_fakes import EAGER, IMAGES, SMALL, Chance, Crew, new_study
 
 from study.errors import SettingsError
 from study.plan.plan import Plan
-from study.plan.results import Row, Rows, image_floor
+from study.plan.results import Row, Rows
 from study.plan.search import Search
+from study.plan.statistics import image_floor
 from study.plan.sweep import OneAtATime
 from study.tuning.pruning import PRUNERS, Margin, SparingPruner, SweepPruner, make_pruner, mean_gap
 from study.tuning.run_spec import slot

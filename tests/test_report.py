@@ -26,10 +26,11 @@ from study.cli.app import app
 from study.final.records import FINALS
 from study.plan.plan import Plan, Slot
 from study.plan.race import RACE, Race
-from study.plan.results import Row, Score
+from study.plan.results import Row
 from study.plan.search import SEARCH, Search
+from study.plan.statistics import Score
 from study.plan.sweep import OneAtATime
-from study.report import again, drawing, figures, numbers
+from study.report import again, canvas, drawing, figures, numbers
 from study.report.contents import Contents, learnt, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
@@ -192,7 +193,7 @@ def panel_of(*kinds: figures.Kind, accuracy: float = 0.9) -> figures.Panel:
 def test_a_colour_means_the_same_in_every_figure(others: int) -> None:
     colours = drawing.colours_of(panel_of("other", "selected", "best", *["other"] * (others - 1)))
     selected, best = colours.pop(1), colours.pop(2)
-    assert (selected, best) == (drawing.KINDS["selected"], drawing.KINDS["best"])
+    assert (selected, best) == (canvas.KINDS["selected"], canvas.KINDS["best"])
     assert not {selected, best} & set(colours.values())
     assert len(set(colours.values())) == (others if others <= 4 else 1)
 

@@ -14,14 +14,8 @@ from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, SMALL, Chance, Crew, new_study
 
 from study.plan.plan import Plan
-from study.plan.results import (
-    IGNORE_FAILURES_BEFORE,
-    Row,
-    Rows,
-    Spread,
-    image_floor,
-    sample_variance,
-)
+from study.plan.results import IGNORE_FAILURES_BEFORE, Row, Rows
+from study.plan.statistics import Spread, image_floor, sample_variance
 from study.plan.sweep import OneAtATime
 
 accuracies = st.integers(0, 1000).map(lambda images: images / 1000)

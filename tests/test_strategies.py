@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from study.cli.app import app
 from study.errors import SettingsError, SpaceError
+from study.plan.comparison import chosen_among, ranked
 from study.plan.grid import Grid
-from study.plan.plan import Plan, PlanState, RunIndex, Slot, Stage, compared
-from study.plan.results import Configuration, Row, Spread, configuration
+from study.plan.plan import Plan, PlanState, RunIndex, Slot, Stage
+from study.plan.results import Configuration, Row, configuration
 from study.plan.search import Search
 from study.plan.strategies import STRATEGIES, Strategy, plan_of, strategy_of
 from study.plan.sweep import OneAtATime
@@ -40,38 +41,22 @@ class RandomWithRepeats(Plan):
         self.drawn: list[Configuration] = list(dict.fromkeys(drawn))
 
     def standing(self, rows: Sequence[Row]) -> PlanState:
-        index, spread = RunIndex(rows), Spread(None)
-        options = [index.option(n, c, (), self.repeats) for n, c in enumerate(self.drawn)]
-        if any(option.state == "complete" for option in options):
-            options = list(compared(options, spread))
-        best = next((o for o in options if o.score and o.gap is None), None)
+        index = RunIndex(rows)
+        found = [index.option(n, c, (), self.repeats) for n, c in enumerate(self.drawn)]
+        options, best = ranked(found, None, maximize=self.maximize)
         missing = [
             Slot("random", o.value, o.configuration, repeat, ())
             for o in options
             for repeat in o.missing(self.repeats)
         ]
-        slots, failed = index.slots(missing)
-        complete = not missing
-        runs = sum(len(option.rows) for option in options)
-        answer = best.configuration if best else None
-        stage = Stage(
+        return chosen_among(
             "random",
-            "configurations",
-            answer or (),
-            tuple(options),
+            options,
             best,
-            best if complete else None,
-        )
-        return PlanState(
-            (stage,),
-            answer,
-            best.score if best else None,
-            tuple(slots),
-            complete,
-            runs,
-            runs + len(missing),
-            failed,
-            index.reason(failed) if failed else None,
+            index.slots(missing),
+            index,
+            complete=not missing,
+            runs_expected=len(options) * self.repeats,
         )
 
 

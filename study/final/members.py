@@ -12,7 +12,8 @@ import numpy as np
 from study.errors import ModelError
 from study.files import write_whole
 from study.final.records import MEMBERS
-from study.plan.results import Configuration, Row, Spread
+from study.plan.results import Configuration, Row
+from study.plan.statistics import Spread
 from study.space.search_space import Validation
 from study.storage import models
 from study.training.run import Epoch, Run

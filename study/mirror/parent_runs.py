@@ -17,7 +17,8 @@ from study.mirror.projection import (
     trial,
 )
 from study.plan.plan import PlanState
-from study.plan.results import Row, Spread
+from study.plan.results import Row
+from study.plan.statistics import Spread
 from study.plan.strategies import strategy_of
 from study.plan.verdict import Verdict
 

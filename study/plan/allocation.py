@@ -34,11 +34,11 @@ def regrets(mean: Array, spread: Array) -> Array:
 
     ``mean`` and ``spread`` are of the logarithm of the error: less is better.
     """
-    lag = mean - mean[0]
+    gap = mean - mean[0]
     width = np.sqrt(np.maximum(np.diag(spread) + spread[0, 0] - 2 * spread[0], 1e-12))
-    ratio = lag / width
+    ratio = gap / width
     density = np.exp(-0.5 * ratio**2) / np.sqrt(2 * np.pi)
-    regret: Array = width * density - lag * _tail(ratio)
+    regret: Array = width * density - gap * _tail(ratio)
     regret[0] = 0.0
     return np.maximum(regret, 0.0)
 

@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 
 from study.errors import SpaceError
-from study.plan.plan import Plan, PlanState, RunIndex, Slot, Stage, compared
-from study.plan.results import Row, Spread, configuration
+from study.plan.comparison import chosen_among, ranked
+from study.plan.plan import Plan, PlanState, RunIndex, Slot
+from study.plan.results import Row, configuration
 from study.space.search_space import SearchSpace
 
 GRID = "grid"
@@ -54,34 +55,23 @@ class Grid(Plan):
         ]
 
     def standing(self, rows: Sequence[Row]) -> PlanState:
-        index, spread = RunIndex(rows), Spread(self.images)
-        options = tuple(
-            [
-                index.option(number, one, None, self.repeats)
-                for number, one in enumerate(self._configurations)
-            ]
-        )
-        complete = [option for option in options if option.state == "complete"]
-        spread.learn((option.values, None) for option in complete)
-        options = compared(options, spread, maximize=self.maximize) if complete else options
-        best = next((one for one in options if one.score and one.gap is None), None)
+        index = RunIndex(rows)
+        found = [
+            index.option(number, one, None, self.repeats)
+            for number, one in enumerate(self._configurations)
+        ]
+        options, best = ranked(found, self.images, maximize=self.maximize)
         missing = [
             Slot(GRID, one.value, one.configuration, repeat, None)
             for one in options
             for repeat in one.missing(self.repeats)
         ]
-        slots, failed = index.slots(missing)
-        answer = best.configuration if best else None
-        selected = None if missing else best
-        stage = Stage(GRID, "configurations", answer or (), options, best, selected)
-        return PlanState(
-            stages=(stage,),
-            incumbent=answer,
-            score=best.score if best else None,
-            slots=tuple(slots),
+        return chosen_among(
+            GRID,
+            options,
+            best,
+            index.slots(missing),
+            index,
             complete=not missing,
-            runs=sum(len(one.rows) for one in options),
             runs_expected=len(options) * self.repeats,
-            failed=failed,
-            failure=index.reason(failed) if failed else None,
         )

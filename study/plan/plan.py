@@ -8,14 +8,14 @@ file of its own beside this one, and an entry in `strategies`.
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from study.plan.results import Configuration, Difference, Row, Score, Spread
+from study.plan.results import Configuration, Row
+from study.plan.statistics import Difference, Score
 from study.space.search_space import SearchSpace, Value
 
 if TYPE_CHECKING:
@@ -128,6 +128,18 @@ class PlanState:
     failure: str | None = None
     speculative: tuple[Slot, ...] = ()
     verdict: Verdict | None = None
+
+    def why_failed(self) -> str:
+        """Which slot failed three times, and why, in one line."""
+        slot = self.failed
+        assert slot is not None
+        assert slot.configuration is not None
+        params = ", ".join(f"{name}={value}" for name, value in slot.configuration)
+        untold = "it raised, or gave no number (Optuna's log says which)"
+        return (
+            f"repeat {slot.repeat + 1} of {params} failed three times, the last time because: "
+            f"{self.failure or untold}"
+        )
 
     def outdated(self, slot: Slot) -> bool:
         """Whether a run of this slot cannot count any more.
@@ -252,36 +264,3 @@ class RunIndex:
                 slots.append(slot)
             doubtful.add(slot.configuration)
         return slots, None
-
-
-def compared(
-    options: Sequence[Option],
-    spread: Spread,
-    prefer: Configuration | None = None,
-    *,
-    maximize: bool = True,
-) -> tuple[Option, ...]:
-    """Options with their scores, and with their distances from the best mean, none below 0.
-
-    Of equal means the preferred configuration's is the best, then the cheapest option's.
-    """
-    values = [option.values for option in options]
-    scores = [
-        spread.score(own) if option.state == "complete" else None
-        for option, own in zip(options, values, strict=True)
-    ]
-    sign = 1 if maximize else -1
-    means = [-math.inf if score is None else sign * score.mean for score in scores]
-    best = max(
-        range(len(options)),
-        key=lambda place: (means[place], options[place].configuration == prefer),
-    )
-
-    def judged(place: int) -> Option:
-        option, score = options[place], scores[place]
-        if score is None or place == best:
-            return replace(option, score=score)
-        pair = (values[best], values[place])[::sign]
-        return replace(option, score=score, gap=spread.difference(*pair))
-
-    return tuple([judged(place) for place in range(len(options))])

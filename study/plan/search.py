@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from study.errors import SettingsError
-from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot, Stage, compared
+from study.plan.comparison import chosen_among, ranked
+from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot
 from study.plan.points import points, size
-from study.plan.results import Configuration, Row, Spread, configuration
+from study.plan.results import Configuration, Row, configuration
 from study.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -59,30 +60,17 @@ class Search(Plan):
     def standing(self, rows: Sequence[Row]) -> PlanState:
         """Every configuration so far, and the slots that are left of the budget."""
         index = RunIndex(rows)
-        options = self._options(rows, index)
-        spread = Spread(self.images)
-        spread.learn((option.values, None) for option in options if option.state == "complete")
-        known = any(option.state == "complete" for option in options)
-        options = compared(options, spread, maximize=self.maximize) if known else options
-        best = next((o for o in options if o.score is not None and o.gap is None), None)
-        slots, failed = self._slots(options, index)
-        complete = len(options) == self.budget and all(o.state != "open" for o in options)
-        incumbent = best.configuration if best else ()
-        stage = Stage(
-            SEARCH, "configurations", incumbent, options, best, best if complete else None
-        )
-        runs = sum(len(option.rows) for option in options)
-        ahead = sum(self.repeats - len(o.rows) for o in options if o.state == "open")
-        return PlanState(
-            stages=(stage,),
-            incumbent=best.configuration if best else None,
-            score=best.score if best else None,
-            slots=tuple(slots),
-            complete=complete,
-            runs=runs,
-            runs_expected=runs + ahead + (self.budget - len(options)) * self.repeats,
-            failed=failed,
-            failure=index.reason(failed) if failed else None,
+        options, best = ranked(self._options(rows, index), self.images, maximize=self.maximize)
+        ended = sum(len(option.rows) for option in options if option.state != "open")
+        unended = self.budget - sum(option.state != "open" for option in options)
+        return chosen_among(
+            SEARCH,
+            options,
+            best,
+            self._slots(options, index),
+            index,
+            complete=not unended,
+            runs_expected=ended + unended * self.repeats,
         )
 
     def _options(self, rows: Sequence[Row], index: RunIndex) -> tuple[Option, ...]:

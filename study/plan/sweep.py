@@ -19,8 +19,10 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot, Stage, compared
-from study.plan.results import Configuration, Group, Row, Score, Spread, configuration
+from study.plan.comparison import compared
+from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot, Stage
+from study.plan.results import Configuration, Row, configuration
+from study.plan.statistics import Group, Score, Spread
 from study.space.search_space import Hyperparameter, SearchSpace, Value
 
 SELECTED, BEST = "selected", "best means"

@@ -12,8 +12,8 @@ from typing import Any
 
 from study.plan.strategies import strategy_of
 from study.report import again, figures, numbers
+from study.report.canvas import Picture
 from study.report.contents import Contents
-from study.report.drawing import Picture
 from study.report.figures import Cost, Panel, Spent, StageFigure
 from study.report.numbers import Table
 from study.report.racing import RaceFigure

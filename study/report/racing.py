@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from study.plan.effects import Effect, Effects, Pair
 from study.plan.results import Configuration
 from study.plan.verdict import Contender, Verdict
-from study.report.drawing import (
+from study.report.canvas import (
     MUTED,
     OTHER,
     SELECTED,

@@ -20,7 +20,7 @@ from study.plan.plan import Plan, PlanState, Slot
 from study.plan.results import IGNORE_FAILURES_BEFORE, LEFT_PAUSED, SERIES, Row, row
 from study.training import recipe
 from study.tuning.run_spec import slot
-from study.tuning.sampler import PlanSampler, failed_for_good
+from study.tuning.sampler import PlanSampler
 from study.workers.engine import Engine, EpochReported, Event, RunFailed, RunFinished
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Driver:
             standing = self._fill()
             self._watch.see(standing, self._active, event)
             if standing.failed is not None:
-                raise SlotFailed(failed_for_good(standing))
+                raise SlotFailed(standing.why_failed())
             if standing.complete:
                 self._end_paused()
             late = deadline is not None and time.monotonic() >= deadline

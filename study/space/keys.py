@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator
+from pydantic import ConfigDict, Field, PlainValidator, with_config
 
 Value = int | float | str | bool
 
@@ -50,3 +50,10 @@ def shown(value: object) -> str:
     """A value as TOML writes it, on one line of bearable length."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+PLACE = "\0"
+"""The key of what a file says by the place of a table, and by no key of its own."""
+
+closed = with_config(ConfigDict(extra="forbid"))
+"""Holds a table of a file to the fields of its class."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from study.plan.results import Configuration, Difference, Score
+from study.plan.results import Configuration
+from study.plan.statistics import Difference, Score
 from study.space.search_space import Value
 from study.space.settings import DataFacts
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from study.plan.plan import Option, Stage
-from study.plan.results import Configuration, Difference, Row, Score
+from study.plan.results import Configuration, Row
+from study.plan.statistics import Difference, Score
 from study.space.search_space import Value
 from study.text import units
 from study.tuning.pruning import mean_gap

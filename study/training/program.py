@@ -34,6 +34,7 @@ Data = tuple[Tensor, Tensor]
 Parts = list[list[NDArray[Any]]]
 """What each call of a compiled function has given, an array for each of its results."""
 
+# Memory with large pictures: docs/log.md, "Own pictures".
 _LARGE = 2**28  # bytes
 _JUDGED_AT_ONCE = 500  # images a call when validating, fewer where they are
 _JUDGED_PIXELS = 2**23  # so large that there are more of these

@@ -17,7 +17,8 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from study.errors import SettingsError
-from study.plan.results import RUN_SPEC, image_floor
+from study.plan.results import RUN_SPEC
+from study.plan.statistics import image_floor
 from study.tuning.run_spec import prunable
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Margin:
 
     The gap is the mean difference of validation accuracy over the last ``window`` epochs. It is
     looked at from epoch ``warmup`` on (counted from 1) and has to exceed ``errors`` standard
-    errors of such a difference (``results.image_floor``, twice: two runs) and ``least`` (fraction).
+    errors of such a difference (``image_floor``, twice: two runs) and ``least`` (fraction).
+    The values are those of docs/log.md, "The margin of the sweep's pruner".
     """
 
     warmup: int = 4

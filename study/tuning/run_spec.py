@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
+import psutil
 from optuna.exceptions import TrialPruned
 from optuna.trial import FrozenTrial, Trial
 
@@ -43,3 +46,14 @@ def superfluous() -> TrialPruned:
 def prunable(spec: Mapping[str, Any]) -> bool:
     """Whether a run may be pruned: never the incumbent of a sweep."""
     return spec["reference"] is not None
+
+
+def this_process() -> list[Any]:
+    """This process, as others know it: host and number."""
+    return [socket.gethostname(), os.getpid()]
+
+
+def lives_elsewhere(spec: Mapping[str, Any]) -> bool:
+    """Whether another process asked for the run, and is alive as far as can be known."""
+    (host, number), here = spec["asked_by"], this_process()
+    return [host, number] != here and (host != here[0] or psutil.pid_exists(number))

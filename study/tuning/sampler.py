@@ -6,8 +6,6 @@ It keeps nothing that decides: every slot follows from the stored trials.
 from __future__ import annotations
 
 import operator
-import os
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,6 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -24,7 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from study.errors import PlanExhausted, SettingsError, SlotFailed
 from study.plan.plan import Plan, PlanState, Slot, Stage
 from study.plan.results import RUN_SPEC, STATES, Configuration, Row, Rows, row
-from study.tuning.run_spec import superfluous
+from study.tuning.run_spec import lives_elsewhere, superfluous, this_process
 from study.tuning.suggestions import contains, untrue
 from study.tuning.summary import frame
 
@@ -165,7 +162,7 @@ class PlanSampler(BaseSampler):
 
     def _await_others(self, study: Study, standing: PlanState, rows: Sequence[Row]) -> None:
         if standing.failed is not None:
-            raise SlotFailed(failed_for_good(standing))
+            raise SlotFailed(standing.why_failed())
         running = [entry for entry in rows if entry.state == "running"]
         if not any(self._elsewhere(study, entry) for entry in running):
             numbers = [entry.number for entry in running]
@@ -179,9 +176,7 @@ class PlanSampler(BaseSampler):
         if running.number in self._threads:
             return self._threads[running.number] != threading.get_ident()
         spec = study._storage.get_trial_system_attrs(running.trial_id)[RUN_SPEC]
-        host, number = spec["asked_by"]
-        here = _self()
-        return [host, number] != here and (host != here[0] or psutil.pid_exists(number))
+        return lives_elsewhere(spec)
 
     def _spec(self, slot: Slot, rows: Sequence[Row]) -> dict[str, Any]:
         return {
@@ -191,7 +186,7 @@ class PlanSampler(BaseSampler):
             "repeat": slot.repeat,
             "reference": None if slot.reference is None else dict(slot.reference),
             "epochs": slot.epochs,
-            "asked_by": _self(),
+            "asked_by": this_process(),
         }
 
     def infer_relative_search_space(
@@ -291,25 +286,5 @@ def _require_one_objective(study: Study) -> None:
         raise SettingsError("the plan compares one number: give the study one direction")
 
 
-def _self() -> list[Any]:
-    """This process, as others know it: host and number."""
-    return [socket.gethostname(), os.getpid()]
-
-
 def _same_run(row: Row, slot: Slot) -> bool:
     return (row.configuration, row.repeat) == (slot.configuration, slot.repeat)
-
-
-_UNTOLD = "it raised, or gave no number (Optuna's log says which)"
-
-
-def failed_for_good(standing: PlanState) -> str:
-    """Which slot failed three times, and why, in one line."""
-    slot = standing.failed
-    assert slot is not None
-    assert slot.configuration is not None
-    params = ", ".join(f"{name}={value}" for name, value in slot.configuration)
-    return (
-        f"repeat {slot.repeat + 1} of {params} failed three times, the last time because: "
-        f"{standing.failure or _UNTOLD}"
-    )

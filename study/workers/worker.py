@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 GROWTH = 0.15
 """How much a worker process may grow, as a fraction of its size after its first run of a network
-of the largest kind it has had."""
+of the largest kind it has had (docs/log.md, "Memory of a worker")."""
 
 LARGER = 1.25  # how many times the activations of the largest so far make another kind
 

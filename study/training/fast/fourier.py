@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 Tensor = Any
 Matrix = NDArray[np.float64]
 
-WORTH = 2.0  # a multiplication in many small products takes this much longer than in a convolution
+WORTH = 2.0
+"""How much longer a multiplication takes in many small products than in a convolution (docs/log.md,
+"Convolutions by way of Fourier coefficients")."""
 
 
 @dataclass(frozen=True)

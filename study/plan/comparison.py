@@ -1,0 +1,87 @@
+"""Options compared with each other, and what follows for a plan of whole configurations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from study.plan.plan import Option, PlanState, RunIndex, Slot, Stage
+from study.plan.results import Configuration
+from study.plan.statistics import Spread
+
+
+def compared(
+    options: Sequence[Option],
+    spread: Spread,
+    prefer: Configuration | None = None,
+    *,
+    maximize: bool = True,
+) -> tuple[Option, ...]:
+    """Options with their scores, and with their distances from the best mean, none below 0.
+
+    Of equal means the preferred configuration's is the best, then the cheapest option's.
+    """
+    values = [option.values for option in options]
+    scores = [
+        spread.score(own) if option.state == "complete" else None
+        for option, own in zip(options, values, strict=True)
+    ]
+    sign = 1 if maximize else -1
+    means = [-math.inf if score is None else sign * score.mean for score in scores]
+    best = max(
+        range(len(options)),
+        key=lambda place: (means[place], options[place].configuration == prefer),
+    )
+
+    def judged(place: int) -> Option:
+        option, score = options[place], scores[place]
+        if score is None or place == best:
+            return replace(option, score=score)
+        pair = (values[best], values[place])[::sign]
+        return replace(option, score=score, gap=spread.difference(*pair))
+
+    return tuple([judged(place) for place in range(len(options))])
+
+
+def ranked(
+    options: Sequence[Option], images: int | None, *, maximize: bool
+) -> tuple[tuple[Option, ...], Option | None]:
+    """Configurations with scores where any is complete, and the one with the best mean so far."""
+    complete = [option for option in options if option.state == "complete"]
+    if not complete:
+        return tuple(options), None
+    spread = Spread(images)
+    spread.learn((option.values, None) for option in complete)
+    scored = compared(options, spread, maximize=maximize)
+    return scored, next(option for option in scored if option.score and option.gap is None)
+
+
+def chosen_among(
+    name: str,
+    options: tuple[Option, ...],
+    best: Option | None,
+    slots: tuple[Sequence[Slot], Slot | None],
+    index: RunIndex,
+    *,
+    complete: bool,
+    runs_expected: int,
+) -> PlanState:
+    """The state of a plan of one stage, which compares configurations: the best mean wins.
+
+    ``slots`` are those that can be trained, and the one that failed for good.
+    """
+    free, failed = slots
+    answer = best.configuration if best else None
+    stage = Stage(name, "configurations", answer or (), options, best, best if complete else None)
+    return PlanState(
+        stages=(stage,),
+        incumbent=answer,
+        score=best.score if best else None,
+        slots=tuple(free),
+        complete=complete,
+        runs=sum(len(option.rows) for option in options),
+        runs_expected=runs_expected,
+        failed=failed,
+        failure=index.reason(failed) if failed else None,
+    )

@@ -132,7 +132,7 @@ def test_a_run_costs_the_mirror_three_requests_and_nothing_new_none(tmp_path: Pa
 def test_a_configuration_is_traced_once_a_process() -> None:
     from study.data.dataset import Dataset
     from study.training.program import Program
-    from study.training.run import train
+    from study.training.train import train
 
     rng = np.random.default_rng(0)
     images = rng.random((24, 8, 8, 1), np.float32)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 DATABASE, SECOND, THIRD = HOSTS = ("10.77.0.1", "10.77.0.2", "10.77.0.3")
 PATIENCE = 120.0
-FAKE = "import study.training.run, fake_trainer; study.training.train = fake_trainer.train\n"
+FAKE = "import study.training.train as real, fake_trainer; real.train = fake_trainer.train\n"
 
 pytestmark = [
     pytest.mark.hosts,

@@ -19,7 +19,8 @@ from study.space.search_space import SearchSpace
 from study.space.settings import Settings, settle
 from study.storage.location import Database
 from study.training.checkpoint import FolderCheckpoints
-from study.training.run import Run, train
+from study.training.run import Run
+from study.training.train import train
 
 pytestmark = pytest.mark.tensorflow
 

@@ -16,7 +16,7 @@ from study.space.search_space import Validation
 from study.training.checkpoint import FolderCheckpoints
 from study.training.model import DEFAULTS, build_cnn, check, count_activations, count_parameters
 from study.training.recipe import Recipe, value
-from study.training.run import train
+from study.training.train import train
 
 OFF = {name: DEFAULTS[name] for name in DEFAULTS if name not in base.PARAMS}
 ON: dict[str, Any] = {

@@ -14,8 +14,9 @@ from study.data.dataset import Dataset
 from study.errors import DataError, SettingsError, SpaceError, TrainingFailed
 from study.space.search_space import Validation
 from study.training.checkpoint import Checkpoint, FolderCheckpoints
-from study.training.run import Epoch, Run, train
+from study.training.run import Epoch, Run
 from study.training.startup import start_tensorflow
+from study.training.train import train
 
 pytestmark = pytest.mark.tensorflow
 

@@ -40,7 +40,7 @@ from study.space.settings import Chosen
 from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.progress import standing_of
-from study.training.run import train as tensorflow_train
+from study.training.train import train as tensorflow_train
 
 SPACE = """\
 name = "torture"

@@ -23,7 +23,7 @@ from study.running.launch import ExecutionOptions, checkpoints_for, engine_for, 
 from study.storage import database as storage
 from study.storage.connection import explained
 from study.storage.lock import driving
-from study.training.run import train
+from study.training.train import train
 
 if TYPE_CHECKING:
     from optuna import Study

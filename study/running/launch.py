@@ -25,7 +25,8 @@ from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.storage.write_through import write_through
 from study.training import model
-from study.training.run import Run, train
+from study.training.run import Run
+from study.training.train import train
 from study.tuning.pruning import make_pruner
 from study.workers import forkserver
 from study.workers.engine import Engine, InProcess, Trainer, cores

@@ -1,6 +1,6 @@
 """A Keras callback that reports each epoch to an Optuna trial and stops a weak run.
 
-It works in `study.training.run.train` and in a plain `model.fit` with validation data.
+It works in `study.training.train` and in a plain `model.fit` with validation data.
 """
 
 from __future__ import annotations

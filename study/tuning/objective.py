@@ -23,8 +23,9 @@ from study.errors import TrainingFailed
 from study.plan.results import RUN_SPEC, SERIES
 from study.space.search_space import SearchSpace, Validation, Value
 from study.training import recipe
-from study.training.run import Epoch, Run, train
+from study.training.run import Epoch, Run
 from study.training.startup import start_tensorflow
+from study.training.train import train
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

@@ -20,7 +20,8 @@ from distributed import Client, Future
 from distributed import Event as Flag
 
 from study.errors import StudyError
-from study.training.run import Epoch, Run, train
+from study.training.run import Epoch, Run
+from study.training.train import train
 from study.workers.engine import EpochReported, Event, RunFailed, RunFinished, Trainer, reason
 from study.workers.worker import FOR_GOOD, GROWTH, DataPlugin, Job, Outcome
 

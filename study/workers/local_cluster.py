@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dask
 from distributed import Client, LocalCluster
 
-from study.training.run import train
+from study.training.train import train
 from study.workers import forkserver as forks
 from study.workers.cluster import MUTE, DaskEngine
 from study.workers.engine import Trainer, cores

@@ -165,6 +165,6 @@ def test_a_terminal_s_cursor_is_shown_again_by_the_next_command(
 def test_the_first_lines_say_what_mlflow_writes_and_how_to_have_none(tmp_path: Path) -> None:
     to, written = console()
     there = Database.at(f"sqlite:///{tmp_path / 'study.db'}")
-    print_execution(to, 1, ExecutionOptions(mirror=resolve(None, {}, there)))
+    print_execution(to, 1, ExecutionOptions(mirror=resolve(None, {}, there)), "cpu")
     for said in ("mlflow.db", "mlflow-artifacts/", "--mlflow none"):
         assert said in written.getvalue()

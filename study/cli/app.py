@@ -22,6 +22,7 @@ from study.cli.options import (
     Confidence,
     Configurations,
     Data,
+    Device,
     Epochs,
     Jobs,
     KeepModels,
@@ -89,6 +90,7 @@ def run(
     budget: Budget = None,
     threads: Threads = None,
     training: Training = None,
+    device: Device = None,
     accept_changed_model: AcceptChangedModel = False,
     timeout: Timeout = None,
     jobs: Jobs = None,
@@ -127,6 +129,7 @@ def run(
             budget=budget,
             threads=threads,
             training=training,
+            device=device,
         )
         execution = _execution(
             database,
@@ -147,6 +150,7 @@ def run(
                 given,
                 ahead(execution),
                 reading,
+                execution.devices,
                 accept_changed_model=accept_changed_model,
             )
         _drive(prepared, execution, verbose=verbose, quiet=quiet)
@@ -157,6 +161,7 @@ def resume(
     name: StudyName = None,
     storage: Storage = DEFAULT_STORAGE,
     repeats: Repeats = None,
+    device: Device = None,
     accept_changed_model: AcceptChangedModel = False,
     timeout: Timeout = None,
     jobs: Jobs = None,
@@ -178,10 +183,6 @@ def resume(
     with opened(storage) as database:
         from study.running.prepare import prepare_again
 
-        with told(Console(stderr=quiet)) as reading:
-            prepared = prepare_again(
-                name, database, repeats, reading, accept_changed_model=accept_changed_model
-            )
         execution = _execution(
             database,
             mlflow,
@@ -193,6 +194,16 @@ def resume(
             speculate=speculate,
             keep_models=keep_models,
         )
+        with told(Console(stderr=quiet)) as reading:
+            prepared = prepare_again(
+                name,
+                database,
+                repeats,
+                reading,
+                execution.devices,
+                device,
+                accept_changed_model=accept_changed_model,
+            )
         _drive(prepared, execution, verbose=verbose, quiet=quiet)
 
 
@@ -214,7 +225,8 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
     with interruptible(resume):
         if not quiet:
             summary.print_header(console, location.name, settings, new=prepared.new)
-            summary.print_execution(console, jobs_of(settings, execution), execution)
+            jobs = jobs_of(settings, execution)
+            summary.print_execution(console, jobs, execution, settings.device)
         watch: Any = live.Silent()
         if not quiet:
             watch = live.Lines(console, settings["epochs"], each_epoch=verbose)
@@ -252,10 +264,13 @@ def _given(context: typer.Context, **options: Any) -> dict[str, Chosen]:
 
 
 def _execution(database: Database, mlflow: str | None, **execution: Any) -> ExecutionOptions:
-    """How to drive, with the MLflow server that is to follow."""
+    """How to drive, on what there is, with the MLflow server that is to follow."""
     from study.mirror.target import resolve
     from study.running.launch import ExecutionOptions
+    from study.training.device import offered
 
     if execution["keep_models"] is not None:
         models.parse(execution["keep_models"])
-    return ExecutionOptions(**execution, mirror=resolve(mlflow, os.environ, database))
+    devices = offered(os.environ, execution["scheduler"], execution["resources"])
+    mirror = resolve(mlflow, os.environ, database)
+    return ExecutionOptions(**execution, mirror=mirror, devices=devices)

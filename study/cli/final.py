@@ -82,17 +82,19 @@ def finalize(
         from study.mirror.target import resolve
         from study.running.launch import ExecutionOptions
         from study.running.prepare import prepare_again
+        from study.training.device import offered
 
         target = resolve(mlflow, os.environ, database)
-        with told(console) as reading:
-            prepared = prepare_again(name, database, None, reading)
         execution = ExecutionOptions(
             jobs=jobs,
             scheduler=scheduler,
             resources=amounts(resources),
             checkpoints=checkpoints,
             mirror=target,
+            devices=offered(os.environ, scheduler, amounts(resources)),
         )
+        with told(console) as reading:
+            prepared = prepare_again(name, database, None, reading, execution.devices)
         options = FinalOptions(members, top, holdout)
         asked = {"--members": members, "--top": top, "--holdout": holdout}
         given = {option: str(value) for option, value in asked.items() if value is not None}

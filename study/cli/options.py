@@ -123,6 +123,15 @@ Timeout = Annotated[
 Jobs = Annotated[
     int | None, typer.Option("--jobs", envvar="STUDY_JOBS", min=1, help="Runs trained at once.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        envvar="STUDY_DEVICE",
+        metavar="cpu|gpu",
+        help="What trains; a GPU where there is one, if left out. A study keeps to its kind.",
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(

@@ -97,7 +97,7 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         say(console, words.KEEPS_BEST)
 
 
-def print_execution(console: Console, jobs: int, execution: ExecutionOptions) -> None:
+def print_execution(console: Console, jobs: int, execution: ExecutionOptions, device: str) -> None:
     """Where the runs are trained, how many at once, and which MLflow shows them."""
     mirror = execution.mirror
     if mirror is not None and mirror.source == DEFAULT:
@@ -109,7 +109,12 @@ def print_execution(console: Console, jobs: int, execution: ExecutionOptions) ->
         console.print(f"Training on the Dask cluster at {execution.scheduler}", highlight=False)
     else:
         how = "one run at a time" if jobs == 1 else f"{jobs} runs at once, a process each"
-        console.print(f"Training {how} (--jobs changes it)", highlight=False)
+        cards = execution.devices.cards
+        where = "" if device == "cpu" else f" on {' and '.join(map(str, cards))}"
+        say(console, f"Training {how}{where} (--jobs changes it)")
+        if device == "cpu" and cards:
+            why = execution.devices.problem or "this study is the processor's"
+            say(console, f"The GPU is not used: {why}")
 
 
 def print_end(

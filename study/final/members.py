@@ -102,6 +102,7 @@ def plan(
                 validation=validation,
                 threads=settings["threads"],
                 training=settings["training"],
+                device=settings.device,
                 model=settings.model,
                 data_fingerprint=fingerprint,
             )

@@ -87,6 +87,12 @@ class Row:
         return self.attributes.get("cancelled")
 
     @property
+    def device(self) -> str | None:
+        """The kind that trained the run; None: not said yet. Once none was, but the processor."""
+        said: str | None = self.attributes.get("device")
+        return said or (None if self.state == "running" else "cpu")
+
+    @property
     def left_paused(self) -> bool:
         """Whether the study ended while the run was paused; it is stored as a pruned one."""
         return LEFT_PAUSED in self.attributes
@@ -142,7 +148,7 @@ class Rows:
     """The rows of a study, read again at each call; a trial that is the same is converted once.
 
     Failures from before a study was resumed after three of them (``IGNORE_FAILURES_BEFORE``) are
-    left out.
+    left out, and runs of another kind of device than the first one's: they are no pairs.
     """
 
     def __init__(self) -> None:
@@ -158,7 +164,10 @@ class Rows:
         """Of all ``rows`` of a study those that count."""
         attributes = study._storage.get_study_user_attrs(study._study_id)
         first = attributes.get(IGNORE_FAILURES_BEFORE, 0)
-        return [r for r in rows if not (r.state == "failed" and r.number < first)]
+        kinds = {None, next((row.device for row in rows if row.device), None)}
+        return [
+            r for r in rows if r.device in kinds and not (r.state == "failed" and r.number < first)
+        ]
 
     def all(self, study: Study) -> list[Row]:
         """Every trial that was a run, earlier failures among them."""

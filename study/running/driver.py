@@ -66,13 +66,13 @@ class Observers:
 class Hooks:
     """What the driver needs from outside: how a slot becomes a run, and who is to be told.
 
-    ``describe`` gives numeric attributes of a configuration; ``keep`` receives the row and the
+    ``describe`` gives attributes of a configuration's run; ``keep`` receives the row and the
     saved model of a complete run, just before it is told, and all rows with it; ``forget`` is
     called with a run that is told and needs no checkpoint any more.
     """
 
     run: Callable[[Slot], Run]
-    describe: Callable[[Slot], Mapping[str, float]]
+    describe: Callable[[Slot], Mapping[str, float | str]]
     keep: Callable[[Row, bytes, Sequence[Row]], None]
     forget: Callable[[Run], None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -25,11 +26,12 @@ from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.storage.write_through import write_through
 from study.training import model
+from study.training.device import CPU, Devices
 from study.training.run import Run
 from study.training.train import train
 from study.tuning.pruning import make_pruner
 from study.workers import forkserver
-from study.workers.engine import Engine, InProcess, Trainer, cores
+from study.workers.engine import Engine, InProcess, Trainer, cores, visible
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -46,9 +48,10 @@ _BRIEF = 1.5  # seconds of the mirror's last pass after Ctrl-C
 class ExecutionOptions:
     """How a study is driven; none of it changes a result.
 
-    ``jobs`` runs at once (None: one for each share of the cores), or a Dask ``scheduler`` with
-    ``resources`` for each run; ``checkpoints`` a folder or an S3 address; ``timeout`` in seconds;
-    ``mirror`` the MLflow server that follows (None: none); ``keep_models`` all, best or none.
+    ``jobs`` runs at once (None: one for each share of the cores, on GPUs one each), or a Dask
+    ``scheduler`` with ``resources`` for each run; ``checkpoints`` a folder or an S3 address;
+    ``timeout`` in seconds; ``mirror`` the MLflow server that follows (None: none); ``keep_models``
+    all, best or none; ``devices`` what there is to train on.
     """
 
     jobs: int | None = None
@@ -59,6 +62,7 @@ class ExecutionOptions:
     speculate: bool = True
     mirror: Target | None = None
     keep_models: str | None = None
+    devices: Devices = CPU
 
 
 Say = Callable[[str], None]
@@ -121,7 +125,8 @@ def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
     """What `prepare` may start early: the process that this machine's workers are forked from."""
 
     def start(settings: Settings) -> None:
-        if execution.scheduler is None and jobs_of(settings, execution) > 1:
+        alone = execution.scheduler is not None or jobs_of(settings, execution) == 1
+        if not alone and settings.device == "cpu":
             forkserver.start()
 
     return start
@@ -144,8 +149,11 @@ def _recorded(prepared: Prepared) -> Study:
 def jobs_of(settings: Settings, execution: ExecutionOptions) -> int:
     """How many runs are trained at once on this machine: by default one a share of its cores.
 
-    Two processes of one thread train nearly twice as much as one process of two (docs/log.md).
+    Two processes of one thread train nearly twice as much as one process of two (docs/log.md). On
+    GPUs it is one each: small networks on the same card wait for each other.
     """
+    if settings.device == "gpu":
+        return execution.jobs or max(1, len(execution.devices.cards))
     return execution.jobs or max(1, len(cores()) // int(settings["threads"]))
 
 
@@ -157,8 +165,9 @@ def engine_for(
     say: Say,
 ) -> Engine:
     """This process for one run at a time, else a Dask cluster: local, or the one that is there."""
-    threads = prepared.settings["threads"]
-    jobs = jobs_of(prepared.settings, execution)
+    settings = prepared.settings
+    threads, jobs = settings["threads"], jobs_of(settings, execution)
+    cards = [card.uuid for card in execution.devices.cards if settings.device == "gpu"]
     if execution.scheduler is not None:
         from study.workers.cluster import remote_engine
 
@@ -179,7 +188,8 @@ def engine_for(
     if jobs > 1:
         from study.workers.local_cluster import local_engine
 
-        return local_engine(prepared.dataset, jobs, threads, checkpoints, trainer)
+        return local_engine(prepared.dataset, jobs, threads, checkpoints, trainer, cards=cards)
+    os.environ |= visible(0, cards)
     return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))
 
 
@@ -193,12 +203,13 @@ def checkpoints_for(location: Location, execution: ExecutionOptions) -> Checkpoi
 def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) -> Hooks:
     settings, dataset = prepared.settings, prepared.dataset
 
-    def describe(slot: Slot) -> dict[str, float]:
+    def describe(slot: Slot) -> dict[str, float | str]:
         params = dict(slot.configuration or ())
+        device: dict[str, float | str] = {"device": settings.device}
         if settings.model is not None:  # only a worker may build it
-            return {}
+            return device
         count = model.count_parameters(params, dataset.input_shape, dataset.num_classes)
-        return {"parameters": count}
+        return {**device, "parameters": count}
 
     return Hooks(
         run=run_maker(settings, dataset),
@@ -222,6 +233,7 @@ def run_maker(settings: Settings, dataset: Dataset) -> Callable[[Slot], Run]:
             validation=settings.validation,
             threads=settings["threads"],
             training=settings["training"],
+            device=settings.device,
             model=settings.model,
             data_fingerprint=dataset.fingerprint,
             until=slot.epochs,

@@ -28,14 +28,6 @@ def with_source(settings: Settings) -> Settings:
     return replace(settings, model=ModelSource.read(settings.space.model, folder, settings.origin))
 
 
-def as_recorded(settings: Settings, existing: Settings) -> Settings:
-    """The settings of a study that is asked for again: how it trains was found out once."""
-    training = settings.chosen["training"]
-    if existing.model is None or training.source != "default":
-        return settings
-    return replace(settings, chosen={**settings.chosen, "training": existing.chosen["training"]})
-
-
 def unchanged_or_refused(
     existing: Settings, now: ModelSource, location: Location, dataset: Dataset, *, accept: bool
 ) -> Settings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
 from study.storage.location import Database, Location
 from study.training import model
+from study.training.device import CPU, Devices
 from study.tuning.pruning import make_pruner
 
 if TYPE_CHECKING:
@@ -45,29 +46,34 @@ def prepare(
     given: Mapping[str, Chosen],
     ahead: Callable[[Settings], None] = lambda _: None,
     told: Told | None = None,
+    devices: Devices = CPU,
     *,
     accept_changed_model: bool = False,
 ) -> Prepared:
     """Check everything that a new study needs; a study of the same settings is continued.
 
     ``ahead`` is called with the settings of a new study before its data is read, which takes a
-    while: what it starts must leave no trace if the data turns out to be of no use.
+    while: what it starts must leave no trace if the data turns out to be of no use. ``devices``
+    are there to train on; a new study takes the best of them, another keeps to its own.
 
     Raises the ``StudyError`` that says what is wrong; nothing has been made then.
     """
     database.check()
     origin = name_or_path or _default_space(given)
-    settings = own_model.with_source(_checked(settle(space_file.load(origin), origin, given)))
+    settings = settle(space_file.load(origin), origin, given)
+    settings = own_model.with_source(_checked(settings.with_default("device", devices.kind)))
     location = database.study(name or settings.space.name)
     existing = _existing(location)
     if existing is None:
+        devices.check(settings.device)
         ahead(settings)
     dataset = read_data(settings, database, told)
     settings = _fitted(settings.located(), dataset)
     if existing is None:
         settings = own_model.tried(settings, dataset)
     else:
-        _same_or_refused(location, existing, own_model.as_recorded(settings, existing))
+        _same_or_refused(location, existing, _as_recorded(settings, existing))
+        _trained_here_or_refused(location, existing, devices)
         if settings.model is not None:
             existing = own_model.unchanged_or_refused(
                 existing, settings.model, location, dataset, accept=accept_changed_model
@@ -82,6 +88,8 @@ def prepare_again(
     database: Database,
     repeats: int | None,
     told: Told | None = None,
+    devices: Devices = CPU,
+    device: str | None = None,
     *,
     accept_changed_model: bool | None = None,
 ) -> Prepared:
@@ -89,9 +97,12 @@ def prepare_again(
 
     A model of one's own is the recorded one, or with ``accept_changed_model`` what its file is now.
     Raises ``SettingsError`` where the data is not the recorded one any more, or where it is False
-    and the model's file has changed.
+    and the model's file has changed; where it is trained on another kind of device than that of
+    ``device`` (None: any), or than there is among ``devices``.
     """
     study, settings = storage.load(database.open(), name)
+    location = database.study(study.study_name)
+    _trained_here_or_refused(location, settings, devices, device)
     if repeats is not None:
         settings = settings.with_repeats(repeats)
     dataset = read_data(settings, database, told)
@@ -102,7 +113,6 @@ def prepare_again(
             f"{dataset.fingerprint[:12]}, not {recorded.fingerprint[:12]}): restore it, or start "
             "a new study with another --name"
         )
-    location = database.study(study.study_name)
     if settings.model is not None and accept_changed_model is not None:
         now = settings.model.again()
         settings = own_model.unchanged_or_refused(
@@ -197,6 +207,35 @@ def _is_whole(value: object) -> bool:
 def _existing(location: Location) -> Settings | None:
     database = location.database
     return storage.find(database.open(), location.name) if database.exists else None
+
+
+def _as_recorded(settings: Settings, existing: Settings) -> Settings:
+    """The settings of a study that is asked for again: what was found out once is not again."""
+    found = {"device"} if existing.model is None else {"device", "training"}
+    kept = {name: existing.chosen[name] for name in found if _is_default(settings, name)}
+    return replace(settings, chosen={**settings.chosen, **kept})
+
+
+def _is_default(settings: Settings, name: str) -> bool:
+    return settings.chosen[name].source == "default"
+
+
+def _trained_here_or_refused(
+    location: Location, settings: Settings, devices: Devices, asked: str | None = None
+) -> None:
+    """A study keeps to the kind of device it began with: its runs are compared in pairs."""
+    own = settings.device
+    if asked is not None and asked != own:
+        devices.check(asked)
+        raise SettingsError(
+            f"--device {asked}: study {location.name!r} began on the {own}, and its runs are "
+            f"compared with each other: leave --device out, or start another study with --name"
+        )
+    if why := devices.refusal(own):
+        raise SettingsError(
+            f"study {location.name!r} began on a GPU, and its runs are compared with each other, "
+            f"but {why}: resume it where there is one, or start another study with --name"
+        )
 
 
 def _same_or_refused(location: Location, existing: Settings, asked: Settings) -> None:

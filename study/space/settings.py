@@ -30,6 +30,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "configurations": 12,
     "threads": 1,
     "training": "fast",
+    "device": None,  # what there is
 }
 
 _RULES = ("fixed", "tie", "passes", "score", "size", "fit")
@@ -78,6 +79,11 @@ class Settings:
     @property
     def repeats(self) -> int:
         return int(self["repeats"])
+
+    @property
+    def device(self) -> str:
+        """The kind that trains the study, "cpu" or "gpu": recorded once, and kept to."""
+        return str(self["device"])
 
     @property
     def images(self) -> int | None:
@@ -137,7 +143,9 @@ class Settings:
         return cls(
             space=SearchSpace.from_dict(stored["space"]),
             origin=stored["origin"],
-            chosen={name: Chosen(**chosen) for name, chosen in stored["chosen"].items()},
+            # Before devices were recorded it was the processor that trained.
+            chosen={"device": Chosen("cpu", "default")}
+            | {name: Chosen(**chosen) for name, chosen in stored["chosen"].items()},
             data=DataFacts(**data) if data else None,
             versions=stored["versions"],
             model=ModelSource(**stored["model"]) if stored.get("model") else None,

@@ -24,7 +24,8 @@ class Run:
     """Everything that decides the bits of a run, on one machine and with the same versions.
 
     ``model`` builds the network, `model.build_cnn` where it is None. ``training`` is "stock"
-    (Keras' own steps), or "fast", with stock ones for what that does not know. ``until`` is the
+    (Keras' own steps), or "fast", with stock ones for what that does not know, on a GPU for all.
+    ``device`` is the kind that trains it, "cpu" or "gpu". ``until`` is the
     number of epochs after which it pauses (None: it trains to its end); it is the same run, with
     the same key and checkpoint, wherever it pauses.
     """
@@ -39,6 +40,7 @@ class Run:
     data_fingerprint: str
     until: int | None = None
     training: str = "fast"
+    device: str = "cpu"
     model: ModelSource | None = None
 
     @property
@@ -47,7 +49,7 @@ class Run:
         fields = asdict(self) | {"params": sorted(self.params)}
         del fields["until"]
         fields["model"] = self.model and self.model.fingerprint
-        for name, usual in (("training", "fast"), ("model", None)):
+        for name, usual in (("training", "fast"), ("device", "cpu"), ("model", None)):
             if fields[name] == usual:  # as it was named when there was no other
                 del fields[name]
         if self.validation.seed is None:  # as it was named before there was such a seed

@@ -59,7 +59,7 @@ def trained(
 def _program(run: Run, dataset: Dataset) -> Program:
     """A new program of the run's network, fast where it may and can be."""
     network, recipe = _network(run, dataset)
-    fast = run.training == "fast" and unknown(network) is None
+    fast = run.training == "fast" and run.device == "cpu" and unknown(network) is None
     return (FastProgram if fast else StockProgram)(
         network,
         run.batch_size,

@@ -40,14 +40,15 @@ def train(
     `model.stop_training`; batches are not announced, as many are trained in one call.
 
     Raises SpaceError or DataError before anything is trained, SettingsError if TensorFlow already
-    runs with other threads, TrainingFailed with a reason in one line.
+    runs with other threads or sees no GPU for a run on one, TrainingFailed with a reason in one
+    line.
     """
     if run.model is None:
         model.check(dict(run.params), dataset.input_shape, dataset.num_classes)
     if dataset.fingerprint != run.data_fingerprint:
         raise DataError(f"{dataset.source} is not the data this run was made for")
     split = data.split(dataset.labels, run.validation, run.seed, run.repeat)
-    start_tensorflow(run.threads)
+    start_tensorflow(run.threads, run.device)
     from study.training.session import trained
 
     return (yield from trained(run, dataset, split, checkpoints, callbacks))

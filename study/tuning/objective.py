@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from optuna.exceptions import TrialPruned
 
-from study.errors import TrainingFailed
+from study.errors import SettingsError, TrainingFailed
 from study.plan.results import RUN_SPEC, SERIES
 from study.space.search_space import SearchSpace, Validation, Value
 from study.training import recipe
@@ -39,7 +39,8 @@ class Objective:
     The value is the last epoch's validation accuracy, or with ``restore_best_weights``
     the best one's. Every epoch is reported; the whole curve and the best epoch are attributes of
     the trial. ``training`` is "fast" or "stock", as in ``Run``; ``validation`` defaults to the
-    space's, else to a tenth held out. Raises ``TrainingFailed`` and ``optuna.TrialPruned``.
+    space's, else to a tenth held out; ``device`` is "cpu" or "gpu", one for all trials of a study.
+    Raises ``TrainingFailed``, ``optuna.TrialPruned``, and ``SettingsError`` for another device.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Objective:
         validation: Validation | None = None,
         threads: int = 1,
         training: str = "fast",
+        device: str = "cpu",
     ) -> None:
         self.space = space
         self.dataset = dataset
@@ -58,10 +60,18 @@ class Objective:
         self.validation = validation or space.validation or Validation("holdout")
         self.threads = threads
         self.training = training
+        self.device = device
 
     def __call__(self, trial: Trial) -> float:
+        first = trial.study.get_trials(deepcopy=False)[0]
+        if first.number != trial.number and first.user_attrs.get("device", "cpu") != self.device:
+            raise SettingsError(
+                f"device={self.device!r}: this study began on another kind of device, and its runs "
+                "are compared with each other: keep to that, or make a study of its own"
+            )
+        trial.set_user_attr("device", self.device)
         params = self.space.suggest(trial)
-        start_tensorflow(self.threads)
+        start_tensorflow(self.threads, self.device)
         from study.tuning.callback import ReportAndPrune
 
         callback = ReportAndPrune(trial)
@@ -90,6 +100,7 @@ class Objective:
             validation=self.validation,
             threads=self.threads,
             training=self.training,
+            device=self.device,
             data_fingerprint=self.dataset.fingerprint,
         )
 

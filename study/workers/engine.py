@@ -6,7 +6,7 @@ An engine knows neither Optuna nor the database; a key is the driver's name for 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -116,6 +116,11 @@ class InProcess:
     def close(self) -> None:
         for key in list(self._runs):
             self.stop(key)
+
+
+def visible(worker: int, cards: Sequence[str]) -> Mapping[str, str]:
+    """The environment in which a worker sees one card, of those with these UUIDs, if any."""
+    return {"CUDA_VISIBLE_DEVICES": cards[worker % len(cards)]} if cards else {}
 
 
 def cores() -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from study.training.train import train
 from study.workers import forkserver as forks
 from study.workers.cluster import MUTE, DaskEngine
 from study.workers.engine import Trainer, cores
-from study.workers.worker import GROWTH, PinPlugin
+from study.workers.worker import GROWTH, CardPlugin, PinPlugin
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset
@@ -36,11 +37,18 @@ def local_engine(
     checkpoints: Checkpoints | None,
     trainer: Trainer = train,
     growth: float = GROWTH,
+    cards: Sequence[str] = (),
 ) -> DaskEngine:
-    """An engine with ``jobs`` worker processes on this machine, ended by ``close``."""
+    """An engine with ``jobs`` worker processes on this machine, ended by ``close``.
+
+    They take turns at the ``cards`` (UUIDs of GPUs), one each. Then they are no forks, which CUDA
+    does not bear, and are not pinned: the card does the work.
+    """
     logging.getLogger("distributed").setLevel(MUTE)
     dask.config.set(_QUIET | {"distributed.nanny.pre-spawn-environ": forks.ENVIRONMENT})
-    if forks.FORKS:
+    if cards:
+        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
+    elif forks.FORKS:
         forks.start()
         forks.wait()
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
@@ -56,7 +64,9 @@ def local_engine(
             silence_logs=MUTE,
         )
         client = Client(cluster)
-    if jobs * threads == len(cores()):  # else another study may be on the first of them too
+    if cards:
+        client.register_plugin(CardPlugin(cards))
+    elif jobs * threads == len(cores()):  # else another study may be on the first of them too
         client.register_plugin(PinPlugin(threads, cores()))
 
     def close() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,6 +22,7 @@ from distributed import Reschedule, Status, WorkerPlugin, get_worker
 from study.data.pixels import chosen, is_aligned
 from study.errors import TrainingFailed
 from study.training.model import count_activations
+from study.workers.engine import visible
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -188,3 +190,16 @@ class PinPlugin(WorkerPlugin):
         own = {self._cores[(first + i) % len(self._cores)] for i in range(self._threads)}
         with suppress(OSError):
             os.sched_setaffinity(0, own)
+
+
+class CardPlugin(WorkerPlugin):
+    """Shows each local worker one GPU, before anything there has looked for one."""
+
+    name = "card"
+
+    def __init__(self, cards: Sequence[str]) -> None:
+        self._cards = cards
+
+    def setup(self, worker: Worker) -> None:
+        """Choose by the worker's name, which in a local cluster is its number."""
+        os.environ |= visible(int(worker.name), self._cards)

@@ -1,0 +1,312 @@
+"""What trains is found without TensorFlow, recorded, and kept to; the GPUs here are pretended."""
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import fakes
+import image_files
+import optuna
+import pytest
+from optuna.trial import create_trial
+
+from study.cli.live import Silent
+from study.errors import SettingsError
+from study.plan.results import RUN_SPEC, Rows
+from study.running.launch import ExecutionOptions, jobs_of, launch
+from study.running.prepare import Prepared, prepare, prepare_again
+from study.space.settings import Chosen, Settings
+from study.storage import database as storage
+from study.storage.location import Database
+from study.training.device import CPU, Devices, devices, offered
+from study.training.run import Run
+from study.training.startup import _choose
+from study.tuning.objective import Objective
+from study.workers.engine import visible
+
+LINES = (
+    "GPU-aaaa1111, NVIDIA H100 80GB HBM3, 81559, 550.54.15\n"
+    "GPU-bbbb2222, NVIDIA H100 80GB HBM3, 81559, 550.54.15\n"
+)
+TENSORFLOW = {
+    "tensorflow": ['nvidia-cudnn-cu12<10.0,>=9.3; extra == "and-cuda"', "numpy>=1.26"],
+    "nvidia-cudnn-cu12": [],
+}
+JAX_13: dict[str, list[str]] = {"jax-cuda13-plugin": []}
+
+
+def found(
+    lines: str = LINES,
+    packages: dict[str, list[str]] = TENSORFLOW,
+    cuda: str | None = None,
+    **environ: str,
+) -> Devices:
+    return devices(environ, lambda: lines, packages.get, lambda _: cuda)
+
+
+def failing(error: Exception) -> Devices:
+    def ask() -> str:
+        raise error
+
+    return devices({}, ask, TENSORFLOW.get, lambda _: None)
+
+
+def test_a_card_and_a_library_with_cuda_are_a_gpu() -> None:
+    here = found()
+    assert (here.kind, here.libraries) == ("gpu", ("tensorflow",))
+    assert str(here.cards[0]) == "NVIDIA H100 80GB HBM3 (80 GiB, driver 550.54.15)"
+    assert here.refusal("gpu") is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "uuids"),
+    [
+        ("1", ["GPU-bbbb2222"]),
+        ("1,0", ["GPU-bbbb2222", "GPU-aaaa1111"]),
+        ("GPU-bb", ["GPU-bbbb2222"]),
+        ("0,7,1", ["GPU-aaaa1111"]),
+    ],
+)
+def test_only_cards_that_cuda_may_see_are_found(chosen: str, uuids: list[str]) -> None:
+    assert [card.uuid for card in found(CUDA_VISIBLE_DEVICES=chosen).cards] == uuids
+
+
+@pytest.mark.parametrize("chosen", ["", "-1", "GPU-"])
+def test_hidden_cards_are_told_from_none(chosen: str) -> None:
+    assert "hides every GPU" in found(CUDA_VISIBLE_DEVICES=chosen).problem
+
+
+@pytest.mark.parametrize(
+    ("packages", "cuda", "libraries"),
+    [
+        ({**TENSORFLOW, **JAX_13}, None, ("tensorflow",)),  # 550 is too old for CUDA 13
+        ({"tensorflow": TENSORFLOW["tensorflow"]}, "libcudart.so.12", ("tensorflow",)),
+        ({"jax-cuda12-plugin": []}, None, ("jax",)),
+    ],
+)
+def test_a_library_counts_where_its_cuda_fits_the_driver(
+    packages: dict[str, list[str]], cuda: str | None, libraries: tuple[str, ...]
+) -> None:
+    assert found(packages=packages, cuda=cuda).libraries == libraries
+
+
+@pytest.mark.parametrize(
+    ("here", "why"),
+    [
+        (CPU, "no GPU"),
+        (failing(FileNotFoundError()), "no GPU"),
+        (failing(subprocess.CalledProcessError(9, "", "no driver\n")), "nvidia-smi fails (no dr"),
+        (failing(subprocess.TimeoutExpired("nvidia-smi", 30)), "timed out"),
+        (found("something else\n"), "nvidia-smi fails"),
+        (found(packages={"tensorflow": TENSORFLOW["tensorflow"]}), "make setup GPU=1"),
+        (found(packages=JAX_13), "driver 550.54.15 of NVIDIA H100 80GB HBM3 is too old"),
+    ],
+)
+def test_what_is_missing_for_a_gpu_is_said_in_a_line(here: Devices, why: str) -> None:
+    assert here.kind == "cpu"
+    here.check("cpu")
+    with pytest.raises(SettingsError, match=r"^--device gpu: ") as refused:
+        here.check("gpu")
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_another_kind_of_device_is_refused() -> None:
+    with pytest.raises(SettingsError, match="choose cpu or gpu"):
+        found().check("tpu")
+
+
+def test_the_devices_of_a_cluster_are_what_its_runs_take() -> None:
+    assert offered({}, "tcp://host:8786", {"GPU": 1.0}).kind == "gpu"
+    cluster = offered({}, "tcp://host:8786")
+    assert cluster.kind == "cpu"
+    cluster.check("gpu")  # only its workers know
+
+
+def test_each_worker_sees_one_card() -> None:
+    seen = [visible(worker, ("a", "b"))["CUDA_VISIBLE_DEVICES"] for worker in range(3)]
+    assert seen == ["a", "b", "a"]
+    assert visible(0, ()) == {}
+
+
+def test_the_device_is_part_of_a_run_and_an_old_run_keeps_its_name() -> None:
+    run = fakes.run_of(SimpleNamespace(configuration=(("width", 1),), repeat=0, epochs=None))
+    assert isinstance(run, Run)
+    assert run.key == replace(run, device="cpu").key
+    assert run.key != replace(run, device="gpu").key
+
+
+class TensorFlow:
+    """As much of it as choosing devices needs."""
+
+    def __init__(self, *cards: str) -> None:
+        self.chosen: list[Any] = []
+        experimental = SimpleNamespace(enable_tensor_float_32_execution=self.chosen.append)
+        self.config = SimpleNamespace(
+            list_physical_devices=lambda _: list(cards),
+            set_visible_devices=lambda devices, _: self.chosen.append(devices),
+            experimental=experimental,
+        )
+
+
+def test_a_run_on_the_processor_sees_no_card() -> None:
+    tensorflow = TensorFlow("GPU:0")
+    _choose(tensorflow, "cpu")
+    assert tensorflow.chosen == [[]]
+
+
+def test_a_run_on_a_card_is_float32() -> None:
+    tensorflow = TensorFlow("GPU:0")
+    _choose(tensorflow, "gpu")
+    assert tensorflow.chosen == [False]
+
+
+def test_a_run_on_a_card_that_tensorflow_does_not_see_ends_the_study_in_a_line() -> None:
+    with pytest.raises(SettingsError, match=r"TensorFlow sees no GPU on .*doctor"):
+        _choose(TensorFlow(), "gpu")
+
+
+def told(repeat: int, **attributes: str) -> optuna.trial.FrozenTrial:
+    spec = {"stage": "s", "option": 1, "params": {"width": 1}, "repeat": repeat, "reference": None}
+    return create_trial(
+        value=0.9, user_attrs=attributes, system_attrs={RUN_SPEC: spec | {"repeat": repeat}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("kinds", "counted"),
+    [
+        (["gpu", "cpu", "gpu"], [0, 2]),
+        ([None, "cpu", "gpu"], [0, 1]),  # a run of a time when the processor was all there was
+        (["gpu", None], [0]),
+    ],
+)
+def test_only_runs_of_one_kind_of_device_count(kinds: list[str | None], counted: list[int]) -> None:
+    study = optuna.create_study()
+    for repeat, kind in enumerate(kinds):
+        study.add_trial(told(repeat, **({"device": kind} if kind else {})))
+    assert [row.repeat for row in Rows()(study)] == counted
+
+
+def test_a_run_that_has_not_said_its_device_yet_counts() -> None:
+    study = optuna.create_study()
+    study.add_trial(told(0, device="gpu"))
+    trial = study.ask()
+    trial.storage.set_trial_system_attr(trial._trial_id, RUN_SPEC, told(1).system_attrs[RUN_SPEC])
+    assert [row.repeat for row in Rows()(study)] == [0, 1]
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """An empty one, in a folder with a space and some data."""
+    monkeypatch.chdir(tmp_path)
+    Path("fake.toml").write_text(SPACE)
+    images = image_files.pictures(shape=(12, 12))
+    Path(image_files.npz(Path(), x_train=images, x_test=None, y_test=None)).rename("data.npz")
+    return Database.at(storage.DEFAULT)
+
+
+SPACE = """
+name = "fake"
+epochs = 2
+batch_size = 10
+repeats = 2
+validation = { folds = 2 }
+fixed = { k1 = 2, k2 = 2 }
+[hyperparameters.filters]
+options = [1, 2]
+start = 1
+"""
+
+
+def prepared(database: Database, devices: Devices, **given: str) -> Prepared:
+    options = {"data": "data.npz"} | given
+    chosen = {name: Chosen(value, "command line") for name, value in options.items()}
+    return prepare("fake.toml", None, database, chosen, devices=devices)
+
+
+def drive(study: Prepared, devices: Devices) -> list[Run]:
+    """Drive the study with a trainer that learns nothing; what it was to train."""
+    runs: list[Run] = []
+
+    def train(run: Run, *_: Any, **__: Any) -> Any:
+        runs.append(run)
+        return fakes.train(run)
+
+    launch(study, Silent(), ExecutionOptions(jobs=1, devices=devices), print, train)
+    return runs
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> Devices:
+    """Two GPUs; the environment is put back, which the engine changes."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    return found(CUDA_VISIBLE_DEVICES="0,1")
+
+
+def test_a_study_on_a_gpu_records_it_with_every_run(database: Database, cards: Devices) -> None:
+    runs = drive(prepared(database, cards), cards)
+    study, settings = storage.load(database.open())
+    assert settings.device == "gpu"
+    assert {run.device for run in runs} == {"gpu"}
+    assert {row.device for row in Rows()(study)} == {"gpu"}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == cards.cards[0].uuid
+
+
+def test_runs_at_once_are_one_a_card_unless_more_are_asked_for(
+    database: Database, cards: Devices
+) -> None:
+    settings = prepared(database, cards).settings
+    assert jobs_of(settings, ExecutionOptions(devices=cards)) == 2
+    assert jobs_of(settings, ExecutionOptions(devices=cards, jobs=5)) == 5
+
+
+def test_a_study_that_began_on_a_gpu_is_not_resumed_without_one(
+    database: Database, cards: Devices
+) -> None:
+    drive(prepared(database, cards), cards)
+    for again in (lambda: prepare_again(None, database, None), lambda: prepared(database, CPU)):
+        with pytest.raises(SettingsError, match=r"began on a GPU.*resume it where.*--name"):
+            again()
+    assert prepare_again(None, database, None, devices=cards).settings.device == "gpu"
+
+
+def test_a_study_that_began_on_the_processor_stays_there(
+    database: Database, cards: Devices
+) -> None:
+    drive(prepared(database, CPU), CPU)
+    assert prepared(database, cards).settings.device == "cpu"
+    assert prepare_again(None, database, None, devices=cards).settings.device == "cpu"
+    with pytest.raises(SettingsError, match=r"device \(cpu, not gpu\).*--name.*resume"):
+        prepared(database, cards, device="gpu")
+    with pytest.raises(SettingsError, match=r"began on the cpu.*leave --device out.*--name"):
+        prepare_again(None, database, None, devices=cards, device="gpu")
+
+
+def test_a_gpu_that_is_not_there_leaves_no_study_behind(database: Database) -> None:
+    with pytest.raises(SettingsError, match="no GPU"):
+        prepared(database, CPU, device="gpu")
+    assert not database.exists
+
+
+def test_the_processor_can_be_chosen_beside_a_gpu(database: Database, cards: Devices) -> None:
+    assert prepared(database, cards, device="cpu").settings.device == "cpu"
+
+
+def test_a_study_of_a_time_without_devices_was_trained_on_the_processor(
+    database: Database,
+) -> None:
+    stored = prepared(database, CPU).settings.to_dict()
+    del stored["chosen"]["device"]
+    assert Settings.from_dict(stored).device == "cpu"
+
+
+def test_optuna_code_is_held_to_one_kind_of_device() -> None:
+    study = optuna.create_study()
+    study.add_trial(told(0, device="gpu"))
+    objective = Objective(fakes.space(), cast("Any", SimpleNamespace(fingerprint="f")))
+    with pytest.raises(SettingsError, match="another kind of device"):
+        study.optimize(objective, n_trials=1)

@@ -19,8 +19,8 @@ import numpy as np
 from study.errors import ModelError
 from study.space.model_source import ModelSource
 from study.space.search_space import Value
+from study.training.compiled import accuracy_in, takes_one_hot
 from study.training.recipe import DEFAULTS
-from study.training.stock import accuracy_of, takes_one_hot
 
 OURS = frozenset(DEFAULTS) - {"label_smoothing"}
 """Hyperparameters that need not be read: they say how a model is trained, whatever it is."""
@@ -143,7 +143,7 @@ def _check(
     try:
         wanted = keras.ops.one_hot(label, num_classes) if takes_one_hot(model) else label
         model.test_step((image, wanted))
-        accuracy_of(model)
+        accuracy_in(model.get_metrics_result())
     except KeyError:
         raise ModelError(
             f"{source.name} is compiled without accuracy: add metrics=['accuracy']"

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from study.data.pixels import Images, chosen, is_aligned
 from study.training.augment import augmented
+from study.training.compiled import initialize, variables_of
 from study.training.private import forget_kernels
 from study.training.recipe import Recipe
 
@@ -141,16 +142,7 @@ class Program(ABC):
         `draw(layer, variable)` gives the seed of a variable by the positions of layer and variable.
         """
         self.restore(self._built)
-        for position, layer in enumerate(self.model.layers):
-            weights = {id(weight) for weight in layer.weights}
-            for index, variable in enumerate(layer.variables):
-                seed = draw(position, index)
-                if id(variable) not in weights:  # the state of a generator: seed and counter
-                    variable.assign([seed, 0])
-                elif initializer := getattr(layer, f"{variable.name}_initializer", None):
-                    variable.assign(_seeded(initializer, seed)(variable.shape, variable.dtype))
-                elif variable.trainable:
-                    raise TypeError(f"no initializer for {variable.path}")
+        initialize(self.model, draw)
 
     def take(self, model: keras.Model) -> None:
         """Begin a new run with the variables of another model, built and compiled alike."""
@@ -277,14 +269,3 @@ class ProgramCache:
 
 
 PROGRAMS = ProgramCache()
-
-
-def variables_of(model: keras.Model) -> list[keras.Variable]:
-    """Weights, states of random generators and the optimizer's variables of a compiled model."""
-    return [*model.variables, *model.optimizer.variables]
-
-
-def _seeded(initializer: Any, seed: int) -> Any:
-    """The same initializer with this seed; those that draw nothing are as they were."""
-    config = initializer.get_config()
-    return type(initializer).from_config({**config, "seed": seed} if "seed" in config else config)

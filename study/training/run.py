@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from study.space.model_source import ModelSource
 from study.space.search_space import Validation, Value
 
-if TYPE_CHECKING:
-    pass
+_INITIAL, _ORDER, _NOISE = range(3)  # what random numbers are for: keeps their seeds apart
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,18 @@ class Run:
     def entropy(self, purpose: int, *position: int) -> np.random.SeedSequence:
         """The seeds of this repeat, the same for every configuration."""
         return np.random.SeedSequence((self.seed, self.repeat, purpose, *position))
+
+    def initial_seed(self, *position: int) -> int:
+        """What decides the first weights: of all, or of a variable (layer, variable)."""
+        return int(self.entropy(_INITIAL, *position).generate_state(1)[0])
+
+    def order(self, train: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """The indices ``train`` in the order of an epoch (from 0)."""
+        return np.random.default_rng(self.entropy(_ORDER, epoch)).permutation(train)
+
+    def noise(self, epoch: int) -> int:
+        """What decides dropout and augmentation in an epoch (from 0): 63 bits."""
+        return int(self.entropy(_NOISE, epoch).generate_state(1, np.uint64)[0] >> 1)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ It trains whatever Keras trains. `fast` computes the same, to rounding, for the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +13,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from study.training.compiled import loss_and_accuracy, takes_one_hot
 from study.training.program import Data, Program, Tensor
-
-_ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
 
 
 class StockProgram(Program):
@@ -41,12 +39,12 @@ class StockProgram(Program):
     ) -> tuple[float, float]:
         self._learner.reset_metrics()
         self._trained(data, order, key, number, epochs)
-        return _loss_and_accuracy(self._learner, len(order))
+        return loss_and_accuracy(self._learner.get_metrics_result(), len(order))
 
     def evaluate(self, data: Data, indices: NDArray[np.int64]) -> tuple[float, float]:
         self.model.reset_metrics()
         self._judged(data, indices)
-        return _loss_and_accuracy(self.model, len(indices))
+        return loss_and_accuracy(self.model.get_metrics_result(), len(indices))
 
     def _step(self, x: Tensor, y: Tensor, seed: Tensor, rate: Tensor | None) -> Sequence[Tensor]:
         batch = x, self._labels(self._learner, y)
@@ -67,23 +65,3 @@ class StockProgram(Program):
     def _labels(self, model: keras.Model, labels: Tensor) -> Tensor:
         """Labels (n,) as the model's loss takes them: as they are, or one-hot (n, classes)."""
         return tf.one_hot(labels, self._classes) if takes_one_hot(model) else labels
-
-
-def takes_one_hot(model: keras.Model) -> bool:
-    """Whether the loss of a compiled model is one of Keras' that compares with one-hot labels."""
-    loss = keras.losses.get(model.loss)
-    name = getattr(loss, "__name__", type(loss).__name__)
-    return loss.__module__.startswith("keras.") and "sparse" not in name.lower()
-
-
-def accuracy_of(model: keras.Model) -> float:
-    """What the metric of a compiled model says that is its accuracy; KeyError if it has none."""
-    metrics = model.get_metrics_result()
-    return float(metrics[next((name for name in _ACCURACIES if name in metrics), "accuracy")])
-
-
-def _loss_and_accuracy(model: keras.Model, images: int) -> tuple[float, float]:
-    """What the model's metrics have seen: accuracy exact, which is a float32 in Keras."""
-    loss, accuracy = float(model.get_metrics_result()["loss"]), accuracy_of(model)
-    exact = round(accuracy * images) / images if math.isfinite(accuracy) else accuracy
-    return loss, exact if math.isclose(exact, accuracy, rel_tol=1e-6) else accuracy

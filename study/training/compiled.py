@@ -1,0 +1,61 @@
+"""What a compiled Keras model says of itself: its labels, its accuracy, its variables.
+
+The same with every backend of Keras.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+_ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
+
+
+def takes_one_hot(model: keras.Model) -> bool:
+    """Whether the loss of a compiled model is one of Keras' that compares with one-hot labels."""
+    loss = keras.losses.get(model.loss)
+    name = getattr(loss, "__name__", type(loss).__name__)
+    return loss.__module__.startswith("keras.") and "sparse" not in name.lower()
+
+
+def accuracy_in(metrics: Mapping[str, Any]) -> float:
+    """The one of a compiled model's metrics that is its accuracy; KeyError if there is none."""
+    return float(metrics[next((name for name in _ACCURACIES if name in metrics), "accuracy")])
+
+
+def loss_and_accuracy(metrics: Mapping[str, Any], images: int) -> tuple[float, float]:
+    """What the metrics have seen of so many images: accuracy exact, which is a float32 in Keras."""
+    loss, accuracy = float(metrics["loss"]), accuracy_in(metrics)
+    exact = round(accuracy * images) / images if math.isfinite(accuracy) else accuracy
+    return loss, exact if math.isclose(exact, accuracy, rel_tol=1e-6) else accuracy
+
+
+def variables_of(model: keras.Model) -> list[keras.Variable]:
+    """Weights, states of random generators and the optimizer's variables of a compiled model."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def initialize(model: keras.Model, draw: Callable[[int, int], int]) -> None:
+    """Give a model new weights, from each layer's own initializers, and new random generators.
+
+    `draw(layer, variable)` gives the seed of a variable by the positions of layer and variable.
+    """
+    for position, layer in enumerate(model.layers):
+        weights = {id(weight) for weight in layer.weights}
+        for index, variable in enumerate(layer.variables):
+            seed = draw(position, index)
+            if id(variable) not in weights:  # the state of a generator: seed and counter
+                variable.assign([seed, 0])
+            elif initializer := getattr(layer, f"{variable.name}_initializer", None):
+                variable.assign(_seeded(initializer, seed)(variable.shape, variable.dtype))
+            elif variable.trainable:
+                raise TypeError(f"no initializer for {variable.path}")
+
+
+def _seeded(initializer: Any, seed: int) -> Any:
+    """The same initializer with this seed; those that draw nothing are as they were."""
+    config = initializer.get_config()
+    return type(initializer).from_config({**config, "seed": seed} if "seed" in config else config)

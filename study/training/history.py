@@ -1,0 +1,93 @@
+"""A run so far: its epochs, the weights of its best one, and the checkpoint that holds both.
+
+The same whatever trains it; knows neither TensorFlow nor JAX.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from study.errors import TrainingFailed
+from study.training.checkpoint import Checkpoint, Checkpoints
+from study.training.recipe import Recipe, best_epoch
+from study.training.run import Epoch, Run
+
+_log = logging.getLogger(__name__)
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+@dataclass
+class History:
+    """The epochs of `run` from the first, and `best`: weights, where it keeps its best epoch's."""
+
+    run: Run
+    checkpoints: Checkpoints | None
+    epochs: list[Epoch] = field(default_factory=list)
+    best: Arrays = ()
+
+    @property
+    def end(self) -> int:
+        """After how many epochs the run ends or pauses."""
+        return self.run.epochs if self.run.until is None else min(self.run.until, self.run.epochs)
+
+    def resume(self, restore: Callable[[Arrays], object], own: int) -> Arrays | None:
+        """Take up the run's checkpoint; returns its state, or None where the run starts anew.
+
+        The state is the first ``own`` arrays; ``restore`` is called with it, and raises ValueError
+        where it is another network's.
+        """
+        stored = self.checkpoints.load(self.run.key) if self.checkpoints else None
+        if stored is None:
+            return None
+        try:
+            epochs = [Epoch(**record) for record in stored.history]
+            restore(stored.arrays[:own])
+        except (TypeError, ValueError) as error:  # written by another version
+            _log.warning("a checkpoint is ignored, the run starts anew: %s", error)
+            return None
+        self.epochs, self.best = epochs, stored.arrays[own:]
+        return stored.arrays[:own]
+
+    def add(self, epoch: Epoch, weights: Callable[[], Arrays]) -> None:
+        """Append an epoch, and keep its weights if the run keeps its best one's, and it is."""
+        self.epochs.append(epoch)
+        if not Recipe.of(dict(self.run.params)).restore_best_weights:
+            return
+        curve = [one.val_acc for one in self.epochs]
+        if math.isnan(epoch.val_acc) or best_epoch(curve) == len(curve) - 1:
+            self.best = weights()
+
+    def save(self, state: Sequence[NDArray[Any]]) -> None:
+        """Write the checkpoint of the last epoch; where that cannot be, the run goes on."""
+        if self.checkpoints is None:
+            return
+        records = tuple(asdict(epoch) for epoch in self.epochs)
+        try:
+            self.checkpoints.save(Checkpoint(self.run.key, records, (*state, *self.best)))
+        except OSError as error:
+            _log.warning("no checkpoint of epoch %d: %s", len(records), error)
+
+
+def measured(
+    number: int,
+    trained: tuple[float, float],
+    validated: tuple[float, float] | None,
+    seconds: float,
+) -> Epoch:
+    """The epoch of these losses and accuracies; TrainingFailed where a loss is no number."""
+    losses = {"loss": trained[0]} | ({"validation loss": validated[0]} if validated else {})
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            what = "NaN" if math.isnan(value) else "infinite"
+            raise TrainingFailed(f"the {name} is {what} in epoch {number + 1}")
+    loss, acc = trained
+    val_loss, val_acc = validated or (math.nan, math.nan)
+    return Epoch(number, acc, loss, val_acc, val_loss, seconds, time.time())

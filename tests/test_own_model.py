@@ -230,9 +230,7 @@ def test_the_process_that_tries_a_model_may_print_and_die() -> None:
 def test_the_example_is_keras_own_mnist_network_and_trains() -> None:
     from study.training.own import build
 
-    path = Path(__file__).parents[1] / "examples" / "keras_mnist.toml"
-    space = load_space(path)
-    network = ModelSource.read(space.model, path.parent, str(path))
+    space, network = example("keras_mnist")
     model, read = build(network, space.start, (28, 28, 1), 10)
     assert model.count_params() == 34_826
     assert read == set(space.start)
@@ -246,6 +244,38 @@ def test_the_example_is_keras_own_mnist_network_and_trains() -> None:
     )
     epochs, _ = base.finish(train(run, digits))
     assert epochs[-1].val_acc > 0.85
+
+
+def example(name: str) -> tuple[SearchSpace, ModelSource]:
+    path = Path(__file__).parents[1] / "examples" / f"{name}.toml"
+    space = load_space(path)
+    return space, ModelSource.read(space.model, path.parent, str(path))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (33, 20, 3)])
+def test_the_residual_example_takes_images_of_any_size(shape: tuple[int, ...]) -> None:
+    from study.training.own import build, recipe_of
+
+    space, network = example("resnet")
+    params = space.start | {"stages": 3, "blocks": 2}
+    model, read = build(network, params, shape, 7)
+    assert model.output_shape == (None, 7)
+    assert recipe_of(params, read) == {"translation": 0.0, "schedule": "one_cycle"}
+
+
+def test_the_residual_example_learns() -> None:
+    space, network = example("resnet")
+    data = base.blobs(channels=3)
+    params = space.start | {"width": 4}
+    run = replace(
+        base.RUN,
+        params=tuple(params.items()),
+        model=network,
+        data_fingerprint=data.fingerprint,
+        epochs=6,
+    )
+    epochs, _ = base.finish(train(run, data))
+    assert epochs[-1].val_acc > 0.8
 
 
 def test_another_text_or_function_is_another_run() -> None:

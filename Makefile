@@ -6,6 +6,7 @@
 #   make study SPACE=my.toml NAME=mine
 #   make study SAMPLER=race         ends when it is sure, at a fraction of the epochs
 #   make setup PYTHON=python3.12    with another Python than python3
+#   make setup GPU=1                with CUDA, to train on an NVIDIA GPU
 #   make bench BENCH="--log without --rounds 3"
 
 SHELL := bash
@@ -45,7 +46,7 @@ given = $(if $(filter command,$(origin $1)),$2"$$$1")
 help: ## this list
 	@grep -E '^[a-z-]+:.* ## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.* ## /: /'
 
-setup: .venv/locked ## .venv with what a study needs
+setup: .venv/locked $(if $(GPU),.venv/locked-gpu) ## .venv with what a study needs; GPU=1 adds CUDA
 
 study: .venv/locked ## run, or go on with, a study; DATA=, SPACE=, NAME=, SAMPLER= choose
 	@$(BIN)/python -m study run $(call given,SPACE) $(call given,DATA,--data ) $(call given,NAME,--name ) $(call given,SAMPLER,--sampler )
@@ -81,6 +82,7 @@ bench-mnist: .venv-bench/locked ## the same on MNIST, over hours; goes on where 
 lock: ## settle the versions anew (needs uv)
 	$(COMPILE) --upgrade --group build --output-file requirements.lock
 	$(COMPILE) --upgrade --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) --upgrade --extra gpu --extra jax --group build --constraints requirements.lock --output-file requirements-gpu.lock
 	$(COMPILE) --upgrade --group bench --constraints requirements.lock --output-file requirements-bench.lock
 
 clean: ## remove .venv and all caches; studies stay
@@ -97,6 +99,11 @@ clean: ## remove .venv and all caches; studies stay
 
 .venv/locked-dev: .venv/locked requirements-dev.lock
 	@echo "Adding what tests need to .venv, once: about 80 MB are fetched"
+	$(INSTALL)
+	@touch $@
+
+.venv/locked-gpu: .venv/locked requirements-gpu.lock
+	@echo "Adding CUDA to .venv, once: about 3.4 GB are fetched"
 	$(INSTALL)
 	@touch $@
 

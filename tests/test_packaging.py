@@ -106,7 +106,12 @@ def test_a_setup_that_fails_says_why_after_one_line_and_is_not_taken_for_done(
     assert not (tmp_path / ".venv/locked").exists()
 
 
-LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"]
+LOCKS = [
+    "requirements.lock",
+    "requirements-dev.lock",
+    "requirements-bench.lock",
+    "requirements-gpu.lock",
+]
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -119,12 +124,22 @@ def test_a_lock_file_has_hashes_and_neither_addresses_nor_paths(lock: str) -> No
     assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
 
 
+def test_cuda_is_locked_for_a_gpu_alone() -> None:
+    cuda = {
+        lock: [name for name in pins(lock) if name.startswith(("nvidia-", "jax-cuda"))]
+        for lock in LOCKS
+    }
+    assert [lock for lock, names in cuda.items() if names] == ["requirements-gpu.lock"]
+    assert {"nvidia-cudnn-cu12", "jax-cuda12-plugin"} <= set(cuda["requirements-gpu.lock"])
+
+
 def test_the_lock_files_fit_the_project_and_each_other() -> None:
-    locked, dev, bench = map(pins, LOCKS)
-    assert {name: dev[name] for name in locked} == locked
-    assert {name: bench[name] for name in locked} == locked
-    groups = PROJECT["dependency-groups"]
+    locked, dev, bench, gpu = map(pins, LOCKS)
+    for other in (dev, bench, gpu):
+        assert {name: other[name] for name in locked} == locked
+    groups, extras = PROJECT["dependency-groups"], PROJECT["project"]["optional-dependencies"]
     wanted = [(locked, line) for line in PROJECT["project"]["dependencies"] + groups["build"]]
+    wanted += [(gpu, line) for line in extras["gpu"] + extras["jax"]]
     for lock, group in ((dev, "dev"), (bench, "bench")):
         assert {"include-group": "build"} in groups[group]
         wanted += [(lock, line) for line in groups[group] if isinstance(line, str)]

@@ -1,4 +1,4 @@
-"""The one way to write a file that is to last: whole or not at all."""
+"""The one way to write a file that is to last, whole or not at all; and what is no file yet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+POINTER = "version https://git-lfs.github.com/spec/"
+"""The first line of the text that Git leaves in the place of a large file that was not fetched."""
+
+NOT_FETCHED = "a Git LFS pointer and not the file itself; fetch it with: git lfs pull"
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -431,7 +431,7 @@ def test_a_mistake_in_the_data_is_one_line_and_leaves_nothing(here: Path, kind: 
         (["--sampler", "race", "--tolerance", "nan"], "--tolerance nan: give points"),
         (["--sampler", "race", "--confidence", "1"], "--confidence 1: give 0.5 or more"),
         (["--sampler", "race", "--budget", "3"], "--budget 3: does not pay for one run"),
-        (["--sampler", "race", "--budget", "0"], "Invalid value for '--budget'"),
+        (["--sampler", "race", "--budget", "0"], "--budget 0 is not allowed"),
         (["--sampler", "race", "--repeats", "1"], "--repeats 1: a race compares repeats"),
         (["--storage", "nonsense"], "sqlite:///FILE"),
         (["--storage", "sqlite:///none/study.db"], "none: no such folder"),
@@ -454,8 +454,10 @@ def test_a_mistake_in_an_option_is_one_line_and_leaves_nothing(
         ),
         ("finalize --nothing", "No such option: --nothing (see: python -m study finalize --help)"),
         ("runn", "No such command 'runn'. Did you mean 'run'? (see: python -m study --help)"),
-        ("run --epochs many", "Invalid value for '--epochs'"),
-        ("run --epochs 0", "greater than or equal to 1"),
+        ("run --epochs many", "--epochs many is not allowed; give a whole number of at least 1"),
+        ("run --epochs 0", "--epochs 0 is not allowed; give a whole number of at least 1 (see:"),
+        ("run --tolerance x", "--tolerance x is not allowed; give a number (see: "),
+        ("finalize --holdout 1", "give a number of at least 0 and at most 0.9 (see: "),
         ("run --epochs", "requires an argument (see: python -m study run --help)"),
         ("best --json=yes", "Option '--json' does not take a value"),
         ("predict", "Missing argument 'MODEL' (see: python -m study predict --help)"),
@@ -466,6 +468,13 @@ def test_a_misspelt_command_line_is_one_line_that_says_how_it_is_spelt(
     words: str, said: str
 ) -> None:
     assert_one_line(study(*words.split()), said)
+
+
+def test_a_number_of_the_environment_is_named_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STUDY_EPOCHS", "many")
+    assert_one_line(study("run"), "--epochs many (from STUDY_EPOCHS) is not allowed; give a whole")
 
 
 def test_without_a_word_the_help_is_shown() -> None:

@@ -124,8 +124,8 @@ def test_mixed_sizes_become_the_median_or_the_size_that_is_asked_for(tmp_path: P
     assert read(tmp_path, said).input_shape == (10, 20, 1)
     (line,) = said
     assert line == (
-        f"{tmp_path}: pictures of 10x12 to 30x20 are made 10x20 (the median; size = "
-        "[HEIGHT, WIDTH] in a space sets it), fit = pad"
+        f"{tmp_path}: pictures of 10x12 to 30x20 are made 10x20 (height x width), the median "
+        "(size = [HEIGHT, WIDTH] in a space sets it), fit = pad"
     )
     assert read(tmp_path, size=(7, 9)).input_shape == (7, 9, 1)
 
@@ -345,7 +345,10 @@ def test_what_was_read_is_kept_until_a_file_changes(
         decode.picture, "read", lambda path, *how: (counted.append(path), real(path, *how))[1]
     )
     monkeypatch.chdir(tmp_path)  # a study is made with the one path and resumed with the other
-    first, again = (read(path, cache=tmp_path / "cache") for path in (Path("some"), root))
+    Path("link").symlink_to(root)
+    first, again, _ = (
+        read(path, cache=tmp_path / "cache") for path in (Path("some"), root, Path("link"))
+    )
     assert len(counted) == 20
     assert same_content(first, again)
     assert first.fingerprint == again.fingerprint
@@ -371,10 +374,11 @@ def test_a_damaged_cache_is_made_anew_and_a_full_disk_is_said(tmp_path: Path) ->
 
 
 def test_progress_is_told_for_every_picture(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    told = Told(progress=lambda done, total: seen.append((done, total)))
+    seen: list[tuple[str, int, int]] = []
+    told = Told(progress=lambda *how_far: seen.append(how_far))
     load(str(folder(tmp_path)), Reading(told=told))
-    assert seen == [(done, 20) for done in range(1, 21)]
+    steps = ("Looking at pictures", "Reading pictures")
+    assert seen == [(step, done, 20) for step in steps for done in range(1, 21)]
 
 
 def test_a_folder_given_as_a_file_is_named() -> None:

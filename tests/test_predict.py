@@ -89,7 +89,7 @@ def test_transparent_parts_take_the_ground_that_leaves_ink_visible(ink: int, gro
 
 def test_another_size_is_converted_with_a_note() -> None:
     batch = one(saved(np.full((40, 30), 200, np.uint8), "big.jpg"))
-    assert batch.notes == ["40x30 made 8x6"]
+    assert batch.notes == ["40x30 made 8x6 (height x width)"]
     assert np.abs(batch.pixels - 200).max() <= 2
     assert one("big.jpg", (8, 6, 3)).pixels.shape == (1, 8, 6, 3)
 
@@ -98,7 +98,7 @@ def test_other_proportions_are_kept_and_padded_with_the_ground() -> None:
     wide = np.full((200, 600), 220, np.uint8)
     wide[80:120, 200:400] = 10  # five times as wide as high
     batch = one(saved(wide), (30, 30, 1))
-    assert batch.notes == ["200x600 made 30x30, padded"]
+    assert batch.notes == ["200x600 made 30x30 (height x width), padded"]
     rows, columns = np.nonzero(batch.pixels[0, ..., 0] < 115)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (14, 15, 10, 19)
     assert set(np.unique(batch.pixels[0, :10])) == {220}
@@ -108,7 +108,7 @@ def test_ink_is_centred_as_in_mnist_where_that_is_asked_for() -> None:
     paper = np.full((300, 400), 230, np.uint8)
     paper[20:120, 30:80] = 20  # twice as high as wide, in a corner
     batch = one(saved(paper), (28, 28, 1), center=True)
-    assert batch.notes == ["300x400 cropped to the ink and made 28x28"]
+    assert batch.notes == ["300x400 cropped to the ink and made 28x28 (height x width)"]
     rows, columns = np.nonzero(batch.pixels[0, ..., 0] < 125)
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 10)
     assert (rows.mean(), columns.mean()) == (13.5, 13.5)
@@ -163,7 +163,7 @@ def test_an_archive_may_hold_fractions_or_whole_numbers_of_another_size() -> Non
     assert np.allclose(one("fractions.npz").pixels[..., 0], stack, atol=1e-4)
     colour = one("colour.npz")
     assert colour.pixels.shape == (2, *SHAPE)
-    assert colour.notes == ["colour made grey", "20x20 made 8x6, padded"]
+    assert colour.notes == ["colour made grey", "20x20 made 8x6 (height x width), padded"]
 
 
 def table(name: str, header: list[str], rows: Any) -> str:
@@ -182,7 +182,7 @@ def test_a_table_is_kaggles_with_or_without_labels() -> None:
     assert np.array_equal(named.pixels, plain.pixels)
     assert named.notes == ["the column label is not used"]
     square = one(table("square.csv", [f"p{i}" for i in range(100)], [[7] * 100]))
-    assert (square.pixels.shape, square.notes) == ((1, *SHAPE), ["10x10 made 8x6, padded"])
+    assert (square.pixels.shape, square.notes) == ((1, *SHAPE), ["10x10 made 8x6 (height x width), padded"])
 
 
 def test_a_header_may_count_the_columns() -> None:

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+from typer import BadParameter
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
@@ -48,11 +49,28 @@ class Commands(TyperGroup):
             sys.exit(super().main(given, *more, **{**extra, "standalone_mode": False}))
         except TyperException as mistake:
             command = [word for word in given[:1] if word in self.commands]
-            said = " ".join(mistake.format_message().split()).rstrip(".")
+            said = _not_allowed(mistake) or " ".join(mistake.format_message().split()).rstrip(".")
             if close := getattr(mistake, "possibilities", None):
                 said = f"{mistake.message}; did you mean {' or '.join(close)}?"
             typer.echo(f"study: {said} (see: {typed(*command, '--help')})", err=True)
             sys.exit(2)
+
+
+def _not_allowed(mistake: TyperException) -> str | None:
+    """Of a value that is no number, or one out of bounds: what is allowed; else None."""
+    from pydantic import ValidationError  # Typer has imported it where there was a value
+
+    if not (isinstance(mistake, BadParameter) and isinstance(mistake.__cause__, ValidationError)):
+        return None
+    option: Any = mistake.param
+    given = f"{option.opts[0]} {mistake.__cause__.errors()[0]['input']}"
+    source = mistake.ctx and mistake.ctx.get_parameter_source(option.name)
+    if source is not None and source.name == "ENVIRONMENT":
+        given += f" (from {option.envvar})"
+    kind = "a whole number" if option.type_descriptor.annotation is int else "a number"
+    bounds = {"of at least": option.min, "and at most": option.max}
+    allowed = [f"{words} {bound}" for words, bound in bounds.items() if bound is not None]
+    return f"{given} is not allowed; give {' '.join([kind, *allowed])}"
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Lines:
         if self._each_epoch and isinstance(event, EpochReported) and event.key in active:
             epoch = event.epoch
             text = f"epoch {epoch.number + 1}, {units.percent(epoch.val_acc)}"
-            say(self._console, f"  run {event.key}: {text}")
+            say(self._console, f"  {_run(active[event.key], standing)}: {text}")
         self._before = dict(active)
         self._stages(standing)
         if standing.verdict is not None and standing.incumbent != self._leader:

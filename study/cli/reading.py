@@ -17,21 +17,21 @@ PATIENCE = 2.0  # seconds
 @contextmanager
 def told(console: Console, patience: float = PATIENCE) -> Iterator[Told]:
     """Who is told: a bar where there is a terminal, else a line when ``patience`` is over."""
-    columns = TextColumn("Reading pictures"), BarColumn(), MofNCompleteColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
     task = bar.add_task("", start=True)
     over = time.monotonic() + patience
 
-    def progress(done: int, total: int) -> None:
+    def progress(what: str, done: int, total: int) -> None:
         nonlocal over
-        bar.update(task, completed=done, total=total)
+        bar.update(task, description=what, completed=done, total=total)
         if time.monotonic() < over or done == total:
             return
         if console.is_terminal:
             bar.start()
             over = float("inf")
         else:
-            console.print(f"Reading pictures: {done:,} of {total:,}", highlight=False)
+            console.print(f"{what}: {done:,} of {total:,}", highlight=False)
             over = time.monotonic() + 5 * patience
 
     try:

@@ -31,7 +31,7 @@ def through(listing: Listing, source: Path, reading: Reading, read: Callable[[],
     """
     if reading.cache is None:
         return read()
-    key = _key(listing, reading)
+    key = _key(listing, source, reading)
     path = reading.cache / f"{_name(source, reading)}.npz"
     if (known := _kept(path, key, source)) is not None:
         return known
@@ -70,7 +70,7 @@ def _name(source: Path, reading: Reading) -> str:
     return f"{size}-{reading.fit}-{where}"
 
 
-def _key(listing: Listing, reading: Reading) -> str:
+def _key(listing: Listing, source: Path, reading: Reading) -> str:
     digest = hashlib.sha256(f"{_FORMAT} {reading.size} {reading.fit}".encode())
     for part in (listing.train, listing.test or ()):
         digest.update(f"\n{len(part)} pictures".encode())
@@ -81,5 +81,5 @@ def _key(listing: Listing, reading: Reading) -> str:
                     is_.st_mtime_ns, is_.st_ctime_ns
                 )  # of its contents, or who may read it
                 digest.update(f"\n{is_.st_size} {changed} {label}\0".encode())
-            digest.update(os.fsencode(path.absolute()))
+            digest.update(os.fsencode(os.path.relpath(path, source)))  # by whatever link it came
     return digest.hexdigest()

@@ -62,12 +62,12 @@ def _common(shapes: Sequence[Shape], source: Path, reading: Reading) -> Shape:
     sides = np.array([shape[:2] for shape in shapes])
     height, width = reading.size or (round(float(side)) for side in np.median(sides, axis=0))
     if (sides != (height, width)).any():
-        ends = ("x".join(map(str, side)) for side in (sides.min(axis=0), sides.max(axis=0)))
-        found = " to ".join(dict.fromkeys(ends))
-        median = "" if reading.size else " (the median; size = [HEIGHT, WIDTH] in a space sets it)"
+        ends = [sides.min(axis=0).tolist(), sides.max(axis=0).tolist()]
+        found = " to ".join(dict.fromkeys("x".join(map(str, end)) for end in ends))
+        median = "" if reading.size else ", the median (size = [HEIGHT, WIDTH] in a space sets it)"
         reading.told.say(
-            f"{shown(source)}: pictures of {found} are made {height}x{width}{median}, "
-            f"fit = {reading.fit}"
+            f"{shown(source)}: pictures of {found} are made {height}x{width}"
+            f"{picture.order(*ends, (height, width))}{median}, fit = {reading.fit}"
         )
     return height, width, channels
 
@@ -78,9 +78,9 @@ def _require_memory(count: int, shape: Shape, source: Path) -> None:
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there / 2:
         raise DataError(
-            f"{shown(source)}: {count} pictures of {shape[0]}x{shape[1]} are {needed / 1e9:.0f} "
-            f"GB, and this machine has {there / 1e9:.0f} GB; give a space a size, as in "
-            f"size = [64, 64]"
+            f"{shown(source)}: {count} pictures of {shape[0]}x{shape[1]}{picture.order(shape[:2])} "
+            f"are {needed / 1e9:.0f} GB, and this machine has {there / 1e9:.0f} GB; give a space a "
+            "size, as in size = [64, 64]"
         )
 
 
@@ -91,11 +91,15 @@ class _Work:
         self.labels: NDArray[Any] = np.array(labels_of(listed))
         self._listed, self._source, self._reading = listed, source, reading
         self._broken: dict[int, str] = {}
-        self._done = 0
+        self._decoded = 0
 
     def look(self) -> list[Shape | None]:
         """The shape of each picture; None of a broken one."""
-        return list(self._each(range(len(self._listed)), lambda _, path: picture.look(path)))
+        shapes: list[Shape | None] = []
+        for shape in self._each(range(len(self._listed)), lambda _, path: picture.look(path)):
+            shapes.append(shape)
+            self._reading.told.progress("Looking at pictures", len(shapes), len(self._listed))
+        return shapes
 
     def decode(self, places: Sequence[int], shape: Shape) -> Part:
         """The pictures at ``places`` in their order, without the broken ones."""
@@ -111,8 +115,8 @@ class _Work:
                 if row != len(kept):  # there is one that is left out before it
                     images[len(kept)] = images[row]
                 kept.append(places[row])
-            self._done += 1
-            self._reading.told.progress(self._done, len(self._listed))
+            self._decoded += 1
+            self._reading.told.progress("Reading pictures", self._decoded, len(self._listed))
         return Part(
             images[: len(kept)], self.labels[kept], shown(self._source), shown(self._source)
         )

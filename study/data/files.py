@@ -7,23 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study.errors import DataError
-
-_POINTER = b"version https://git-lfs.github.com/spec/"
+from study.files import NOT_FETCHED, POINTER
 
 
 def refusal(path: Path, wrong: str, cure: str) -> DataError:
-    """What is wrong with a file and what to do; a Git LFS pointer is named, whatever else it seems.
-
-    Git leaves such a text of three lines in the place of a large file that was not fetched.
-    """
+    """What is wrong with a file and what to do; a Git LFS pointer is named, whatever it seems."""
     try:
         with path.open("rb") as file:
-            pointer = file.read(len(_POINTER)) == _POINTER
+            pointer = file.read(len(POINTER)) == POINTER.encode()
     except OSError:
         pointer = False
-    if pointer:
-        wrong, cure = "a Git LFS pointer and not the file itself", "fetch it with: git lfs pull"
-    return DataError(f"{shown(path)}: {wrong}; {cure}")
+    return DataError(f"{shown(path)}: {NOT_FETCHED if pointer else f'{wrong}; {cure}'}")
 
 
 @contextmanager

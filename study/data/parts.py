@@ -28,10 +28,13 @@ Parts = tuple[Part, Part | None]
 
 @dataclass(frozen=True)
 class Told:
-    """Who is told while pictures are read: in lines what was done, and how many of how many."""
+    """Who is told while pictures are read: in lines what was done, and how far what is done is.
+
+    ``progress`` is told what is done, in a word or two, and with how many of how many.
+    """
 
     say: Callable[[str], None] = lambda _: None
-    progress: Callable[[int, int], None] = lambda _done, _total: None
+    progress: Callable[[str, int, int], None] = lambda _what, _done, _total: None
 
 
 @dataclass(frozen=True)

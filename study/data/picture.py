@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -80,6 +80,11 @@ def look(path: Path) -> Shape:
         return *_upright(image), 1 if grey else 3
 
 
+def order(*sizes: Sequence[int]) -> str:
+    """What a message says of the order of sides: Keras' own, as in `size`; of squares nothing."""
+    return "" if all(height == width for height, width in sizes) else " (height x width)"
+
+
 def _upright(image: Image) -> tuple[int, int]:
     """Height and width of an opened picture as it is to be looked at."""
     turned = image.getexif().get(_ORIENTATION, 0) >= _TURNED
@@ -129,17 +134,18 @@ def converted(
     height, width, channels = shape
     image, notes = _of_mode(image, "L" if channels == 1 else "RGB")
     size, before = (width, height), was or (image.height, image.width)
-    named = f"{before[0]}x{before[1]}"
+    named, now = (f"{high}x{wide}" for high, wide in (before, (height, width)))
+    now += order(before, (height, width))
     distance = _from_ground(image) if center else np.zeros((1, 1), np.float32)
     if distance.max() > _FAINT:
-        notes.append(f"{named} cropped to the ink and made {height}x{width}")
+        notes.append(f"{named} cropped to the ink and made {now}")
         image = _centred(image, distance, size)
     elif center:
         notes.append("no ink to centre")
     if before != (height, width) and image.size != size:
         how = {"pad": ", padded", "crop": ", cropped", "stretch": ", stretched"}[fit]
         same = before[1] * height == before[0] * width
-        notes.append(f"{named} made {height}x{width}{'' if same else how}")
+        notes.append(f"{named} made {now}{'' if same else how}")
     if image.size != size:
         image = _fitted(image, size, fit)
     return np.asarray(image, np.uint8).reshape(shape), notes

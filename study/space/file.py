@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import SpaceError
+from study.files import NOT_FETCHED, POINTER
 from study.space.keys import hint, shown
 from study.space.search_space import SearchSpace
 
@@ -47,6 +48,8 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise SpaceError(f"{path}: {reason}; give a TOML file that can be read") from None
+    if text.startswith(POINTER):
+        raise SpaceError(f"{path}: {NOT_FETCHED}")
     try:
         return tomllib.loads(text + "\n")  # so that a mistake at the very end has a line, too
     except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from study.errors import SpaceError
+from study.files import NOT_FETCHED, POINTER
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class ModelSource:
         path = (folder / Path(name).expanduser()).resolve()
         try:
             text = path.read_text("utf-8")
+            if text.startswith(POINTER):
+                raise SpaceError(f"{origin}: model: {path}: {NOT_FETCHED}")
             ast.parse(text)
             return cls(str(path), function, text)
         except FileNotFoundError:

@@ -74,7 +74,7 @@ def test_resume_after_other_settings_were_asked_for(moved: str, tmp_path: Path) 
 def test_a_new_study_where_there_is_no_database(here: Path, tmp_path: Path) -> None:  # noqa: F811
     said = study("status").stderr
     there = f"{here}/fake.toml --data {here}/data.npz --epochs 0"
-    with pytest.raises(AssertionError, match="--epochs .* is not allowed"):
+    with pytest.raises(AssertionError, match=r"--epochs .* is not allowed"):
         pasted(said, tmp_path, there)  # the command is understood, and its database is this one
     assert f"--storage sqlite:///{here / 'study.db'}" in said
 

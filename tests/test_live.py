@@ -55,6 +55,7 @@ def test_verbose_adds_a_line_an_epoch() -> None:
     watched(Lines(to, EPOCHS, each_epoch=True))
     epochs = [line for line in written.getvalue().splitlines() if ": epoch " in line]
     assert len(epochs) == 8 * EPOCHS
+    assert epochs[0].startswith("  width 1, repeat 1: epoch 1, ")
 
 
 def test_a_failed_run_is_told_with_its_reason_as_it_is() -> None:

@@ -1,6 +1,7 @@
 """A network of one's own: any Keras model trains, and what is wrong is a line beforehand."""
 
 import json
+import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,26 @@ def test_what_is_wrong_with_a_model_is_said_in_a_line(text: str, said: str) -> N
     assert "\n" not in str(wrong.value)
 
 
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("layers.Rescaling(1 / 255)", "multiplies images by 0.0039, but they come within 0..1"),
+        ("keras.Sequential([layers.Rescaling(1 / 127.5, -1)])", "multiplies images by 0.0078"),
+        ("layers.Rescaling(255.0), layers.Rescaling(1 / 127.5, -1)", None),
+        ("layers.Rescaling(2.0, -1.0)", None),
+    ],
+)
+def test_images_of_0_to_1_are_not_made_black_by_a_layer_for_0_to_255(
+    before: str, said: str | None
+) -> None:
+    text = SEQUENTIAL.replace("layers.Conv2D", f"{before}, layers.Conv2D")
+    if said is None:
+        tried(text)
+    else:
+        with pytest.raises(ModelError, match=re.escape(said)):
+            tried(text)
+
+
 def test_a_model_that_fails_in_a_worker_is_a_failed_run() -> None:
     with pytest.raises(TrainingFailed, match=r"^my_model.py:build: line 9: ValueError: too wide$"):
         next(train(run_of("def build(*_):\n    raise ValueError('too wide')"), base.DATA))
@@ -294,11 +315,13 @@ def test_another_text_or_function_is_another_run() -> None:
         ("absent.py:build", "absent.py is not there; its path counts from the space's folder"),
         ("latin.py:build", "latin.py cannot be read"),
         ("wrong.py:build", "wrong.py: line 1: invalid syntax; mend the file"),
+        ("big.py:build", "big.py: a Git LFS pointer and not the file itself; fetch it with: git"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(reference: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "latin.py").write_bytes(b"# caf\xe9")
     (tmp_path / "wrong.py").write_text("def build(:")
+    (tmp_path / "big.py").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d")
     with pytest.raises(SpaceError) as wrong:
         ModelSource.read(reference, tmp_path, "my.toml")
     assert said in str(wrong.value)

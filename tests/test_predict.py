@@ -182,7 +182,10 @@ def test_a_table_is_kaggles_with_or_without_labels() -> None:
     assert np.array_equal(named.pixels, plain.pixels)
     assert named.notes == ["the column label is not used"]
     square = one(table("square.csv", [f"p{i}" for i in range(100)], [[7] * 100]))
-    assert (square.pixels.shape, square.notes) == ((1, *SHAPE), ["10x10 made 8x6 (height x width), padded"])
+    assert (square.pixels.shape, square.notes) == (
+        (1, *SHAPE),
+        ["10x10 made 8x6 (height x width), padded"],
+    )
 
 
 def test_a_header_may_count_the_columns() -> None:

@@ -371,6 +371,7 @@ def test_a_mistaken_validation_is_refused(refused: Refused, given_: str, said: s
         ("epochs = \n", "line 1: not valid TOML: Invalid value"),
         ("a = 1\nb = 2 3", "line 2: not valid TOML: Expected newline or end of document after a"),
         ("a = 1\nb = [1,", "not valid TOML: Invalid value (at end of document)"),
+        ("version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer and not the file its"),
         (b"a = 1\nb = '\xff'", "line 2 is not UTF-8; save the file as UTF-8"),
         ("a = " + "9" * 5000, "not valid TOML: Exceeds the limit"),
         ("a = " + "[" * 5000, "not valid TOML: maximum recursion depth exceeded"),

@@ -64,7 +64,7 @@ def _not_allowed(mistake: TyperException) -> str | None:
         return None
     option: Any = mistake.param
     given = f"{option.opts[0]} {mistake.__cause__.errors()[0]['input']}"
-    source = mistake.ctx and mistake.ctx.get_parameter_source(option.name)
+    source = mistake.ctx.get_parameter_source(option.name) if mistake.ctx else None
     if source is not None and source.name == "ENVIRONMENT":
         given += f" (from {option.envvar})"
     kind = "a whole number" if option.type_descriptor.annotation is int else "a number"

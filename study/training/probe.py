@@ -11,14 +11,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from study.errors import ModelError, SpaceError
 from study.space.model_source import ModelSource
 from study.space.search_space import Value
+
+_FAINT = 1 / 64  # of a scale: whoever wrote it has images of 0..255 in mind
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def _tried(
         model, read = build(source, params, input_shape, num_classes)
         recipe.check(recipe_of(params, read))
         seen |= read
+        _require_contrast(source, model)
         found.append(Probed(model.count_params(), unknown(model)))
         _save(source, model)
     if "restore_best_weights" in seen:
@@ -106,6 +111,23 @@ def _tried(
                 f"{source.name} does not read {name!r}: let it, or take it out of the space"
             )
     return Probed(found[0].parameters, next((one.unknown for one in found if one.unknown), None))
+
+
+def _require_contrast(source: ModelSource, model: Any) -> None:
+    """Refuse a model that scales its images as if they were 0..255; it would see black alone."""
+    import keras
+
+    def inside(layer: Any) -> Iterator[Any]:
+        yield layer
+        for one in getattr(layer, "layers", ()):
+            yield from inside(one)
+
+    first = next((one for one in inside(model) if isinstance(one, keras.layers.Rescaling)), None)
+    if first is not None and 0 < abs(largest := float(np.max(first.scale))) < _FAINT:
+        raise ModelError(
+            f"{source.name}: its first Rescaling multiplies images by {largest:.2g}, but they come "
+            "within 0..1 here: take the layer out, or put layers.Rescaling(255.0) before it"
+        )
 
 
 def _save(source: ModelSource, model: Any) -> None:

@@ -286,6 +286,14 @@ def test_a_study_that_began_on_the_processor_stays_there(
         prepare_again(None, database, None, devices=cards, device="gpu")
 
 
+def test_on_a_gpu_every_step_is_keras_own(database: Database, cards: Devices) -> None:
+    settings = prepared(database, cards).settings
+    assert settings["training"] == "stock"
+    assert settings.versions["gpu"] == str(cards.cards[0])
+    with pytest.raises(SettingsError, match="--training fast is the processor's"):
+        prepared(database, cards, training="fast")
+
+
 def test_a_gpu_that_is_not_there_leaves_no_study_behind(database: Database) -> None:
     with pytest.raises(SettingsError, match="no GPU"):
         prepared(database, CPU, device="gpu")

@@ -417,3 +417,11 @@ def test_many_images_as_bytes_are_trained_on_where_they_lie(
     assert np.array_equal(tensor.numpy(), images)
     assert labels.numpy().tolist() == [*range(len(images))]
     assert not images.flags.writeable
+
+
+def test_on_a_gpu_the_steps_are_keras_own() -> None:
+    from study.training.session import _program
+    from study.training.stock import StockProgram
+
+    assert not isinstance(_program(RUN, DATA), StockProgram)
+    assert isinstance(_program(replace(RUN, device="gpu"), DATA), StockProgram)

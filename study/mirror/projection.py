@@ -212,8 +212,8 @@ def shown_state(subject: Subject, row: Row) -> str:
 
 
 def origin(settings: Settings) -> dict[str, str]:
-    """Which data, which network of one's own, and which versions."""
-    tags = {"data": str(settings["data"])}
+    """Which data, device and network of one's own, and which versions."""
+    tags = {"data": str(settings["data"]), "device": settings.device}
     if settings.model is not None:
         tags |= {
             "network": settings.model.name,

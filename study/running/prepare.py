@@ -61,7 +61,7 @@ def prepare(
     database.check()
     origin = name_or_path or _default_space(given)
     settings = settle(space_file.load(origin), origin, given)
-    settings = own_model.with_source(_checked(settings.with_default("device", devices.kind)))
+    settings = own_model.with_source(_checked(_placed(settings, devices)))
     location = database.study(name or settings.space.name)
     existing = _existing(location)
     if existing is None:
@@ -70,7 +70,7 @@ def prepare(
     dataset = read_data(settings, database, told)
     settings = _fitted(settings.located(), dataset)
     if existing is None:
-        settings = own_model.tried(settings, dataset)
+        settings = own_model.tried(_with_card(settings, devices), dataset)
     else:
         _same_or_refused(location, existing, _as_recorded(settings, existing))
         _trained_here_or_refused(location, existing, devices)
@@ -132,6 +132,26 @@ def _default_space(given: Mapping[str, Chosen]) -> str:
     """The embedded digits have their own space; any other data gets the tutorial's."""
     data = given.get("data")
     return "digits" if data is None or data.value == "digits" else "mnist"
+
+
+def _placed(settings: Settings, devices: Devices) -> Settings:
+    """The settings with the device; on a GPU every step is Keras' own, unless told otherwise."""
+    settings = settings.with_default("device", devices.kind)
+    training = settings.chosen["training"]
+    if settings.device == "cpu" or training.value != "fast":
+        return settings
+    if training.source != "default":
+        raise SettingsError(
+            "--training fast is the processor's: leave it out, or give --device cpu too"
+        )
+    return replace(settings, chosen={**settings.chosen, "training": Chosen("stock", "default")})
+
+
+def _with_card(settings: Settings, devices: Devices) -> Settings:
+    """The settings with the name of the first card that a study on a GPU begins on, if known."""
+    if settings.device == "cpu" or not devices.cards:
+        return settings
+    return replace(settings, versions={**settings.versions, "gpu": str(devices.cards[0])})
 
 
 def _checked(settings: Settings) -> Settings:
@@ -211,7 +231,9 @@ def _existing(location: Location) -> Settings | None:
 
 def _as_recorded(settings: Settings, existing: Settings) -> Settings:
     """The settings of a study that is asked for again: what was found out once is not again."""
-    found = {"device"} if existing.model is None else {"device", "training"}
+    found = ["device"]
+    if existing.model is not None or _is_default(existing, "training"):
+        found.append("training")
     kept = {name: existing.chosen[name] for name in found if _is_default(settings, name)}
     return replace(settings, chosen={**settings.chosen, **kept})
 

@@ -41,12 +41,13 @@ _JUDGED_AT_ONCE = 500  # images a call when validating, fewer where they are
 _JUDGED_PIXELS = 2**23  # so large that there are more of these
 
 
-def resident(images: Images, labels: NDArray[np.int32]) -> Data:
-    """A dataset where TensorFlow has it, to be trained on in any order.
+def resident(images: Images, labels: NDArray[np.int32], device: str = "cpu") -> Data:
+    """A dataset where TensorFlow has it, to be trained on in any order; on a GPU, on the card.
 
-    Many images as bytes are not copied: they are trained on where they lie, and must not change.
+    Many images as bytes are not copied on the processor: they are trained on where they lie, and
+    must not change.
     """
-    if images.nbytes < _LARGE or images.dtype != np.uint8:
+    if device == "gpu" or images.nbytes < _LARGE or images.dtype != np.uint8:
         return tf.constant(images), tf.constant(labels)
     if not is_aligned(images):
         images = chosen(images, np.arange(len(images)))

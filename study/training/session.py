@@ -39,7 +39,7 @@ def trained(
     data = dataset.input_shape, dataset.num_classes
     key = (run.params, run.training, run.model, *data, dataset.images.dtype, run.batch_size)
     with _one_line_reasons(), PROGRAMS.borrow(key, lambda: _program(run, dataset)) as program:
-        images = resident(dataset.images, dataset.labels)
+        images = resident(dataset.images, dataset.labels, run.device)
         session = Session(run, dataset, split, program, images, History(run, checkpoints))
         complete = yield from session.epochs(callbacks)
         if not complete:

@@ -41,10 +41,11 @@ JAX_13: dict[str, list[str]] = {"jax-cuda13-plugin": []}
 def found(
     lines: str = LINES,
     packages: dict[str, list[str]] = TENSORFLOW,
-    cuda: str | None = None,
+    cuda: int | None = None,
     **environ: str,
 ) -> Devices:
-    return devices(environ, lambda: lines, packages.get, lambda _: cuda)
+    find = None if cuda is None else f"lib.so.{cuda}"
+    return devices(environ, lambda: lines, packages.get, lambda _: find)
 
 
 def failing(error: Exception) -> Devices:
@@ -83,12 +84,13 @@ def test_hidden_cards_are_told_from_none(chosen: str) -> None:
     ("packages", "cuda", "libraries"),
     [
         ({**TENSORFLOW, **JAX_13}, None, ("tensorflow",)),  # 550 is too old for CUDA 13
-        ({"tensorflow": TENSORFLOW["tensorflow"]}, "libcudart.so.12", ("tensorflow",)),
+        ({"tensorflow": TENSORFLOW["tensorflow"]}, 12, ("tensorflow",)),
+        ({"tensorflow": TENSORFLOW["tensorflow"]}, 13, ()),  # TensorFlow is made for CUDA 12
         ({"jax-cuda12-plugin": []}, None, ("jax",)),
     ],
 )
 def test_a_library_counts_where_its_cuda_fits_the_driver(
-    packages: dict[str, list[str]], cuda: str | None, libraries: tuple[str, ...]
+    packages: dict[str, list[str]], cuda: int | None, libraries: tuple[str, ...]
 ) -> None:
     assert found(packages=packages, cuda=cuda).libraries == libraries
 

@@ -1,11 +1,16 @@
 """The doctor names the link that is broken, in words, without secrets."""
 
+import os
+from dataclasses import replace
+
 import mirror_fakes
 import pytest
 import servers
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy
 
+from study.cli.devices import Library, judged
 from study.cli.doctor import Finding, examine
+from study.training.device import CPU, HIDDEN, Card, Devices
 
 
 def findings(storage, option=None, environ=None, data="digits") -> dict[str, Finding]:
@@ -94,7 +99,59 @@ def test_a_server_that_fails_is_not_called_fine(storage):
 
 
 @pytest.mark.tensorflow
-def test_the_devices_of_tensorflow_are_listed(storage):
-    *_, devices = examine(storage, "digits", "none", {})
+def test_the_devices_of_tensorflow_are_listed(storage, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    *_, devices, gpu = examine(storage, "digits", "none", {})
     assert devices.fine, devices.says
     assert "cores" in devices.says
+    assert (gpu.fine, gpu.says) == (None, "nvidia-smi shows no GPU here")
+
+
+@pytest.mark.tensorflow
+def test_a_card_beside_libraries_without_cuda_is_named_with_what_is_missing(
+    storage, tmp_path, monkeypatch
+):
+    pretended = tmp_path / "nvidia-smi"
+    pretended.write_text("#!/bin/sh\necho 'GPU-1, NVIDIA H200, 143771, 570.86.15'\n")
+    pretended.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    *_, gpu = examine(storage, "digits", "none", {})
+    assert gpu.fine is False
+    assert "NVIDIA H200 (140 GiB, driver 570.86.15): " in gpu.says
+    assert "make setup GPU=1" in gpu.says
+
+
+CARDS = (Card("GPU-1", "NVIDIA H200", 143771, "570.86.15"),)
+TENSORFLOW = Library("tensorflow", "TensorFlow 2.21.0", "12.5.1", sees=1)
+BLIND = replace(TENSORFLOW, sees=0)
+
+
+@pytest.mark.parametrize(
+    ("libraries", "fine", "says"),
+    [
+        ([TENSORFLOW], True, "TensorFlow 2.21.0 with CUDA 12.5.1 sees 1"),
+        ([TENSORFLOW, Library("jax", "JAX 0.10", None, 0, "CUDA")], True, "JAX 0.10 misses CUDA"),
+        ([BLIND], False, "sees none, although nothing is missing"),
+        ([replace(BLIND, missing="nvidia-cudnn-cu12")], False, "misses nvidia-cudnn-cu12"),
+    ],
+)
+def test_what_the_libraries_see_is_compared_with_the_cards(libraries, fine, says):
+    judgement = judged(Devices("gpu", CARDS, ("tensorflow",), problem=""), libraries)
+    assert judgement[0] is fine
+    assert judgement[1].startswith("NVIDIA H200 (140 GiB, driver 570.86.15); ")
+    assert says in judgement[1]
+
+
+@pytest.mark.parametrize(
+    ("here", "fine"),
+    [
+        (CPU, None),
+        (Devices(problem=HIDDEN), None),
+        (Devices(problem="nvidia-smi fails (no driver)"), False),
+        (Devices(cards=CARDS, problem="driver 470.1 is too old"), False),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_wrong_and_none_is_not(here, fine):
+    found, says = judged(here, [BLIND])
+    assert found is fine
+    assert here.problem in says

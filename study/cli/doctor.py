@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from study.cli.devices import Library, jax, judged, tensorflow
 from study.errors import StudyError
 from study.mirror import bucket
 from study.mirror.requests import Refused, Unreachable
 from study.mirror.target import Access, Target, redact, resolve, secrets
 from study.storage.location import DEFAULT, Database
+from study.training.device import devices
+from study.workers.engine import cores
 
 if TYPE_CHECKING:
     from study.mirror.tracking import Server
@@ -51,7 +54,10 @@ def examine(
     yield from _mlflow(database or Database.at(DEFAULT), option, environ)
     yield Finding("database", False, wrong) if database is None else _database(database)
     yield _data(data)
-    yield _devices()
+    found, seen = _devices()
+    yield found
+    here = devices(environ)
+    yield Finding("GPU", *judged(here, [one for one in (seen, here.cards and jax()) if one]))
 
 
 def _mlflow(
@@ -177,23 +183,17 @@ def _data(source: str) -> Finding:
     return _probed("data", probe)
 
 
-def _devices() -> Finding:
-    """Which devices TensorFlow trains on."""
+def _devices() -> tuple[Finding, Library | None]:
+    """Which devices TensorFlow trains on; None where it cannot be started."""
+    found = None
 
     def probe() -> str:
-        from importlib.metadata import version
+        nonlocal found
+        found = tensorflow()
+        graphics = f"{found.sees} GPU" if found.sees else "no GPU: it trains on the processor"
+        return f"{found.shown} sees {len(cores())} cores and {graphics}"
 
-        from study.training.startup import start_tensorflow
-
-        start_tensorflow(1)
-        import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        graphics = f"{len(gpus)} GPU" if gpus else "no GPU: it trains on the processor"
-        return f"TensorFlow {version('tensorflow')} sees {cores} cores and {graphics}"
-
-    return _probed("devices", probe)
+    return _probed("devices", probe), found
 
 
 def _probed(link: str, probe: Callable[[], str]) -> Finding:

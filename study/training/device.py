@@ -21,6 +21,8 @@ Kind = Literal["cpu", "gpu"]
 OLDEST_DRIVER: Mapping[int, tuple[int, ...]] = {12: (525, 60, 13), 13: (580, 65, 6)}
 """The oldest Linux driver for each major version of CUDA, from NVIDIA's release notes."""
 
+HIDDEN = "CUDA_VISIBLE_DEVICES hides every GPU of this machine"
+
 _JAX = {12: "jax-cuda12-plugin", 13: "jax-cuda13-plugin"}
 _CURE = "make setup GPU=1, or pip install '.[gpu]'"
 _PATIENCE = 30.0  # seconds; nvidia-smi wakes a card that nobody uses
@@ -106,8 +108,7 @@ def devices(
         return Devices(problem=f"nvidia-smi fails ({' '.join(str(output).split())[:200]})")
     cards = tuple(_visible(found, environ.get("CUDA_VISIBLE_DEVICES")))
     if not cards:
-        hidden = "CUDA_VISIBLE_DEVICES hides every GPU of this machine"
-        return Devices(problem=hidden) if found else CPU
+        return Devices(problem=HIDDEN) if found else CPU
     needs = dict(_libraries(installed, find))
     if not needs:
         problem = f"{cards[0].name} is here, but neither TensorFlow nor JAX with CUDA: {_CURE}"
@@ -168,12 +169,23 @@ def _libraries(
     for major, plugin in _JAX.items():
         if installed(plugin) is not None:
             yield "jax", major
-    wanted = [line for line in installed("tensorflow") or () if 'extra == "and-cuda"' in line]
-    packages = [line.partition("<")[0].partition(">")[0].strip() for line in wanted]
-    major = 13 if any(name.endswith("-cu13") for name in packages) else 12
-    wheels = bool(packages) and all(installed(name) is not None for name in packages)
-    if wheels or find("cudart"):  # the system's own CUDA does as well
+    wanted = _cuda_packages(installed)
+    major = 13 if any(name.endswith("-cu13") for name in wanted) else 12
+    wheels = wanted and not missing_cuda(installed)
+    # The system's own CUDA does as well, where it is of that version.
+    if wheels or ((find("cudart") or "").endswith(f".so.{major}") and find("cudnn")):
         yield "tensorflow", major
+
+
+def _cuda_packages(installed: Callable[[str], list[str] | None]) -> list[str]:
+    """The packages that TensorFlow's own extra for CUDA is made of."""
+    wanted = [line for line in installed("tensorflow") or () if 'extra == "and-cuda"' in line]
+    return [line.partition("<")[0].partition(">")[0].strip() for line in wanted]
+
+
+def missing_cuda(installed: Callable[[str], list[str] | None] = installed) -> list[str]:
+    """The packages with CUDA that TensorFlow wants and does not find."""
+    return [name for name in _cuda_packages(installed) if installed(name) is None]
 
 
 def _too_old(driver: str, major: int) -> bool:

@@ -1,0 +1,151 @@
+"""Many runs as one program: an engine whose runs are trained in groups, by one process with JAX.
+
+The driver's process imports no JAX, and stays free to hear Ctrl-C while an epoch is trained. If the
+other one dies, another goes on with the runs' checkpoints.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+from study.errors import StudyError
+from study.workers.engine import EpochReported, Event, RunFailed, RunFinished
+from study.workers.forkserver import deaf_to_ctrl_c
+from study.workers.grouped_process import Begin, Setup, Stop, main
+
+if TYPE_CHECKING:
+    from study.training.run import Run
+
+PLACES = 16
+"""Runs that are asked for at once: as many as the largest group."""
+
+Main = Callable[[Connection, Setup], None]
+
+
+@dataclass
+class _Sent:
+    """A run with the process, and how many of its epochs were relayed."""
+
+    key: int
+    run: Run
+    relayed: int = 0
+
+
+class GroupedEngine:
+    """Trains up to ``workers`` runs at once; ``say`` is told what the user should know."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        say: Callable[[str], None],
+        workers: int = PLACES,
+        main: Main = main,
+    ) -> None:
+        self.workers = workers
+        self._setup, self._say, self._main = setup, say, main
+        self._sent: dict[int, _Sent] = {}
+        self._waiting: list[int] = []
+        self._count = 0
+        self._start()
+
+    def submit(self, key: int, run: Run) -> None:
+        """Take a run; it is sent with all others that are submitted before the next event."""
+        self._count += 1
+        self._sent[self._count] = _Sent(key, run)
+        self._waiting.append(self._count)
+
+    def stop(self, key: int) -> None:
+        for number in [number for number, sent in self._sent.items() if sent.key == key]:
+            del self._sent[number]
+            if number in self._waiting:
+                self._waiting.remove(number)
+            else:
+                self._send(Stop(number))
+
+    def next_event(self) -> Event:
+        """Wait for the next event; raises StudyError where nothing can be trained here."""
+        while True:
+            if self._waiting:
+                runs = tuple((number, self._sent[number].run) for number in self._waiting)
+                self._waiting = []
+                self._send(Begin(runs))
+            try:
+                if not self._pipe.poll(0.5):  # Ctrl-C is heard between two waits
+                    continue
+                message = self._pipe.recv()
+            except (EOFError, OSError):
+                if (failed := self._died()) is not None:
+                    return failed
+                continue
+            if (event := self._relay(message)) is not None:
+                return event
+
+    def close(self) -> None:
+        """End the process at once: what it trains is checkpointed, or not wanted."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._answered = False
+        before = os.environ.get("KERAS_BACKEND")
+        os.environ["KERAS_BACKEND"] = "jax"  # it may import Keras with its main module
+        try:
+            with deaf_to_ctrl_c():
+                self._process: BaseProcess = context.Process(
+                    target=self._main, args=(other, self._setup), daemon=True
+                )
+                self._process.start()
+        finally:
+            del os.environ["KERAS_BACKEND"]
+            if before is not None:
+                os.environ["KERAS_BACKEND"] = before
+        other.close()
+
+    def _send(self, order: Begin | Stop) -> None:
+        try:
+            self._pipe.send(order)
+        except OSError:
+            return  # it has died, which the next event finds
+
+    def _relay(self, message: Any) -> Event | None:
+        """The event that a message is; None for one that is late, or known."""
+        self._answered = True
+        if isinstance(message, StudyError):
+            raise message
+        if isinstance(message, str):
+            self._say(message)
+            return None
+        sent = self._sent.get(message.key)
+        if sent is None:
+            return None
+        if isinstance(message, EpochReported):
+            if message.epoch.number != sent.relayed:  # a run that was sent again repeats epochs
+                return None
+            sent.relayed += 1
+            return EpochReported(sent.key, message.epoch)
+        del self._sent[message.key]
+        if isinstance(message, RunFailed):
+            return RunFailed(sent.key, message.reason)
+        assert isinstance(message, RunFinished)
+        return RunFinished(sent.key, message.model)
+
+    def _died(self) -> Event | None:
+        """Go on in a new process; a run has failed where the last one had not a word to say."""
+        self._process.join()
+        self._pipe.close()
+        code, answered = self._process.exitcode, self._answered
+        self._start()
+        failed = None if answered else self._sent.pop(next(iter(self._sent)))
+        self._waiting = list(self._sent)
+        if failed is None:
+            return None
+        return RunFailed(failed.key, f"the process that trains has ended with exit code {code}")

@@ -105,8 +105,9 @@ Training = Annotated[
     typer.Option(
         "--training",
         envvar="STUDY_TRAINING",
-        metavar="fast|stock",
-        help="How a step is computed: fast where it can be, or by Keras alone.",
+        metavar="fast|stock|grouped",
+        help="How a step is computed: fast where it can be, or by Keras alone; grouped: runs of "
+        "one network as one program, with JAX, which is the default where that has a GPU.",
     ),
 ]
 AcceptChangedModel = Annotated[

@@ -97,7 +97,9 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         say(console, words.KEEPS_BEST)
 
 
-def print_execution(console: Console, jobs: int, execution: ExecutionOptions, device: str) -> None:
+def print_execution(
+    console: Console, jobs: int, execution: ExecutionOptions, device: str, *, grouped: bool = False
+) -> None:
     """Where the runs are trained, how many at once, and which MLflow shows them."""
     mirror = execution.mirror
     if mirror is not None and mirror.source == DEFAULT:
@@ -109,6 +111,8 @@ def print_execution(console: Console, jobs: int, execution: ExecutionOptions, de
         console.print(f"Training on the Dask cluster at {execution.scheduler}", highlight=False)
     else:
         how = "one run at a time" if jobs == 1 else f"{jobs} runs at once, a process each"
+        if grouped:
+            how = f"up to {jobs} runs at once, those of one network as one program"
         cards = execution.devices.cards
         where = "" if device == "cpu" else f" on {' and '.join(map(str, cards))}"
         say(console, f"Training {how}{where} (--jobs changes it)")

@@ -45,6 +45,12 @@ class Dataset:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
+    def without_test(self) -> "Dataset":
+        """The same data, but for its test part: what travels to those who only train."""
+        nothing = slice(0, 0)
+        images, labels = self.test_images[nothing], self.test_labels[nothing]
+        return replace(self, test_images=images, test_labels=labels)
+
     @property
     def num_classes(self) -> int:
         """How many classes the training part has."""

@@ -32,6 +32,8 @@ from study.training.train import train
 from study.tuning.pruning import make_pruner
 from study.workers import forkserver
 from study.workers.engine import Engine, InProcess, Trainer, cores, visible
+from study.workers.grouped import PLACES, GroupedEngine
+from study.workers.grouped_process import Setup
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -126,7 +128,7 @@ def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
 
     def start(settings: Settings) -> None:
         alone = execution.scheduler is not None or jobs_of(settings, execution) == 1
-        if not alone and settings.device == "cpu":
+        if not alone and settings.device == "cpu" and settings["training"] != "grouped":
             forkserver.start()
 
     return start
@@ -150,8 +152,11 @@ def jobs_of(settings: Settings, execution: ExecutionOptions) -> int:
     """How many runs are trained at once on this machine: by default one a share of its cores.
 
     Two processes of one thread train nearly twice as much as one process of two (docs/log.md). On
-    GPUs it is one each: small networks on the same card wait for each other.
+    GPUs it is one each: small networks on the same card wait for each other, unless they are
+    trained in groups.
     """
+    if settings["training"] == "grouped":
+        return execution.jobs or PLACES
     if settings.device == "gpu":
         return execution.jobs or max(1, len(execution.devices.cards))
     return execution.jobs or max(1, len(cores()) // int(settings["threads"]))
@@ -164,10 +169,17 @@ def engine_for(
     trainer: Trainer,
     say: Say,
 ) -> Engine:
-    """This process for one run at a time, else a Dask cluster: local, or the one that is there."""
+    """This process for one run at a time, else a Dask cluster: local, or the one that is there.
+
+    A process of its own, with JAX, where runs are trained in groups.
+    """
     settings = prepared.settings
     threads, jobs = settings["threads"], jobs_of(settings, execution)
     cards = [card.uuid for card in execution.devices.cards if settings.device == "gpu"]
+    if settings["training"] == "grouped":
+        os.environ |= visible(0, cards)
+        setup = Setup(prepared.dataset.without_test(), checkpoints, settings.device)
+        return GroupedEngine(setup, say, jobs)
     if execution.scheduler is not None:
         from study.workers.cluster import remote_engine
 
@@ -206,6 +218,8 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
     def describe(slot: Slot) -> dict[str, float | str]:
         params = dict(slot.configuration or ())
         device: dict[str, float | str] = {"device": settings.device}
+        if settings["training"] == "grouped":
+            device["training"] = "grouped"
         if settings.model is not None:  # only a worker may build it
             return device
         count = model.count_parameters(params, dataset.input_shape, dataset.num_classes)

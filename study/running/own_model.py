@@ -51,7 +51,8 @@ def tried(settings: Settings, dataset: Dataset) -> Settings:
         return settings
     data = dataset.input_shape, dataset.num_classes
     try:
-        unknown = probe(settings.model, _configurations(settings), *data).unknown
+        grouped = settings["training"] == "grouped"
+        unknown = probe(settings.model, _configurations(settings), *data, grouped=grouped).unknown
     except (ModelError, SpaceError) as error:
         raise SpaceError(f"{settings.origin}: {error}") from None
     if unknown is None or settings["training"] == "stock":

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from study.data import dataset as datasets
@@ -135,16 +136,19 @@ def _default_space(given: Mapping[str, Chosen]) -> str:
 
 
 def _placed(settings: Settings, devices: Devices) -> Settings:
-    """The settings with the device; on a GPU every step is Keras' own, unless told otherwise."""
+    """The settings with the device; on a GPU runs are trained in groups, or by Keras alone."""
     settings = settings.with_default("device", devices.kind)
     training = settings.chosen["training"]
+    if training.value == "grouped" and devices.remote:
+        raise SettingsError("--training grouped is this machine's: leave --scheduler out")
     if settings.device == "cpu" or training.value != "fast":
         return settings
     if training.source != "default":
         raise SettingsError(
             "--training fast is the processor's: leave it out, or give --device cpu too"
         )
-    return replace(settings, chosen={**settings.chosen, "training": Chosen("stock", "default")})
+    found = "grouped" if "jax" in devices.libraries else "stock"
+    return replace(settings, chosen={**settings.chosen, "training": Chosen(found, "default")})
 
 
 def _with_card(settings: Settings, devices: Devices) -> Settings:
@@ -156,8 +160,10 @@ def _with_card(settings: Settings, devices: Devices) -> Settings:
 
 def _checked(settings: Settings) -> Settings:
     """Refuse what sampler and pruner cannot do before any data is read; fill in the pruner."""
-    if settings["training"] not in {"fast", "stock"}:
-        raise SettingsError(f"--training {settings['training']}: choose fast or stock")
+    if settings["training"] not in {"fast", "stock", "grouped"}:
+        raise SettingsError(f"--training {settings['training']}: choose fast, stock or grouped")
+    if settings["training"] == "grouped" and find_spec("jax") is None:
+        raise SettingsError("--training grouped needs JAX: pip install '.[jax]'")
     settings = completed(settings)
     make_pruner(settings["pruner"], settings["epochs"], None)
     plan_of(settings)

@@ -19,7 +19,7 @@ import numpy as np
 from study.errors import ModelError
 from study.space.model_source import ModelSource
 from study.space.search_space import Value
-from study.training.compiled import accuracy_in, takes_one_hot
+from study.training.compiled import accuracy_in, judge, takes_one_hot
 from study.training.recipe import DEFAULTS
 
 OURS = frozenset(DEFAULTS) - {"label_smoothing"}
@@ -142,7 +142,7 @@ def _check(
         model.compile("adam", loss, metrics=["accuracy"])
     try:
         wanted = keras.ops.one_hot(label, num_classes) if takes_one_hot(model) else label
-        model.test_step((image, wanted))
+        judge(model, image, wanted)
         accuracy_in(model.get_metrics_result())
     except KeyError:
         raise ModelError(

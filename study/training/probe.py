@@ -11,14 +11,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from study.errors import ModelError, SpaceError
+from study.errors import ModelError, StudyError
 from study.space.model_source import ModelSource
 from study.space.search_space import Value
 
@@ -38,12 +38,16 @@ def probe(
     configurations: Sequence[Mapping[str, Value]],
     input_shape: tuple[int, ...],
     num_classes: int,
+    *,
+    grouped: bool = False,
 ) -> Probed:
     """Build a network of each configuration; raises ModelError, in one line, where one cannot be.
 
-    Also where none of them has read a hyperparameter that is not the trainer's own.
+    Also where none of them has read a hyperparameter that is not the trainer's own. ``grouped``: as
+    they are trained in groups, with JAX.
     """
-    question = [asdict(source), [dict(one) for one in configurations], input_shape, num_classes]
+    tried = [dict(one) for one in configurations]
+    question = [asdict(source), tried, input_shape, num_classes, grouped]
     done = subprocess.run(
         [sys.executable, "-c", "from study.training.probe import main; main()"],
         input=json.dumps(question),
@@ -69,14 +73,29 @@ def main() -> None:
     answer_to, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    source, configurations, input_shape, num_classes = json.load(sys.stdin)
+    source, configurations, input_shape, num_classes, grouped = json.load(sys.stdin)
     try:
-        answer = asdict(
-            _tried(ModelSource(**source), configurations, tuple(input_shape), num_classes)
-        )
-    except (ModelError, SpaceError) as error:
+        unknown = _started(grouped=grouped)
+        tried = ModelSource(**source), configurations, tuple(input_shape), num_classes
+        answer = asdict(_tried(*tried, unknown))
+    except StudyError as error:
         answer = {"wrong": str(error)}
     os.write(answer_to, json.dumps(answer).encode())
+
+
+def _started(*, grouped: bool) -> Callable[[Any], str | None]:
+    """Start what will train; returns what fast does not know of a model."""
+    if grouped:
+        from study.training.grouped.startup import start_jax
+
+        start_jax("cpu")
+        return lambda _: None
+    from study.training.startup import start_tensorflow
+
+    start_tensorflow(1)
+    from study.training.fast.step import unknown
+
+    return unknown
 
 
 def _tried(
@@ -84,12 +103,9 @@ def _tried(
     configurations: Sequence[Mapping[str, Any]],
     input_shape: tuple[int, ...],
     num_classes: int,
+    unknown: Callable[[Any], str | None],
 ) -> Probed:
     from study.training import recipe
-    from study.training.startup import start_tensorflow
-
-    start_tensorflow(1)
-    from study.training.fast.step import unknown
     from study.training.own import OURS, build, recipe_of
 
     seen: set[str] = set()

@@ -159,12 +159,7 @@ class DataPlugin(WorkerPlugin):
 
     def __init__(self, dataset: Dataset) -> None:
         self.name = f"study-data-{dataset.fingerprint}"
-        nothing = slice(0, 0)
-        self.dataset = replace(
-            dataset,
-            test_images=dataset.test_images[nothing],
-            test_labels=dataset.test_labels[nothing],
-        )
+        self.dataset = dataset.without_test()
 
     def setup(self, worker: Worker) -> None:
         """Lay the images that travelled where a run can train on them without another copy."""

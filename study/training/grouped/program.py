@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from study.training.compiled import loss_and_accuracy, takes_one_hot, variables_of
+from study.training.compiled import judge, loss_and_accuracy, takes_one_hot, variables_of
 from study.training.grouped.augment import augmented
 from study.training.grouped.layers import Rate
 from study.training.history import Arrays
@@ -141,7 +141,7 @@ class GroupProgram:
         """Have Keras make the variables of its metrics, which it does when it first needs them."""
         for model in {id(one): one for one in (self.model, self._learner)}.values():
             image, label = np.zeros((1, *shape), np.float32), jnp.zeros(1, jnp.int32)
-            model.test_on_batch(image, np.asarray(self._labels(model, label)))
+            judge(model, image, np.asarray(self._labels(model, label)))
             model.reset_metrics()
 
     def _epoch(

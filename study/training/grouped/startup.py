@@ -11,7 +11,6 @@ from typing import Any
 
 from study.errors import SettingsError
 
-
 _SETTINGS = {
     "JAX_DEFAULT_MATMUL_PRECISION": "highest",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

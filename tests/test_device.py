@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,9 @@ import pytest
 from optuna.trial import create_trial
 
 from study.cli.live import Silent
-from study.errors import SettingsError
+from study.errors import SettingsError, StudyLocked
 from study.plan.results import RUN_SPEC, Rows
-from study.running.launch import ExecutionOptions, jobs_of, launch
+from study.running.launch import ExecutionOptions, alone_on_cards, jobs_of, launch
 from study.running.prepare import Prepared, prepare, prepare_again
 from study.space.settings import Chosen, Settings
 from study.storage import database as storage
@@ -25,6 +26,7 @@ from study.training.device import CPU, Devices, devices, offered
 from study.training.run import Run
 from study.training.startup import _choose
 from study.tuning.objective import Objective
+from study.workers.cards import held
 from study.workers.engine import visible
 
 LINES = (
@@ -141,6 +143,27 @@ def test_the_device_is_part_of_a_run_and_an_old_run_keeps_its_name() -> None:
     assert run.key != replace(run, device="gpu").key
 
 
+def test_a_card_belongs_to_one_study_at_a_time(tmp_path: Path) -> None:
+    first, second = found().cards
+    with held([first], str(tmp_path)) as mine:
+        assert mine == (first,)
+        with held([first, second], str(tmp_path)) as rest:
+            assert rest == (second,)
+            with (
+                pytest.raises(StudyLocked, match="another study trains on NVIDIA H100 80GB HBM3"),
+                held([first], str(tmp_path)),
+            ):
+                pass
+    with held([first, second], str(tmp_path)) as free:
+        assert free == (first, second)
+
+
+def test_without_a_card_there_is_nothing_to_hold(tmp_path: Path) -> None:
+    with held([], str(tmp_path)) as free:
+        assert free == ()
+    assert not list(tmp_path.iterdir())
+
+
 class TensorFlow:
     """As much of it as choosing devices needs."""
 
@@ -243,8 +266,9 @@ def drive(study: Prepared, devices: Devices) -> list[Run]:
 
 
 @pytest.fixture
-def cards(monkeypatch: pytest.MonkeyPatch) -> Devices:
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Devices:
     """Two GPUs; the environment is put back, which the engine changes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where their locks lie
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     return found(CUDA_VISIBLE_DEVICES="0,1")
 
@@ -256,6 +280,23 @@ def test_a_study_on_a_gpu_records_it_with_every_run(database: Database, cards: D
     assert {run.device for run in runs} == {"gpu"}
     assert {row.device for row in Rows()(study)} == {"gpu"}
     assert os.environ["CUDA_VISIBLE_DEVICES"] == cards.cards[0].uuid
+
+
+def test_a_study_leaves_cards_to_others_and_says_so(database: Database, cards: Devices) -> None:
+    settings, said = prepared(database, cards).settings, []
+    execution = ExecutionOptions(devices=cards)
+    with held(cards.cards[:1]), alone_on_cards(settings, execution, said.append) as mine:
+        assert mine.devices.cards == cards.cards[1:]
+        assert jobs_of(settings, mine) == 1
+    assert said == ["1 of 2 GPUs are left to other studies"]
+
+
+def test_a_study_that_finds_no_free_card_leaves_nothing_behind(
+    database: Database, cards: Devices
+) -> None:
+    with held(cards.cards), pytest.raises(StudyLocked, match="--device cpu; nothing is lost"):
+        drive(prepared(database, cards), cards)
+    assert not database.exists
 
 
 def test_runs_at_once_are_one_a_card_unless_more_are_asked_for(

@@ -19,7 +19,13 @@ from study.final.measure import measure, write_files
 from study.final.members import Member, MemberTrainer, chosen, plan
 from study.plan.results import Rows
 from study.plan.strategies import plan_of
-from study.running.launch import ExecutionOptions, checkpoints_for, engine_for, jobs_of
+from study.running.launch import (
+    ExecutionOptions,
+    alone_on_cards,
+    checkpoints_for,
+    engine_for,
+    jobs_of,
+)
 from study.storage import database as storage
 from study.storage.connection import explained
 from study.storage.lock import driving
@@ -106,11 +112,13 @@ def finalize(
         )
         missing = training.missing(members)
         if missing:
-            if execution.scheduler is None:
-                jobs = min(jobs_of(prepared.settings, execution), len(missing))
-                execution = replace(execution, jobs=jobs)
-            with closing(engine_for(prepared, checkpoints, execution, trainer, say)) as engine:
-                training.train(missing, engine, check_lock)
+            with alone_on_cards(prepared.settings, execution, say) as free:
+                jobs = free.jobs
+                if free.scheduler is None:
+                    jobs = min(jobs_of(prepared.settings, free), len(missing))
+                own = replace(free, jobs=jobs)
+                with closing(engine_for(prepared, checkpoints, own, trainer, say)) as engine:
+                    training.train(missing, engine, check_lock)
         check_lock()
         if known:  # other members have taken the names of these models' files
             say("Putting the models together again")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from study.training.device import CPU, Devices
 from study.training.run import Run
 from study.training.train import train
 from study.tuning.pruning import make_pruner
-from study.workers import forkserver
+from study.workers import cards, forkserver
 from study.workers.engine import Engine, InProcess, Trainer, cores, visible
 from study.workers.grouped import PLACES, GroupedEngine
 from study.workers.grouped_process import Setup
@@ -80,8 +80,8 @@ def launch(
     """Drive a prepared study; a timeout ends it early, resumable.
 
     ``say`` is told, in a line, what does not stop the study. Raises ``StudyLocked`` where another
-    process drives it, ``SlotFailed`` where one slot failed three times, ``StorageError`` where the
-    database cannot be written any more.
+    process drives it or other studies hold all the GPUs, ``SlotFailed`` where one slot failed three
+    times, ``StorageError`` where the database cannot be written any more.
     """
     location, settings = prepared.location, prepared.settings
     checkpoints = checkpoints_for(location, execution)
@@ -91,8 +91,11 @@ def launch(
         with explained(location.database), driving(location) as held:
             study = None if prepared.new else _recorded(prepared)
             if study is not None and standing_of(study, settings).complete:
-                execution = replace(execution, jobs=1, scheduler=None)  # nothing is to be trained
-            with closing(engine_for(prepared, checkpoints, execution, trainer, say)) as engine:
+                execution = replace(execution, jobs=1, scheduler=None, devices=CPU)  # all trained
+            with (
+                alone_on_cards(settings, execution, say) as execution,
+                closing(engine_for(prepared, checkpoints, execution, trainer, say)) as engine,
+            ):
                 opened = location.database.open(create=True)
                 study = study or storage.create(opened, location.name, settings)
                 mirror.start()
@@ -132,6 +135,21 @@ def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
             forkserver.start()
 
     return start
+
+
+@contextmanager
+def alone_on_cards(
+    settings: Settings, execution: ExecutionOptions, say: Say
+) -> Iterator[ExecutionOptions]:
+    """Hold the cards of a study on GPUs, but for those that other studies hold.
+
+    Raises ``StudyLocked`` where they hold all of them.
+    """
+    offered = execution.devices.cards if settings.device == "gpu" else ()
+    with cards.held(offered) as free:
+        if len(free) < len(offered):
+            say(f"{len(offered) - len(free)} of {len(offered)} GPUs are left to other studies")
+        yield replace(execution, devices=replace(execution.devices, cards=free))
 
 
 def _recorded(prepared: Prepared) -> Study:
@@ -175,9 +193,9 @@ def engine_for(
     """
     settings = prepared.settings
     threads, jobs = settings["threads"], jobs_of(settings, execution)
-    cards = [card.uuid for card in execution.devices.cards if settings.device == "gpu"]
+    uuids = [card.uuid for card in execution.devices.cards if settings.device == "gpu"]
     if settings["training"] == "grouped":
-        os.environ |= visible(0, cards)
+        os.environ |= visible(0, uuids)
         setup = Setup(prepared.dataset.without_test(), checkpoints, settings.device)
         return GroupedEngine(setup, say, jobs)
     if execution.scheduler is not None:
@@ -200,8 +218,8 @@ def engine_for(
     if jobs > 1:
         from study.workers.local_cluster import local_engine
 
-        return local_engine(prepared.dataset, jobs, threads, checkpoints, trainer, cards=cards)
-    os.environ |= visible(0, cards)
+        return local_engine(prepared.dataset, jobs, threads, checkpoints, trainer, cards=uuids)
+    os.environ |= visible(0, uuids)
     return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))
 
 

@@ -254,7 +254,7 @@ def test_a_test_part_that_does_not_match_is_refused(
 @pytest.mark.parametrize(
     ("labels", "problem"),
     [
-        ([0] * 30 + [1], "the smallest class has 1"),
+        ([0] * 30 + [1], "the smallest class, 1, has 1"),
         ([0, 0, 1, 1, 2, 2], "2 of 6 images cannot be drawn with all 3 classes"),
     ],
 )

@@ -255,6 +255,7 @@ def test_a_csv_whose_lines_all_differ_from_the_header_is_refused(tmp_path: Path)
     [
         (b"", "without a label column"),
         (b"pixel0,pixel1\n1,2\n", "without a label column"),
+        (b"file,kind\ncat.png,cat\n", "or, of a list of pictures, path,label"),
         (b"label,a,b\n1,2,3\n", "2 pixels a line make no square"),
         (b"label\n1\n", "0 pixels a line"),
         (b"label,pixel0\n\n", "no image below the header"),

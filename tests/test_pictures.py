@@ -279,7 +279,32 @@ def one_class(root: Path) -> str:
     for path in (root / "dogs").iterdir():
         path.unlink()
     (root / "dogs").rmdir()
-    return "one class folder only (cats); add a second class"
+    return "one class folder only (cats); give a folder of pictures for each class"
+
+
+def empty_train(root: Path) -> str:
+    (root / "train").mkdir()
+    return "train: no class folder; give a folder of pictures for each class"
+
+
+def no_class_folder(root: Path) -> str:
+    for path in list(root.glob("*/*")):
+        path.rename(root / f"{path.parent.name}-{path.name}")
+    for path in list(root.glob("*/")):
+        path.rmdir()
+    return "20 pictures and no class folder; put the pictures of each class into a folder of its"
+
+
+def unknown_class(root: Path) -> str:
+    folder(root / "train")
+    save(root / "test" / "birds" / "1.png", pictures(1)[0])
+    save(root / "test" / "cats" / "1.png", pictures(1)[0])
+    return "test/birds/1.png: is of the class birds, which has no picture to train on"
+
+
+def small_class(root: Path) -> str:
+    save(root / "birds" / "1.png", pictures(1)[0])
+    return "the test part needs 2 images of every class, but the smallest class, birds, has 1"
 
 
 def nothing_readable(root: Path) -> str:
@@ -311,7 +336,19 @@ def no_text(root: Path) -> str:
 
 @pytest.mark.parametrize(
     "spoil",
-    [empty_class, one_class, nothing_readable, circle, circle_above, circle_of_links, no_text],
+    [
+        empty_class,
+        one_class,
+        empty_train,
+        no_class_folder,
+        unknown_class,
+        small_class,
+        nothing_readable,
+        circle,
+        circle_above,
+        circle_of_links,
+        no_text,
+    ],
 )
 def test_a_folder_that_is_no_data_is_refused(tmp_path: Path, spoil: Callable[[Path], str]) -> None:
     root = folder(tmp_path / "some")

@@ -67,6 +67,11 @@ def read_folder(folder: Path, reading: Reading) -> Parts:
         return read_csvs(train, test if test.is_file() else None, reading)
     if listing.class_folders(folder):
         return _pictures(listing.in_folders(folder), folder, reading)
+    if pictures := listing.pictures_in(folder):
+        raise DataError(
+            f"{shown(folder)}: {pictures} pictures and no class folder; put the pictures of each "
+            "class into a folder of its name, or list them in a CSV of path,label"
+        )
     raise DataError(
         f"{shown(folder)}: a folder with nothing that is read here; it must hold a folder of "
         f"pictures for each class, a train.csv, or IDX files (train-images-idx3-ubyte[.gz], ...)"
@@ -74,6 +79,7 @@ def read_folder(folder: Path, reading: Reading) -> Parts:
 
 
 def _pictures(listed: Listing, source: Path, reading: Reading) -> Parts:
+    listed.require_classes(source)
     return cache.through(listed, source, reading, lambda: decode.read(listed, source, reading))
 
 

@@ -27,6 +27,18 @@ class Listing:
     test: Listed | None
     notes: Sequence[str] = ()
 
+    def require_classes(self, source: Path) -> None:
+        """Raise `DataError` for one class alone, or one to test on that is not trained on."""
+        known = {label for _, label in self.train}
+        if len(known) < 2:
+            raise DataError(f"{shown(source)}: one class only ({min(known)}); add a second class")
+        for path, label in self.test or ():
+            if label not in known:
+                raise DataError(
+                    f"{shown(path)}: is of the class {label}, which has no picture to train on; "
+                    "add some, or leave the class out"
+                )
+
 
 def class_folders(folder: Path) -> list[Path]:
     """The folders in a folder in order of their names, hidden ones left out."""
@@ -67,10 +79,10 @@ def _classes(folder: Path) -> Listed:
             )
         listed += [(file, path.name) for file in pictures]
     if len(classes) < 2:
-        raise DataError(
-            f"{shown(folder)}: one class folder only ({shown(classes[0].name)}); "
-            f"add a second class, a folder of pictures"
+        there = (
+            f"one class folder only ({shown(classes[0].name)})" if classes else "no class folder"
         )
+        raise DataError(f"{shown(folder)}: {there}; give a folder of pictures for each class")
     return listed
 
 
@@ -87,6 +99,12 @@ def _pictures(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     for name, is_folder in inside:
         if is_folder and not name.startswith("."):
             yield from _pictures(folder / name, (*above, real))
+
+
+def pictures_in(folder: Path) -> int:
+    """How many pictures lie in a folder itself."""
+    with os.scandir(folder) as entries:
+        return sum(Path(entry.name).suffix.lower() in picture.KINDS for entry in entries)
 
 
 def _is_text(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -32,14 +33,19 @@ class Split:
 
 
 def split(
-    labels: Labels, validation: Validation, seed: int, repeat: int, source: str = "the data"
+    labels: Labels,
+    validation: Validation,
+    seed: int,
+    repeat: int,
+    source: str = "the data",
+    names: Sequence[int | str] = (),
 ) -> Split:
     """What a repeat trains and validates on: a function of its arguments alone.
 
     A holdout is drawn from (seed, repeat), stratified. Of folds, repeat r validates on fold
     r modulo their number; every further round of folds is shuffled anew. A seed of the validation
     itself stands in the place of both. `seed` and `repeat` are not negative. Raises `DataError`,
-    beginning with `source`, for classes that are too small.
+    beginning with `source`, for classes that are too small; `names[k]` is what class k is called.
     """
     if validation.kind == "none":
         return Split(np.arange(len(labels)), np.arange(0))
@@ -47,13 +53,14 @@ def split(
         seed, repeat = validation.seed, 0
     if validation.kind == "holdout":
         drawn_with = _derive(seed, repeat, HOLDOUT)
-        return _draw(labels, validation.fraction, drawn_with, f"{source}: validation")
-    return _fold(labels, validation.folds, seed, repeat, source)
+        return _draw(labels, validation.fraction, drawn_with, f"{source}: validation", names)
+    return _fold(labels, validation.folds, seed, repeat, source, names)
 
 
 def test_part(labels: NDArray[Any], source: str) -> Split:
     """The stratified fifth that data without a test part gives up, as the validation part."""
-    return _draw(labels, TEST_FRACTION, TEST_SEED, f"{source}: the test part")
+    what = f"{source}: the test part"
+    return _draw(labels, TEST_FRACTION, TEST_SEED, what, np.unique(labels).tolist())
 
 
 def _derive(seed: int, number: int, purpose: int) -> int:
@@ -61,11 +68,13 @@ def _derive(seed: int, number: int, purpose: int) -> int:
     return int(np.random.SeedSequence([seed, number, purpose]).generate_state(1)[0])
 
 
-def _draw(labels: NDArray[Any], fraction: float, seed: int, what: str) -> Split:
+def _draw(
+    labels: NDArray[Any], fraction: float, seed: int, what: str, names: Sequence[int | str]
+) -> Split:
     """A stratified `fraction` as the validation part; no class is missing from the rest."""
     from sklearn.model_selection import train_test_split
 
-    _require(labels, 2, what)
+    _require(labels, 2, what, names)
     total, classes = len(labels), len(np.unique(labels))
     drawn = math.ceil(fraction * total)
     if min(drawn, total - drawn) >= classes:
@@ -80,20 +89,24 @@ def _draw(labels: NDArray[Any], fraction: float, seed: int, what: str) -> Split:
     )
 
 
-def _fold(labels: Labels, folds: int, seed: int, repeat: int, source: str) -> Split:
+def _fold(
+    labels: Labels, folds: int, seed: int, repeat: int, source: str, names: Sequence[int | str]
+) -> Split:
     from sklearn.model_selection import StratifiedKFold
 
-    _require(labels, folds, f"{source}: validation by {folds} folds")
+    _require(labels, folds, f"{source}: validation by {folds} folds", names)
     state = _derive(seed, repeat // folds, FOLDS)
     parts = StratifiedKFold(folds, shuffle=True, random_state=state).split(labels, labels)
     train, validation = next(islice(parts, repeat % folds, None))
     return Split(np.sort(train), np.sort(validation))
 
 
-def _require(labels: NDArray[Any], images: int, what: str) -> None:
-    fewest = int(np.unique(labels, return_counts=True)[1].min())
-    if fewest < images:
+def _require(labels: NDArray[Any], images: int, what: str, names: Sequence[int | str]) -> None:
+    counts = np.unique(labels, return_counts=True)[1]
+    fewest = int(counts.argmin())
+    if counts[fewest] < images:
+        name = f", {names[fewest]}," if names else ""
         raise DataError(
-            f"{what} needs {images} images of every class, but the smallest class has "
-            f"{fewest}; add images or leave the class out"
+            f"{what} needs {images} images of every class, but the smallest class{name} has "
+            f"{counts[fewest]}; add images or leave the class out"
         )

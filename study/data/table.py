@@ -36,7 +36,7 @@ def read(
                 raise refusal(
                     path,
                     "empty or without a label column",
-                    "the first line must be label,pixel0,...",
+                    "the first line must be label,pixel0,... or, of a list of pictures, path,label",
                 )
             if _are_pixels(header):
                 raise refusal(

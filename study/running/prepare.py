@@ -176,7 +176,12 @@ def _fitted(settings: Settings, dataset: Dataset) -> Settings:
     repeats = range(settings.repeats)
     splits = [
         datasets.split(
-            dataset.labels, settings.validation, settings["seed"], repeat, dataset.source
+            dataset.labels,
+            settings.validation,
+            settings["seed"],
+            repeat,
+            dataset.source,
+            dataset.label_names,
         )
         for repeat in repeats
     ]

@@ -108,7 +108,7 @@ def probabilities(path: Path, dataset: Dataset, run: Run) -> dict[str, Numbers]:
 
     member = export.load_member(path)
     part = data.split(dataset.labels, run.validation, run.seed, run.repeat).validation
-    model = export.with_preprocessing([member])
+    model = export.with_preprocessing([member], dataset.input_shape)
     held_out = np.zeros((0, dataset.num_classes), np.float32)
     if len(part):
         held_out = export.probabilities(model, export.as_pixels(dataset.images[part]))

@@ -345,6 +345,92 @@ def test_a_file_that_has_changed_is_refused_or_accepted_and_how_it_trains_is_fou
     assert recorded["training"] == "fast"
 
 
+OWN_CLASSES = """
+@keras.saving.register_keras_serializable(package="mine")
+class Patch(layers.Layer):
+    def __init__(self, step=2, **more):
+        super().__init__(**more)
+        self.step = step
+
+    def get_config(self):
+        return {**super().get_config(), "step": self.step}
+
+    def call(self, x):
+        return x[:, :: self.step, :: self.step]
+
+def swish(x):
+    return x * keras.ops.sigmoid(x)
+
+def build(params, input_shape, num_classes):
+    return compiled(keras.Sequential([
+        layers.Input(input_shape),
+        Patch(2),
+        layers.Conv2D(params["width"], 3, activation=swish),
+        layers.Flatten(),
+        layers.Dense(num_classes, "softmax"),
+    ]), params)
+"""
+FORGETFUL = SUBCLASSED.replace('"width": 4', '"wide": 4')
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "why"),
+    [
+        (RESIDUAL, (), None),
+        (OUTSIDE, (), None),
+        (CONSTRAINED, (), None),
+        (SUBCLASSED, ("Net",), None),
+        (OWN_CLASSES, ("mine>Patch", "swish"), None),
+        (FORGETFUL, ("Net",), "Keras cannot load it again: "),
+        (
+            SEQUENTIAL.replace("layers.Flatten()", "layers.Lambda(lambda x: x), layers.Flatten()"),
+            (),
+            "it holds a Lambda, which is not loaded from a file",
+        ),
+    ],
+)
+def test_what_a_saved_model_needs_to_be_loaded_is_found_beforehand(
+    text: str, classes: tuple[str, ...], why: str | None
+) -> None:
+    found = tried(text)
+    assert found.classes == classes
+    assert (found.unloadable or "").startswith(why or "")
+    assert (found.unloadable is None) == (why is None)
+
+
+@pytest.mark.parametrize("text", [SUBCLASSED, OWN_CLASSES])
+def test_a_model_of_own_classes_is_loaded_with_the_file_it_was_made_with(
+    text: str, tmp_path: Path
+) -> None:
+    from study.final import archive, export
+    from study.training import user_code
+
+    run, path = run_of(text), tmp_path / "model.keras"
+    _, member = base.finish(train(replace(run, epochs=1), base.DATA))
+    path.write_bytes(member)
+    own = user_code.classes(source(text))
+    members = [export.load_member(path, name, own) for name in ("member_1", "member_2")]
+    model = export.with_preprocessing(members, (12, 12, 1))
+    needed = archive.Needed.of(source(text), tried(text).classes)
+    card = archive.Card("one", "own", (0, 1, 2), (12, 12, 1), 0.5, "b", ("one",), needed=needed)
+    path.write_bytes(archive.with_card(export.to_bytes(model), card))
+    assert archive.read_card(path) == card
+
+    kept, another = tmp_path / "kept.py", tmp_path / "another.py"
+    kept.write_text(source(text).text)
+    another.write_text("import os; os._exit(3)")
+    pixels = base.DATA.images[:4] * 255
+    loaded, _ = archive.load(path, archive.source_of(path, card, kept))
+    said = export.probabilities(loaded, pixels)
+    assert np.allclose(said, export.probabilities(model, pixels), atol=1e-6)
+    with pytest.raises(ModelError, match=r"needs .* of my_model.py .* with --network, which runs"):
+        archive.source_of(path, card, None)
+    with pytest.raises(ModelError, match=r"is not the my_model\.py that the model was made with"):
+        archive.source_of(path, card, another)
+    with pytest.raises(ModelError, match="is in no file that was given"):
+        archive.load(path)
+
+
 def test_a_model_with_residuals_is_loaded_from_its_file_and_one_with_code_in_it_never(
     tmp_path: Path,
 ) -> None:
@@ -377,6 +463,6 @@ def test_a_final_model_gives_probabilities_also_where_its_members_give_logits() 
         [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
     pixels = np.random.default_rng(1).integers(0, 256, (5, 4, 4, 1)).astype(np.uint8)
-    found = probabilities(with_preprocessing([member, member]), pixels)
+    found = probabilities(with_preprocessing([member], (4, 4, 1)), pixels)
     assert np.all(found >= 0)
     assert np.allclose(found.sum(axis=1), 1, atol=1e-5)

@@ -417,7 +417,7 @@ def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> Non
     options = {"filters": 2, "k2": 3, "dense": 4, "batch_norm": True, "strided": True}
     members = [build_cnn(options, shape, 3) for _ in range(2)]
     images = RNG.integers(0, 256, (5, *shape)).astype(np.float32)
-    together = export.with_preprocessing(members)
+    together = export.with_preprocessing(members, shape)
     card = replace(CARD_OF, input_shape=shape)
     Path("average.keras").write_bytes(with_card(export.to_bytes(together), card))
     said = keras.models.load_model("average.keras").predict(images, verbose=0)

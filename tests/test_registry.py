@@ -94,7 +94,8 @@ def test_the_best_model_and_the_average_are_served_by_name_on_pixels(
     from study.training.model import build_cnn
 
     members = [build_cnn(dict(made.start()), (28, 28, 1), 10) for _ in range(2)]
-    files = {"best": with_preprocessing(members[:1]), "average": with_preprocessing(members)}
+    made_of = {"best": members[:1], "average": members}
+    files = {name: with_preprocessing(each, (28, 28, 1)) for name, each in made_of.items()}
     models = [final for final in finals() if alias(final["model"])]
     for final in models:
         (tmp_path / final["file"]).write_bytes(to_bytes(files[alias(final["model"])]))

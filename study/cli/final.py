@@ -25,6 +25,7 @@ from study.cli.options import (
     Json,
     Mlflow,
     ModelFile,
+    Network,
     OutputFolder,
     Resources,
     Scheduler,
@@ -160,6 +161,7 @@ def predict(
     submission: Submission = None,
     invert: Invert = False,
     center: Center = False,
+    network: Network = None,
 ) -> None:
     """Say what is on images: files or folders, or the rows of a CSV or npz file.
 
@@ -174,11 +176,12 @@ def predict(
 
         console = Console(stderr=True)
         card = archive.read_card(model)
+        source = archive.source_of(model, card, network)
         with _waiting(console, "Reading the images") as status:
 
             def load() -> final.Classifier:
                 status("Loading the model, and looking at the images")
-                return final.Classifier.load(model)
+                return final.Classifier.load(model, source)
 
             strict = submission is not None  # its lines are counted
             found = final.of_files(files, card, load, invert=invert, center=center, strict=strict)

@@ -238,6 +238,14 @@ Files = Annotated[
     list[Path],
     typer.Argument(metavar="FILES", help="Pictures, folders of pictures, CSV or npz files."),
 ]
+Network = Annotated[
+    Path | None,
+    typer.Option(
+        "--network",
+        metavar="FILE.py",
+        help="The file of a network of one's own, where the model has classes of it; it is run.",
+    ),
+]
 Submission = Annotated[
     Path | None,
     typer.Option("--submission", metavar="FILE", help="Write ImageId,Label as Kaggle wants it."),

@@ -1,8 +1,8 @@
 """A final model's file: a `.keras` archive that Keras alone can load, with a card inside.
 
 The card (`study.json`) says what the model takes and what its outputs are called; Keras passes it
-over. A file is looked through before Keras is asked: it may hold the stock layers that this program
-writes and nothing else, so that nothing in it is ever run.
+over. A file is looked through before Keras is asked: it may hold plain parts of Keras, and classes
+of a file that the user gives beside it, so that nothing that came inside is ever run.
 """
 
 from __future__ import annotations
@@ -10,40 +10,55 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from study.data.files import refusal
 from study.data.picture import FITS, Fit
 from study.errors import ModelError
+from study.space.model_source import ModelSource
+from study.training import saved
 
 CARD = "study.json"
 FORMAT = 1
 
-_LARGEST = 20 * 2**20  # bytes of a description
-_LAYERS = {"Activation", "Average", "BatchNormalization", "Conv2D", "Dense", "Dropout", "Flatten"}
-_LAYERS |= {"InputLayer", "MaxPooling2D", "Rescaling"}
-# What networks of one's own are made of; none of these can carry code, as a Lambda does.
-_LAYERS |= {"Add", "AveragePooling2D", "Concatenate", "DepthwiseConv2D", "ELU", "GaussianDropout"}
-_LAYERS |= {"GaussianNoise", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "GroupNormalization"}
-_LAYERS |= {"LayerNormalization", "LeakyReLU", "Multiply", "PReLU", "RandomFlip", "RandomRotation"}
-_LAYERS |= {"RandomTranslation", "RandomZoom", "ReLU", "Reshape", "SeparableConv2D", "Softmax"}
-_LAYERS |= {"SpatialDropout2D", "Subtract", "ZeroPadding2D"}
-_INITIALIZERS = {"Zeros", "Ones", "GlorotUniform", "GlorotNormal", "HeNormal", "HeUniform"}
-_INITIALIZERS |= {"LecunNormal", "LecunUniform", "RandomNormal", "RandomUniform"}
-_INITIALIZERS |= {"TruncatedNormal", "VarianceScaling"}
-_KNOWN = {
-    *(("keras.layers", name) for name in _LAYERS),
-    *(("keras.initializers", name) for name in _INITIALIZERS),
-    *(("keras.regularizers", name) for name in ("L1", "L2", "L1L2")),
-    ("keras", "DTypePolicy"),
-    ("keras", "Sequential"),
-    ("keras.src.models.functional", "Functional"),
-    ("keras.models", "Functional"),
-    (None, "__keras_tensor__"),
-}
+
+@dataclass(frozen=True)
+class Needed:
+    """The file of a network of one's own, whose ``classes`` a model needs to be loaded.
+
+    ``digest`` is the file's SHA-256.
+    """
+
+    file: str
+    function: str
+    digest: str
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, source: ModelSource, classes: tuple[str, ...]) -> Self | None:
+        """What models of a study need of its network's file; None where it is nothing."""
+        file = Path(source.path).name
+        return cls(file, source.function, source.digest, classes) if classes else None
+
+    @property
+    def names(self) -> str:
+        return ", ".join(name.rpartition(">")[2] for name in self.classes)
+
+    def source(self, path: Path) -> ModelSource:
+        """The file, which the user gives to be run; ModelError where it is another one."""
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise ModelError(f"--network {path}: cannot be read ({error})") from None
+        given = ModelSource(str(path.resolve()), self.function, text)
+        if given.digest != self.digest:
+            raise ModelError(
+                f"--network {path}: is not the {self.file} that the model was made with (SHA-256 "
+                f"{given.digest[:12]}, not {self.digest[:12]}); the study's report has its text"
+            )
+        return given
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,7 @@ class Card:
     """What a model takes: pixels 0..255 of ``input_shape``; and what its outputs are called.
 
     ``labels`` are as the training data has them. ``brightness`` is the mean of its pixels (0..1),
-    and ``fit`` how its pictures were brought to their size.
+    and ``fit`` how its pictures were brought to their size. ``needed`` is what else it takes.
     """
 
     model: str
@@ -62,6 +77,7 @@ class Card:
     data_fingerprint: str
     members: tuple[str, ...]
     fit: Fit = "pad"
+    needed: Needed | None = None
     format: int = FORMAT
 
 
@@ -75,44 +91,73 @@ def with_card(model: bytes, card: Card) -> bytes:
 
 def read_card(path: Path) -> Card:
     """The card of a model that may be loaded; ``ModelError`` says why it may not."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Card, list[str]]:
+    """A model's card, and what is none of Keras' parts in it, which the card says is needed."""
     if path.suffix != ".keras":  # Keras would take it for a file of another kind
         raise ModelError(f"{path}: not a .keras file; give one that finalize has written")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            config, card = (
-                _json(archive, name) if name in names else None for name in ("config.json", CARD)
-            )
+            described = saved.entry(archive, "config.json")
+            card = saved.entry(archive, CARD) if CARD in archive.namelist() else None
+            foreign = saved.foreign(described)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; give a .keras file that finalize wrote") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or 'damaged'})") from None
     except Exception:  # noqa: BLE001 - zipfile and json raise what they like for a damaged file
-        config = card = None
-    if config is None:
         wrong = "not a .keras file, or a damaged one"
-        raise ModelError(str(refusal(path, wrong, "give one that finalize has written")))
-    for found in _classes(config):
-        if found not in _KNOWN:
-            raise ModelError(
-                f"{path}: holds a {found[1]}, which is not loaded from a file; give a "
-                "model of Keras' layers that carry no code"
-            )
-    if card is None:
+        raise ModelError(str(refusal(path, wrong, "give one that finalize has written"))) from None
+    if card is None and not foreign:
         raise ModelError(
             f"{path}: has no {CARD}, so its labels and the scale of its pixels are not known; "
             "give a model that finalize has written"
         )
-    return _card(path, card)
+    found = None if card is None else _card(path, card)
+    needed = found.needed.classes if found is not None and found.needed is not None else ()
+    for name in foreign:
+        if name not in needed:
+            raise ModelError(
+                f"{path}: holds a {name}, which is not loaded from a file; give a "
+                "model of Keras' layers that carry no code"
+            )
+    assert found is not None
+    return found, foreign
 
 
-def load(path: Path) -> tuple[Any, Card]:
-    """The Keras model of a file, and its card; imports Keras. Raises ``ModelError``."""
-    card = read_card(path)
+def source_of(path: Path, card: Card, network: Path | None) -> ModelSource | None:
+    """The file that a model needs, given as ``network`` to be run; None where it needs none.
+
+    Raises ``ModelError`` where it is not given, or is another file.
+    """
+    if card.needed is None:
+        return None
+    if network is None:
+        raise ModelError(
+            f"{path}: needs {card.needed.names} of {card.needed.file} (SHA-256 "
+            f"{card.needed.digest[:12]}): give that file with --network, which runs it"
+        )
+    return card.needed.source(network)
+
+
+def load(path: Path, source: ModelSource | None = None) -> tuple[Any, Card]:
+    """The Keras model of a file, and its card; imports Keras. Raises ``ModelError``.
+
+    ``source`` is the file it needs, and is run.
+    """
+    card, foreign = _read(path)
     import keras
 
+    from study.training import user_code
+
+    own = user_code.classes(source) if source else {}
+    for name in foreign:
+        if name not in own:  # the card may say what it likes
+            raise ModelError(f"{path}: needs {name}, which is in no file that was given")
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        model = keras.models.load_model(path, compile=False, safe_mode=True, custom_objects=own)
     except Exception as error:  # noqa: BLE001 - Keras raises what it likes for another version
         why = " ".join(str(error).split())[:200]
         raise ModelError(
@@ -125,12 +170,6 @@ def load(path: Path) -> tuple[Any, Card]:
     return model, card
 
 
-def _json(archive: zipfile.ZipFile, name: str) -> Any:
-    if archive.getinfo(name).file_size > _LARGEST:
-        raise ValueError(name)
-    return json.loads(archive.read(name))
-
-
 def _card(path: Path, stored: Any) -> Card:
     version = stored.get("format") if isinstance(stored, dict) else None
     if version != FORMAT:
@@ -140,7 +179,8 @@ def _card(path: Path, stored: Any) -> Card:
         )
     try:
         lists = {name: tuple(stored[name]) for name in ("labels", "input_shape", "members")}
-        card: Card | None = Card(**{**stored, **lists})
+        needed = stored.get("needed") and _needed(**stored["needed"])
+        card: Card | None = Card(**{**stored, **lists, "needed": needed})
     except (KeyError, TypeError):
         card = None
     if card is None or not _is_sound(card):
@@ -161,13 +201,7 @@ def _is_sound(card: Card) -> bool:
     )
 
 
-def _classes(config: Any) -> Iterator[tuple[Any, Any]]:
-    """Module and class of everything that a configuration would make."""
-    if isinstance(config, dict):
-        if "class_name" in config:
-            module = str(config["module"]) if config.get("module") else None
-            yield module, str(config["class_name"])
-        config = list(config.values())
-    if isinstance(config, list):
-        for item in config:
-            yield from _classes(item)
+def _needed(file: str, function: str, digest: str, classes: list[str]) -> Needed:
+    if not all(isinstance(text, str) for text in (file, function, digest, *classes)):
+        raise TypeError("needed")
+    return Needed(file, function, digest, tuple(classes))

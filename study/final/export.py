@@ -6,7 +6,7 @@ Importing this module imports Keras.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +20,34 @@ from study.errors import ModelError
 AT_ONCE = 500  # images a call
 
 
-def load_member(path: Path) -> keras.Model:
+def load_member(
+    path: Path, name: str = "member", own: Mapping[str, Any] | None = None
+) -> keras.Model:
     """A member as it was trained: images (n, height, width, channels) of 0..1 to (n, classes).
 
-    Raises ``ModelError`` where its file is damaged.
+    ``name`` becomes the model's, and ``own`` are the classes of its network's file. Raises
+    ``ModelError`` where its file is damaged.
     """
     try:
-        return keras.models.load_model(path, compile=False)
+        member = keras.models.load_model(path, compile=False, custom_objects=own)
     except Exception as error:  # noqa: BLE001 - Keras raises what it likes for a damaged file
         reason = " ".join(str(error).split())[:200]
-        if "class" in reason or "Lambda" in reason:
-            raise ModelError(
-                f"{path}: has layers that Keras alone cannot load ({reason}); a final model "
-                "needs a network of Keras' own layers"
-            ) from None
         raise ModelError(
-            f"{path}: is damaged ({reason}); delete it, and it is trained again"
+            f"{path}: cannot be loaded ({reason}); delete it, and it is trained again"
         ) from None
+    member.name = name
+    return member
 
 
-def with_preprocessing(members: Sequence[keras.Model]) -> keras.Model:
-    """A model of pixels (n, height, width, channels) of 0..255 to probabilities (n, classes).
+def with_preprocessing(members: Sequence[keras.Model], input_shape: tuple[int, ...]) -> keras.Model:
+    """A model of pixels (n, *input_shape) of 0..255 to probabilities (n, classes).
 
-    It is the member, or the mean of several members' outputs, behind a rescaling to 0..1.
+    It is the member, or the mean of several members' outputs, behind a rescaling to 0..1. Their
+    names differ.
     """
-    pixels = keras.Input(members[0].input_shape[1:], name="pixels")
+    pixels = keras.Input(input_shape, name="pixels")
     images = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
-    outputs = [
-        _normalised(member, _renamed(member, f"member_{place}")(images))
-        for place, member in enumerate(members, start=1)
-    ]
+    outputs = [_normalised(member, images) for member in members]
     output = keras.layers.Average(name="average")(outputs) if len(outputs) > 1 else outputs[0]
     return keras.Model(pixels, output, name="classifier")
 
@@ -76,16 +74,10 @@ def as_pixels(images: Images) -> NDArray[Any]:
     return images if images.dtype == np.uint8 else images * np.float32(255)
 
 
-def _normalised(member: keras.Model, output: Any) -> Any:
-    """A member's output as probabilities: behind a softmax where it gives logits."""
-    noise = np.random.default_rng(0).random((8, *member.input_shape[1:]), dtype=np.float32)
-    found = np.asarray(member(noise, training=False))
+def _normalised(member: keras.Model, images: Any) -> Any:
+    """A member's probabilities of images: behind a softmax where it gives logits."""
+    noise = np.random.default_rng(0).random((8, *images.shape[1:]), dtype=np.float32)
+    found, output = np.asarray(member(noise, training=False)), member(images)
     if np.all(found >= 0) and np.allclose(found.sum(axis=1), 1, atol=1e-3):
         return output
     return keras.layers.Softmax()(output)
-
-
-def _renamed(member: keras.Model, name: str) -> keras.Model:
-    copy = type(member).from_config({**member.get_config(), "name": name})
-    copy.set_weights(member.get_weights())
-    return copy

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from optuna import Study
 
     from study.running.prepare import Prepared
+    from study.space.settings import Settings
     from study.training.run import Epoch
     from study.workers.engine import Trainer
 
@@ -96,6 +97,7 @@ def finalize(
     location, say = prepared.location, observer.on_message
     with explained(location.database), driving(location) as check_lock:
         study = storage.load(location.database.open(), location.name)[0]
+        _loadable_or_refused(prepared.settings, say)
         members = _members(study, prepared, options, say)
         folder = records.folder(location, study)
         records.claim(folder, study)
@@ -135,6 +137,23 @@ def _final_models(
     """These models are the ones that gallery and report speak of from now on."""
     records.set_current(study, models[0]["opening"])
     return FinalModels(folder, models, records.openings(records.finals(study)), new)
+
+
+def _loadable_or_refused(settings: Settings, say: Callable[[str], None]) -> None:
+    """Refuse a network that a file cannot give back; say what its files need to be loaded."""
+    source, network = settings.model, settings.network
+    if source is None or network is None:
+        return
+    if network.unloadable:
+        raise ModelError(
+            f"{source.name}: no final model can be made of it: {network.unloadable}; mend the "
+            "file and start a study with another --name"
+        )
+    if needed := archive.Needed.of(source, network.classes):
+        say(
+            f"The models need {needed.names} of {needed.file} to be loaded: keep that file, and "
+            "give it to predict with --network"
+        )
 
 
 def _members(

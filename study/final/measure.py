@@ -17,7 +17,7 @@ from study.data.pixels import brightness
 from study.errors import ModelError
 from study.files import write_whole
 from study.final import records
-from study.final.archive import Card, with_card
+from study.final.archive import Card, Needed, with_card
 from study.final.members import Member, MemberTrainer
 from study.training.startup import start_tensorflow
 
@@ -116,15 +116,21 @@ def write_files(
     """Write the file of every member and, of several, of their average; no image is looked at."""
     start_tensorflow(prepared.settings["threads"])
     from study.final import export
+    from study.training import user_code
 
-    trained = [export.load_member(trainer.file(member)) for member in members]
+    source = prepared.settings.model
+    own = user_code.classes(source) if source else {}
+    trained = [
+        export.load_member(trainer.file(member), f"member_{place}", own)
+        for place, member in enumerate(members, start=1)
+    ]
 
     def made(name: str, place: slice) -> _Model:
-        model, own = export.with_preprocessing(trained[place]), members[place]
-        card = _card(name, study, prepared, own)
+        model = export.with_preprocessing(trained[place], prepared.dataset.input_shape)
+        card = _card(name, study, prepared, members[place])
         file = f"{name.replace(', ', '-').replace(' ', '-')}.keras"
         _write(folder / file, with_card(export.to_bytes(model), card))
-        return _Model(name, file, own, model)
+        return _Model(name, file, members[place], model)
 
     models = [made(m.name, slice(place, place + 1)) for place, m in enumerate(members)]
     if len(members) > 1:
@@ -139,7 +145,8 @@ def _held_out(prepared: Prepared, members: Sequence[Member]) -> NDArray[np.int64
 
 
 def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]) -> Card:
-    dataset = prepared.dataset
+    dataset, settings = prepared.dataset, prepared.settings
+    network = settings.network
     return Card(
         model=name,
         study=study.study_name,
@@ -148,7 +155,8 @@ def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]
         brightness=brightness(dataset.images),
         data_fingerprint=dataset.fingerprint,
         members=tuple(member.key for member in members),
-        fit=prepared.settings.space.fit or "pad",
+        fit=settings.space.fit or "pad",
+        needed=Needed.of(settings.model, network.classes) if settings.model and network else None,
     )
 
 

@@ -16,6 +16,7 @@ from study.errors import ModelError, StudyError
 from study.files import write_whole
 from study.final import archive, pictures
 from study.final.archive import Card
+from study.space.model_source import ModelSource
 
 _SMALL = 0.4  # of a side; MNIST's digits fill five sevenths
 
@@ -39,12 +40,15 @@ class Classifier:
     card: Card
 
     @classmethod
-    def load(cls, path: Path) -> Classifier:
-        """Load a file that finalize has written; raises ``ModelError``."""
+    def load(cls, path: Path, source: ModelSource | None = None) -> Classifier:
+        """Load a file that finalize has written; ``source``, which is run, is what it needs.
+
+        Raises ``ModelError``.
+        """
         from study.training.startup import start_tensorflow
 
         start_tensorflow(1)
-        return cls(*archive.load(path))
+        return cls(*archive.load(path, source))
 
     def predict(self, batches: Sequence[pictures.Batch]) -> Iterator[Prediction]:
         """A prediction for each image of some batches, in their order."""

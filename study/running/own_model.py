@@ -52,10 +52,11 @@ def tried(settings: Settings, dataset: Dataset) -> Settings:
     data = dataset.input_shape, dataset.num_classes
     try:
         grouped = settings["training"] == "grouped"
-        unknown = probe(settings.model, _configurations(settings), *data, grouped=grouped).unknown
+        found = probe(settings.model, _configurations(settings), *data, grouped=grouped)
     except (ModelError, SpaceError) as error:
         raise SpaceError(f"{settings.origin}: {error}") from None
-    if unknown is None or settings["training"] == "stock":
+    settings = replace(settings, network=found)
+    if found.unknown is None or settings["training"] == "stock":
         return settings
     return replace(settings, chosen={**settings.chosen, "training": Chosen("stock", "default")})
 

@@ -7,26 +7,39 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from study.errors import SpaceError
+from study.errors import ModelError, SpaceError
 from study.files import NOT_FETCHED, POINTER
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """``function`` of the Python file ``path`` (absolute), and the file's ``text``."""
+    """``function`` of the Python file ``path`` (absolute), and the file's ``text``.
+
+    ``files`` are those beside it that the text names, each with its SHA-256.
+    """
 
     path: str
     function: str
     text: str
+    files: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:  # JSON has no tuples
+        object.__setattr__(self, "files", tuple((name, digest) for name, digest in self.files))
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what decides the network, 64 hexadecimal digits."""
-        return hashlib.sha256(f"{self.function}\n{self.text}".encode()).hexdigest()
+        beside = "".join(f"\n{name} {digest}" for name, digest in self.files)
+        return hashlib.sha256(f"{self.function}\n{self.text}{beside}".encode()).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file alone, as `sha256sum` shows it."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
     def name(self) -> str:
@@ -46,8 +59,7 @@ class ModelSource:
             text = path.read_text("utf-8")
             if text.startswith(POINTER):
                 raise SpaceError(f"{origin}: model: {path}: {NOT_FETCHED}")
-            ast.parse(text)
-            return cls(str(path), function, text)
+            return cls(str(path), function, text, _files(text, path.parent))
         except FileNotFoundError:
             raise SpaceError(
                 f"{origin}: model: {path} is not there; its path counts from the space's folder"
@@ -63,7 +75,60 @@ class ModelSource:
 
     def again(self) -> ModelSource:
         """As the file is now; where it is there no more, as it was recorded."""
+        path = Path(self.path)
         try:
-            return ModelSource(self.path, self.function, Path(self.path).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError):
+            text = path.read_text("utf-8")
+            return replace(self, text=text, files=_files(text, path.parent))
+        except (OSError, SyntaxError, ValueError):
             return self
+
+    def check_files(self) -> None:
+        """Raise ``ModelError`` where a file that the text names is not here, or is another.
+
+        The text travels to workers and they do not: they may be large.
+        """
+        for name, digest in self.files:
+            path = Path(self.path).parent / name
+            here = _digest(path)
+            if here != digest:
+                what = "is not on this machine" if here is None else "is another file here"
+                raise ModelError(f"{path} {what}: copy it from where the study was made")
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What was found of a study's own network when it was tried, before anything was trained.
+
+    ``parameters`` are those of the start; ``unknown`` says what other paths than stock do not know;
+    a saved model needs ``classes`` of the file to be loaded, and cannot be where ``unloadable``
+    says why.
+    """
+
+    parameters: int
+    unknown: str | None = None
+    classes: tuple[str, ...] = ()
+    unloadable: str | None = None
+
+    def __post_init__(self) -> None:  # JSON has no tuples
+        object.__setattr__(self, "classes", tuple(self.classes))
+
+
+def _files(text: str, folder: Path) -> tuple[tuple[str, str], ...]:
+    """The files that a text names, as in ``"start.weights.h5"``, with their SHA-256.
+
+    Paths count from the folder of the text. Raises ``SyntaxError`` where it is no Python.
+    """
+    texts = {node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)}
+    names = sorted(one for one in texts if isinstance(one, str) and one.isprintable())
+    return tuple((name, digest) for name in names if (digest := _digest(folder / name)))
+
+
+def _digest(path: Path) -> str | None:
+    """The SHA-256 of a file; None where there is none."""
+    try:
+        if not path.is_file():  # a device may have no end
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study.errors import SettingsError
-from study.space.model_source import ModelSource
+from study.space.model_source import ModelSource, NetworkFacts
 from study.space.search_space import SearchSpace, Validation
 
 FORMAT = 2
@@ -72,6 +72,7 @@ class Settings:
     data: DataFacts | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     model: ModelSource | None = None
+    network: NetworkFacts | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.chosen[name].value
@@ -132,6 +133,7 @@ class Settings:
             "data": asdict(self.data) if self.data else None,
             "versions": dict(self.versions),
             "model": asdict(self.model) if self.model else None,
+            "network": asdict(self.network) if self.network else None,
         }
 
     @classmethod
@@ -149,6 +151,7 @@ class Settings:
             data=DataFacts(**data) if data else None,
             versions=stored["versions"],
             model=ModelSource(**stored["model"]) if stored.get("model") else None,
+            network=NetworkFacts(**stored["network"]) if stored.get("network") else None,
         )
 
     def differences(self, other: Settings) -> list[str]:

@@ -7,11 +7,8 @@ hyperparameters.
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
-from types import ModuleType
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,6 +18,7 @@ from study.space.model_source import ModelSource
 from study.space.search_space import Value
 from study.training.compiled import accuracy_in, judge, takes_one_hot
 from study.training.recipe import DEFAULTS
+from study.training.user_code import function, why
 
 OURS = frozenset(DEFAULTS) - {"label_smoothing"}
 """Hyperparameters that need not be read: they say how a model is trained, whatever it is."""
@@ -60,7 +58,7 @@ def build(
     keras.utils.set_random_seed(seed)
     try:
         with redirect_stdout(io.StringIO()):
-            model = _function(source)(noticing, tuple(input_shape), num_classes)
+            model = function(source)(noticing, tuple(input_shape), num_classes)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is somebody else's code
         missing = error.args[0] if isinstance(error, KeyError) and error.args else None
         if isinstance(missing, str) and missing in noticing.read and missing not in params:
@@ -68,7 +66,7 @@ def build(
             raise ModelError(
                 f"{source.name} reads {missing!r}, which the space does not have; it has {names}"
             ) from None
-        raise ModelError(f"{source.name}: {_why(error)}") from None
+        raise ModelError(f"{source.name}: {why(error, source)}") from None
     if not isinstance(model, keras.Model):
         raise ModelError(
             f"{source.name} gives {type(model).__name__}, not a Keras model: return the model"
@@ -82,42 +80,6 @@ def recipe_of(params: Mapping[str, Value], read: set[str]) -> dict[str, Value]:
     return {name: value for name, value in params.items() if name in OURS and name not in read}
 
 
-def _function(source: ModelSource) -> Any:
-    """The function, from a module that this process has made of the source once."""
-    name = f"model_of_a_study_{source.fingerprint[:16]}"  # hides no module of that file's name
-    if name not in sys.modules:
-        module = sys.modules[name] = ModuleType(name)
-        module.__file__ = source.path
-        try:
-            exec(compile(source.text, source.path, "exec"), module.__dict__)  # noqa: S102
-        except BaseException:
-            del sys.modules[name]
-            raise
-    function = getattr(sys.modules[name], source.function, None)
-    if not callable(function):
-        raise ModelError(f"the file has no function {source.function!r}")
-    return function
-
-
-def _why(error: BaseException) -> str:
-    """What went wrong in the user's file, and where."""
-    if isinstance(error, ModuleNotFoundError):
-        return f"needs the package {error.name!r}, which is not installed here: pip install it"
-    if isinstance(error, ModelError):
-        return str(error)
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
-    text = " ".join(str(error).split())[:300]
-    lines = []
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__", "").startswith("model_of_a_study_"):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}{f': {text}' if text else ''}"
-
-
 def _check(
     source: ModelSource, model: keras.Model, input_shape: tuple[int, ...], num_classes: int
 ) -> None:
@@ -128,7 +90,7 @@ def _check(
         output = model(image, training=False)
     except Exception as error:  # noqa: BLE001 - whatever its layers did
         raise ModelError(
-            f"{source.name} does not take images of {shape}: {_why(error)}; use input_shape"
+            f"{source.name} does not take images of {shape}: {why(error, source)}; use input_shape"
         ) from None
     if tuple(getattr(output, "shape", ())) != (1, num_classes):
         found = getattr(output, "shape", type(output).__name__)
@@ -149,5 +111,5 @@ def _check(
             f"{source.name} is compiled without accuracy: add metrics=['accuracy']"
         ) from None
     except Exception as error:  # noqa: BLE001 - whatever its loss or its metrics did
-        raise ModelError(f"{source.name}: its loss or metrics fail: {_why(error)}") from None
+        raise ModelError(f"{source.name}: its loss or metrics fail: {why(error, source)}") from None
     model.reset_metrics()

@@ -12,25 +12,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from study.errors import ModelError, StudyError
-from study.space.model_source import ModelSource
+from study.space.model_source import ModelSource, NetworkFacts
 from study.space.search_space import Value
 
 _FAINT = 1 / 64  # of a scale: whoever wrote it has images of 0..255 in mind
-
-
-@dataclass(frozen=True)
-class Probed:
-    """What the networks are: how many parameters the first has, and what fast does not know."""
-
-    parameters: int
-    unknown: str | None
 
 
 def probe(
@@ -40,7 +32,7 @@ def probe(
     num_classes: int,
     *,
     grouped: bool = False,
-) -> Probed:
+) -> NetworkFacts:
     """Build a network of each configuration; raises ModelError, in one line, where one cannot be.
 
     Also where none of them has read a hyperparameter that is not the trainer's own. ``grouped``: as
@@ -65,7 +57,7 @@ def probe(
         ) from None
     if "wrong" in answer:
         raise ModelError(answer["wrong"])
-    return Probed(**answer)
+    return NetworkFacts(**answer)
 
 
 def main() -> None:
@@ -104,19 +96,19 @@ def _tried(
     input_shape: tuple[int, ...],
     num_classes: int,
     unknown: Callable[[Any], str | None],
-) -> Probed:
+) -> NetworkFacts:
     from study.training import recipe
     from study.training.own import OURS, build, recipe_of
 
     seen: set[str] = set()
-    found: list[Probed] = []
+    found: list[NetworkFacts] = []
     for params in configurations:
         model, read = build(source, params, input_shape, num_classes)
         recipe.check(recipe_of(params, read))
         seen |= read
         _require_contrast(source, model)
-        found.append(Probed(model.count_params(), unknown(model)))
-        _save(source, model)
+        classes, unloadable = _saved_and_loaded(source, model)
+        found.append(NetworkFacts(model.count_params(), unknown(model), classes, unloadable))
     if "restore_best_weights" in seen:
         raise ModelError(
             f"{source.name} reads restore_best_weights, which is the trainer's own: rename it"
@@ -126,7 +118,12 @@ def _tried(
             raise ModelError(
                 f"{source.name} does not read {name!r}: let it, or take it out of the space"
             )
-    return Probed(found[0].parameters, next((one.unknown for one in found if one.unknown), None))
+    return NetworkFacts(
+        found[0].parameters,
+        next((one.unknown for one in found if one.unknown), None),
+        tuple(sorted({name for one in found for name in one.classes})),
+        next((one.unloadable for one in found if one.unloadable), None),
+    )
 
 
 def _require_contrast(source: ModelSource, model: Any) -> None:
@@ -146,11 +143,20 @@ def _require_contrast(source: ModelSource, model: Any) -> None:
         )
 
 
-def _save(source: ModelSource, model: Any) -> None:
-    """Refuse a model that would be trained to its end and then could not be saved."""
+def _saved_and_loaded(source: ModelSource, model: Any) -> tuple[tuple[str, ...], str | None]:
+    """The classes of the file that a saved model needs, and why it cannot be loaded, if so.
+
+    Raises ModelError where it cannot even be saved, and would have been trained to its end.
+    """
+    import keras
+
+    from study.training import saved, user_code
+
+    own = user_code.classes(source)
     with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.keras")
         try:
-            model.save(Path(folder, "model.keras"))
+            model.save(path)
         except NotImplementedError:
             raise ModelError(
                 f"{source.name}: Keras cannot save it: give the class {type(model).__name__}, or "
@@ -159,3 +165,15 @@ def _save(source: ModelSource, model: Any) -> None:
         except Exception as error:  # noqa: BLE001 - whatever a layer of the user's did
             problem = " ".join(str(error).split())[:300]
             raise ModelError(f"{source.name}: Keras cannot save it: {problem}") from None
+        described = saved.description(path)
+        described.pop("compile_config", None)
+        needed = tuple(name for name in saved.foreign(described) if name in own)
+        if others := saved.foreign(described, own):
+            return needed, f"it holds a {others[0]}, which is not loaded from a file"
+        try:
+            loaded = keras.models.load_model(path, compile=False, custom_objects=own)
+        except Exception as error:  # noqa: BLE001 - whatever a class of the user's did
+            problem = " ".join(str(error).split())[:300]
+            return needed, f"Keras cannot load it again: {problem}"
+        same = [weight.shape for weight in loaded.weights] == [w.shape for w in model.weights]
+        return needed, None if same else "loaded again it has other weights: see get_config"

@@ -99,9 +99,10 @@ def run_of(text: str, **params: Any) -> Run:
 
 
 def tried(text: str, *configurations: dict[str, Any], function: str = "build") -> Any:
-    from study.training.probe import _tried
+    from study.training.probe import _started, _tried
 
-    return _tried(source(text, function), configurations or (PARAMS,), (12, 12, 1), 3)
+    unknown = _started(grouped=False)
+    return _tried(source(text, function), configurations or (PARAMS,), (12, 12, 1), 3, unknown)
 
 
 @pytest.mark.parametrize("text", [SEQUENTIAL, RESIDUAL, SUBCLASSED])

@@ -76,7 +76,7 @@ def _foreign(described: Any) -> Iterator[str]:
         if "class_name" in described:
             name, key = str(described["class_name"]), described.get("registered_name")
             if name == "function":  # of which Keras writes no module
-                yield str(described.get("config"))
+                yield str(described.get("config") or name)
             elif name not in _DATA and not _is_known(str(described.get("module")), name, key):
                 yield str(key or name)
         described = list(described.values())

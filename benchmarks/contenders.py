@@ -57,8 +57,8 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
     rows = Rows()(opened)
     best = dict(standing_of(opened, settings).incumbent or ())
     images = len(job.arrays()[1])
-    epochs = sum(len(row.val_acc) for row in rows)
-    begun = sum(bool(row.val_acc) for row in rows)  # the mirror leaves the others out
+    epochs = sum(len(row.reported) for row in rows)
+    begun = sum(bool(row.reported) for row in rows)  # the mirror leaves the others out
     if told.get("logged runs", begun) < begun:
         raise RuntimeError(f"{told['logged runs']} of {begun} runs are on the server")
     return told | {

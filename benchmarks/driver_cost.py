@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from study.cli.live import Silent
 from study.plan.plan import PlanState, Slot
-from study.plan.results import RUN_SPEC, SERIES, Row
+from study.plan.results import RUN_SPEC, Row
 from study.plan.sweep import OneAtATime
 from study.running.driver import Driver, Hooks
 from study.space.search_space import SearchSpace, Validation
@@ -90,7 +90,7 @@ def filled(folder: Path, trials: int) -> tuple[Path, SearchSpace]:
 def _add(study: optuna.Study, wide: SearchSpace, slot: Slot, number: int) -> Row:
     assert slot.configuration is not None
     series = [accuracy(slot, epoch) for epoch in range(EPOCHS)]
-    curve = dict.fromkeys(SERIES, series)
+    curve = dict.fromkeys(("acc", "loss", "val_acc", "val_loss", "seconds", "ended"), series)
     params = dict(slot.configuration)
     reference = None if slot.reference is None else dict(slot.reference)
     ticket = {

@@ -42,6 +42,7 @@ from study.mirror.follow import Passes
 from study.mirror.subprocess import Follower
 from study.mirror.target import Target, resolve
 from study.running.driver import Driver, Hooks
+from study.space.metric import ACCURACY
 from study.storage import models
 from study.storage.database import MLFLOW
 from study.storage.location import Database, Location
@@ -108,6 +109,7 @@ def driven(
         kept(made),
         models.record(made.study, policy),
         print,
+        ACCURACY,
     )
     engine = Sleeping(model)
     hooks = Hooks(

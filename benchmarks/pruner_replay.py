@@ -74,7 +74,7 @@ def replay(case: Case, margin: Margin, tally: Tally) -> None:
         if option is held:
             continue
         tally.options += 1
-        total = sum(len(row.val_acc) for row in option.rows)
+        total = sum(len(row.reported) for row in option.rows)
         trained = _trained(option, held, margin, case.images)
         tally.epochs += total
         tally.saved += total - trained
@@ -88,10 +88,10 @@ def _trained(option: Option, held: Option, margin: Margin, images: int | None) -
     """Epochs that would have been trained of an option, repeat after repeat until it is out."""
     trained = 0
     for row, reference in zip(option.rows, held.rows, strict=True):
-        for epoch in range(1, len(row.val_acc) + 1):
-            if margin.behind(row.val_acc[:epoch], reference.val_acc, images) is not None:
+        for epoch in range(1, len(row.reported) + 1):
+            if margin.behind(row.reported[:epoch], reference.reported, images) is not None:
                 return trained + epoch
-        trained += len(row.val_acc)
+        trained += len(row.reported)
     return trained
 
 
@@ -110,8 +110,8 @@ def pruned_sweep(url: str, name: str, margin: Margin) -> tuple[PlanState | None,
             return None, epochs
         length = _cut(found, stored.get((slot.reference, slot.repeat)), margin, settings.images)
         changes = {"number": len(rows), "reference": slot.reference, "stage": slot.stage}
-        if length < len(found.val_acc):
-            changes |= {"state": "pruned", "value": None, "val_acc": found.val_acc[:length]}
+        if length < len(found.reported):
+            changes |= {"state": "pruned", "value": None, "reported": found.reported[:length]}
         rows.append(replace(found, **changes))
         epochs += length
     return standing, epochs
@@ -119,10 +119,13 @@ def pruned_sweep(url: str, name: str, margin: Margin) -> tuple[PlanState | None,
 
 def _cut(row: Row, reference: Row | None, margin: Margin, images: int | None) -> int:
     """After how many epochs a run is stopped; all of them if it is not."""
-    for epoch in range(1, len(row.val_acc) + 1):
-        if reference and margin.behind(row.val_acc[:epoch], reference.val_acc, images) is not None:
+    for epoch in range(1, len(row.reported) + 1):
+        if (
+            reference
+            and margin.behind(row.reported[:epoch], reference.reported, images) is not None
+        ):
             return epoch
-    return len(row.val_acc)
+    return len(row.reported)
 
 
 def answers(urls: list[str], margin: Margin) -> Iterator[str]:
@@ -131,7 +134,7 @@ def answers(urls: list[str], margin: Margin) -> Iterator[str]:
         for name in storage.names(storage.open_storage(url)):
             study, settings = storage.load(storage.open_storage(url), name)
             before = standing_of(study, settings)
-            total = sum(len(row.val_acc) for row in Rows()(study))
+            total = sum(len(row.reported) for row in Rows()(study))
             after, epochs = pruned_sweep(url, name, margin)
             if after is None or before.incumbent is None:
                 yield f"{name}: the pruned sweep leaves the stored curves"

@@ -71,7 +71,7 @@ def searched(task: Task, data: str, sampler: str, seed: int, folder: Path) -> di
         "sampler": sampler,
         "seed": seed,
         "seconds": None if went_on else round(seconds, 1),
-        "epochs": sum(len(row.val_acc) for row in rows),
+        "epochs": sum(len(row.reported) for row in rows),
         "runs": len(rows),
         "params": answer["params"],
         "validation": answer["mean"],

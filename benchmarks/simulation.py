@@ -241,7 +241,7 @@ class _Play:
     def _standing(self) -> PlanState:
         for run in self.active:
             row = self.rows[run.place]
-            if len(row.val_acc) != run.done:
+            if len(row.reported) != run.done:
                 self.rows[run.place] = self._row(row, run.done)
         standing = self.plan.standing(self.rows)
         if standing.incumbent is not None:
@@ -285,7 +285,7 @@ class _Play:
             self.rows.append(_begun(slot, place))
         else:
             self.rows[place] = replace(self.rows[place], state="running", until=slot.epochs)
-        done = len(self.rows[place].val_acc)
+        done = len(self.rows[place].reported)
         reference = None
         if self.margin and slot.reference:
             reference = self.meter.curve(table.index[slot.reference], slot.repeat)
@@ -332,7 +332,7 @@ class _Play:
             for name, values in series.items()
             if values is not None
         }
-        return replace(row, val_acc=tuple(curve["val_acc"]), curve=curve)
+        return replace(row, reported=tuple(curve["val_acc"]), curve=curve)
 
     def _seconds(self, run: _Active) -> float:
         """How long the run's next epoch lasts; 1 where the table does not say."""

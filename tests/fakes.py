@@ -178,7 +178,7 @@ def rows(storage: BaseStorage) -> list[Row]:
 def counted(storage: BaseStorage) -> dict[Any, Any]:
     """What the study says in the end, whatever happened on the way: results by slot."""
     found = {
-        (row.configuration, row.repeat): (row.state, row.value, row.val_acc, dict(row.curve))
+        (row.configuration, row.repeat): (row.state, row.value, row.reported, dict(row.curve))
         for row in rows(storage)
         if row.cancelled is None and row.state != "failed"
     }

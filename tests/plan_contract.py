@@ -50,10 +50,10 @@ class PlanContract(ABC):
         paused = [r for r in rows if r.state == "paused" and (r.configuration, r.repeat) == key]
         number = paused[0].number if paused else len(rows)
         if paused:
-            assert len(done) > len(paused[0].val_acc), "a slot that asks for nothing new"
+            assert len(done) > len(paused[0].reported), "a slot that asks for nothing new"
         state = "complete" if len(done) == len(curve) else "paused"
         value = curve[-1] if state == "complete" else None
-        new = row_of(slot, number, value, state=state, val_acc=done)
+        new = row_of(slot, number, value, state=state, reported=done)
         return [*(row for row in rows if row.number != number), new]
 
     def test_it_ends_and_has_an_answer(self) -> None:

@@ -82,7 +82,7 @@ def row_of(slot: Slot, number: int, value: float | None = None, **fields: Any) -
             "reference": slot.reference,
             "until": slot.epochs,
             "value": value,
-            "val_acc": () if value is None else (value,),
+            "reported": () if value is None else (value,),
         }
         | fields
     )
@@ -104,7 +104,7 @@ def played(
 def counted(standing: PlanState) -> dict[tuple[Configuration, int], tuple[Any, ...]]:
     """What the standing is made of: the end and the curve of every counted slot."""
     return {
-        (row.configuration, row.repeat): (row.state, row.value, row.val_acc)
+        (row.configuration, row.repeat): (row.state, row.value, row.reported)
         for stage in standing.stages
         for option in stage.options
         for row in option.rows

@@ -185,9 +185,9 @@ def test_an_adopted_run_keeps_its_trial_and_stores_no_epoch_twice() -> None:
     storage = InMemoryStorage()
     with pytest.raises(KeyboardInterrupt):
         drive(storage, train=interrupted)
-    assert [len(row.val_acc) for row in rows(storage)] == [2]
+    assert [len(row.reported) for row in rows(storage)] == [2]
     drive(storage)
-    assert [len(row.val_acc) for row in rows(storage)] == [EPOCHS] * len(undisturbed())
+    assert [len(row.reported) for row in rows(storage)] == [EPOCHS] * len(undisturbed())
 
 
 def test_a_trial_that_never_got_a_slot_is_put_away() -> None:

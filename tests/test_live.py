@@ -126,7 +126,8 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     assert " sure to 0.20 points, " in said
     assert "after 1 epoch, paused" in said
     assert state.verdict is not None
-    assert words.race(state.verdict)[0].startswith("The leader is within 0.20 points of the best")
+    sure = words.race(state.verdict, state.metric)[0]
+    assert sure.startswith("The leader is within 0.20 points of the best")
     assert {row.state for row in rows(storage)} <= {"complete", "pruned"}
 
 

@@ -369,7 +369,7 @@ def test_a_run_that_pauses_and_goes_on_is_one_trial_one_run_and_one_curve(tmp_pa
     for row in rows:
         run = shown[f"trial {row.number}"]
         accuracies = [value for _, _, value in _series(run, "val_acc")]
-        assert accuracies == pytest.approx(row.val_acc)
+        assert accuracies == pytest.approx(row.reported)
         assert run.tags["state"] == ("paused" if row.state == "pruned" else "complete")
         assert run.status in (("KILLED", "FAILED") if row.state == "pruned" else ("FINISHED",))
     assert {row.state for row in rows} == {"pruned", "complete"}

@@ -8,6 +8,7 @@ import pytest
 from study.errors import SettingsError
 from study.files import write_whole
 from study.plan.results import Rows
+from study.space.metric import ACCURACY
 from study.storage import models
 from study.storage.location import Database
 
@@ -38,7 +39,7 @@ def silent(line):
 
 
 def test_the_best_run_of_each_configuration_is_kept(made, tmp_path):
-    keeper = models.Keeper(tmp_path / "models", "best", silent)
+    keeper = models.Keeper(tmp_path / "models", "best", silent, ACCURACY)
     keep(made, keeper, made.start(), 0, (0.5, 0.91))
     keep(made, keeper, made.start(), 1, (0.5, 0.93))
     keep(made, keeper, made.start(), 2, (0.5, 0.92))
@@ -48,11 +49,11 @@ def test_the_best_run_of_each_configuration_is_kept(made, tmp_path):
 
 
 def test_of_equal_runs_the_first_repeat_is_kept(made, tmp_path):
-    keeper = models.Keeper(tmp_path / "models", "best", silent)
+    keeper = models.Keeper(tmp_path / "models", "best", silent, ACCURACY)
     keep(made, keeper, made.start(), 1, (0.5, 0.91))
     keep(made, keeper, made.start(), 0, (0.5, 0.91))
     assert names(tmp_path / "models") == ["1.keras"]
-    assert models.wanted("best", rows(made)) == {1}
+    assert models.wanted("best", rows(made), ACCURACY) == {1}
 
 
 def test_a_file_is_as_readable_as_any_other(tmp_path):
@@ -62,23 +63,25 @@ def test_a_file_is_as_readable_as_any_other(tmp_path):
 
 
 def test_all_keeps_every_complete_run(made, tmp_path):
-    keeper = models.Keeper(tmp_path / "models", "all", silent)
+    keeper = models.Keeper(tmp_path / "models", "all", silent, ACCURACY)
     for repeat in range(3):
         keep(made, keeper, made.start(), repeat, (0.5, 0.9))
     made.add(made.option(filters=8), 0, (0.1,), "pruned")
     assert names(tmp_path / "models") == ["0.keras", "1.keras", "2.keras"]
-    assert models.wanted("all", rows(made)) == {0, 1, 2}
+    assert models.wanted("all", rows(made), ACCURACY) == {0, 1, 2}
 
 
 def test_none_keeps_nothing_and_makes_no_folder(made, tmp_path):
-    keep(made, models.Keeper(tmp_path / "models", "none", silent), made.start(), 0, (0.9,))
+    keep(
+        made, models.Keeper(tmp_path / "models", "none", silent, ACCURACY), made.start(), 0, (0.9,)
+    )
     assert not (tmp_path / "models").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said_once_and_ends_nothing(made, tmp_path):
     (tmp_path / "models").write_text("a file where the folder should be")
     said = []
-    keeper = models.Keeper(tmp_path / "models", "all", said.append)
+    keeper = models.Keeper(tmp_path / "models", "all", said.append, ACCURACY)
     keep(made, keeper, made.start(), 0, (0.9,))
     keep(made, keeper, made.start(), 1, (0.9,))
     assert len(said) == 1
@@ -88,7 +91,9 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_ends_nothing(made, tmp
 def test_what_a_kill_left_half_written_is_cleared_away(made, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "abc.tmp").write_bytes(b"half a mo")
-    keep(made, models.Keeper(tmp_path / "models", "best", silent), made.start(), 0, (0.9,))
+    keep(
+        made, models.Keeper(tmp_path / "models", "best", silent, ACCURACY), made.start(), 0, (0.9,)
+    )
     assert names(tmp_path / "models") == ["0.keras"]
 
 

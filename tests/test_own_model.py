@@ -199,7 +199,7 @@ RETURNS = "def build(params, input_shape, num_classes):\n    params['rate'], par
             SEQUENTIAL.replace("compiled(keras.Sequential([", "bare(keras.Sequential([")
             + "def bare(model, params, loss):\n"
             "    params['rate']\n    model.compile('adam', loss)\n    return model\n",
-            "is compiled without accuracy: add metrics=['accuracy']",
+            "does not log val_accuracy: compile it with that metric, or give metric = one of",
         ),
         (
             SUBCLASSED.replace("get_config", "configuration"),

@@ -10,6 +10,7 @@ from study.plan.comparison import compared
 from study.plan.plan import ATTEMPTS, Option, PlanState, RunIndex, Slot, Stage
 from study.plan.results import Configuration, Row
 from study.plan.statistics import Spread
+from study.space.metric import ACCURACY
 
 START: Configuration = (("a", 1),)
 OTHER: Configuration = (("a", 2),)
@@ -141,7 +142,7 @@ def scored(*means: float, prefer: Configuration | None = None) -> tuple[Option, 
         Option(place, (("a", place),), None, (complete(value=mean),), "complete")
         for place, mean in enumerate(means)
     ]
-    return compared(options, Spread(100), prefer)
+    return compared(options, Spread(100), prefer, metric=ACCURACY)
 
 
 def best(options: tuple[Option, ...]) -> list[object]:
@@ -163,7 +164,7 @@ def test_of_equal_means_the_preferred_one_leads_else_the_cheapest() -> None:
 def test_an_eliminated_option_has_neither_a_mean_nor_a_distance() -> None:
     gone = Option(9, OTHER, START, (complete(0), pruned(1)), "eliminated")
     first = Option(1, START, None, tuple(held(0, 1)), "complete")
-    judged = compared([gone, first], Spread(100))[0]
+    judged = compared([gone, first], Spread(100), metric=ACCURACY)[0]
     assert (judged.score, judged.gap, judged.tied) == (None, None, False)
 
 

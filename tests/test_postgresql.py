@@ -67,7 +67,7 @@ def test_a_study_is_made_resumed_and_its_interrupted_run_adopted(url: str) -> No
     opened = storage.open_storage(url)
     assert storage.names(opened) == ["fake"]
     assert storage.load(opened, "fake")[1] == settings
-    assert [len(row.val_acc) for row in fakes.rows(opened)] == [2]
+    assert [len(row.reported) for row in fakes.rows(opened)] == [2]
     fakes.drive(opened)
     alone = fakes.InMemoryStorage()
     fakes.drive(alone)

@@ -112,8 +112,8 @@ def test_a_decision_is_the_same_while_other_runs_come_and_go() -> None:
         if row.reference:
             reference = curves(row.reference, row.repeat)
             told = [
-                EAGER.behind(row.val_acc[:epochs], reference, IMAGES) is not None
-                for epochs in range(1, len(row.val_acc) + 1)
+                EAGER.behind(row.reported[:epochs], reference, IMAGES) is not None
+                for epochs in range(1, len(row.reported) + 1)
             ]
             assert told == [False] * (len(told) - 1) + [row.state == "pruned"]
 

@@ -56,7 +56,7 @@ def go_on(rows: list[Row], slot: Slot, curve: Curves, whole: int = EPOCHS) -> li
     done = curve(*key)[: slot.epochs]
     state = "complete" if len(done) == whole else "paused"
     value = done[-1] if state == "complete" else None
-    new = row_of(slot, number, value, state=state, val_acc=done)
+    new = row_of(slot, number, value, state=state, reported=done)
     return [*(row for row in rows if row.number != number), new]
 
 
@@ -87,7 +87,7 @@ def test_where_the_best_is_clear_it_is_found_and_said_with_few_epochs() -> None:
     assert state.verdict is not None
     assert state.verdict.reason == "sure"
     assert state.verdict.probability >= 0.95
-    assert sum(len(row.val_acc) for row in rows) < 300
+    assert sum(len(row.reported) for row in rows) < 300
     assert state.verdict.top[0].configuration == BEST
 
 
@@ -95,7 +95,7 @@ def test_a_budget_is_kept_and_said() -> None:
     state, rows = raced(race(budget=100, tolerance=0.01), curves(0.2))
     assert state.verdict is not None
     assert state.verdict.reason == "budget"
-    assert state.verdict.epochs == sum(len(row.val_acc) for row in rows)
+    assert state.verdict.epochs == sum(len(row.reported) for row in rows)
     assert 100 - rungs(EPOCHS)[0] < state.verdict.epochs <= 100
 
 
@@ -128,7 +128,7 @@ def test_the_stated_accuracy_holds_the_true_one() -> None:
 
 def test_most_runs_are_paused_early() -> None:
     _, rows = raced(race(budget=200, tolerance=0.01), curves(0.1))
-    lengths = [len(row.val_acc) for row in rows]
+    lengths = [len(row.reported) for row in rows]
     assert {2, EPOCHS} <= set(lengths) <= set(rungs(EPOCHS))
     assert lengths.count(EPOCHS) < len(lengths) / 2
 
@@ -137,7 +137,7 @@ def test_ten_workers_get_ten_different_runs() -> None:
     plan, rows = race(budget=300), list[Row]()
     for _ in range(30):
         rows = go_on(rows, plan.standing(rows).slots[0], curves(0.1))
-    begun = {(row.configuration, row.repeat): len(row.val_acc) for row in rows}
+    begun = {(row.configuration, row.repeat): len(row.reported) for row in rows}
     for _ in range(10):
         slot = plan.standing(rows).slots[0]
         key = slot.configuration, slot.repeat
@@ -154,7 +154,7 @@ def test_a_run_that_has_all_its_epochs_but_is_not_told_yet_is_no_obstacle() -> N
         rows = go_on(rows, plan.standing(rows).slots[0], curves(0.1))
     first, *others = rows
     whole = curves(0.1)(first.configuration, first.repeat)
-    untold = replace(first, state="running", val_acc=whole)
+    untold = replace(first, state="running", reported=whole)
     assert plan.standing([untold, *others]).slots
 
 
@@ -196,7 +196,7 @@ def test_a_decision_after_a_thousand_rows_of_a_million_configurations_takes_a_se
     for number in range(1000):
         one = tuple(zip("abcdef", map(int, rng.integers(10, size=6)), strict=True))
         slot = Slot(RACE, number, one, 0, None, 6)
-        rows.append(row_of(slot, number, state="paused", val_acc=tuple(rng.uniform(0.8, 0.9, 6))))
+        rows.append(row_of(slot, number, state="paused", reported=tuple(rng.uniform(0.8, 0.9, 6))))
     begin = time.process_time()
     assert plan.standing(rows).slots
     assert (
@@ -249,7 +249,7 @@ def test_the_smallest_budgets_have_an_answer(budget: int) -> None:
     state, rows = raced(race(budget=budget), curves(0.1))
     assert state.complete
     assert state.incumbent is not None
-    assert sum(len(row.val_acc) for row in rows) <= budget
+    assert sum(len(row.reported) for row in rows) <= budget
 
 
 def test_runs_of_one_epoch_are_raced() -> None:

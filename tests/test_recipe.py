@@ -12,6 +12,7 @@ import test_training as base
 from study.data.dataset import split
 from study.errors import SpaceError
 from study.space.file import load
+from study.space.metric import ACCURACY, Metric
 from study.space.search_space import Validation
 from study.training.checkpoint import FolderCheckpoints
 from study.training.model import DEFAULTS, build_cnn, check, count_activations, count_parameters
@@ -64,8 +65,9 @@ def test_the_modern_space_fits_mnist() -> None:
 
 def test_a_run_is_judged_by_its_last_epoch_unless_it_keeps_the_best() -> None:
     curve = [0.5, 0.9, 0.9, 0.8]
-    assert value({}, curve) == 0.8
-    assert value({"restore_best_weights": True}, curve) == 0.9
+    assert value({}, curve, ACCURACY) == 0.8
+    assert value({"restore_best_weights": True}, curve, ACCURACY) == 0.9
+    assert value({"restore_best_weights": True}, curve, Metric("val_loss", "minimize")) == 0.5
 
 
 def test_the_rate_falls_to_nothing_and_one_cycle_rises_first() -> None:
@@ -219,7 +221,7 @@ def test_smoothed_labels_give_keras_own_loss_and_a_schedule_scales_any_optimizer
     wanted = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)(
         np.eye(3)[y], program.model.predict(x, verbose=0)
     )
-    loss, _ = program.epoch(resident(x, y), np.arange(len(y)), key=1)
+    loss = program.epoch(resident(x, y), np.arange(len(y)), key=1)["loss"]
     assert loss == pytest.approx(float(wanted), rel=1e-5)
 
     falling = Program(network(), 100, Recipe(schedule="cosine"))

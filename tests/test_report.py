@@ -35,6 +35,7 @@ from study.report.contents import Contents, learnt, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
 from study.report.write import PAGE, files, report
+from study.space.metric import ACCURACY
 from study.space.model_source import ModelSource
 from study.space.settings import Chosen
 from study.storage.location import Database
@@ -114,16 +115,16 @@ class Reader(HTMLParser):
 
 
 def test_an_interval_is_student_s_with_a_degree_of_freedom_less_than_repeats() -> None:
-    low, high = interval(Score(3, 0.9, 0.01)) or (0, 0)
+    low, high = interval(Score(3, 0.9, 0.01), ACCURACY) or (0, 0)
     assert (low, high) == pytest.approx((0.9 - 0.0430265, 0.9 + 0.0430265), abs=1e-6)
 
 
 def test_no_interval_ends_above_a_hundred_percent() -> None:
-    assert interval(Score(3, 0.97, 0.01)) == (pytest.approx(0.9269735, abs=1e-6), 1.0)
+    assert interval(Score(3, 0.97, 0.01), ACCURACY) == (pytest.approx(0.9269735, abs=1e-6), 1.0)
 
 
 def test_one_repeat_has_no_interval() -> None:
-    assert interval(Score(1, 0.97, 0.01)) is None
+    assert interval(Score(1, 0.97, 0.01), ACCURACY) is None
 
 
 def test_a_stage_shows_every_repeat_and_where_a_stopped_one_was(contents: Contents) -> None:
@@ -149,7 +150,7 @@ def test_every_run_has_a_curve_and_a_stopped_one_ends_where_it_was_stopped(
     own = [line.number for panel in panels for line in panel.lines if not line.reused]
     assert sorted(own) == [row.number for row in contents.rows]
     (stopped,) = [line for line in panels[0].lines if line.end == "pruned"]
-    assert len(stopped.accuracies) == 1
+    assert len(stopped.values) == 1
 
 
 def test_a_stage_repeats_the_curves_that_it_took_from_the_one_before(contents: Contents) -> None:
@@ -186,7 +187,7 @@ def panel_of(*kinds: figures.Kind, accuracy: float = 0.9) -> figures.Panel:
         figures.Line(place, str(place), 0, place, kind, False, "complete", (0.9, accuracy))
         for place, kind in enumerate(kinds)
     )
-    return figures.Panel("p", tuple(line.label for line in lines), lines, len(lines))
+    return figures.Panel("p", tuple(line.label for line in lines), lines, len(lines), ACCURACY)
 
 
 @pytest.mark.parametrize("others", [1, 4, 9])
@@ -200,7 +201,7 @@ def test_a_colour_means_the_same_in_every_figure(others: int) -> None:
 
 def test_no_axis_of_an_accuracy_has_a_tick_beyond_a_hundred_percent(contents: Contents) -> None:
     curves = drawing.draw_curves(panel_of("selected", "other", accuracy=1.0), "curves")
-    perfect = [replace(row, value=1.0, val_acc=(0.97, 0.98, 0.99, 1.0)) for row in contents.rows]
+    perfect = [replace(row, value=1.0, reported=(0.97, 0.98, 0.99, 1.0)) for row in contents.rows]
     standing = OneAtATime(WIDE, images=IMAGES).standing(perfect)
     stage = drawing.draw_stage(figures.stage_figure(standing.stages[0]), "stage")
     cost = drawing.draw_cost(figures.cost(standing), "cost")
@@ -352,7 +353,7 @@ def test_a_report_of_ten_thousand_runs_stays_small_and_says_what_it_leaves_out()
             repeat=repeat,
             reference=(),
             value=0.9 + 0.09 * number / many + 0.001 * repeat,
-            val_acc=tuple(0.9 - 0.5 / epoch + 0.09 * number / many for epoch in range(1, 13)),
+            reported=tuple(0.9 - 0.5 / epoch + 0.09 * number / many for epoch in range(1, 13)),
             attributes={"seconds": 3.0 + repeat, "parameters": 1000.0},
         )
         for number in range(many)
@@ -586,7 +587,7 @@ def test_the_page_of_a_race_has_its_figures_its_intervals_and_why_it_ended(race:
     for heading in ("The leading configurations", "What each hyperparameter does", "Which pairs"):
         assert heading in page
     assert race.standing.verdict is not None
-    for sentence in words.race(race.standing.verdict):
+    for sentence in words.race(race.standing.verdict, ACCURACY):
         assert sentence in page
     assert "paused" in page
     assert "stopped early." not in page
@@ -601,7 +602,7 @@ def test_a_run_that_nobody_went_on_with_is_drawn_and_counted_as_paused(race: Con
     assert "paused" in ends.values()
     assert not any(line.reused for line in panel.lines)
     assert "pruned" not in figures.spent(race.standing, race.rows, 4, 3).runs
-    assert "pruned" not in numbers.runs_csv(race.rows)
+    assert "pruned" not in numbers.runs_csv(race.rows, ACCURACY)
 
 
 def test_a_race_of_a_single_hyperparameter_has_no_pairs() -> None:

@@ -40,8 +40,8 @@ def test_a_row_holds_what_the_trial_stores() -> None:
     assert [row.state for row in (first, second, third)] == ["complete", "running", "running"]
     assert (first.stage, first.option, first.repeat) == ("a", 2, 0)
     assert first.params == {"a": 2, "b": 0.1, "c": False}
-    assert first.value == first.val_acc[-1] == study.trials[0].value
-    assert first.val_acc == Chance(1)(first.configuration, 0)
+    assert first.value == first.reported[-1] == study.trials[0].value
+    assert first.reported == Chance(1)(first.configuration, 0)
     assert first.ended is not None
     assert second.ended is None
 
@@ -56,7 +56,7 @@ def test_epochs_are_in_the_order_of_their_steps() -> None:
     study = begun(0)
     for step in (3, 1, 2):
         study._storage.set_trial_intermediate_value(study.trials[0]._trial_id, step, step / 10)
-    assert Rows()(study)[0].val_acc == (0.1, 0.2, 0.3)
+    assert Rows()(study)[0].reported == (0.1, 0.2, 0.3)
 
 
 def test_a_pruned_value_is_no_value() -> None:
@@ -64,7 +64,7 @@ def test_a_pruned_value_is_no_value() -> None:
     Crew(study, plan, Chance(3), margin=EAGER).play()
     pruned = [row for row in Rows()(study) if row.state == "pruned"]
     assert pruned
-    assert all(row.value is None and row.val_acc for row in pruned)
+    assert all(row.value is None and row.reported for row in pruned)
 
 
 def test_only_rows_of_trials_that_changed_are_converted_again() -> None:
@@ -76,7 +76,7 @@ def test_only_rows_of_trials_that_changed_are_converted_again() -> None:
     after = rows(study)
     same = [one is other for one, other in zip(before, after, strict=True)]
     assert same == [row is not changed for row in before]
-    assert after[changed.number].val_acc[-1] == 0.5
+    assert after[changed.number].reported[-1] == 0.5
 
 
 def test_rows_of_another_study_are_not_mistaken_for_those_of_the_first() -> None:

@@ -165,7 +165,7 @@ def test_a_search_of_which_everything_was_pruned_has_no_answer() -> None:
     while slots := plan.standing(rows).slots:
         suggested = plan.suggest(slots[0], rows)
         row = row_of(replace(slots[0], configuration=suggested), len(rows))
-        rows.append(replace(row, state="pruned", val_acc=()))  # not even a report
+        rows.append(replace(row, state="pruned", reported=()))  # not even a report
     standing = plan.standing(rows)
     assert standing.complete
     assert (standing.incumbent, standing.score) == (None, None)
@@ -177,7 +177,7 @@ def test_a_sampler_survives_runs_that_reported_no_number(sampler: str) -> None:
     rows: list[Row] = []
     for number, accuracies in enumerate([(), (0.5, math.nan), (0.5, 0.6)]):
         slot = chosen(plan, number, rows)
-        rows.append(replace(row_of(slot, number), state="pruned", val_acc=accuracies))
+        rows.append(replace(row_of(slot, number), state="pruned", reported=accuracies))
     assert chosen(plan, 3, rows).configuration not in {row.configuration for row in rows}
 
 

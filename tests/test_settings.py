@@ -95,7 +95,9 @@ def test_a_path_is_recorded_from_the_root_and_a_name_as_it_is() -> None:
 
 def test_settings_survive_the_database() -> None:
     dataset = data.load("digits")
-    settings = settled(fixed={"k1": 3}).with_data(facts(dataset, 479), {"python": "3"})
+    settings = settled(fixed={"k1": 3}).with_data(
+        facts(dataset, [dataset.labels[:479]]), {"python": "3"}
+    )
     stored = json.loads(json.dumps(settings.to_dict()))
     assert stored["format"] == FORMAT
     assert Settings.from_dict(stored) == settings
@@ -125,7 +127,8 @@ def test_each_difference_is_named(other: Settings, said: str) -> None:
 
 
 def test_other_contents_of_the_data_are_a_difference() -> None:
-    known = facts(data.load("digits"), 479)
+    dataset = data.load("digits")
+    known = facts(dataset, [dataset.labels])
     changed = replace(known, fingerprint="other")
     differences = settled().with_data(known, {}).differences(settled().with_data(changed, {}))
     assert differences == ["the contents of the data"]

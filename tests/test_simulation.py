@@ -83,7 +83,7 @@ class Paused(OneAtATime):
     seen: list[list[tuple[str, int]]]
 
     def standing(self, rows: Sequence[Row]) -> PlanState:
-        self.seen.append([(row.state, len(row.val_acc)) for row in rows])
+        self.seen.append([(row.state, len(row.reported)) for row in rows])
         state = super().standing(rows)
         half = {(row.configuration, row.repeat) for row in rows if row.state == "paused"}
         slots = [

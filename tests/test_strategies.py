@@ -43,7 +43,7 @@ class RandomWithRepeats(Plan):
     def standing(self, rows: Sequence[Row]) -> PlanState:
         index = RunIndex(rows)
         found = [index.option(n, c, (), self.repeats) for n, c in enumerate(self.drawn)]
-        options, best = ranked(found, None, maximize=self.maximize)
+        options, best = ranked(found, None, metric=self.metric)
         missing = [
             Slot("random", o.value, o.configuration, repeat, ())
             for o in options
@@ -57,6 +57,7 @@ class RandomWithRepeats(Plan):
             index,
             complete=not missing,
             runs_expected=len(options) * self.repeats,
+            metric=self.metric,
         )
 
 
@@ -71,7 +72,7 @@ class Halving(Plan):
 
     def standing(self, rows: Sequence[Row]) -> PlanState:
         index = RunIndex(rows)
-        reached = {row.configuration: row.val_acc for row in rows if row.state != "failed"}
+        reached = {row.configuration: row.reported for row in rows if row.state != "failed"}
         begun = [c for c in self.all if reached.get(c)]
         best = max(begun, key=lambda c: reached[c][0]) if len(begun) == len(self.all) else None
         ended = [row for row in rows if row.state == "complete"]
@@ -179,10 +180,10 @@ def test_paused_runs_are_gone_on_with_in_their_own_trial_or_told_pruned_at_the_e
     assert state.complete
     rows = fakes.rows(storage)
     assert sorted(row.state for row in rows) == ["complete", "pruned", "pruned"]
-    assert [len(row.val_acc) for row in rows if row.state == "pruned"] == [1, 1]
+    assert [len(row.reported) for row in rows if row.state == "pruned"] == [1, 1]
     (done,) = [row for row in rows if row.state == "complete"]
     assert done.configuration == state.incumbent
-    assert len(done.val_acc) == fakes.EPOCHS
+    assert len(done.reported) == fakes.EPOCHS
     assert len(kept.forgotten) >= len(rows)
 
 
@@ -192,7 +193,7 @@ def test_a_driver_that_dies_between_pause_and_end_loses_nothing(deaths: list[int
     storage = fakes.MortalStorage()
     state = fakes.drive_killed(storage, deaths, plan=Halving())
     assert state.incumbent == calm.incumbent
-    lengths = sorted(len(row.val_acc) for row in fakes.rows(storage) if row.state != "failed")
+    lengths = sorted(len(row.reported) for row in fakes.rows(storage) if row.state != "failed")
     assert lengths == [1, 1, fakes.EPOCHS]
 
 

@@ -289,7 +289,7 @@ def test_runs_are_scored_by_their_last_epoch_or_by_the_mean_of_the_last_three() 
             configuration = slots[0].configuration
             assert configuration is not None
             curve = curves[dict(configuration)["a"]]
-            rows.append(row_of(slots[0], len(rows), curve[-1], val_acc=curve))
+            rows.append(row_of(slots[0], len(rows), curve[-1], reported=curve))
         state = plan.standing(rows)
         assert state.incumbent == (("a", best), ("b", 1))
         assert state.score is not None
@@ -456,7 +456,7 @@ def test_a_guess_counts_when_the_plan_comes_to_want_it_and_never_otherwise() -> 
 
 
 def complete(row: Row, value: float) -> Row:
-    return replace(row, state="complete", value=value, val_acc=(value,))
+    return replace(row, state="complete", value=value, reported=(value,))
 
 
 @settings(deadline=None, max_examples=30)

@@ -39,6 +39,7 @@ from study.cli.options import (
 )
 from study.cli.reading import told
 from study.errors import ModelError, Unfinished
+from study.space.metric import ACCURACY, Metric
 from study.storage.location import DEFAULT as DEFAULT_STORAGE
 
 if TYPE_CHECKING:
@@ -220,26 +221,31 @@ def _finalize(
 
 def _observer(console: Console, status: Any, *, verbose: bool) -> Observer:
     from study.final.finalize import Observer
-    from study.text.units import percent
 
     latest: dict[str, str] = {}
 
     def see(member: Member, epoch: Epoch) -> None:
         of = f"epoch {epoch.number + 1} of {member.run.epochs}"
-        held_out = member.run.validation.kind != "none"
-        accurate = f", {percent(epoch.val_acc)} of the held-out images" if held_out else ""
-        latest[member.name] = f"{member.name}: {of}{accurate}"
+        held_out, metric = member.run.validation.kind != "none", member.run.metric
+        value = f", {_held_out(metric, epoch.logs()[metric.name])}" if held_out else ""
+        latest[member.name] = f"{member.name}: {of}{value}"
         status("; ".join(latest.values()))
         if verbose:
             _say(console, latest[member.name])
 
     def done(member: Member, record: Mapping[str, Any]) -> None:
         latest.pop(member.name, None)
-        best = record["best_val_acc"]
-        accurate = "" if best is None else f", {percent(best)} of the held-out images at its best"
-        _say(console, f"{member.name}: trained in {record['seconds']:.0f} s{accurate}")
+        metric = member.run.metric
+        best = record[f"best_{metric.series}"]
+        value = "" if best is None else f", {_held_out(metric, best)} at its best"
+        _say(console, f"{member.name}: trained in {record['seconds']:.0f} s{value}")
 
     return Observer(lambda line: _say(console, line), see, done)
+
+
+def _held_out(metric: Metric, value: float) -> str:
+    what = "" if metric == ACCURACY else f"{metric.words} "
+    return f"{what}{metric.text(value)} of the held-out images"
 
 
 def _print_models(console: Console, made: FinalModels) -> None:

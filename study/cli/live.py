@@ -16,6 +16,7 @@ from study.cli.exits import say
 from study.plan.plan import PlanState
 from study.plan.results import Configuration
 from study.running.driver import ActiveRun
+from study.space.metric import Metric
 from study.text import sentences as words
 from study.text import tables, units
 from study.text.units import duration
@@ -45,7 +46,7 @@ class Progress:
         ahead = (standing.runs_expected - standing.runs) * self._epochs
         ahead -= sum(run.stored for run in active.values())
         if standing.verdict is not None:
-            done = words.race_in_short(standing.verdict)
+            done = words.race_in_short(standing.verdict, standing.metric)
             ahead = standing.verdict.budget - standing.verdict.epochs
         if not self.rate:
             return f"{done} · starting TensorFlow"
@@ -84,8 +85,8 @@ class Lines:
                     f"{_ended(run, event, standing)}  [{self._progress.line(standing, active)}]",
                 )
         if self._each_epoch and isinstance(event, EpochReported) and event.key in active:
-            epoch = event.epoch
-            text = f"epoch {epoch.number + 1}, {units.percent(epoch.val_acc)}"
+            now = _latest(active[event.key], standing.metric)
+            text = f"epoch {event.epoch.number + 1}, {now}"
             say(self._console, f"  {_run(active[event.key], standing)}: {text}")
         self._before = dict(active)
         self._stages(standing)
@@ -98,7 +99,7 @@ class Lines:
         for stage in decided[self._decided :] if self._decided >= 0 else []:
             if stage.selected is not None:
                 mean = stage.selected.score
-                shown = f", {units.score(mean)}" if mean else ""
+                shown = f", {units.score(mean, standing.metric)}" if mean else ""
                 say(self._console, f"{words.decision(stage)}{shown}")
         self._decided = len(decided)
 
@@ -146,7 +147,7 @@ class Screen:
         if verdict is None:
             parts.append(tables.stage_table(self._standing.stages[-1], self._repeats))
         else:
-            parts.append(tables.contenders(verdict))
+            parts.append(tables.contenders(verdict, self._standing.metric))
         parts += [
             Text(_active_line(run, self._epochs, self._standing)) for run in self._active.values()
         ]
@@ -156,9 +157,14 @@ class Screen:
 
 
 def _active_line(run: ActiveRun, epochs: int, standing: PlanState) -> str:
-    accuracies = run.curve["val_acc"]
-    now = f", {units.percent(accuracies[-1])}" if accuracies else ""
+    now = f", {_latest(run, standing.metric)}" if run.stored else ""
     return f"{_run(run, standing)}: epoch {run.stored} of {run.slot.epochs or epochs}{now}"
+
+
+def _latest(run: ActiveRun, metric: Metric) -> str:
+    """The metric after the last epoch that is stored."""
+    curve = run.curve.get(metric.series)
+    return metric.text(curve[-1]) if curve else "nothing"
 
 
 def _run(run: ActiveRun, standing: PlanState) -> str:
@@ -171,8 +177,7 @@ def _run(run: ActiveRun, standing: PlanState) -> str:
 
 def _ended(run: ActiveRun, event: Event | None, standing: PlanState) -> str:
     named = _run(run, standing)
-    accuracies = run.curve["val_acc"]
-    last = units.percent(accuracies[-1]) if accuracies else "nothing"
+    last = _latest(run, standing.metric)
     if isinstance(event, RunFailed) and event.key == run.trial.number:
         return f"{named}: failed, {event.reason}"
     if isinstance(event, RunFinished) and event.key == run.trial.number:

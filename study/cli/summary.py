@@ -13,6 +13,7 @@ from rich.text import Text
 from study.cli.exits import say
 from study.mirror.target import DEFAULT
 from study.plan.plan import PlanState, Stage
+from study.space.metric import ACCURACY, Metric
 from study.space.search_space import Validation
 from study.space.settings import Settings
 from study.text import sentences as words
@@ -31,6 +32,8 @@ def best(name: str, settings: Settings, standing: PlanState, state: str) -> dict
         "study": name,
         "dataset": settings["data"],
         "classes": list(settings.data.label_names) if settings.data else [],
+        "metric": standing.metric.name,
+        "direction": standing.metric.direction,
         "params": None if standing.incumbent is None else dict(standing.incumbent),
         "mean": score and score.mean,
         "standard_error": score and score.standard_error,
@@ -90,11 +93,16 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         console,
         f"{settings['sampler']} with {units.counted(settings.repeats, 'repeat')}, "
         f"pruner {settings['pruner']}, {units.counted(settings['epochs'], 'epoch')}, "
-        f"batches of {settings['batch_size']}, "
+        f"batches of {settings['batch_size']}, {_aim(settings.metric)}"
         f"{stock}{units.counted(settings['threads'], 'thread')} a run, seed {settings['seed']}",
     )
     if words.restores_best_weights(settings.space):
         say(console, words.KEEPS_BEST)
+
+
+def _aim(metric: Metric) -> str:
+    """What is compared, where it is not what it usually is."""
+    return "" if metric == ACCURACY else f"{metric.direction} {metric.name}, "
 
 
 def print_execution(
@@ -162,14 +170,19 @@ def print_best(console: Console, name: str, standing: PlanState, state: str) -> 
 
 def _more(standing: PlanState) -> list[str]:
     """What is to be said beside the answer: ties of a sweep, how sure a race is."""
-    return words.race(standing.verdict) if standing.verdict else words.doubts(standing)
+    return (
+        words.race(standing.verdict, standing.metric)
+        if standing.verdict
+        else words.doubts(standing)
+    )
 
 
 def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:
     """A line a study."""
     table = Table("study", "data", "state", "runs", "mean", "configuration")
     for item in found:
-        mean = units.percent(item["mean"]) if item["mean"] is not None else ""
+        metric = Metric(item["metric"], item["direction"])
+        mean = metric.text(item["mean"]) if item["mean"] is not None else ""
         params = units.params(item["params"]) if item["params"] else ""
         runs = f"{item['runs']}/{item['runs_expected']}"
         name, data = Text(item["study"]), Text(item["dataset"])

@@ -6,6 +6,7 @@ import re
 
 from study.plan.plan import PlanState, Stage
 from study.plan.verdict import Verdict
+from study.space.metric import Metric
 from study.text import sentences as words
 from study.text import units
 from study.text.view import COLUMNS, foremost
@@ -29,20 +30,21 @@ def standing_note(standing: PlanState, repeats: int, mlflow: str | None = None) 
     if mlflow is not None:
         parts.append(f"MLflow shows every run: [{mlflow}]({mlflow})")
     if standing.verdict is not None:
-        parts += [*map(_plain, words.race(standing.verdict)), _contenders(standing.verdict)]
+        parts += map(_plain, words.race(standing.verdict, standing.metric))
+        parts.append(_contenders(standing.verdict, standing.metric))
     for stage in [] if standing.verdict else standing.stages:
         parts += [f"### {_plain(stage.name)}", _plain(words.outcome(stage)), _table(stage, repeats)]
     parts.append(f"{LAST}after {standing.runs} runs.*")
     return "\n\n".join(parts)
 
 
-def _contenders(verdict: Verdict) -> str:
-    lines = [("leading configuration", "best with", "accuracy"), ("---", "---", "---")]
+def _contenders(verdict: Verdict, metric: Metric) -> str:
+    lines = [("leading configuration", "best with", metric.words), ("---", "---", "---")]
     lines += [
         (
             _plain(units.params(one.configuration)),
             f"{100 * one.probability:.0f} %",
-            units.mean(one.accuracy, one.standard_error),
+            units.mean(one.accuracy, one.standard_error, metric),
         )
         for one in verdict.top
     ]

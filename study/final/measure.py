@@ -74,8 +74,9 @@ def measure(
             record["validation"] = float((judged.argmax(1) == dataset.labels[part]).mean())
         found.append(record)
     if len(part):
-        best = max(found[: len(members)], key=lambda single: float(single["validation"]))
-        found.insert(len(members), {**best, "model": BEST})
+        metric = prepared.settings.metric
+        values = [trainer.record(member)[f"best_{metric.series}"] for member in members]
+        found.insert(len(members), {**found[metric.best(values)], "model": BEST})
     study.set_user_attr(records.FINALS, [*records.finals(study), *found])
     return found
 

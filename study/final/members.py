@@ -64,7 +64,8 @@ def chosen(
         raise ModelError(
             f"--top {top}: the study has {len(scores)} configurations with all their repeats"
         )
-    return sorted(scores, key=scores.__getitem__, reverse=True)[:top]
+    sign = standing.metric.sign
+    return sorted(scores, key=lambda one: -sign * scores[one])[:top]
 
 
 def seed_of(settings: Settings, number: int) -> int:
@@ -104,6 +105,7 @@ def plan(
                 training=settings["training"],
                 device=settings.device,
                 model=settings.model,
+                metric=settings.metric,
                 data_fingerprint=fingerprint,
             )
             which = f"configuration {place}, " if len(configurations) > 1 else ""
@@ -137,7 +139,7 @@ class MemberTrainer:
         return models.file(self._folder / "members", 0).with_name(f"{member.key}.keras")
 
     def record(self, member: Member) -> dict[str, Any]:
-        """What became of a trained member: its name, curve, seconds and best accuracy."""
+        """What became of a trained member: its name, curve, seconds and best value."""
         return dict(self._study.user_attrs.get(MEMBERS, {})[member.key])
 
     def missing(self, members: Sequence[Member]) -> list[Member]:
@@ -179,15 +181,15 @@ class MemberTrainer:
 
     def _keep(self, member: Member, epochs: Sequence[Epoch], model: bytes) -> None:
         """The file first, then the record: killed in between, the member is trained again."""
-        accuracies = [epoch.val_acc for epoch in epochs]
-        held_out = member.run.validation.kind != "none"
+        held_out, metric = member.run.validation.kind != "none", member.run.metric
+        curve = [epoch.logs()[metric.name] for epoch in epochs] if held_out else None
         record = {
             "name": member.name,
             "seed": member.run.seed,
             "params": dict(member.run.params),
             "validation": asdict(member.run.validation),
-            "val_acc": accuracies if held_out else None,
-            "best_val_acc": max(accuracies) if held_out else None,
+            metric.series: curve,
+            f"best_{metric.series}": curve and curve[metric.best(curve)],
             "epochs": len(epochs),
             "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
         }

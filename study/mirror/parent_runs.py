@@ -64,7 +64,7 @@ def configuration_content(subject: Subject, rows: Sequence[Row]) -> Content:
         score = spread.score([row.value for row in counted[:repeats] if row.value is not None])
         at = max(trial(subject, row).ended for row in counted[:repeats])
         points += [
-            Point("mean_val_acc", score.mean, at, repeats),
+            Point(f"mean_{subject.settings.metric.series}", score.mean, at, repeats),
             Point("standard_error", score.standard_error, at, repeats),
         ]
     tags = params | {"repeats": str(len(counted)), **origin(subject.settings)}
@@ -100,13 +100,19 @@ def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) ->
     names = ["data", "epochs", "batch_size", "seed", "sampler", "pruner", "threads", "training"]
     names += [name for name in strategy_of(settings).own if name in settings.chosen]
     params = {name: str(settings[name]) for name in names}
+    params |= {"metric": settings.metric.name, "direction": settings.metric.direction}
     wanted = study(subject, rows, standing)
     tags = {"repeats": str(settings.repeats), **origin(settings), MARK: wanted.mark}
     points = []
     if standing.complete and standing.incumbent is not None and standing.score is not None:
         tags |= {f"answer.{name}": str(value) for name, value in standing.incumbent}
         points = [
-            Point("mean_val_acc", standing.score.mean, wanted.ended, standing.score.repeats),
+            Point(
+                f"mean_{settings.metric.series}",
+                standing.score.mean,
+                wanted.ended,
+                standing.score.repeats,
+            ),
             Point(
                 "standard_error",
                 standing.score.standard_error,

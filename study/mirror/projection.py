@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from study.plan.results import Configuration, Row
+from study.space.metric import Metric
 from study.space.settings import Settings
-from study.training import recipe
 
 Status = Literal["RUNNING", "FINISHED", "KILLED", "FAILED"]
 
-SERIES = ("acc", "val_acc", "loss", "val_loss", "seconds")
 STUDY = "study"
 """The slot of the run that stands for the study."""
 
@@ -166,12 +165,17 @@ def trial_content(subject: Subject, row: Row) -> Content:
         tags["failure"] = row.failure
     if row.cancelled:
         tags["cancelled"] = row.cancelled
-    return cut(params, tags, _curve(row) + _summary(row))
+    return cut(params, tags, _curve(row) + _summary(row, settings.metric))
 
 
 def epochs_stored(row: Row) -> int:
     """The epochs that are stored whole: a driver can die between the statements that store one."""
-    return min([len(row.val_acc), *(len(row.curve.get(name, ())) for name in (*SERIES, "ended"))])
+    return min([len(row.reported), *map(len, row.curve.values())]) if row.curve else 0
+
+
+def _series(row: Row) -> list[str]:
+    """What is shown of each epoch."""
+    return [name for name in row.curve if name != "ended"]
 
 
 def _curve(row: Row) -> list[Point]:
@@ -180,21 +184,22 @@ def _curve(row: Row) -> list[Point]:
             name, float(row.curve[name][epoch]), _milliseconds(row.curve["ended"][epoch]), epoch + 1
         )
         for epoch in range(epochs_stored(row))
-        for name in SERIES
+        for name in _series(row)
     ]
 
 
-def _summary(row: Row) -> list[Point]:
+def _summary(row: Row, metric: Metric) -> list[Point]:
     """Values to sort runs by, once the run has ended; only a complete run has final ones."""
     epochs = epochs_stored(row)
     if row.state in UNFINISHED or not epochs:
         return []
-    accuracies = row.curve["val_acc"][:epochs]
-    best = recipe.best_epoch(accuracies)
-    values = {"best_val_acc": accuracies[best], "best_epoch": best + 1}
+    curve = row.curve[metric.series][:epochs]
+    best = metric.best(curve)
+    values = {f"best_{metric.series}": curve[best], "best_epoch": best + 1}
     values["total_seconds"] = math.fsum(row.curve["seconds"][:epochs])
     if row.state == "complete":
-        values |= {f"final_{name}": row.curve[name][epochs - 1] for name in SERIES[:4]}
+        logged = (name for name in _series(row) if name != "seconds")
+        values |= {f"final_{name}": row.curve[name][epochs - 1] for name in logged}
     if "parameters" in row.attributes:
         values["parameters"] = row.attributes["parameters"]
     at = _milliseconds(row.curve["ended"][epochs - 1])

@@ -149,7 +149,7 @@ class Transfer:
 
     def bring_models(self, rows: Sequence[Row], policy: models.Policy, folder: Path) -> None:
         """Send the models worth keeping of the configurations that are decided."""
-        numbers = models.wanted(policy, rows)
+        numbers = models.wanted(policy, rows, self._subject.settings.metric)
         for group in by_configuration(rows).values():
             if parents.configuration(self._subject, group).state == "running":
                 continue

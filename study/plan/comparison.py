@@ -9,6 +9,7 @@ from dataclasses import replace
 from study.plan.plan import Option, PlanState, RunIndex, Slot, Stage
 from study.plan.results import Configuration
 from study.plan.statistics import Spread
+from study.space.metric import Metric
 
 
 def compared(
@@ -16,7 +17,7 @@ def compared(
     spread: Spread,
     prefer: Configuration | None = None,
     *,
-    maximize: bool = True,
+    metric: Metric,
 ) -> tuple[Option, ...]:
     """Options with their scores, and with their distances from the best mean, none below 0.
 
@@ -27,7 +28,7 @@ def compared(
         spread.score(own) if option.state == "complete" else None
         for option, own in zip(options, values, strict=True)
     ]
-    sign = 1 if maximize else -1
+    sign = metric.sign
     means = [-math.inf if score is None else sign * score.mean for score in scores]
     best = max(
         range(len(options)),
@@ -45,7 +46,7 @@ def compared(
 
 
 def ranked(
-    options: Sequence[Option], images: int | None, *, maximize: bool
+    options: Sequence[Option], images: int | None, *, metric: Metric
 ) -> tuple[tuple[Option, ...], Option | None]:
     """Configurations with scores where any is complete, and the one with the best mean so far."""
     complete = [option for option in options if option.state == "complete"]
@@ -53,7 +54,7 @@ def ranked(
         return tuple(options), None
     spread = Spread(images)
     spread.learn((option.values, None) for option in complete)
-    scored = compared(options, spread, maximize=maximize)
+    scored = compared(options, spread, metric=metric)
     return scored, next(option for option in scored if option.score and option.gap is None)
 
 
@@ -66,6 +67,7 @@ def chosen_among(
     *,
     complete: bool,
     runs_expected: int,
+    metric: Metric,
 ) -> PlanState:
     """The state of a plan of one stage, which compares configurations: the best mean wins.
 
@@ -73,7 +75,8 @@ def chosen_among(
     """
     free, failed = slots
     answer = best.configuration if best else None
-    stage = Stage(name, "configurations", answer or (), options, best, best if complete else None)
+    selected = best if complete else None
+    stage = Stage(name, "configurations", answer or (), options, best, selected, metric)
     return PlanState(
         stages=(stage,),
         incumbent=answer,

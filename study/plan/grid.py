@@ -60,7 +60,7 @@ class Grid(Plan):
             index.option(number, one, None, self.repeats)
             for number, one in enumerate(self._configurations)
         ]
-        options, best = ranked(found, self.images, maximize=self.maximize)
+        options, best = ranked(found, self.images, metric=self.metric)
         missing = [
             Slot(GRID, one.value, one.configuration, repeat, None)
             for one in options
@@ -74,4 +74,5 @@ class Grid(Plan):
             index,
             complete=not missing,
             runs_expected=len(options) * self.repeats,
+            metric=self.metric,
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from study.plan.results import Configuration, Row
 from study.plan.statistics import Difference, Score
+from study.space.metric import ACCURACY, Metric
 from study.space.search_space import SearchSpace, Value
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ sweep (the selected values, the best means), or any number of configurations."""
 class Stage:
     """Options that are compared with each other, and what was decided once all are known.
 
-    ``best`` has the best mean; ``selected`` is what the study goes on with.
+    ``best`` has the best mean of the ``metric``; ``selected`` is what the study goes on with.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Stage:
     options: tuple[Option, ...]
     best: Option | None = None
     selected: Option | None = None
+    metric: Metric = ACCURACY
 
     @property
     def decided(self) -> bool:
@@ -128,6 +130,11 @@ class PlanState:
     failure: str | None = None
     speculative: tuple[Slot, ...] = ()
     verdict: Verdict | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """What configurations are compared by."""
+        return self.stages[0].metric
 
     def why_failed(self) -> str:
         """Which slot failed three times, and why, in one line."""
@@ -159,14 +166,22 @@ class Plan(ABC):
     """What a study is to train, as a pure function of its rows.
 
     ``compares`` says whether the pruner compares a run with its reference's same repeat: a slot
-    then waits for that. ``maximize``: the larger value is the better one. Whoever knows the study
-    sets both.
+    then waits for that; whoever knows the pruner sets it. ``metric`` is the space's, until somebody
+    sets one whose direction is an Optuna study's.
     """
 
     space: SearchSpace
     repeats: int
     compares: bool = True
-    maximize: bool = True
+    _metric: Metric | None = None
+
+    @property
+    def metric(self) -> Metric:
+        return self._metric or self.space.goal
+
+    @metric.setter
+    def metric(self, metric: Metric) -> None:
+        self._metric = metric
 
     @abstractmethod
     def standing(self, rows: Sequence[Row]) -> PlanState:

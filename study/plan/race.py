@@ -147,7 +147,7 @@ class Race(Plan):
 
     def _promised(self, row: Row) -> int:
         """The epochs that a run has had, or that a running one will have."""
-        return (row.until or self.epochs) if row.state == "running" else len(row.val_acc)
+        return (row.until or self.epochs) if row.state == "running" else len(row.reported)
 
     def belief(self, rows: Sequence[Row]) -> Belief | None:
         """What the rows say of every candidate; None before a run has reached a rung."""
@@ -155,12 +155,12 @@ class Race(Plan):
 
     def _belief(self, runs: Runs) -> Belief | None:
         """What the runs say; None before the first of them has reached a rung."""
-        known = [row for row in runs.values() if len(row.val_acc) >= self.rungs[0]]
+        known = [row for row in runs.values() if len(row.reported) >= self.rungs[0]]
         choosing = [row for row in known if row.repeat < CHOOSING]
         if not choosing:
             return None
         measured = [row for row in known if row.repeat >= CHOOSING]
-        ahead = sorted(choosing, key=lambda r: (-len(r.val_acc), -r.val_acc[-1], r.number))
+        ahead = sorted(choosing, key=lambda r: (-len(r.reported), -r.reported[-1], r.number))
         begun = dict.fromkeys(row.configuration for row in runs.values())
         best = dict.fromkeys(row.configuration for row in ahead[: len(ahead) // 2 + 1])
         candidates = self.pool.draw([*begun], [*best][:_NEAR], len(choosing))
@@ -206,10 +206,10 @@ class Race(Plan):
             if repeat >= CHOOSING:
                 continue
             at = belief.candidates.index[one], repeat
-            progress.epochs[at] = len(row.val_acc)
+            progress.epochs[at] = len(row.reported)
             progress.run[at] = row.number
             progress.busy[at] = row.state not in {"paused", "complete"}
-            if row.state == "running" and self._promised(row) > len(row.val_acc):
+            if row.state == "running" and self._promised(row) > len(row.reported):
                 pending.append((*at, self.rungs.index(self._promised(row)), row.number))
         posterior = belief.chosen
         if pending:
@@ -242,7 +242,13 @@ class Race(Plan):
             options.append(Option(number, one, None, whole, state, score))
         best = next((option for option in options if option.configuration == leader), None)
         return Stage(
-            RACE, "configurations", leader, tuple(options), best, best if complete else None
+            RACE,
+            "configurations",
+            leader,
+            tuple(options),
+            best,
+            best if complete else None,
+            self.metric,
         )
 
 

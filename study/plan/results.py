@@ -35,8 +35,6 @@ IGNORE_FAILURES_BEFORE = "ignore_failures_before"
 LEFT_PAUSED = "paused"
 """The trial attribute that tells a run that nobody went on with from one that a pruner stopped."""
 
-SERIES = ("acc", "loss", "val_acc", "val_loss", "seconds", "ended")
-
 
 def configuration(params: Mapping[str, Value]) -> Configuration:
     """The hashable form of ``params``, in their own order."""
@@ -47,13 +45,13 @@ def configuration(params: Mapping[str, Value]) -> Configuration:
 class Row:
     """One trial: one training run of one repeat of one configuration.
 
-    ``val_acc`` holds the reported validation accuracy of each epoch (fraction, from epoch 1);
-    ``curve`` every stored series by name (``SERIES``), each as long as the run got. ``value`` is
-    the validation accuracy of a complete run, of its last epoch or, where it keeps its best epoch's
-    weights, of that one. ``reference`` is the configuration that
-    a pruner may compare the run with, repeat by repeat; empty where there is no such one, None for
-    a run that is never pruned. ``until`` is the epoch at which it pauses (None: its end). A
-    ``paused`` run has trained as far as its slot asked, and a later slot can go on with it.
+    ``reported`` holds the study's metric after each epoch (of accuracies fractions); ``curve``
+    every stored series by name, each as long as the run got. ``value`` is the metric of a complete
+    run, of its last epoch or, where it keeps its best epoch's weights, of that one. ``reference``
+    is the configuration that a pruner may compare the run with, repeat by repeat; empty where there
+    is no such one, None for a run that is never pruned. ``until`` is the epoch at which it pauses
+    (None: its end). A ``paused`` run has trained as far as its slot asked, and a later slot can go
+    on with it.
     """
 
     number: int
@@ -65,7 +63,7 @@ class Row:
     repeat: int
     reference: Configuration | None
     value: float | None
-    val_acc: tuple[float, ...] = ()
+    reported: tuple[float, ...] = ()
     curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     started: datetime | None = None
@@ -119,7 +117,7 @@ def row(trial: FrozenTrial) -> Row | None:
         reference=None if reference is None else configuration(reference),
         until=spec.get("epochs"),
         value=trial.value if trial.state.name == "COMPLETE" else None,
-        val_acc=tuple(steps[step] for step in sorted(steps)),
+        reported=tuple(steps[step] for step in sorted(steps)),
         curve=trial.user_attrs.get("curve", {}),
         attributes=_attributes(trial),
         started=trial.datetime_start,

@@ -60,7 +60,7 @@ class Search(Plan):
     def standing(self, rows: Sequence[Row]) -> PlanState:
         """Every configuration so far, and the slots that are left of the budget."""
         index = RunIndex(rows)
-        options, best = ranked(self._options(rows, index), self.images, maximize=self.maximize)
+        options, best = ranked(self._options(rows, index), self.images, metric=self.metric)
         ended = sum(len(option.rows) for option in options if option.state != "open")
         unended = self.budget - sum(option.state != "open" for option in options)
         return chosen_among(
@@ -71,6 +71,7 @@ class Search(Plan):
             index,
             complete=not unended,
             runs_expected=ended + unended * self.repeats,
+            metric=self.metric,
         )
 
     def _options(self, rows: Sequence[Row], index: RunIndex) -> tuple[Option, ...]:
@@ -120,9 +121,7 @@ class Search(Plan):
             option for option in self._options(rows, RunIndex(rows)) if option.value != number
         ]
         seed = int(np.random.SeedSequence([self.seed, number, attempt]).generate_state(1)[0])
-        inner = optuna.create_study(
-            direction="maximize" if self.maximize else "minimize", sampler=self._inner(seed)
-        )
+        inner = optuna.create_study(direction=self.metric.direction, sampler=self._inner(seed))
         inner.add_trials([self._finished(o) for o in options if _mean(o) is not None])
         return configuration(self.space.suggest(inner.ask()))
 
@@ -143,7 +142,7 @@ def _mean(option: Option) -> float | None:
 
     None while repeats are missing, and where no number was reported.
     """
-    reports = [row.val_acc[-1:] if row.value is None else (row.value,) for row in option.rows]
+    reports = [row.reported[-1:] if row.value is None else (row.value,) for row in option.rows]
     values = [value for report in reports for value in report if math.isfinite(value)]
     return math.fsum(values) / len(values) if values and option.state != "open" else None
 

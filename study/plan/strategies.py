@@ -112,7 +112,9 @@ def completed(settings: Settings) -> Settings:
                 raise SettingsError(
                     f"--{key} {settings[key]}: only --sampler {name} has one; leave it out"
                 )
-    settings = settings.with_default("pruner", strategy.pruner)
+    settings = settings.with_default(
+        "pruner", strategy.pruner if settings.metric.is_accuracy else "none"
+    )
     for key, value in strategy.own.items():
         settings = settings if value is None else settings.with_default(key, value)
     return settings
@@ -125,5 +127,10 @@ def plan_of(settings: Settings) -> Plan:
         raise SettingsError(
             f"--pruner sweep compares with the incumbent of a sweep, which --sampler "
             f"{settings['sampler']} does not have: choose none or median"
+        )
+    if settings["pruner"] == "sweep" and not settings.metric.is_accuracy:
+        raise SettingsError(
+            "--pruner sweep knows how far accuracies differ by chance, and nothing of "
+            f"{settings.metric.name}: choose none or median"
         )
     return strategy.make(settings)

@@ -95,9 +95,9 @@ class OneAtATime(Plan):
 
     def _scored(self, row: Row) -> Row:
         """The row with the value that the space wants runs to be scored by."""
-        if row.value is None or not row.val_acc or self.space.score == "last":
+        if row.value is None or not row.reported or self.space.score == "last":
             return row
-        return replace(row, value=fmean(row.val_acc[-SCORED:]))
+        return replace(row, value=fmean(row.reported[-SCORED:]))
 
     def _swept(self, index: RunIndex, spread: Spread, kept: Iterator[Stage]) -> list[Stage]:
         """The stage of each hyperparameter, round after round, up to one that has work left."""
@@ -131,11 +131,11 @@ class OneAtATime(Plan):
         for value, candidate in _variants(incumbent, parameter):
             reference = None if candidate == incumbent else incumbent
             options.append(index.option(value, candidate, reference, self.repeats))
-        return Stage(name, "hyperparameter", incumbent, tuple(options))
+        return Stage(name, "hyperparameter", incumbent, tuple(options), metric=self.metric)
 
     def _decide(self, stage: Stage, spread: Spread) -> Stage:
         """Name the best and the selected option of a stage whose options are all known."""
-        options = compared(stage.options, spread, prefer=stage.incumbent, maximize=self.maximize)
+        options = compared(stage.options, spread, prefer=stage.incumbent, metric=self.metric)
         best = next(option for option in options if option.score and option.gap is None)
         incumbent = next(option for option in options if option.configuration == stage.incumbent)
         if self.space.tie == "best":
@@ -153,13 +153,12 @@ class OneAtATime(Plan):
         assert last.selected is not None
         selected = replace(last.selected, value=SELECTED, gap=None)
         challenger = index.option(BEST, together, None, self.repeats)
-        stage = Stage("combined", "combined", selected.configuration, (selected, challenger))
+        both = selected, challenger
+        stage = Stage("combined", "combined", selected.configuration, both, metric=self.metric)
         if challenger.state == "open":
             return stage
         spread.learn([(challenger.values, selected.values)])
-        options = compared(
-            stage.options, spread, prefer=selected.configuration, maximize=self.maximize
-        )
+        options = compared(stage.options, spread, prefer=selected.configuration, metric=self.metric)
         best = next(option for option in options if option.gap is None)
         other = next(option for option in options if option.gap is not None)
         wins = best.configuration == together and not other.tied
@@ -189,7 +188,7 @@ class OneAtATime(Plan):
         """Slots of the next stage, should the open one select the option that leads so far."""
         if len(stages) >= len(self._rounds):
             return []
-        leader = _leader(stages[-1], 1 if self.maximize else -1)
+        leader = _leader(stages[-1])
         likely = self._stage(len(stages), leader, index)
         missing = _missing(likely, self.repeats)
         others = (slot for slot in missing if slot.configuration != leader)
@@ -229,14 +228,14 @@ def _groups(stage: Stage, *, first: bool) -> Iterator[Group]:
             yield option.values, None if option is held else held.values
 
 
-def _leader(stage: Stage, sign: int) -> Configuration:
+def _leader(stage: Stage) -> Configuration:
     """The option that is ahead of the incumbent over the repeats both have, if any is."""
     held = next(option for option in stage.options if option.configuration == stage.incumbent)
     known = {row.repeat: row.value for row in held.rows if row.value is not None}
     best, ahead = stage.incumbent, 0.0
     for option in stage.options:
         pairs = [
-            sign * (row.value - known[row.repeat])
+            stage.metric.sign * (row.value - known[row.repeat])
             for row in option.rows
             if row.value is not None and row.repeat in known
         ]

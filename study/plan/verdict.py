@@ -73,7 +73,7 @@ class Scale:
         few = len(rows) <= _FITTED
         for row in rows:
             place = candidates.index[row.configuration]
-            reached = [n for n, epochs in enumerate(self.rungs) if epochs <= len(row.val_acc)]
+            reached = [n for n, epochs in enumerate(self.rungs) if epochs <= len(row.reported)]
             for rung in reached if few else reached[-1:]:
                 cells.append((place, row.repeat, rung, row.number))
                 values.append(self._value(row, self.rungs[rung]))
@@ -81,8 +81,8 @@ class Scale:
 
     def _value(self, row: Row, epochs: int) -> float:
         if _keeps_best(row):
-            return self._log(max(row.val_acc[:epochs]))
-        last = row.val_acc[epochs - _tail(epochs) : epochs]
+            return self._log(max(row.reported[:epochs]))
+        last = row.reported[epochs - _tail(epochs) : epochs]
         return self._log(math.fsum(last) / len(last))
 
     def _log(self, accuracy: float) -> float:
@@ -95,7 +95,7 @@ class Scale:
         The mean over complete runs, drawn towards what the slope of their curves lets expect.
         """
         whole = [
-            row for row in rows if row.value is not None and len(row.val_acc) >= self.rungs[-1]
+            row for row in rows if row.value is not None and len(row.reported) >= self.rungs[-1]
         ]
         if not whole or len(self.rungs) < 2:
             return 0.0

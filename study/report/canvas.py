@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from study.space.metric import Metric
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -74,8 +76,10 @@ class Picture:
     png: bytes
 
 
-def end_at_100(axis: Axis) -> None:
+def end_at_100(axis: Axis, metric: Metric) -> None:
     """No tick beyond 100 %: there is no such accuracy, though a mark at 100 needs room."""
+    if not metric.is_accuracy:
+        return
     low, high = axis.get_view_interval()
     axis.set_ticks([tick for tick in axis.get_ticklocs() if low <= tick <= min(high, 100)])
 

@@ -1,7 +1,7 @@
 """What the figures of a report show, computed from rows and standing; nothing is drawn here.
 
-Accuracies are fractions throughout. What would be too much to draw is thinned by a rule that the
-figure states; the tables in the CSV files are never thinned.
+Values are those of the study's metric, accuracies fractions. What would be too much to draw is
+thinned by a rule that the figure states; the tables in the CSV files are never thinned.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Configuration, Row
+from study.space.metric import Metric
 from study.text import sentences as words
 from study.text import units
 from study.text.view import Kind, OptionView, foremost, kind, labels
@@ -47,11 +48,12 @@ class StageFigure:
     eliminated: tuple[str, ...]
     choices: tuple[OptionView, ...]
     options: int
+    metric: Metric
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A run's validation accuracies, an epoch each, and how the run ended."""
+    """A run's metric after each epoch, and how the run ended."""
 
     number: int
     label: str
@@ -60,7 +62,7 @@ class Line:
     kind: Kind
     reused: bool
     end: End
-    accuracies: tuple[float, ...]
+    values: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,12 @@ class Panel:
     options: tuple[str, ...]
     lines: tuple[Line, ...]
     runs: int
+    metric: Metric
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A configuration between its cost and its mean accuracy."""
+    """A configuration between its cost and its mean."""
 
     label: str
     kind: Kind
@@ -91,13 +94,15 @@ class Cost:
 
     places: tuple[Place, ...]
     configurations: int
+    metric: Metric
 
 
 def stage_figure(stage: Stage) -> StageFigure:
     """One stage as it is drawn."""
     shown = tuple(foremost(stage, MOST_OPTIONS))
     gone = tuple(words.eliminated(stage)[:MOST_OPTIONS])
-    return StageFigure(stage.name, words.outcome(stage), gone, shown, len(stage.options))
+    outcome, options = words.outcome(stage), len(stage.options)
+    return StageFigure(stage.name, outcome, gone, shown, options, stage.metric)
 
 
 def panels(standing: PlanState, rows: Sequence[Row]) -> tuple[Panel, ...]:
@@ -107,11 +112,11 @@ def panels(standing: PlanState, rows: Sequence[Row]) -> tuple[Panel, ...]:
         name = standing.stages[0].name if standing.verdict else row.stage  # a race is one panel
         own.setdefault(name, []).append(row)
     stages = {stage.name: stage for stage in standing.stages}
-    made = [_panel(name, held, stages.get(name)) for name, held in own.items()]
+    made = [_panel(name, held, stages.get(name), standing.metric) for name, held in own.items()]
     return tuple(panel for panel in made if panel.runs)
 
 
-def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
+def _panel(name: str, rows: Sequence[Row], stage: Stage | None, metric: Metric) -> Panel:
     options = stage.options if stage else ()
     listed = {row.number for row in rows}
     reused = [row for option in options for row in option.rows if row.number not in listed]
@@ -121,7 +126,7 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
     for row in rows:
         places.setdefault(row.configuration, len(places))
         called.setdefault(row.configuration, str(row.option))
-    drawn = [row for row in (*reused, *rows) if row.val_acc]
+    drawn = [row for row in (*reused, *rows) if row.reported]
     kept = [row for row in drawn if kinds.get(row.configuration) == "selected"]
     others = [row for row in drawn if kinds.get(row.configuration) != "selected"]
     lines = [
@@ -133,11 +138,11 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None) -> Panel:
             kind=kinds.get(row.configuration, "other"),
             reused=row.number not in listed,
             end=end(row),
-            accuracies=row.val_acc,
+            values=row.reported,
         )
         for row in [*thinned(others, MOST_LINES), *kept]
     ]
-    return Panel(name, tuple(called[c] for c in places), tuple(lines), len(drawn))
+    return Panel(name, tuple(called[c] for c in places), tuple(lines), len(drawn), metric)
 
 
 def end(row: Row) -> End:
@@ -147,22 +152,19 @@ def end(row: Row) -> End:
     return "paused" if row.left_paused else row.state
 
 
-def _score(option: Option) -> float:
-    return option.score.mean if option.score else -math.inf
-
-
 def cost(standing: PlanState) -> Cost:
-    """Every configuration with a mean, between its cost and its accuracy; the answer last."""
-    found: dict[Configuration, Option] = {}
+    """Every configuration with a mean, between its cost and its mean; the answer last."""
+    found: dict[Configuration, tuple[float, Option]] = {}
     for stage in standing.stages:
-        found |= {o.configuration: o for o in stage.options if o.score is not None}
-    ranked = sorted(found.values(), key=_score, reverse=True)
+        found |= {o.configuration: (o.score.mean, o) for o in stage.options if o.score is not None}
+    sign = standing.metric.sign
+    ranked = [o for _, o in sorted(found.values(), key=lambda entry: -sign * entry[0])]
     places = [
         _place(option, "best" if number == 0 else "other", standing)
         for number, option in enumerate(ranked[:MOST_PLACES])
     ]
     places.sort(key=lambda place: ("other", "best", "selected").index(place.kind))
-    return Cost(tuple(places), len(ranked))
+    return Cost(tuple(places), len(ranked), standing.metric)
 
 
 def _place(option: Option, rank: Kind, standing: PlanState) -> Place:
@@ -225,7 +227,7 @@ def spent(standing: PlanState, rows: Sequence[Row], epochs: int, repeats: int) -
     ends = [row.ended for row in rows if row.ended]
     return Spent(
         runs=counts,
-        epochs=sum(len(row.val_acc) for row in rows),
+        epochs=sum(len(row.reported) for row in rows),
         seconds=math.fsum(math.fsum(row.curve.get("seconds", ())) for row in rows),
         span=(max(ends) - min(starts)).total_seconds() if starts and ends else None,
         savings=tuple(_savings(standing, epochs, repeats)),
@@ -245,7 +247,7 @@ def _savings(standing: PlanState, epochs: int, repeats: int) -> Iterable[Saving]
         for row in option.rows
     )
     skipped = sum(repeats - len(option.rows) for option in gone)
-    tails = [epochs - len(row.val_acc) for option in gone for row in option.rows[-1:]]
+    tails = [epochs - len(row.reported) for option in gone for row in option.rows[-1:]]
     yield Saving("runs of an earlier stage that counted again", reused, reused * epochs)
     yield Saving("further repeats of options that were stopped", skipped, skipped * epochs)
     yield Saving("the remaining epochs of stopped runs", len(tails), sum(tails))

@@ -11,6 +11,7 @@ from typing import Any
 from study.plan.plan import PlanState
 from study.plan.results import Row
 from study.report.figures import Cost, Panel, Spent, StageFigure, end
+from study.space.metric import Metric
 from study.text import units
 from study.text.view import views
 
@@ -41,55 +42,54 @@ def table(
 
 def stage_table(figure: StageFigure) -> Table:
     """The options of a stage with their repeats, means, intervals and verdicts."""
-    columns = ("option", "runs (%)", "stopped at (%)", "mean ± standard error")
+    metric = figure.metric
+    columns = ("option", f"runs{metric.column}", f"stopped at{metric.column}")
     lines = (
         (
             choice.label,
-            "; ".join(f"{100 * value:.2f}" for value in choice.values),
-            "; ".join(f"{100 * value:.2f}" for value in choice.stopped),
-            units.mean(choice.mean, choice.error),
-            _interval(choice.interval),
-            units.gap(choice.gap),
+            "; ".join(map(metric.number, choice.values)),
+            "; ".join(map(metric.number, choice.stopped)),
+            units.mean(choice.mean, choice.error, metric),
+            " to ".join(map(metric.number, choice.interval or ())),
+            units.gap(choice.gap, metric),
             choice.verdict,
         )
         for choice in figure.choices
     )
-    more = ("95 % interval", "gap to best (points)", "verdict")
+    gap = "gap to best (points)" if metric.is_accuracy else "gap to best"
+    more = ("mean ± standard error", "95 % interval", gap, "verdict")
     return table(f"Options of {figure.name}", (*columns, *more), lines, figure.options)
 
 
-def _interval(ends: tuple[float, float] | None) -> str:
-    return f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f}" if ends else ""
-
-
 def curves_table(panel: Panel) -> Table:
-    """A line a run that is drawn, with its accuracy after every epoch."""
-    epochs = max((len(line.accuracies) for line in panel.lines), default=0)
+    """A line a run that is drawn, with its metric after every epoch."""
+    epochs = max((len(line.values) for line in panel.lines), default=0)
     lines = (
         (
             str(line.number),
             line.label,
             str(line.repeat + 1),
             f"{line.end}, from an earlier stage" if line.reused else line.end,
-            *(f"{100 * value:.2f}" for value in line.accuracies),
-            *[""] * (epochs - len(line.accuracies)),
+            *map(panel.metric.number, line.values),
+            *[""] * (epochs - len(line.values)),
         )
         for line in panel.lines
     )
     columns = ("trial", "option", "repeat", "end", *map(str, range(1, epochs + 1)))
-    caption = f"Validation accuracy (%) after each epoch, runs of {panel.name}"
+    what = f"{panel.metric.words.capitalize()}{panel.metric.column}"
+    caption = f"{what} after each epoch, runs of {panel.name}"
     return table(caption, columns, lines, panel.runs)
 
 
 def cost_table(cost: Cost) -> Table:
     """Every configuration that is drawn, the best mean first."""
-    places = sorted(cost.places, key=lambda place: -place.mean)
+    places = sorted(cost.places, key=lambda place: -cost.metric.sign * place.mean)
     lines = (
         (
             place.label,
             "" if place.seconds is None else f"{place.seconds:.1f}",
             "" if place.parameters is None else f"{place.parameters:,.0f}",
-            units.mean(place.mean, place.error),
+            units.mean(place.mean, place.error, cost.metric),
             {"selected": "the answer", "best": "best mean", "other": ""}[place.kind],
         )
         for place in places
@@ -141,10 +141,11 @@ def stages_csv(standing: PlanState) -> str:
     return _csv([list(records[0]), *(list(record.values()) for record in records)])
 
 
-def runs_csv(rows: Sequence[Row]) -> str:
-    """A line a run; accuracies are fractions, those after each epoch in one field."""
+def runs_csv(rows: Sequence[Row], metric: Metric) -> str:
+    """A line a run; accuracies are fractions, the metric after each epoch is in one field."""
     columns = ("trial", "stage", "option", "configuration", "repeat", "state", "value", "epochs")
-    more = ("best_epoch", "best_val_acc", "seconds", "parameters", "started", "why", "val_acc")
+    best = f"best_{metric.series}"
+    more = ("best_epoch", best, "seconds", "parameters", "started", "why", metric.series)
     lines: list[Sequence[object]] = [(*columns, *more)]
     for row in rows:
         known = row.attributes
@@ -157,11 +158,11 @@ def runs_csv(rows: Sequence[Row]) -> str:
                 row.repeat + 1,
                 end(row),
                 row.value,
-                len(row.val_acc),
+                len(row.reported),
                 *(known.get(name) for name in more[:4]),
                 row.started.isoformat(timespec="seconds") if row.started else None,
                 row.failure or row.cancelled,
-                " ".join(map(str, row.val_acc)),
+                " ".join(map(str, row.reported)),
             )
         )
     return _csv(lines)

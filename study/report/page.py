@@ -94,6 +94,7 @@ def _texts(contents: Contents) -> dict[str, Any]:
         "space": again.toml(settings.space),
         "network": settings.model,
         "mlflow": contents.mlflow,
+        "metric": settings.metric,
     }
 
 
@@ -116,7 +117,8 @@ def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
 def _question(settings: Settings) -> str:
     names = units.listed([parameter.name for parameter in settings.space.hyperparameters])
     data = settings.data
-    what = f"Which {names} give a small convolutional network the best validation accuracy on "
+    metric = settings.metric
+    what = f"Which {names} give {_network(settings)} the best {metric.words} on "
     if data is None:
         return f"{what}{settings['data']}?"
     height, width, channels = data.input_shape
@@ -125,6 +127,10 @@ def _question(settings: Settings) -> str:
         f"{units.classes(data)}? {data.test_images:,} more images are kept for the test, and "
         "the search never sees them."
     )
+
+
+def _network(settings: Settings) -> str:
+    return "a small convolutional network" if settings.model is None else settings.model.name
 
 
 def _searched(settings: Settings) -> Table:
@@ -156,7 +162,7 @@ def _method(settings: Settings) -> str:
         else f"{validation.fraction:.0%} of the images, drawn anew for each repeat"
     )
     search = strategy_of(settings).says
-    images = f" ({settings.images:,} images)" if settings.images else ""
+    images = f" ({settings.data.validation:,} images)" if settings.data else ""
     judged = f" {words.KEEPS_BEST}." if words.restores_best_weights(settings.space) else ""
     pruner = settings["pruner"]
     pruned = f" Runs that fall too far behind are stopped by the pruner {pruner}."
@@ -173,13 +179,14 @@ def _method(settings: Settings) -> str:
 def _remarks(contents: Contents) -> list[str]:
     standing, said = contents.standing, []
     score = standing.score
-    ends = interval(score) if score else None
+    metric = standing.metric
+    ends = interval(score, metric) if score else None
     if standing.verdict is not None:
-        said += words.race(standing.verdict)
+        said += words.race(standing.verdict, metric)
     elif score is not None and ends is not None:
         said.append(
-            f"The 95 % interval of this mean is {units.percent(ends[0])} to "
-            f"{units.percent(ends[1])} (Student's t, {score.repeats} repeats). As the "
+            f"The 95 % interval of this mean is {metric.text(ends[0])} to "
+            f"{metric.text(ends[1])} (Student's t, {score.repeats} repeats). As the "
             "best of several configurations that were measured on the same images it flatters "
             "itself a little; only the test set can tell how much."
         )
@@ -215,11 +222,10 @@ def _spent(spent: Spent) -> list[str]:
 
 def _test(contents: Contents) -> str:
     if not contents.finals:
-        return "The test set was never opened: every accuracy in this report is of validation data."
+        return "The test set was never opened: every value in this report is of validation data."
     times = "once" if contents.opened == 1 else f"{contents.opened} times"
     return (
-        f"The test set was opened {times}. All accuracies outside this section are of validation "
-        "data."
+        f"The test set was opened {times}. All values outside this section are of validation data."
     )
 
 
@@ -246,7 +252,7 @@ def captions(shown: StageFigure | Panel | Cost) -> str:
     match shown:
         case StageFigure():
             drawn, total = len(shown.choices), shown.options
-            said = f"Validation accuracy of {drawn} options."
+            said = f"{shown.metric.words.capitalize()} of {drawn} options."
             rule = "those with the best means"
         case Panel():
             drawn, total = len(shown.lines), shown.runs

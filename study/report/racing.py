@@ -20,6 +20,7 @@ from study.report.canvas import (
     short,
 )
 from study.report.numbers import Table, table
+from study.space.metric import Metric
 from study.space.search_space import Value
 from study.text import units
 from study.text.view import differing
@@ -45,92 +46,99 @@ class RaceFigure:
 
 
 def race_figures(
-    verdict: Verdict, answer: Configuration, effects: Effects | None
+    verdict: Verdict, answer: Configuration, effects: Effects | None, metric: Metric
 ) -> tuple[RaceFigure, ...]:
     """The figures of a race, in the order of the page."""
-    made = [_contenders(verdict, answer)]
+    made = [_contenders(verdict, answer, metric)]
     if effects is not None:
-        made.append(_effects(effects.main, dict(answer)))
-        made += [_pairs(effects.pairs)] if effects.pairs else []
+        made.append(_effects(effects.main, dict(answer), metric))
+        made += [_pairs(effects.pairs, metric)] if effects.pairs else []
     return tuple(made)
 
 
-def _contenders(verdict: Verdict, answer: Configuration) -> RaceFigure:
+def _contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> RaceFigure:
     called = differing([one.configuration for one in verdict.top])
     with blank(0.9 + 0.3 * len(verdict.top), columns=2) as (canvas, left):
         right = canvas.axes[1]
         for place, one in enumerate(verdict.top):
             colour = SELECTED if one.configuration == answer else OTHER
             left.barh([place], [100 * one.probability], height=0.6, color=colour)
-            low, high = _interval(one)
-            right.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2.2)
-            right.plot([100 * one.accuracy], [place], marker="D", color=colour, markersize=6)
+            low, high = _interval(one, metric)
+            right.plot(
+                [metric.scale * low, metric.scale * high],
+                [place, place],
+                color=colour,
+                linewidth=2.2,
+            )
+            right.plot(
+                [metric.scale * one.accuracy], [place], marker="D", color=colour, markersize=6
+            )
         left.set_ylim(len(verdict.top) - 0.4, -0.6)
         names = [short(called[one.configuration]) for one in verdict.top]
         left.set_yticks(range(len(names)), names)
         left.set_xlim(0, 100)
         left.set_xlabel("probability to be the best, %")
-        right.set_xlabel("accuracy, %")
+        right.set_xlabel(metric.axis)
         right.locator_params(axis="x", nbins=5)
-        end_at_100(right.xaxis)
+        end_at_100(right.xaxis, metric)
         for axes in (left, right):
             axes.grid(visible=False, axis="y")
-        alt = f"The {len(names)} leading configurations: probability to be the best, and accuracy"
+        alt = f"The {len(names)} leading configurations: probability to be the best, {metric.words}"
         picture = rendered(canvas, "contenders", alt)
     lines = (
         (
             units.params(one.configuration),
             f"{100 * one.probability:.1f}",
-            units.mean(one.accuracy, one.standard_error),
+            units.mean(one.accuracy, one.standard_error, metric),
             "the answer" if one.configuration == answer else "",
         )
         for one in verdict.top
     )
-    columns = ("configuration", "best with probability (%)", "accuracy ± standard error (%)", "")
+    columns = ("configuration", "best with probability (%)", "mean ± standard error", "")
     caption = (
-        "Probability to be the best of all configurations, and validation accuracy as all runs "
+        f"Probability to be the best of all configurations, and {metric.words} as all runs "
         "together say it, those of similar configurations too, with 95 % intervals. Blue is the "
-        "answer: it is chosen by the highest expected accuracy."
+        "answer: it is chosen by the best expected value."
     )
     held = table("Leading configurations", columns, lines)
     return RaceFigure("The leading configurations", picture, held, caption)
 
 
-def _interval(one: Contender) -> tuple[float, float]:
+def _interval(one: Contender, metric: Metric) -> tuple[float, float]:
     half = 1.96 * one.standard_error
-    return one.accuracy - half, min(1.0, one.accuracy + half)
+    return metric.bounded(one.accuracy - half, one.accuracy + half)
 
 
-def _effects(main: tuple[Effect, ...], answer: dict[str, Value]) -> RaceFigure:
+def _effects(main: tuple[Effect, ...], answer: dict[str, Value], metric: Metric) -> RaceFigure:
     drawn = main[:MOST_EFFECTS]
     rows = math.ceil(len(drawn) / _COLUMNS)
     columns = math.ceil(len(drawn) / rows)
     with blank(0.4 + 2.0 * rows, columns=columns, rows=rows) as (canvas, first):
         for axes, effect in zip(canvas.axes, drawn, strict=False):
-            _effect(axes, effect, answer[effect.name])
+            _effect(axes, effect, answer[effect.name], metric.scale)
         for axes in canvas.axes[len(drawn) :]:
             axes.set_axis_off()
         for row in range(rows):
-            canvas.axes[row * columns].set_ylabel("accuracy, %")
-        end_at_100(first.yaxis)
-        alt = f"What {units.listed([effect.name for effect in drawn])} do to the accuracy"
+            canvas.axes[row * columns].set_ylabel(metric.axis)
+        end_at_100(first.yaxis, metric)
+        alt = f"What {units.listed([effect.name for effect in drawn])} do to the {metric.words}"
         picture = rendered(canvas, "effects", alt)
     lines = (
         (
             effect.name,
             units.value(level.value),
-            f"{100 * level.accuracy:.2f}",
-            f"{100 * level.low:.2f} to {100 * level.high:.2f}",
+            metric.number(level.accuracy),
+            f"{metric.number(level.low)} to {metric.number(level.high)}",
             "the answer has it" if level.value == answer[effect.name] else "",
         )
         for effect in main
         for level in effect.levels
     )
-    names = ("hyperparameter", "value", "typical accuracy (%)", "95 % interval", "")
+    names = ("hyperparameter", "value", f"typical{metric.column}", "95 % interval", "")
     caption = (
-        "Typical accuracy at the end of configurations with that value, whatever the others are, "
-        "with 95 % intervals; the hyperparameter that does the most first. Blue is the answer's "
-        "value."
+        f"Typical {metric.words} at the end of configurations with that value, whatever the others "
+        "are, with 95 % intervals; the hyperparameter that does the most first. Blue is the "
+        "answer's value."
     )
     if len(drawn) < len(main):
         caption += f" {len(drawn)} of {len(main)} are drawn: those that do the most."
@@ -139,12 +147,12 @@ def _effects(main: tuple[Effect, ...], answer: dict[str, Value]) -> RaceFigure:
     )
 
 
-def _effect(axes: Axes, effect: Effect, own: Value) -> None:
+def _effect(axes: Axes, effect: Effect, own: Value, scale: int) -> None:
     """One hyperparameter: a mark for each of a few values, else a line in its interval."""
     levels = effect.levels
     places = range(len(levels))
-    middle = [100 * level.accuracy for level in levels]
-    ends = [100 * level.low for level in levels], [100 * level.high for level in levels]
+    middle = [scale * level.accuracy for level in levels]
+    ends = [scale * level.low for level in levels], [scale * level.high for level in levels]
     here = _nearest([level.value for level in levels], own)
     if len(levels) <= _FEW:
         for place in places:
@@ -171,25 +179,26 @@ def _nearest(values: list[Value], own: Value) -> int:
     return min(range(len(numbers)), key=lambda place: abs(numbers[place] - float(own)))
 
 
-def _pairs(pairs: tuple[Pair, ...]) -> RaceFigure:
+def _pairs(pairs: tuple[Pair, ...], metric: Metric) -> RaceFigure:
     drawn = pairs[:MOST_PAIRS]
     names = [" and ".join(pair.names) for pair in drawn]
+    points = " (points)" if metric.is_accuracy else ""
     with blank(0.8 + 0.28 * len(drawn)) as (canvas, axes):
         for place, pair in enumerate(drawn):
-            axes.barh([place], [100 * pair.shown], height=0.6, color=MUTED)
-            ends = [100 * pair.shown, 100 * pair.possible]
+            axes.barh([place], [metric.scale * pair.shown], height=0.6, color=MUTED)
+            ends = [metric.scale * pair.shown, metric.scale * pair.possible]
             axes.plot(ends, [place, place], color=OTHER, linewidth=1.6, zorder=1)
         axes.set_ylim(len(drawn) - 0.4, -0.6)
         axes.set_xlim(left=0)
         axes.set_yticks(range(len(drawn)), [short(name) for name in names])
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("accuracy that the two move together, points")
+        axes.set_xlabel(f"{metric.words} that the two move together{points}")
         picture = rendered(canvas, "pairs", f"The {len(drawn)} strongest pairs of hyperparameters")
     lines = (
-        (" and ".join(pair.names), units.points(pair.shown), units.points(pair.possible))
+        (" and ".join(pair.names), metric.number(pair.shown), metric.number(pair.possible))
         for pair in pairs
     )
-    columns = ("pair", "shown by the runs (points)", "possible (points)")
+    columns = ("pair", f"shown by the runs{points}", f"possible{points}")
     caption = (
         "By how much the best value of one depends on the other: the standard deviation, over "
         "their values, of what the two do beyond the sum of their effects. The line goes to what "

@@ -44,7 +44,7 @@ def files(contents: Contents) -> dict[str, bytes]:
     drawn = _drawn(contents)
     texts = {
         "stages.csv": numbers.stages_csv(contents.standing),
-        "runs.csv": numbers.runs_csv(contents.rows),
+        "runs.csv": numbers.runs_csv(contents.rows, contents.settings.metric),
         PAGE: page(contents, drawn),
     }
     made = {f"{picture.name}.png": picture.png for picture in drawn.pictures}
@@ -59,7 +59,9 @@ def _drawn(contents: Contents) -> Figures:
     cost = figures.cost(contents.standing)
     return Figures(
         stages=tuple(_stage(figure, place) for place, figure in enumerate(stages, start=1)),
-        race=race_figures(verdict, answer, contents.effects) if verdict and answer else (),
+        race=race_figures(verdict, answer, contents.effects, standing.metric)
+        if verdict and answer
+        else (),
         curves=tuple(_curves(panel, place) for place, panel in enumerate(panels, start=1)),
         cost=Drawn(cost, drawing.draw_cost(cost, "cost"), numbers.cost_table(cost), captions(cost))
         if cost.places

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from study.errors import SlotFailed
 from study.plan.plan import Plan, PlanState, Slot
-from study.plan.results import IGNORE_FAILURES_BEFORE, LEFT_PAUSED, SERIES, Row, row
+from study.plan.results import IGNORE_FAILURES_BEFORE, LEFT_PAUSED, Row, row
 from study.training import recipe
 from study.tuning.run_spec import slot
 from study.tuning.sampler import PlanSampler
@@ -101,7 +101,7 @@ class Driver:
         study.pruner = pruner
         self._sampler.look(study)
         self._study = study
-        self._space = plan.space
+        self._space, self._metric = plan.space, plan.space.goal
         self._engine = engine
         self._hooks = hooks
         self._watch = watch
@@ -215,11 +215,10 @@ class Driver:
             return
         trial = run.trial
         if epoch.number >= run.stored:
-            values = asdict(epoch)
-            for name in SERIES:
-                run.curve[name].append(values[name])
+            for name, value in epoch.series().items():
+                run.curve.setdefault(name, []).append(value)
             trial.set_user_attr("curve", run.curve)
-            trial.report(epoch.val_acc, step=epoch.number + 1)
+            trial.report(epoch.logs()[self._metric.name], step=epoch.number + 1)
             run.stored += 1
         if trial.should_prune():
             self._engine.stop(trial.number)
@@ -227,7 +226,9 @@ class Driver:
 
     def _complete(self, run: ActiveRun, model: bytes) -> None:
         """Keep the model, then tell: killed in between, the run is adopted and kept again."""
-        value = recipe.value(dict(run.slot.configuration or ()), run.curve["val_acc"])
+        value = recipe.value(
+            dict(run.slot.configuration or ()), run.curve[self._metric.series], self._metric
+        )
         rows = {row.number: row for row in self._rows(self._study)}
         done = replace(rows[run.trial.number], state="complete", value=value)
         rows[done.number] = done
@@ -243,11 +244,11 @@ class Driver:
 
     def _tell(self, run: ActiveRun, state: TrialState, value: float | None = None) -> None:
         """Store what the run carries (a finished trial cannot be changed), then its end."""
-        accuracies = run.curve["val_acc"]
-        if accuracies:
-            best = recipe.best_epoch(accuracies)
+        series = self._metric.series
+        if curve := run.curve.get(series):
+            best = self._metric.best(curve)
             run.trial.set_user_attr("best_epoch", best + 1)
-            run.trial.set_user_attr("best_val_acc", accuracies[best])
+            run.trial.set_user_attr(f"best_{series}", curve[best])
             run.trial.set_user_attr("seconds", round(sum(run.curve["seconds"]), 3))
         self._study.tell(run.trial, value, state=state)
         self._release(run)
@@ -279,5 +280,5 @@ def _stored(trial: Trial) -> tuple[dict[str, list[float]], int]:
     """
     kept: Mapping[str, list[float]] = trial.user_attrs.get("curve", {})
     reported = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
-    length = min([reported, *(len(kept.get(name, ())) for name in SERIES)])
-    return {name: list(kept.get(name, ())[:length]) for name in SERIES}, length
+    length = min([reported, *map(len, kept.values())]) if kept else 0
+    return {name: list(values[:length]) for name, values in kept.items()}, length

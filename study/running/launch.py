@@ -100,7 +100,9 @@ def launch(
                 study = study or storage.create(opened, location.name, settings)
                 mirror.start()
                 folder = location.models(models.identity(study))
-                keeper = models.Keeper(folder, models.record(study, execution.keep_models), say)
+                keeper = models.Keeper(
+                    folder, models.record(study, execution.keep_models), say, settings.metric
+                )
                 note = Note(study, settings.repeats, say)
                 driver = Driver(
                     write_through(location),
@@ -269,6 +271,7 @@ def run_maker(settings: Settings, dataset: Dataset) -> Callable[[Slot], Run]:
             model=settings.model,
             data_fingerprint=dataset.fingerprint,
             until=slot.epochs,
+            metric=settings.metric,
         )
 
     return run

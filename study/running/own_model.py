@@ -51,8 +51,8 @@ def tried(settings: Settings, dataset: Dataset) -> Settings:
         return settings
     data = dataset.input_shape, dataset.num_classes
     try:
-        grouped = settings["training"] == "grouped"
-        found = probe(settings.model, _configurations(settings), *data, grouped=grouped)
+        grouped, metric = settings["training"] == "grouped", settings.metric
+        found = probe(settings.model, _configurations(settings), *data, metric, grouped=grouped)
     except (ModelError, SpaceError) as error:
         raise SpaceError(f"{settings.origin}: {error}") from None
     settings = replace(settings, network=found)

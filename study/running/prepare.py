@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import itertools
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from study.data import dataset as datasets
 from study.data.parts import Reading, Told
+from study.data.splitting import Labels
 from study.errors import ParameterError, SettingsError, SpaceError
 from study.plan.strategies import completed, plan_of
 from study.running import own_model
 from study.space import file as space_file
+from study.space.keys import hint
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
 from study.storage.location import Database, Location
@@ -185,24 +189,31 @@ def _fitted(settings: Settings, dataset: Dataset) -> Settings:
         )
         for repeat in repeats
     ]
-    smallest = min(len(split.validation) for split in splits)
+    validated = [dataset.labels[split.validation] for split in splits]
     versions = {name: version(name) for name in ("tensorflow", "keras", "optuna", "numpy")}
     return settings.with_data(
-        facts(dataset, smallest), {"python": platform.python_version(), **versions}
+        facts(dataset, validated), {"python": platform.python_version(), **versions}
     )
 
 
-def facts(dataset: Dataset, validation_images: int) -> DataFacts:
-    """What is recorded of ``dataset``."""
+def facts(dataset: Dataset, validated: Sequence[Labels]) -> DataFacts:
+    """What is recorded of ``dataset`` and of the labels that each repeat is validated on."""
     return DataFacts(
         fingerprint=dataset.fingerprint,
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,
         images=len(dataset.labels),
         test_images=len(dataset.test_labels),
-        validation=validation_images,
+        validation=min(map(len, validated)),
         label_names=dataset.label_names,
+        balanced=min(map(_balanced, validated)),
     )
+
+
+def _balanced(labels: Labels) -> int:
+    """How many images of classes of one size tell the mean of recalls as surely as these do."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return int(len(counts) ** 2 / (1 / counts).sum())
 
 
 def _check_networks(settings: Settings, dataset: Dataset) -> None:
@@ -210,6 +221,11 @@ def _check_networks(settings: Settings, dataset: Dataset) -> None:
     if settings.model is not None:  # its file is not run here
         return
     space = settings.space
+    if space.metric not in model.METRICS:
+        raise SpaceError(
+            f"{settings.origin}: metric: {space.metric} is not logged by the network; "
+            f"{hint(space.metric, model.METRICS)}"
+        )
     # A fraction makes decimals of a hyperparameter's whole numbers: it is the one to be named.
     ends = {
         p.name: sorted(p.options or (p.low, p.high), key=_is_whole) for p in space.hyperparameters

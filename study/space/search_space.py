@@ -25,6 +25,7 @@ from study.errors import SpaceError
 from study.space.hyperparameter import Hyperparameter
 from study.space.keys import PLACE, Scalar, Value, closed, dotted, hint, shown
 from study.space.keys import key as _key
+from study.space.metric import VAL_ACCURACY, Direction, Metric
 
 __all__ = ["Hyperparameter", "SearchSpace", "Validation", "Value"]
 
@@ -55,6 +56,8 @@ _SEED = "a whole number from 0 to 4294967295"
 _FIXED = "NAME = VALUE, each value a number, a text, true or false"
 _WAYS = "{ holdout = FRACTION } or { folds = NUMBER }"
 _FITS = "'pad', 'crop' or 'stretch'"
+_METRIC = "the name of a metric of the validation images, as 'val_accuracy' or 'val_loss'"
+_DIRECTION = "'maximize' or 'minimize'"
 _COUNT = _key("a whole number of at least 1", ge=1)
 
 _Side = Annotated[StrictInt, Field(ge=1, le=10_000)]
@@ -97,6 +100,8 @@ class SearchSpace:
     size: Annotated[tuple[_Side, _Side] | None, _key("[HEIGHT, WIDTH], in pixels")] = None
     fit: Annotated[Literal["pad", "crop", "stretch"] | None, _key(_FITS)] = None
     model: Annotated[str | None, _key("'FILE.py:FUNCTION', in quotes", min_length=1)] = None
+    metric: Annotated[str, _key(_METRIC, pattern=r"^val_[\w/.-]{1,60}$")] = VAL_ACCURACY
+    direction: Annotated[Direction | None, _key(_DIRECTION)] = None
     validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None
     tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "cheapest"
     passes: Annotated[StrictInt, _COUNT] = 1
@@ -120,6 +125,13 @@ class SearchSpace:
                 raise SpaceError(f"hyperparameters.{name}: is given twice; keep one of them")
             if name in searched and name in self.fixed:
                 raise SpaceError(f"fixed.{name}: is also in hyperparameters; keep one of them")
+        if self.direction is None and not self.goal.is_accuracy:
+            raise SpaceError(f"direction: is missing; {self.metric} needs {_DIRECTION}")
+
+    @property
+    def goal(self) -> Metric:
+        """What configurations are compared by; of accuracies the higher one is better."""
+        return Metric(self.metric, self.direction or "maximize")
 
     @property
     def start(self) -> dict[str, Value]:

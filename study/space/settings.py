@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from study.errors import SettingsError
+from study.space.metric import BALANCED, Metric
 from study.space.model_source import ModelSource, NetworkFacts
 from study.space.search_space import SearchSpace, Validation
 
@@ -33,7 +34,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "device": None,  # what there is
 }
 
-_RULES = ("fixed", "tie", "passes", "score", "size", "fit")
+_RULES = ("fixed", "tie", "passes", "score", "size", "fit", "metric", "direction")
 """What a file alone decides. Each other key of it is a setting, which an option may override."""
 
 
@@ -49,7 +50,8 @@ class Chosen:
 class DataFacts:
     """What is recorded of the data: enough to recognise it and to judge a difference.
 
-    Counts are images; ``validation`` is the smallest validation part of a repeat. ``label_names``
+    Counts are images; ``validation`` is the smallest validation part of a repeat, and ``balanced``
+    as many as tell its balanced accuracy as surely where classes are of one size. ``label_names``
     are what the data calls its classes, in the order of the network's outputs.
     """
 
@@ -60,6 +62,7 @@ class DataFacts:
     test_images: int
     validation: int
     label_names: tuple[int | str, ...] = ()
+    balanced: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,21 @@ class Settings:
         return int(self["repeats"])
 
     @property
+    def metric(self) -> Metric:
+        """What is maximized or minimized."""
+        return self.space.goal
+
+    @property
     def device(self) -> str:
         """The kind that trains the study, "cpu" or "gpu": recorded once, and kept to."""
         return str(self["device"])
 
     @property
     def images(self) -> int | None:
-        """Validation images of a repeat."""
-        return self.data.validation if self.data else None
+        """The validation images that an accuracy is the share of; None for any other metric."""
+        if self.data is None or not self.metric.is_accuracy:
+            return None
+        return self.data.balanced if self.metric.name == BALANCED else self.data.validation
 
     @property
     def validation(self) -> Validation:
@@ -160,7 +170,9 @@ class Settings:
         if self.space.hyperparameters != other.space.hyperparameters:
             found.append("the hyperparameters")
         if any(getattr(self.space, rule) != getattr(other.space, rule) for rule in _RULES):
-            found.append("the fixed parameters, the tie rule, passes, score, size or fit")
+            found.append(
+                "the fixed parameters, the metric, the tie rule, passes, score, size or fit"
+            )
         for name in {**self.chosen, **other.chosen}:
             both = [one.chosen[name].value if name in one.chosen else None for one in (self, other)]
             if both[0] != both[1] and name != "repeats":

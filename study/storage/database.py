@@ -43,7 +43,9 @@ def create(storage: RDBStorage, name: str, settings: Settings) -> Study:
     this very function: it is completed. Any other one is refused with ``SettingsError``.
     """
     try:
-        study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+        study = optuna.create_study(
+            study_name=name, storage=storage, direction=settings.metric.direction
+        )
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=storage)
         if SETTINGS in study.user_attrs or study.get_trials(deepcopy=False):

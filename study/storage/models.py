@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from study.errors import SettingsError
 from study.files import write_whole
 from study.plan.results import Row, by_configuration
+from study.space.metric import Metric
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -70,26 +71,28 @@ def file(folder: Path, number: int) -> Path:
     return folder / f"{number}.keras"
 
 
-def wanted(policy: Policy, rows: Sequence[Row]) -> set[int]:
+def wanted(policy: Policy, rows: Sequence[Row], metric: Metric) -> set[int]:
     """The numbers of the trials whose models are worth keeping; of equal runs the first repeat."""
     complete = [row for row in rows if row.state == "complete"]
     if policy == "none":
         return set()
     if policy == "all":
         return {row.number for row in complete}
-    return {_best(group).number for group in by_configuration(complete).values()}
+    return {_best(group, metric).number for group in by_configuration(complete).values()}
 
 
-def _best(rows: Sequence[Row]) -> Row:
-    return max(rows, key=lambda row: (row.value or 0.0, -row.repeat, -row.number))
+def _best(rows: Sequence[Row], metric: Metric) -> Row:
+    return max(rows, key=lambda row: (metric.sign * (row.value or 0.0), -row.repeat, -row.number))
 
 
 class Keeper:
     """Keeps models in ``folder`` by ``policy``; ``say`` is told, once, if that cannot be done."""
 
-    def __init__(self, folder: Path, policy: Policy, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, policy: Policy, say: Callable[[str], None], metric: Metric
+    ) -> None:
         self._folder = folder
-        self._policy = policy
+        self._policy, self._metric = policy, metric
         self._say = say
         self._failed = False
 
@@ -99,7 +102,7 @@ class Keeper:
         ``rows`` are all rows of the study, ``row`` among them. What it supersedes is deleted after
         it is written.
         """
-        numbers = wanted(self._policy, rows)
+        numbers = wanted(self._policy, rows, self._metric)
         if row.number not in numbers:
             return
         try:

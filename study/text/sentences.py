@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from study.plan.plan import Option, PlanState, Stage
+from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 from study.text import units
 from study.text.view import behind, labels
@@ -62,16 +63,18 @@ def _swept(stage: Stage, best: Option, selected: Option) -> str:
     other = next_best(stage) if selected.gap is None else selected
     if other is None or other.gap is None:
         return f"{best.value} is selected: no other option has a mean."
+    against = _against(best, other, stage.metric)
     if not other.gap.tie:
-        return f"{_against(best, other)}, and is selected."
-    return f"{_against(best, other)}: a tie; {selected.value} is selected because {_reason(stage)}."
+        return f"{against}, and is selected."
+    return f"{against}: a tie; {selected.value} is selected because {_reason(stage)}."
 
 
-def _against(best: Option, other: Option) -> str:
+def _against(best: Option, other: Option, metric: Metric) -> str:
     assert other.gap is not None
-    if abs(other.gap.mean) < 5e-5:  # 0.00 points
-        return f"{best.value} and {other.value} have the same mean ({units.gap(other.gap)} points)"
-    return f"{best.value} beats {other.value} by {units.gap(other.gap)} points"
+    gap = f"{units.gap(other.gap, metric)}{metric.points}"
+    if not float(metric.number(other.gap.mean)):  # 0.00 points
+        return f"{best.value} and {other.value} have the same mean ({gap})"
+    return f"{best.value} beats {other.value} by {gap}"
 
 
 def _reason(stage: Stage) -> str:
@@ -95,7 +98,8 @@ def _together(stage: Stage) -> str:
         return "All best means together were stopped early; the selected values stay."
     ahead = together.gap is None
     word = "beat" if ahead else "are behind"
-    said = f"All best means together {word} the selected values by {units.gap(gap)} points"
+    by = f"{units.gap(gap, stage.metric)}{stage.metric.points}"
+    said = f"All best means together {word} the selected values by {by}"
     if stage.selected is not None and stage.selected.configuration == together.configuration:
         return f"{said}, and are selected."
     return f"{said}{': a tie' if gap.tie else ''}; the selected values stay."
@@ -107,7 +111,7 @@ def _searched(stage: Stage, best: Option) -> str:
         return f"{said} is {units.params(best.configuration)}; no other one has a mean."
     ties = sum(option.tied for option in stage.options) - 1
     return (
-        f"{said} beats the next best by {units.gap(other.gap)} points"
+        f"{said} beats the next best by {units.gap(other.gap, stage.metric)}{stage.metric.points}"
         f"{f': a tie; {_count(ties)} with it' if ties else ''}."
     )
 
@@ -127,8 +131,8 @@ def answer(standing: PlanState) -> str:
     if standing.verdict is not None:
         error, runs = "by what all runs say;", f"{runs} to the end"
     return (
-        f"{word} {units.params(standing.incumbent)}: validation accuracy "
-        f"{units.score(standing.score)} ({error} {runs})."
+        f"{word} {units.params(standing.incumbent)}: {standing.metric.words} "
+        f"{units.score(standing.score, standing.metric)} ({error} {runs})."
     )
 
 
@@ -140,27 +144,28 @@ _ENDS = {
 }
 
 
-def race(verdict: Verdict) -> list[str]:
+def race(verdict: Verdict, metric: Metric) -> list[str]:
     """How sure a race is of its leader, why it has ended, and the two intervals, in sentences."""
-    tolerance = f"{units.points(verdict.tolerance)} points"
+    low, high = verdict.accuracy
+    tolerance, farthest = map(metric.number, (verdict.tolerance, verdict.distance[1]))
     return [
         (
-            f"The leader is within {tolerance} of the best with probability "
+            f"The leader is within {tolerance}{metric.points} of the best with probability "
             f"{_probability(verdict.probability)} (asked for: {_probability(verdict.confidence)}), "
             f"after {verdict.epochs} of at most {verdict.budget} epochs. {_ENDS[verdict.reason]}."
         ),
         (
-            f"With 95 % confidence its validation accuracy is {units.points(verdict.accuracy[0])} "
-            f"to {units.percent(verdict.accuracy[1])}, and the best is at most "
-            f"{units.points(verdict.distance[1])} points better."
+            f"With 95 % confidence its {metric.words} is {metric.number(low)} to "
+            f"{metric.text(high)}, and the best is at most {farthest}{metric.points} better."
         ),
     ]
 
 
-def race_in_short(verdict: Verdict) -> str:
+def race_in_short(verdict: Verdict, metric: Metric) -> str:
     """A race in a line of the live view."""
     return (
-        f"{_probability(verdict.probability)} sure to {units.points(verdict.tolerance)} points, "
+        f"{_probability(verdict.probability)} sure to "
+        f"{metric.number(verdict.tolerance)}{metric.points}, "
         f"{verdict.epochs} of at most {verdict.budget} epochs"
     )
 

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from study.plan.plan import PlanState, Stage
+from study.space.metric import Metric
 from study.text import units
 from study.text.view import COLUMNS, views
 
@@ -27,20 +28,20 @@ def stage_table(stage: Stage, repeats: int) -> Table:
     return table
 
 
-def contenders(verdict: Verdict) -> Table:
+def contenders(verdict: Verdict, metric: Metric) -> Table:
     """The leading configurations of a race, with their probability to be the best."""
     table = Table(title="leading configurations", title_justify="left", title_style="bold")
     table.add_column("configuration")
     table.add_column("best with", justify="right")
-    table.add_column("accuracy", justify="right")
+    table.add_column(metric.words, justify="right")
     for one in verdict.top:
-        accuracy = units.mean(one.accuracy, one.standard_error)
-        table.add_row(units.params(one.configuration), f"{100 * one.probability:.0f} %", accuracy)
+        mean = units.mean(one.accuracy, one.standard_error, metric)
+        table.add_row(units.params(one.configuration), f"{100 * one.probability:.0f} %", mean)
     return table
 
 
 def stages(standing: PlanState, repeats: int) -> RenderableType:
     """Every stage so far, one table below the other; of a race those that lead."""
     if standing.verdict is not None:
-        return contenders(standing.verdict)
+        return contenders(standing.verdict, standing.metric)
     return Group(*(stage_table(stage, repeats) for stage in standing.stages))

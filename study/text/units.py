@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from study.plan.results import Configuration
 from study.plan.statistics import Difference, Score
+from study.space.metric import Metric
 from study.space.search_space import Value
 from study.space.settings import DataFacts
 
@@ -17,30 +18,25 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def points(fraction: float) -> str:
-    """A difference of accuracies, in percentage points."""
-    return f"{100 * fraction:.2f}"
-
-
-def gap(difference: Difference | None) -> str:
-    """A difference with its standard error, in percentage points; nothing for none."""
+def gap(difference: Difference | None, metric: Metric) -> str:
+    """A difference with its standard error, of accuracies in points; nothing for none."""
     if difference is None:
         return ""
-    return f"{points(difference.mean)} ± {points(difference.standard_error)}"
+    return metric.uncertain(difference.mean, difference.standard_error)
 
 
-def mean(value: float | None, error: float | None) -> str:
-    """A mean with its standard error, in per cent; of an open option the mean so far."""
+def mean(value: float | None, error: float | None, metric: Metric) -> str:
+    """A mean with its standard error; of an open option the mean so far."""
     if value is None:
         return ""
     if error is None:
-        return f"{percent(value)} so far"
-    return f"{points(value)} ± {points(error)} %"
+        return f"{metric.text(value)} so far"
+    return f"{metric.uncertain(value, error)}{metric.unit}"
 
 
-def score(score: Score) -> str:
-    """Mean and standard error, in per cent."""
-    return mean(score.mean, score.standard_error)
+def score(score: Score, metric: Metric) -> str:
+    """Mean and standard error."""
+    return mean(score.mean, score.standard_error, metric)
 
 
 def params(configuration: Configuration | Mapping[str, Value]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from study.plan.plan import Option, Stage
 from study.plan.results import Configuration, Row
 from study.plan.statistics import Difference, Score
+from study.space.metric import Metric
 from study.space.search_space import Value
 from study.text import units
 from study.tuning.pruning import mean_gap
@@ -17,7 +18,7 @@ from study.tuning.pruning import mean_gap
 Kind = Literal["selected", "best", "other"]
 
 COLUMNS = ("option", "runs", "mean ± error", "gap to best", "verdict")
-"""What ``OptionView.cells`` holds; accuracies in per cent, gaps in points."""
+"""What ``OptionView.cells`` holds; accuracies in per cent, their gaps in points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class OptionView:
     label: str
     option: Option
     kind: Kind
+    metric: Metric
     stopped: tuple[float, ...]
     mean: float | None
     error: float | None
@@ -50,8 +52,8 @@ class OptionView:
     def cells(self, repeats: int) -> tuple[str, ...]:
         """The option in words, a text for each of ``COLUMNS``."""
         runs = f"{len(self.option.rows)}/{repeats}"
-        mean = units.mean(self.mean, self.error)
-        return (self.label, runs, mean, units.gap(self.gap), self.verdict)
+        mean = units.mean(self.mean, self.error, self.metric)
+        return (self.label, runs, mean, units.gap(self.gap, self.metric), self.verdict)
 
     def record(self) -> dict[str, Any]:
         """The option for a program: JSON and CSV."""
@@ -81,9 +83,14 @@ def foremost(stage: Stage, most: int) -> list[OptionView]:
     """At most so many options; of configurations, and where there are more, the best first."""
     found = list(views(stage))
     if stage.kind == "configurations" or len(found) > most:
-        found.sort(key=lambda view: view.option.score.mean if view.option.score else -1.0)
-        found.reverse()
+        found.sort(key=_lack)
     return found[:most]
+
+
+def _lack(view: OptionView) -> float:
+    """What sorts the best mean first, and an option without one last."""
+    score = view.option.score
+    return -view.metric.sign * score.mean if score else math.inf
 
 
 def _view(option: Option, stage: Stage, label: str) -> OptionView:
@@ -92,10 +99,13 @@ def _view(option: Option, stage: Stage, label: str) -> OptionView:
         label=label,
         option=option,
         kind=kind(option, stage),
-        stopped=tuple(row.val_acc[-1] for row in option.rows if row.value is None and row.val_acc),
+        metric=stage.metric,
+        stopped=tuple(
+            row.reported[-1] for row in option.rows if row.value is None and row.reported
+        ),
         mean=score.mean if score else _so_far(option),
         error=score.standard_error if score else None,
-        interval=interval(score) if score else None,
+        interval=interval(score, stage.metric) if score else None,
         verdict=verdict(option, stage),
     )
 
@@ -136,11 +146,13 @@ def behind(option: Option, stage: Stage) -> str:
     """How far an eliminated option was behind its reference, and when."""
     pruned = option.rows[-1]
     reference = _reference(pruned, stage)
-    epochs = f"at epoch {len(pruned.val_acc)}"
+    epochs = f"at epoch {len(pruned.reported)}"
     if reference is None:
         return f"stopped {epochs}"
-    gap = mean_gap(pruned.val_acc, reference.val_acc)
-    return f"behind by {100 * gap:.1f} points {epochs}"
+    metric = stage.metric
+    gap = metric.sign * mean_gap(pruned.reported, reference.reported)
+    shown = f"{100 * gap:.1f}" if metric.is_accuracy else metric.number(gap)
+    return f"behind by {shown}{metric.points} {epochs}"
 
 
 def _reference(pruned: Row, stage: Stage) -> Row | None:
@@ -176,11 +188,11 @@ def _differing(configuration: Configuration, seen: Mapping[str, set[Value]]) -> 
     return units.params(shown or dict(configuration))
 
 
-def interval(score: Score) -> tuple[float, float] | None:
+def interval(score: Score, metric: Metric) -> tuple[float, float] | None:
     """The 95 % interval of a mean by Student's t over its repeats; a single repeat has none."""
     if score.repeats < 2:
         return None
     from scipy.special import stdtrit
 
     half = float(stdtrit(score.repeats - 1, 0.975)) * score.standard_error
-    return max(0.0, score.mean - half), min(1.0, score.mean + half)
+    return metric.bounded(score.mean - half, score.mean + half)

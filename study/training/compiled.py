@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
+
+Logs = dict[str, float]
+"""What a model says of an epoch, by Keras' names: `loss`, `accuracy` and what else it has."""
 
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
 
@@ -21,16 +25,19 @@ def takes_one_hot(model: keras.Model) -> bool:
     return loss.__module__.startswith("keras.") and "sparse" not in name.lower()
 
 
-def accuracy_in(metrics: Mapping[str, Any]) -> float:
-    """The one of a compiled model's metrics that is its accuracy; KeyError if there is none."""
-    return float(metrics[next((name for name in _ACCURACIES if name in metrics), "accuracy")])
+def logs_in(metrics: Mapping[str, Any], images: int) -> Logs:
+    """What a compiled model's metrics say of so many images, without those of several numbers.
 
-
-def loss_and_accuracy(metrics: Mapping[str, Any], images: int) -> tuple[float, float]:
-    """What the metrics have seen of so many images: accuracy exact, which is a float32 in Keras."""
-    loss, accuracy = float(metrics["loss"]), accuracy_in(metrics)
-    exact = round(accuracy * images) / images if math.isfinite(accuracy) else accuracy
-    return loss, exact if math.isclose(exact, accuracy, rel_tol=1e-6) else accuracy
+    Its accuracy is called that whatever its name, and is exact, which is a float32 in Keras.
+    """
+    logs = {name: float(value) for name, value in metrics.items() if np.size(value) == 1}
+    named = next((name for name in _ACCURACIES if name in logs), None)
+    if named is not None:
+        accuracy = logs[named]
+        exact = round(accuracy * images) / images if math.isfinite(accuracy) else accuracy
+        close = math.isclose(exact, accuracy, rel_tol=1e-6)
+        logs["accuracy"] = exact if close else accuracy
+    return logs
 
 
 def judge(model: keras.Model, images: Any, labels: Any) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
 from study.errors import TrainingFailed
+from study.space.metric import Metric
 from study.training.checkpoint import Checkpoint, Checkpoints
-from study.training.recipe import Recipe, best_epoch
+from study.training.recipe import Recipe
 from study.training.run import Epoch, Run
 
 _log = logging.getLogger(__name__)
@@ -61,8 +62,9 @@ class History:
         self.epochs.append(epoch)
         if not Recipe.of(dict(self.run.params)).restore_best_weights:
             return
-        curve = [one.val_acc for one in self.epochs]
-        if math.isnan(epoch.val_acc) or best_epoch(curve) == len(curve) - 1:
+        metric = self.run.metric
+        curve = [one.logs().get(metric.name, math.nan) for one in self.epochs]
+        if math.isnan(curve[-1]) or metric.best(curve) == len(curve) - 1:
             self.best = weights()
 
     def save(self, state: Sequence[NDArray[Any]]) -> None:
@@ -78,16 +80,19 @@ class History:
 
 def measured(
     number: int,
-    trained: tuple[float, float],
-    validated: tuple[float, float] | None,
+    trained: Mapping[str, float],
+    validated: Mapping[str, float] | None,
     seconds: float,
+    metric: Metric,
 ) -> Epoch:
-    """The epoch of these losses and accuracies; TrainingFailed where a loss is no number."""
-    losses = {"loss": trained[0]} | ({"validation loss": validated[0]} if validated else {})
-    for name, value in losses.items():
+    """The epoch of these logs; TrainingFailed where a loss or the ``metric`` is no number."""
+    epoch = Epoch.of(number, trained, validated or {}, seconds, time.time())
+    finite = {"loss": epoch.loss}
+    if validated is not None:
+        finite |= {"validation loss": epoch.val_loss}
+        finite[metric.words] = epoch.logs().get(metric.name, math.nan)
+    for name, value in finite.items():
         if not math.isfinite(value):
             what = "NaN" if math.isnan(value) else "infinite"
             raise TrainingFailed(f"the {name} is {what} in epoch {number + 1}")
-    loss, acc = trained
-    val_loss, val_acc = validated or (math.nan, math.nan)
-    return Epoch(number, acc, loss, val_acc, val_loss, seconds, time.time())
+    return epoch

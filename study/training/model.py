@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import ParameterError, SpaceError
 from study.space.keys import hint
+from study.space.metric import BALANCED, VAL_ACCURACY
 from study.training import recipe
 from study.training.recipe import is_number
 
@@ -24,6 +25,9 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
 )
 """What a search space may leave out: the tutorial's starting point, Adam's own step size, and what
 goes further than the tutorial, which is off."""
+
+METRICS = (VAL_ACCURACY, BALANCED, "val_loss")
+"""What the network logs of validation images."""
 
 BOUND_TOGETHER = ("blocks", "k2")
 """Parameters of which each bounds the other; alone, a parameter is bounded by the images."""

@@ -21,7 +21,7 @@ def network_of(run: Run, dataset: Dataset) -> tuple[keras.Model, dict[str, Value
     if run.model is None:
         return model.build_cnn(params, *data), params
     try:
-        built, read = own.build(run.model, params, *data, run.initial_seed())
+        built, read = own.build(run.model, params, *data, run.initial_seed(), run.metric)
     except ModelError as error:
         raise TrainingFailed(str(error)) from None
     return built, own.recipe_of(params, read)

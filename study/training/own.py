@@ -14,9 +14,10 @@ import keras
 import numpy as np
 
 from study.errors import ModelError
+from study.space.metric import ACCURACY, BALANCED, Metric
 from study.space.model_source import ModelSource
 from study.space.search_space import Value
-from study.training.compiled import accuracy_in, judge, takes_one_hot
+from study.training.compiled import judge, logs_in, takes_one_hot
 from study.training.recipe import DEFAULTS
 from study.training.user_code import function, why
 
@@ -48,11 +49,13 @@ def build(
     input_shape: tuple[int, ...],
     num_classes: int,
     seed: int = 0,
+    metric: Metric = ACCURACY,
 ) -> tuple[keras.Model, set[str]]:
     """A compiled model for images of `input_shape`, and the names that its function has read.
 
     Weights, and all that the function draws with Keras, NumPy or `random`, follow from `seed`. A
-    model that is not compiled is, with Adam and cross-entropy. Raises ModelError, in one line.
+    model that is not compiled is, with Adam and cross-entropy; or where labels are numbers, which
+    makes `num_classes` 1, with squared errors. It logs `metric`. Raises ModelError, in one line.
     """
     noticing = Noticing(params)
     keras.utils.set_random_seed(seed)
@@ -71,7 +74,7 @@ def build(
         raise ModelError(
             f"{source.name} gives {type(model).__name__}, not a Keras model: return the model"
         )
-    _check(source, model, input_shape, num_classes)
+    _check(source, model, input_shape, num_classes, metric)
     return model, noticing.read
 
 
@@ -81,11 +84,15 @@ def recipe_of(params: Mapping[str, Value], read: set[str]) -> dict[str, Value]:
 
 
 def _check(
-    source: ModelSource, model: keras.Model, input_shape: tuple[int, ...], num_classes: int
+    source: ModelSource,
+    model: keras.Model,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    metric: Metric,
 ) -> None:
     """Try the model on an image, which builds it; compile it where it is not."""
     shape = "x".join(map(str, input_shape))
-    image, label = np.zeros((1, *input_shape), np.float32), np.zeros(1, np.int32)
+    image, numbers = np.zeros((1, *input_shape), np.float32), num_classes == 1
     try:
         output = model(image, training=False)
     except Exception as error:  # noqa: BLE001 - whatever its layers did
@@ -96,20 +103,27 @@ def _check(
         found = getattr(output, "shape", type(output).__name__)
         raise ModelError(
             f"{source.name} gives {tuple(found) if not isinstance(found, str) else found} for one "
-            f"image; it must be (1, {num_classes}), a number a class: use num_classes"
+            f"image; it must be (1, {num_classes}), "
+            + ("one number" if numbers else "a number a class: use num_classes")
         )
-    if not model.compiled:
+    if not model.compiled and numbers:
+        model.compile("adam", "mse", metrics=["mae"])
+    elif not model.compiled:
         probabilities = bool(np.isclose(np.sum(output), 1, atol=1e-3) and np.min(output) >= 0)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
         model.compile("adam", loss, metrics=["accuracy"])
     try:
-        wanted = keras.ops.one_hot(label, num_classes) if takes_one_hot(model) else label
+        label = np.zeros((1, 1) if numbers else 1, np.float32 if numbers else np.int32)
+        one_hot = takes_one_hot(model) and not numbers
+        wanted = keras.ops.one_hot(label, num_classes) if one_hot else label
         judge(model, image, wanted)
-        accuracy_in(model.get_metrics_result())
-    except KeyError:
-        raise ModelError(
-            f"{source.name} is compiled without accuracy: add metrics=['accuracy']"
-        ) from None
+        logged = [f"val_{name}" for name in logs_in(model.get_metrics_result(), 1)]
     except Exception as error:  # noqa: BLE001 - whatever its loss or its metrics did
         raise ModelError(f"{source.name}: its loss or metrics fail: {why(error, source)}") from None
+    logged += [] if numbers else [BALANCED]
+    if metric.name not in logged:
+        raise ModelError(
+            f"{source.name} does not log {metric.name}: compile it with that metric, or give "
+            f"metric = one of {', '.join(sorted(logged))}"
+        )
     model.reset_metrics()

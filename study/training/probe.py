@@ -6,6 +6,7 @@ breaks, the command that asked says in one line what is wrong.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from study.errors import ModelError, StudyError
+from study.space.metric import ACCURACY, Metric
 from study.space.model_source import ModelSource, NetworkFacts
 from study.space.search_space import Value
 
@@ -30,6 +32,7 @@ def probe(
     configurations: Sequence[Mapping[str, Value]],
     input_shape: tuple[int, ...],
     num_classes: int,
+    metric: Metric = ACCURACY,
     *,
     grouped: bool = False,
 ) -> NetworkFacts:
@@ -39,7 +42,7 @@ def probe(
     they are trained in groups, with JAX.
     """
     tried = [dict(one) for one in configurations]
-    question = [asdict(source), tried, input_shape, num_classes, grouped]
+    question = [asdict(source), tried, input_shape, num_classes, asdict(metric), grouped]
     done = subprocess.run(
         [sys.executable, "-c", "from study.training.probe import main; main()"],
         input=json.dumps(question),
@@ -65,17 +68,18 @@ def main() -> None:
     answer_to, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    source, configurations, input_shape, num_classes, grouped = json.load(sys.stdin)
+    source, configurations, input_shape, num_classes, metric, grouped = json.load(sys.stdin)
+    goal = Metric(**metric)
     try:
-        unknown = _started(grouped=grouped)
+        unknown = _started(goal, grouped=grouped)
         tried = ModelSource(**source), configurations, tuple(input_shape), num_classes
-        answer = asdict(_tried(*tried, unknown))
+        answer = asdict(_tried(*tried, unknown, goal))
     except StudyError as error:
         answer = {"wrong": str(error)}
     os.write(answer_to, json.dumps(answer).encode())
 
 
-def _started(*, grouped: bool) -> Callable[[Any], str | None]:
+def _started(metric: Metric, *, grouped: bool) -> Callable[[Any], str | None]:
     """Start what will train; returns what fast does not know of a model."""
     if grouped:
         from study.training.grouped.startup import start_jax
@@ -87,7 +91,7 @@ def _started(*, grouped: bool) -> Callable[[Any], str | None]:
     start_tensorflow(1)
     from study.training.fast.step import unknown
 
-    return unknown
+    return functools.partial(unknown, metric=metric)
 
 
 def _tried(
@@ -96,6 +100,7 @@ def _tried(
     input_shape: tuple[int, ...],
     num_classes: int,
     unknown: Callable[[Any], str | None],
+    metric: Metric = ACCURACY,
 ) -> NetworkFacts:
     from study.training import recipe
     from study.training.own import OURS, build, recipe_of
@@ -103,7 +108,7 @@ def _tried(
     seen: set[str] = set()
     found: list[NetworkFacts] = []
     for params in configurations:
-        model, read = build(source, params, input_shape, num_classes)
+        model, read = build(source, params, input_shape, num_classes, metric=metric)
         recipe.check(recipe_of(params, read))
         seen |= read
         _require_contrast(source, model)

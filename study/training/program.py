@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 
 from study.data.pixels import Images, chosen, is_aligned
 from study.training.augment import augmented
-from study.training.compiled import initialize, variables_of
+from study.training.compiled import Logs, initialize, variables_of
 from study.training.private import forget_kernels
 from study.training.recipe import Recipe
 
 Tensor = Any
 Data = tuple[Tensor, Tensor]
-"""Images (n, height, width, channels), float32 from 0 to 1 or uint8, and labels (n,), int32."""
+"""Images (n, height, width, channels), float32 from 0 to 1 or uint8; labels (n,), int32, or float32
+where they are numbers."""
 
 Parts = list[list[NDArray[Any]]]
 """What each call of a compiled function has given, an array for each of its results."""
@@ -64,8 +65,10 @@ class Program(ABC):
 
     `model` is built and compiled; it takes images of `input_shape` (height, width, channels) and
     gives `num_classes` numbers, None where the model itself knows, in batches of `batch_size`.
-    With `bytes_given` the data's images are uint8, of which a batch at a time is made float32. An
-    epoch is cut into pieces, calls of about `piece_seconds`, between which signals are answered.
+    With `bytes_given` the data's images are uint8, of which a batch at a time is made float32; with
+    `numbers_given` its labels are numbers. With `balanced` the mean of the classes' recall is
+    logged of images that are judged. An epoch is cut into pieces, calls of about `piece_seconds`,
+    between which signals are answered.
     """
 
     traces: ClassVar[int] = 0
@@ -84,6 +87,8 @@ class Program(ABC):
         num_classes: int | None = None,
         *,
         bytes_given: bool = False,
+        numbers_given: bool = False,
+        balanced: bool = False,
     ) -> None:
         self.model = model
         self._recipe = recipe or Recipe()
@@ -91,6 +96,7 @@ class Program(ABC):
         self._batch = batch_size
         self._piece = 1  # steps
         self._classes = num_classes or model.output_shape[-1]
+        self._numbers, self._balanced = numbers_given, balanced
         # TensorFlow makes a division by a constant a multiplication, which is another rounding.
         self._white = tf.Variable(255.0, trainable=False)
         model.optimizer.build(model.trainable_variables)
@@ -102,7 +108,7 @@ class Program(ABC):
                 [None, *(input_shape or model.input_shape[1:])],
                 tf.uint8 if bytes_given else tf.float32,
             ),
-            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.float32 if numbers_given else tf.int32),
         )
         scalars = [tf.TensorSpec([], tf.int64)] * 3
         rates = [tf.TensorSpec([None], tf.float32)] if self._recipe.scheduled else []
@@ -113,17 +119,17 @@ class Program(ABC):
     @abstractmethod
     def epoch(
         self, data: Data, order: NDArray[np.int64], key: int, number: int = 0, epochs: int = 1
-    ) -> tuple[float, float]:
+    ) -> Logs:
         """Train once over the images in `order`; the last batch may be smaller.
 
         `key` (63 bits) decides the random numbers, `number` of `epochs` where a schedule stands.
-        Returns loss and accuracy, each the mean over the images as they were met. The result does
-        not depend on where the pieces were cut.
+        Loss and accuracy are means over the images as they were met. The result does not depend on
+        where the pieces were cut.
         """
 
     @abstractmethod
-    def evaluate(self, data: Data, indices: NDArray[np.int64]) -> tuple[float, float]:
-        """Loss and accuracy in inference mode, each the mean over the images at `indices`."""
+    def evaluate(self, data: Data, indices: NDArray[np.int64]) -> Logs:
+        """What the model logs in inference mode of the images at `indices`."""
 
     @abstractmethod
     def _step(self, x: Tensor, y: Tensor, seed: Tensor, rate: Tensor | None) -> Sequence[Tensor]:
@@ -135,7 +141,7 @@ class Program(ABC):
 
     @abstractmethod
     def _judge_batch(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:
-        """Judge a batch; returns tensors (n,), or nothing where metrics remember."""
+        """Judge a batch; returns tensors (n,), hits at last, or nothing where metrics remember."""
 
     def reset(self, draw: Callable[[int, int], int]) -> None:
         """Begin a new run: optimizer as built, weights from each layer's own initializer.
@@ -198,6 +204,15 @@ class Program(ABC):
             for first in range(0, len(indices), at_once)
             if (last := first + at_once)
         ]
+
+    def _by_classes(self, data: Data, indices: NDArray[np.int64], parts: Parts) -> Logs:
+        """The mean of the classes' recall, where it is asked for, of the hits that parts end in."""
+        if not self._balanced:
+            return {}
+        right, labels = np.concatenate([part[-1] for part in parts]), data[1].numpy()[indices]
+        images = np.bincount(labels)
+        recall = np.bincount(labels, right)[images > 0] / images[images > 0]
+        return {"balanced_accuracy": float(recall.mean())}
 
     def _train_steps(
         self,
@@ -270,3 +285,8 @@ class ProgramCache:
 
 
 PROGRAMS = ProgramCache()
+
+
+def hits(labels: Tensor, outputs: Tensor) -> Tensor:
+    """Which of the outputs (n, classes) are highest at the label: (n,) of 0 and 1."""
+    return tf.cast(tf.argmax(outputs, -1, tf.int32) == labels, tf.int32)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import ParameterError
+from study.space.metric import Metric
 
 SCHEDULES = ("constant", "cosine", "one_cycle")
 
@@ -93,14 +94,9 @@ def check(params: Mapping[str, Any]) -> None:
         raise ParameterError("restore_best_weights", problem)
 
 
-def best_epoch(val_acc: Sequence[float]) -> int:
-    """The first of the epochs (from 0) with the highest validation accuracy."""
-    return max(range(len(val_acc)), key=val_acc.__getitem__)
-
-
-def value(params: Mapping[str, Any], val_acc: Sequence[float]) -> float:
-    """What a complete run is judged by, from its stored curve alone."""
-    return val_acc[best_epoch(val_acc) if Recipe.of(params).restore_best_weights else -1]
+def value(params: Mapping[str, Any], curve: Sequence[float], metric: Metric) -> float:
+    """What a complete run is judged by, from the stored curve of its metric alone."""
+    return curve[metric.best(curve) if Recipe.of(params).restore_best_weights else -1]
 
 
 def is_number(value: object) -> bool:

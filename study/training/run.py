@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from study.space.metric import ACCURACY, Metric
 from study.space.model_source import ModelSource
 from study.space.search_space import Validation, Value
 
@@ -26,7 +30,7 @@ class Run:
     (Keras' own steps), or "fast", with stock ones for what that does not know, on a GPU for all.
     ``device`` is the kind that trains it, "cpu" or "gpu". ``until`` is the
     number of epochs after which it pauses (None: it trains to its end); it is the same run, with
-    the same key and checkpoint, wherever it pauses.
+    the same key and checkpoint, wherever it pauses. ``metric`` says which epoch is its best one.
     """
 
     params: tuple[tuple[str, Value], ...]
@@ -41,6 +45,7 @@ class Run:
     training: str = "fast"
     device: str = "cpu"
     model: ModelSource | None = None
+    metric: Metric = ACCURACY
 
     @property
     def key(self) -> str:
@@ -48,8 +53,9 @@ class Run:
         fields = asdict(self) | {"params": sorted(self.params)}
         del fields["until"]
         fields["model"] = self.model and self.model.fingerprint
-        for name, usual in (("training", "fast"), ("device", "cpu"), ("model", None)):
-            if fields[name] == usual:  # as it was named when there was no other
+        usual = {"training": "fast", "device": "cpu", "model": None, "metric": asdict(ACCURACY)}
+        for name, value in usual.items():
+            if fields[name] == value:  # as it was named when there was no other
                 del fields[name]
         if self.validation.seed is None:  # as it was named before there was such a seed
             del fields["validation"]["seed"]
@@ -78,7 +84,8 @@ class Epoch:
 
     `number` counts from 0. `acc` and `loss` are means over the epoch, while it was trained; `loss`
     is of smoothed labels where a run smooths them, `val_loss` never. A run that trains on every
-    image has NaN for `val_acc` and `val_loss`.
+    image has NaN for `val_acc` and `val_loss`, and a model without accuracy for both of them.
+    `others` are what else it logs, by Keras' names.
     """
 
     number: int
@@ -88,6 +95,22 @@ class Epoch:
     val_loss: float
     seconds: float
     ended: float
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        trained: Mapping[str, float],
+        judged: Mapping[str, float],
+        seconds: float,
+        ended: float,
+    ) -> Self:
+        """The epoch in which a model has logged this while it trained, and while it was judged."""
+        others = {**trained, **{f"val_{name}": value for name, value in judged.items()}}
+        names = ("accuracy", "loss", "val_accuracy", "val_loss")
+        acc, loss, val_acc, val_loss = [others.pop(name, math.nan) for name in names]
+        return cls(number, acc, loss, val_acc, val_loss, seconds, ended, others)
 
     def logs(self) -> dict[str, float]:
         """What Keras callbacks are told of it."""
@@ -96,4 +119,13 @@ class Epoch:
             "loss": self.loss,
             "val_accuracy": self.val_acc,
             "val_loss": self.val_loss,
+            **self.others,
         }
+
+    def series(self) -> dict[str, float]:
+        """What of it is stored, by the names of its curves; no accuracy where there is none."""
+        kept = {"acc": self.acc, "loss": self.loss, "val_acc": self.val_acc}
+        if math.isnan(self.acc):
+            kept = {"loss": self.loss}
+        times = {"val_loss": self.val_loss, "seconds": self.seconds, "ended": self.ended}
+        return {**kept, **times, **self.others}

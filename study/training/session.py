@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras.callbacks import CallbackList
 
 from study.errors import TrainingFailed
+from study.space.metric import BALANCED
 from study.training.checkpoint import Checkpoints
 from study.training.fast.step import FastProgram, unknown
 from study.training.history import Arrays, History, measured
@@ -37,7 +38,8 @@ def trained(
 ) -> Generator[Epoch, None, bytes | None]:
     """As `run.train`, once everything is checked and TensorFlow has started."""
     data = dataset.input_shape, dataset.num_classes
-    key = (run.params, run.training, run.model, *data, dataset.images.dtype, run.batch_size)
+    what = run.params, run.training, run.model, run.metric
+    key = (*what, *data, dataset.images.dtype, run.batch_size)
     with _one_line_reasons(), PROGRAMS.borrow(key, lambda: _program(run, dataset)) as program:
         images = resident(dataset.images, dataset.labels, run.device)
         session = Session(run, dataset, split, program, images, History(run, checkpoints))
@@ -52,7 +54,8 @@ def trained(
 def _program(run: Run, dataset: Dataset) -> Program:
     """A new program of the run's network, fast where it may and can be."""
     built, recipe = network_of(run, dataset)
-    fast = run.training == "fast" and run.device == "cpu" and unknown(built) is None
+    may = run.training == "fast" and run.device == "cpu"
+    fast = may and unknown(built, run.metric) is None
     return (FastProgram if fast else StockProgram)(
         built,
         run.batch_size,
@@ -60,6 +63,8 @@ def _program(run: Run, dataset: Dataset) -> Program:
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,
         bytes_given=dataset.images.dtype == np.uint8,
+        numbers_given=dataset.labels.dtype == np.float32,
+        balanced=run.metric.name == BALANCED,
     )
 
 
@@ -117,7 +122,8 @@ class Session:
         validated = None
         if len(self.split.validation):
             validated = self.program.evaluate(self.images, self.split.validation)
-        return measured(number, trained, validated, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return measured(number, trained, validated, seconds, self.run.metric)
 
 
 @contextmanager

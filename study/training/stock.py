@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from study.training.compiled import loss_and_accuracy, takes_one_hot
-from study.training.program import Data, Program, Tensor
+from study.training.compiled import Logs, logs_in, takes_one_hot
+from study.training.program import Data, Program, Tensor, hits
 
 
 class StockProgram(Program):
-    """A model that Keras trains: the model is compiled, with accuracy among its metrics.
+    """A model that Keras trains: the model is compiled.
 
     Labels reach the loss as class numbers, or one-hot where it is one of Keras' that wants them so.
     """
@@ -36,15 +36,16 @@ class StockProgram(Program):
 
     def epoch(
         self, data: Data, order: NDArray[np.int64], key: int, number: int = 0, epochs: int = 1
-    ) -> tuple[float, float]:
+    ) -> Logs:
         self._learner.reset_metrics()
         self._trained(data, order, key, number, epochs)
-        return loss_and_accuracy(self._learner.get_metrics_result(), len(order))
+        return logs_in(self._learner.get_metrics_result(), len(order))
 
-    def evaluate(self, data: Data, indices: NDArray[np.int64]) -> tuple[float, float]:
+    def evaluate(self, data: Data, indices: NDArray[np.int64]) -> Logs:
         self.model.reset_metrics()
-        self._judged(data, indices)
-        return loss_and_accuracy(self.model.get_metrics_result(), len(indices))
+        parts = self._judged(data, indices)
+        logs = logs_in(self.model.get_metrics_result(), len(indices))
+        return logs | self._by_classes(data, indices, parts)
 
     def _step(self, x: Tensor, y: Tensor, seed: Tensor, rate: Tensor | None) -> Sequence[Tensor]:
         batch = x, self._labels(self._learner, y)
@@ -60,8 +61,10 @@ class StockProgram(Program):
 
     def _judge_batch(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:
         self.model.test_step((x, self._labels(self.model, y)))
-        return ()
+        return [hits(y, self.model(x, training=False))] if self._balanced else ()
 
     def _labels(self, model: keras.Model, labels: Tensor) -> Tensor:
-        """Labels (n,) as the model's loss takes them: as they are, or one-hot (n, classes)."""
+        """Labels (n,) as a loss takes them: as they are, one-hot (n, classes), numbers (n, 1)."""
+        if self._numbers:
+            return labels[:, None]
         return tf.one_hot(labels, self._classes) if takes_one_hot(model) else labels

@@ -14,13 +14,13 @@ For plain Optuna code; the program itself puts the same pieces together in its d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from optuna.exceptions import TrialPruned
 
 from study.errors import SettingsError, TrainingFailed
-from study.plan.results import RUN_SPEC, SERIES
+from study.plan.results import RUN_SPEC
+from study.space.metric import Metric
 from study.space.search_space import SearchSpace, Validation, Value
 from study.training import recipe
 from study.training.run import Epoch, Run
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
 
 class Objective:
-    """Trains one run of the configuration that a trial suggests; its value is a fraction.
+    """Trains one run of the configuration that a trial suggests; its value is the space's metric.
 
-    The value is the last epoch's validation accuracy, or with ``restore_best_weights``
-    the best one's. Every epoch is reported; the whole curve and the best epoch are attributes of
-    the trial. ``training`` is "fast" or "stock", as in ``Run``; ``validation`` defaults to the
-    space's, else to a tenth held out; ``device`` is "cpu" or "gpu", one for all trials of a study.
-    Raises ``TrainingFailed``, ``optuna.TrialPruned``, and ``SettingsError`` for another device.
+    The value is that of the last epoch (of an accuracy a fraction), or with
+    ``restore_best_weights`` of the best one. Every epoch is reported; the whole curve and the best
+    epoch are attributes of the trial. ``training`` is "fast" or "stock", as in ``Run``;
+    ``validation`` defaults to the space's, else to a tenth held out; ``device`` is "cpu" or "gpu",
+    one for all trials of a study. Raises ``TrainingFailed``, ``optuna.TrialPruned``, and
+    ``SettingsError`` for another device.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class Objective:
         start_tensorflow(self.threads, self.device)
         from study.tuning.callback import ReportAndPrune
 
-        callback = ReportAndPrune(trial)
+        metric = self.space.goal
+        callback = ReportAndPrune(trial, metric.name)
         try:
             epochs = list(train(self._run(trial, params), self.dataset, callbacks=[callback]))
         except TrainingFailed as failure:
@@ -83,11 +85,11 @@ class Objective:
         except KeyboardInterrupt:  # Optuna makes it a failed trial, which would count as one
             trial.set_user_attr("cancelled", "interrupted")
             raise
-        for name, value in described(epochs).items():
+        for name, value in described(epochs, metric).items():
             trial.set_user_attr(name, value)
         if callback.pruned:
             raise TrialPruned(f"too far behind at epoch {len(epochs)}")
-        return recipe.value(params, [epoch.val_acc for epoch in epochs])
+        return recipe.value(params, [epoch.logs()[metric.name] for epoch in epochs], metric)
 
     def _run(self, trial: Trial, params: Mapping[str, Value]) -> Run:
         spec = trial.storage.get_trial_system_attrs(trial._trial_id).get(RUN_SPEC)
@@ -102,16 +104,18 @@ class Objective:
             training=self.training,
             device=self.device,
             data_fingerprint=self.dataset.fingerprint,
+            metric=self.space.goal,
         )
 
 
-def described(epochs: list[Epoch]) -> dict[str, object]:
-    """What a trial keeps of its run: the curve, the best epoch (from 1) and its accuracy."""
-    records = [asdict(epoch) for epoch in epochs]
-    best = epochs[recipe.best_epoch([epoch.val_acc for epoch in epochs])]
+def described(epochs: list[Epoch], metric: Metric) -> dict[str, object]:
+    """What a trial keeps of its run: the curve, the best epoch (from 1) and its metric."""
+    records = [epoch.series() for epoch in epochs]
+    curve = {name: [record[name] for record in records] for name in records[0]}
+    best = metric.best(curve[metric.series])
     return {
-        "curve": {name: [record[name] for record in records] for name in SERIES},
-        "best_epoch": best.number + 1,
-        "best_val_acc": best.val_acc,
+        "curve": curve,
+        "best_epoch": best + 1,
+        f"best_{metric.series}": curve[metric.series][best],
         "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
     }

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from study.errors import PlanExhausted, SettingsError, SlotFailed
 from study.plan.plan import Plan, PlanState, Slot, Stage
 from study.plan.results import RUN_SPEC, STATES, Configuration, Row, Rows, row
+from study.space.metric import Direction, Metric
 from study.tuning.run_spec import lives_elsewhere, superfluous, this_process
 from study.tuning.suggestions import contains, untrue
 from study.tuning.summary import frame
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
+
+    from study.space.search_space import SearchSpace
 
 _PATIENCE = 0.05
 """Seconds between two looks at a stage that another thread is finishing."""
@@ -99,7 +102,7 @@ class PlanSampler(BaseSampler):
         self.plan.compares = getattr(study.pruner, "compares", False)
         if self._looked_at != (study._storage, study._study_id):
             _require_one_objective(study)
-            self.plan.maximize = study.direction == StudyDirection.MAXIMIZE
+            self.plan.metric = _metric(self.plan.space, study)
             self._looked_at = (study._storage, study._study_id)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -284,6 +287,17 @@ class PlanSampler(BaseSampler):
 def _require_one_objective(study: Study) -> None:
     if len(study.directions) != 1:
         raise SettingsError("the plan compares one number: give the study one direction")
+
+
+def _metric(space: SearchSpace, study: Study) -> Metric:
+    """The space's metric with the direction of the study, which the space must not contradict."""
+    direction: Direction = "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"
+    if space.direction not in (None, direction):
+        raise SettingsError(
+            f"the space is to {space.direction} {space.metric}: create the study with "
+            f"direction={space.direction!r}"
+        )
+    return replace(space.goal, direction=direction)
 
 
 def _same_run(row: Row, slot: Slot) -> bool:

@@ -16,8 +16,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from study.space.metric import ACCURACY, Metric
+from study.training.compiled import Logs
 from study.training.fast.layers import apply_gradients, stages
-from study.training.program import Data, Program, Tensor
+from study.training.model import METRICS
+from study.training.program import Data, Program, Tensor, hits
 
 _CROSSENTROPIES = (
     keras.losses.SparseCategoricalCrossentropy,
@@ -39,11 +42,12 @@ class FastProgram(Program):
 
     def epoch(
         self, data: Data, order: NDArray[np.int64], key: int, number: int = 0, epochs: int = 1
-    ) -> tuple[float, float]:
+    ) -> Logs:
         return _means(self._trained(data, order, key, number, epochs), len(order))
 
-    def evaluate(self, data: Data, indices: NDArray[np.int64]) -> tuple[float, float]:
-        return _means(self._judged(data, indices), len(indices))
+    def evaluate(self, data: Data, indices: NDArray[np.int64]) -> Logs:
+        parts = self._judged(data, indices)
+        return _means(parts, len(indices)) | self._by_classes(data, indices, parts)
 
     def _step(self, x: Tensor, y: Tensor, seed: Tensor, rate: Tensor | None) -> Sequence[Tensor]:
         with tf.GradientTape() as tape:
@@ -52,12 +56,12 @@ class FastProgram(Program):
             target = tf.add_n([tf.reduce_mean(losses), *self.model.losses])
         variables = self.model.trainable_variables
         self._apply(tape.gradient(target, variables), variables, rate)
-        return tf.reduce_sum(self._with_penalties(losses)), tf.reduce_sum(_hits(y, probabilities))
+        return tf.reduce_sum(self._with_penalties(losses)), tf.reduce_sum(hits(y, probabilities))
 
     def _judge_batch(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:
         probabilities = self._forward(x, None)
         losses = keras.losses.sparse_categorical_crossentropy(y, probabilities)
-        return self._with_penalties(losses), _hits(y, probabilities)
+        return self._with_penalties(losses), hits(y, probabilities)
 
     def _losses(self, y: Tensor, probabilities: Tensor) -> Tensor:
         """Cross-entropies (n,) of labels (n,) and probabilities (n, classes)."""
@@ -79,8 +83,11 @@ class FastProgram(Program):
         return x
 
 
-def unknown(model: keras.Model) -> str | None:
-    """What about a compiled model is not known here, in a few words; None where nothing is."""
+def unknown(model: keras.Model, metric: Metric = ACCURACY) -> str | None:
+    """What about a compiled model is not known here, in a few words; None where nothing is.
+
+    The ``metric`` of its study is logged here too, or is not known.
+    """
     if not type(model).__module__.startswith("keras."):
         return f"the class {type(model).__name__}"
     for layer in model.layers:
@@ -94,6 +101,7 @@ def unknown(model: keras.Model) -> str | None:
         "layers that are no chain": not chain or not _is_whole(model, inner),
         "a constraint of weights": any(v.constraint for v in model.trainable_variables),
         "the loss": not _is_crossentropy(model.loss),
+        f"the metric {metric.name}": metric.name not in METRICS,
     }
     return next((what for what, is_so in wrong.items() if is_so), None)
 
@@ -121,12 +129,9 @@ def _is_crossentropy(loss: Any) -> bool:
     return loss in _CROSSENTROPIES
 
 
-def _hits(labels: Tensor, probabilities: Tensor) -> Tensor:
-    """Which of probabilities (n, classes) are highest at the label: (n,) of 0 and 1."""
-    return tf.cast(tf.argmax(probabilities, -1, tf.int32) == labels, tf.int32)
-
-
-def _means(parts: Sequence[Sequence[NDArray[Any]]], images: int) -> tuple[float, float]:
+def _means(parts: Sequence[Sequence[NDArray[Any]]], images: int) -> Logs:
     """Sums of losses and of hits over all parts, in float64, by the number of images."""
-    losses, hits = (np.concatenate(part).sum(dtype=np.float64) for part in zip(*parts, strict=True))
-    return float(losses / images), float(hits / images)
+    losses, right = (
+        np.concatenate(part).sum(dtype=np.float64) for part in zip(*parts, strict=True)
+    )
+    return {"loss": float(losses / images), "accuracy": float(right / images)}

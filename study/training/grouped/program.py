@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from study.training.compiled import judge, loss_and_accuracy, takes_one_hot, variables_of
+from study.training.compiled import Logs, judge, logs_in, takes_one_hot, variables_of
 from study.training.grouped.augment import augmented
 from study.training.grouped.layers import Rate
 from study.training.history import Arrays
@@ -48,18 +48,18 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What becomes of it: variables, and (loss, accuracy) in training and validation."""
+    """What becomes of it: variables, and what the model logs in training and validation."""
 
     state: Arrays
-    trained: tuple[float, float]
-    validated: tuple[float, float] | None
+    trained: Logs
+    validated: Logs | None
 
 
 class GroupProgram:
     """A compiled model that many runs train; ``rate`` is the one its dropout layers look at.
 
     ``images`` (n, height, width, channels), bytes or float32, and ``labels`` (n,) are on the
-    device.
+    device. With ``balanced`` it logs the mean of the classes' recall where it judges.
     """
 
     def __init__(
@@ -71,10 +71,12 @@ class GroupProgram:
         images: Array,
         labels: Array,
         classes: int,
+        *,
+        balanced: bool = False,
     ) -> None:
         self.model = model
         self._recipe, self._batch, self._rate = recipe, batch_size, rate
-        self._data, self._classes = (images, labels), classes
+        self._data, self._classes, self._balanced = (images, labels), classes, balanced
         model.optimizer.build(model.trainable_variables)
         self._learner = model  # shares layers and optimizer with the model that judges
         if smoothing := recipe.label_smoothing:
@@ -140,7 +142,7 @@ class GroupProgram:
     def _make_metrics(self, shape: tuple[int, ...]) -> None:
         """Have Keras make the variables of its metrics, which it does when it first needs them."""
         for model in {id(one): one for one in (self.model, self._learner)}.values():
-            image, label = np.zeros((1, *shape), np.float32), jnp.zeros(1, jnp.int32)
+            image, label = np.zeros((1, *shape), np.float32), jnp.zeros(1, self._data[1].dtype)
             judge(model, image, np.asarray(self._labels(model, label)))
             model.reset_metrics()
 
@@ -169,7 +171,7 @@ class GroupProgram:
         calls = -(-indices.shape[0] // _JUDGED_AT_ONCE)
 
         def step(carry: Any, now: Any) -> Any:
-            state, metrics = carry
+            state, metrics, *counts = carry
             x, y = self._batch_of(data, now[1])
             trainable, others = (
                 self._of(state, variables)
@@ -181,9 +183,16 @@ class GroupProgram:
             logs, (*_, metrics) = self.model.test_step(
                 (trainable, others, metrics), (x, self._labels(self.model, y))
             )
-            return (state, metrics), logs
+            if counts:
+                outputs, _ = self.model.stateless_call(trainable, others, x, training=False)
+                images, right = counts
+                counts = [images.at[y].add(1), right.at[y].add(jnp.argmax(outputs, -1) == y)]
+                recalls = counts[1] / jnp.maximum(counts[0], 1)
+                logs["balanced_accuracy"] = recalls.sum() / (counts[0] > 0).sum()
+            return (state, metrics, *counts), logs
 
-        carry = state, _fresh(self.model)
+        counts = [jnp.zeros(self._classes, jnp.int32)] * 2 if self._balanced else []
+        carry = state, _fresh(self.model), *counts
         return self._steps(step, carry, indices, indices.shape[0] // calls)[1]
 
     def _steps(
@@ -241,7 +250,9 @@ class GroupProgram:
         return images, labels
 
     def _labels(self, model: keras.Model, labels: Array) -> Array:
-        """Labels (n,) as the model's loss takes them: as they are, or one-hot (n, classes)."""
+        """Labels (n,) as a loss takes them: as they are, one-hot (n, classes), numbers (n, 1)."""
+        if labels.dtype == jnp.float32:
+            return labels[:, None]
         return jax.nn.one_hot(labels, self._classes) if takes_one_hot(model) else labels
 
 
@@ -250,5 +261,5 @@ def _fresh(model: keras.Model) -> list[Array]:
     return [jnp.asarray(variable.value) for variable in model.metrics_variables]
 
 
-def _metrics(logs: dict[str, Array], place: int, images: int) -> tuple[float, float]:
-    return loss_and_accuracy({name: values[place] for name, values in logs.items()}, images)
+def _metrics(logs: dict[str, Array], place: int, images: int) -> Logs:
+    return logs_in({name: values[place] for name, values in logs.items()}, images)

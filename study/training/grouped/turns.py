@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from study.data import dataset as data
 from study.errors import TrainingFailed
+from study.space.metric import BALANCED
 from study.space.search_space import Value
 from study.training import model
 from study.training.compiled import initialize, variables_of
@@ -158,7 +159,7 @@ class Turns:
             params["dropout"] = _dropout(run) > 0  # Keras gives a layer of rate 0 no random numbers
         recipe = Recipe.of(dict(run.params))
         sizes = run.batch_size, len(split.train), len(split.validation)
-        return (*sorted(params.items()), recipe.augments, run.model, *sizes)
+        return (*sorted(params.items()), recipe.augments, run.model, run.metric, *sizes)
 
     def _program(self, run: Run) -> GroupProgram:
         built, params = network_of(run, self._dataset)
@@ -172,6 +173,7 @@ class Turns:
             self._images,
             self._labels,
             self._dataset.num_classes,
+            balanced=run.metric.name == BALANCED,
         )
 
     def _epoch(self, key: Hashable, group: list[Member]) -> list[Turn]:
@@ -184,7 +186,9 @@ class Turns:
         for member, output in zip(group, outputs, strict=True):
             number = len(member.history.epochs)
             try:
-                epoch = measured(number, output.trained, output.validated, seconds)
+                epoch = measured(
+                    number, output.trained, output.validated, seconds, member.run.metric
+                )
             except TrainingFailed as failure:
                 turns.append(Turn(member, member.history, member.state, failure))
                 continue

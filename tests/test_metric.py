@@ -1,0 +1,175 @@
+"""What is maximized or minimized is the user's choice: how it compares, and how it is written."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import test_training as base
+
+from study.data.dataset import Dataset, split
+from study.errors import SettingsError, SpaceError
+from study.plan.strategies import completed, plan_of
+from study.running.prepare import prepare
+from study.space.metric import ACCURACY, BALANCED, Metric
+from study.space.search_space import SearchSpace
+from study.space.settings import Chosen, settle
+from study.storage.location import Database
+from study.training.train import train
+from study.tuning.one_at_a_time import OneAtATimeSampler
+
+LOSS = Metric("val_loss", "minimize")
+SKEWED = Metric(BALANCED)
+TABLE: dict[str, Any] = {
+    "name": "metric",
+    "data": "digits",
+    "epochs": 2,
+    "batch_size": 50,
+    "repeats": 2,
+    "hyperparameters": {"filters": {"options": [4, 8], "start": 4}},
+}
+
+
+def space(**changes: Any) -> SearchSpace:
+    return SearchSpace.from_dict(TABLE | changes)
+
+
+def settled(sampler: str = "sweep", **changes: Any):
+    given = {"sampler": Chosen(sampler, "command line")}
+    return completed(settle(space(**changes), "metric.toml", given))
+
+
+def test_accuracy_is_maximized_where_nothing_else_is_said() -> None:
+    assert space().goal == ACCURACY
+    assert space(metric=BALANCED).goal == SKEWED
+
+
+def test_the_best_of_what_is_minimized_is_the_first_of_the_least() -> None:
+    assert LOSS.best([0.5, 0.2, 0.2, 0.9]) == 1
+    assert LOSS.best([math.nan, 0.7, 0.9]) == 1
+    assert ACCURACY.best([0.5, 0.9, 0.9, math.nan]) == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "shown", "uncertain"),
+    [
+        (ACCURACY, "41.91 %", "41.91 ± 2.46"),
+        (SKEWED, "41.91 %", "41.91 ± 2.46"),
+        (LOSS, "0.4191", "0.419 ± 0.025"),
+    ],
+)
+def test_only_an_accuracy_is_written_in_per_cent(
+    metric: Metric, shown: str, uncertain: str
+) -> None:
+    assert metric.text(0.41912) == shown
+    assert metric.uncertain(0.41912, 0.02455) == uncertain
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (12345.6, 321.0, "12346 ± 321"),
+        (0.00123456, 0.0000123, "0.001235 ± 0.000012"),
+        (3.0, 0.0, "3 ± 0"),
+        (1e-9, 1e-10, "1e-09 ± 1e-10"),
+    ],
+)
+def test_a_plain_number_has_as_many_digits_as_its_error_allows(
+    value: float, error: float, shown: str
+) -> None:
+    assert LOSS.uncertain(value, error) == shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metric": "val_loss"}, "direction: is missing; val_loss needs 'maximize' or 'minimize'"),
+        ({"metric": "accuracy"}, 'metric: "accuracy" is not allowed; give the name of a metric of'),
+        (
+            {"direction": "down"},
+            "direction: \"down\" is not allowed; give 'maximize' or 'minimize'",
+        ),
+    ],
+)
+def test_a_metric_without_a_meaning_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpaceError) as wrong:
+        space(**changes)
+    assert said in str(wrong.value)
+
+
+def test_a_metric_that_the_network_does_not_log_names_those_that_it_does(tmp_path) -> None:
+    file = tmp_path / "space.toml"
+    file.write_text(
+        'name = "wrong"\nepochs = 1\nbatch_size = 50\nrepeats = 1\nmetric = "val_top_accuracy"\n'
+        "[hyperparameters.filters]\noptions = [4, 8]\nstart = 4\n"
+    )
+    database = Database.at(f"sqlite:///{tmp_path}/study.db")
+    with pytest.raises(SpaceError, match=r"is not logged by the network; did you mean val_"):
+        prepare(str(file), None, database, {})
+    assert not database.exists
+
+
+def test_a_run_is_pruned_by_chance_of_images_only_where_an_accuracy_has_it() -> None:
+    assert settled()["pruner"] == "sweep"
+    assert settled(metric=BALANCED)["pruner"] == "sweep"
+    assert settled(metric="val_loss", direction="minimize")["pruner"] == "none"
+    with pytest.raises(SettingsError, match="knows how far accuracies differ by chance"):
+        plan_of(settled(metric="val_loss", direction="minimize", pruner="sweep"))
+
+
+@pytest.mark.parametrize("sampler", ["sweep", "grid", "random", "tpe"])
+def test_a_plan_compares_by_the_metric_of_its_space(sampler: str) -> None:
+    plan = plan_of(settled(sampler, metric="val_loss", direction="minimize"))
+    assert plan.metric == LOSS
+    assert plan.standing([]).metric == LOSS
+
+
+def test_a_study_of_another_direction_than_its_space_is_refused() -> None:
+    sampler = OneAtATimeSampler(space(metric="val_loss", direction="minimize"))
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    with pytest.raises(SettingsError, match="the space is to minimize val_loss: create the study"):
+        study.ask()
+
+
+def skewed() -> Dataset:
+    """All images of the first class, and few of the others."""
+    labels = base.DATA.labels
+    chosen = np.flatnonzero((labels == 0) | (np.arange(len(labels)) % 4 == 0))
+    return replace(base.DATA, images=base.DATA.images[chosen], labels=labels[chosen])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("training", ["fast", "stock"])
+def test_balanced_accuracy_is_the_mean_of_the_recalls_of_classes(
+    training: str, tmp_path: Path
+) -> None:
+    import keras
+    from sklearn.metrics import balanced_accuracy_score
+
+    data = skewed()
+    run = replace(base.RUN, training=training, metric=SKEWED, epochs=2)
+    epochs, saved = base.finish(train(run, data))
+    part = split(data.labels, run.validation, run.seed, run.repeat).validation
+    (tmp_path / "model.keras").write_bytes(saved)
+    said = keras.models.load_model(tmp_path / "model.keras").predict(data.images[part], verbose=0)
+    wanted = balanced_accuracy_score(data.labels[part], said.argmax(1))
+    assert epochs[-1].logs()[BALANCED] == pytest.approx(wanted)
+    assert wanted != pytest.approx(epochs[-1].val_acc)
+
+
+@pytest.mark.tensorflow
+def test_the_metric_decides_whose_weights_are_kept(tmp_path: Path) -> None:
+    params = (*base.RUN.params, ("restore_best_weights", True))
+    ends = []
+    for direction in ("maximize", "minimize"):
+        metric = Metric("val_loss", direction)
+        epochs, saved = base.finish(
+            train(replace(base.RUN, params=params, metric=metric), base.DATA)
+        )
+        ends.append((base.bits(epochs), base.weights(saved, tmp_path)))
+    (worst, of_worst), (best, of_best) = ends
+    assert worst == best  # the same training
+    assert any((a != b).any() for a, b in zip(of_worst, of_best, strict=True))

@@ -15,6 +15,7 @@ from study.data.dataset import load as load_data
 from study.errors import ModelError, SettingsError, SpaceError, TrainingFailed
 from study.running.own_model import unchanged_or_refused
 from study.space.file import load as load_space
+from study.space.metric import ACCURACY
 from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace
 from study.space.settings import Settings, settle
@@ -101,7 +102,7 @@ def run_of(text: str, **params: Any) -> Run:
 def tried(text: str, *configurations: dict[str, Any], function: str = "build") -> Any:
     from study.training.probe import _started, _tried
 
-    unknown = _started(grouped=False)
+    unknown = _started(ACCURACY, grouped=False)
     return _tried(source(text, function), configurations or (PARAMS,), (12, 12, 1), 3, unknown)
 
 

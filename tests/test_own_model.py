@@ -49,6 +49,7 @@ RESIDUAL = """
 def build(params, input_shape, num_classes):
     images = layers.Input(input_shape)
     x = layers.Conv2D(params["width"], 3, padding="same", activation="relu")(images)
+    x = layers.BatchNormalization(momentum=0.9)(x)
     x = layers.Add()([x, layers.Conv2D(params["width"], 3, padding="same")(x)])
     x = layers.Flatten()(layers.Dropout(params.get("drop", 0.0))(x))
     return compiled(keras.Model(images, layers.Dense(num_classes, "softmax")(x)), params)
@@ -108,6 +109,9 @@ def tried(text: str, *configurations: dict[str, Any], function: str = "build") -
 
 @pytest.mark.parametrize("text", [SEQUENTIAL, RESIDUAL, SUBCLASSED])
 def test_any_model_learns_and_continues_to_the_same_bits(text: str, tmp_path: Path) -> None:
+    from study.training.own import build
+    from study.training.saved import count_parameters
+
     run = run_of(text, drop=0.3)
     epochs, saved = base.finish(train(run, base.DATA))
     assert epochs[-1].val_acc > 0.9
@@ -117,6 +121,8 @@ def test_any_model_learns_and_continues_to_the_same_bits(text: str, tmp_path: Pa
     training.close()
     again, saved_again = base.finish(train(run, base.DATA, checkpoints=store))
     assert base.bits(again) == base.bits(epochs)
+    built, _ = build(run.model, dict(run.params), (12, 12, 1), 3)
+    assert count_parameters(saved) == built.count_params()
     if text != SUBCLASSED:  # its class is the user's, and needed to load it
         assert base.same((again, saved_again), (epochs, saved), tmp_path)
 

@@ -8,7 +8,10 @@ import pytest
 from study.mirror import parent_runs as parents
 from study.mirror import projection
 from study.mirror.projection import Subject
+from study.mirror.tracking import Found
+from study.mirror.transfer import Known, Report, Transfer
 from study.plan.results import Rows
+from study.space.model_source import ModelSource, NetworkFacts
 
 
 @pytest.fixture
@@ -109,3 +112,48 @@ def test_a_reason_longer_than_an_old_server_takes_is_cut(made):
     made.add(made.start(), 0, (), "failed", attributes={"failure": "x" * 1000})
     tags = projection.trial_content(subject(made), rows(made)[0]).tags
     assert tags["failure"] == "x" * 250
+
+
+class Uploads:
+    """A server that remembers what files it was sent, and takes none while it is `full`."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, str]] = []
+        self.full = False
+
+    def upload(self, run, folder, name):
+        if self.full:
+            raise OSError("no space left")
+        self.sent.append({f"{name}/{path.name}": path.read_text() for path in folder.iterdir()})
+
+    def tag(self, run_id, name, value):
+        assert (run_id, name) == ("1", "model")
+
+
+def test_the_text_of_an_own_network_is_sent_once_and_again_where_it_has_changed(made):
+    server, report = Uploads(), Report()
+    run = Found("1", projection.STUDY, "RUNNING", None, None, None, "")
+    known = Known("0", {projection.STUDY: run})
+
+    def look(text):
+        own = ModelSource("/home/me/net.py", "build", text)
+        settings = replace(made.settings, model=own)
+        transfer = Transfer(replace(subject(made), settings=settings), known, server, report)
+        transfer.bring_network()
+        return transfer.models_failed
+
+    server.full = True
+    assert look("one")
+    assert report.problems == ["the text of net.py:build is not sent: no space left"]
+    server.full = False
+    assert not any(look(text) for text in ("one", "one", "two"))
+    assert server.sent == [{"network/net.py": "one"}, {"network/net.py": "two"}]
+
+
+def test_what_trains_an_own_network_is_among_the_tags(made):
+    own = ModelSource("/home/me/net.py", "build", "")
+    facts = NetworkFacts(7, "the class Net")
+    tags = projection.origin(replace(made.settings, model=own, network=facts))
+    assert (tags["network"], tags["network_parameters"]) == ("net.py:build", "7")
+    assert tags["network_unknown_to_fast"] == "the class Net"
+    assert not any(name.startswith("network") for name in projection.origin(made.settings))

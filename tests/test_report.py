@@ -36,7 +36,7 @@ from study.report.page import Figures, captions
 from study.report.page import page as page_of
 from study.report.write import PAGE, files, report
 from study.space.metric import ACCURACY
-from study.space.model_source import ModelSource
+from study.space.model_source import ModelSource, NetworkFacts
 from study.space.settings import Chosen
 from study.storage.location import Database
 from study.text import sentences as words
@@ -426,8 +426,11 @@ def test_the_command_has_what_was_given_and_not_what_is_default() -> None:
 
 def test_the_text_of_an_own_network_stands_in_the_page_escaped(contents: Contents) -> None:
     network = ModelSource("/home/me/net.py", "build", "if a < b: '<script>'")
-    settings = replace(contents.settings, model=network)
+    facts = NetworkFacts(34_826, "the class Net")
+    settings = replace(contents.settings, model=network, network=facts)
     page = text_of(replace(contents, settings=settings))
+    assert "34,826 parameters at the start" in page
+    assert "by fast steps (fast does not know the class Net)." in page
     assert "The network, file net.py:build as it was recorded" in page
     assert "if a &lt; b: &#39;&lt;script&gt;" in page
     assert "as it was recorded" in text_of(contents)

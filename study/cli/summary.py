@@ -82,12 +82,8 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
             f"{units.classes(data)}, {data.test_images} more kept for the test; "
             f"validation on {how}, {data.validation} images a repeat",
         )
-    if settings.model is not None:
-        say(
-            console,
-            f"Network {settings.model.name} (SHA-256 {settings.model.fingerprint[:12]}): the file "
-            "is run where runs are trained",
-        )
+    if network := words.network(settings):
+        say(console, network)
     stock = "stock training, " if settings["training"] == "stock" else ""
     say(
         console,

@@ -125,6 +125,7 @@ class Mirror:
             report.problems += self._models_problems
             return
         before = len(report.problems)
+        transfer.bring_network()
         transfer.bring_models(rows, models.policy_of(self._study), self._models)
         self._models_problems = report.problems[before:]
         if transfer.models_failed:

@@ -29,7 +29,10 @@ PATIENCE = 20.0
 """Seconds that one request may take."""
 
 MODEL = "model"
-"""The tag that says what became of a model that is worth keeping: ``kept`` or ``gone``."""
+"""The tag that says what became of a model that is worth keeping: ``kept`` or ``gone``.
+
+Of the study's run it is the fingerprint of the network of one's own whose text was sent.
+"""
 
 PARENT = "mlflow.parentRunId"
 

@@ -147,6 +147,22 @@ class Transfer:
             run.parent = parent
         return run
 
+    def bring_network(self) -> None:
+        """Send the text of a network of one's own, beside the study's run."""
+        source, run = self._subject.settings.model, self._known.runs.get(projection.STUDY)
+        if source is None or run is None or run.model == source.fingerprint:
+            return
+        try:
+            with tempfile.TemporaryDirectory(prefix="study-") as folder:
+                Path(folder, Path(source.path).name).write_text(source.text, "utf-8")
+                self._server.upload(run, Path(folder), "network")
+            self._server.tag(run.run_id, MODEL, source.fingerprint)
+        except (Refused, Unreachable, OSError) as error:
+            self.models_failed = True
+            self._report.problems.append(f"the text of {source.name} is not sent: {error}")
+            return
+        run.model = source.fingerprint
+
     def bring_models(self, rows: Sequence[Row], policy: models.Policy, folder: Path) -> None:
         """Send the models worth keeping of the configurations that are decided."""
         numbers = models.wanted(policy, rows, self._subject.settings.metric)

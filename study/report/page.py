@@ -93,6 +93,7 @@ def _texts(contents: Contents) -> dict[str, Any]:
         "command": again.command(contents.name, settings),
         "space": again.toml(settings.space),
         "network": settings.model,
+        "trained": words.network(settings),
         "mlflow": contents.mlflow,
         "metric": settings.metric,
     }

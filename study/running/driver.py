@@ -19,6 +19,7 @@ from study.errors import SlotFailed
 from study.plan.plan import Plan, PlanState, Slot
 from study.plan.results import IGNORE_FAILURES_BEFORE, LEFT_PAUSED, Row, row
 from study.training import recipe
+from study.training.saved import count_parameters
 from study.tuning.run_spec import slot
 from study.tuning.sampler import PlanSampler
 from study.workers.engine import Engine, EpochReported, Event, RunFailed, RunFinished
@@ -233,6 +234,8 @@ class Driver:
         done = replace(rows[run.trial.number], state="complete", value=value)
         rows[done.number] = done
         self._hooks.keep(done, model, list(rows.values()))
+        if "parameters" not in run.trial.user_attrs and (count := count_parameters(model)):
+            run.trial.set_user_attr("parameters", count)  # of a network of one's own
         self._tell(run, TrialState.COMPLETE, value)
 
     def _cancel(self, number: int, why: str) -> None:

@@ -12,6 +12,7 @@ from study.text.view import behind, labels
 
 if TYPE_CHECKING:
     from study.plan.verdict import Verdict
+    from study.space.settings import Settings
 
 KEEPS_BEST = (
     "A run with restore_best_weights is judged by its best epoch, which looks better than it is; "
@@ -23,6 +24,22 @@ def restores_best_weights(space: SearchSpace) -> bool:
     """Whether runs of the space may keep the weights of their best epoch."""
     name = "restore_best_weights"
     return bool(space.fixed.get(name)) or any(one.name == name for one in space.hyperparameters)
+
+
+_STEPS = {"fast": "fast steps", "stock": "Keras' own steps", "grouped": "groups of runs, with JAX"}
+
+
+def network(settings: Settings) -> str | None:
+    """Which network of one's own is trained, and how; None where it is the program's."""
+    source, facts = settings.model, settings.network
+    if source is None:
+        return None
+    said = f"Network {source.name} (SHA-256 {source.fingerprint[:12]})"
+    steps = _STEPS[settings["training"]]
+    if facts is not None:
+        said += f", {facts.parameters:,} parameters at the start"
+        steps += f" (fast does not know {facts.unknown})" if facts.unknown else ""
+    return f"{said}: its file is run where runs are trained, by {steps}"
 
 
 def outcome(stage: Stage) -> str:

@@ -6,6 +6,7 @@ and open no file, as a StringLookup may: a file that holds nothing else is safe 
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Collection, Iterator
@@ -61,6 +62,29 @@ def entry(archive: zipfile.ZipFile, name: str) -> Any:
     if archive.getinfo(name).file_size > _LARGEST:
         raise ValueError(name)
     return json.loads(archive.read(name))
+
+
+def count_parameters(model: bytes) -> int | None:
+    """How many numbers the weights of a ``.keras`` file are; None where it is none.
+
+    States of random generators, which are whole numbers, and of the optimizer are no weights.
+    """
+    import h5py
+
+    counts: list[int] = []
+
+    def see(name: str, found: Any) -> None:
+        if isinstance(found, h5py.Dataset) and found.dtype.kind == "f":
+            counts.append(0 if name.startswith("optimizer/") else found.size)
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(model)) as archive:
+            content = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(content) as weights:
+            weights.visititems(see)
+    except (zipfile.BadZipFile, KeyError, OSError):
+        return None
+    return sum(counts)
 
 
 def foreign(described: Any, own: Collection[str] = ()) -> list[str]:

@@ -145,21 +145,26 @@ def test_the_device_is_part_of_a_run_and_an_old_run_keeps_its_name() -> None:
 
 def test_a_card_belongs_to_one_study_at_a_time(tmp_path: Path) -> None:
     first, second = found().cards
-    with held([first], str(tmp_path)) as mine:
+    with held([first], folder=str(tmp_path)) as mine:
         assert mine == (first,)
-        with held([first, second], str(tmp_path)) as rest:
+        with held([first, second], folder=str(tmp_path)) as rest:
             assert rest == (second,)
             with (
                 pytest.raises(StudyLocked, match="another study trains on NVIDIA H100 80GB HBM3"),
-                held([first], str(tmp_path)),
+                held([first], folder=str(tmp_path)),
             ):
                 pass
-    with held([first, second], str(tmp_path)) as free:
+    with held([first, second], folder=str(tmp_path)) as free:
         assert free == (first, second)
 
 
+def test_no_more_cards_are_held_than_are_needed(tmp_path: Path) -> None:
+    with held(found().cards, 1, str(tmp_path)) as mine:
+        assert mine == found().cards[:1]
+
+
 def test_without_a_card_there_is_nothing_to_hold(tmp_path: Path) -> None:
-    with held([], str(tmp_path)) as free:
+    with held([], folder=str(tmp_path)) as free:
         assert free == ()
     assert not list(tmp_path.iterdir())
 
@@ -288,7 +293,7 @@ def test_a_study_leaves_cards_to_others_and_says_so(database: Database, cards: D
     with held(cards.cards[:1]), alone_on_cards(settings, execution, said.append) as mine:
         assert mine.devices.cards == cards.cards[1:]
         assert jobs_of(settings, mine) == 1
-    assert said == ["1 of 2 GPUs are left to other studies"]
+    assert said == ["Only 1 of 2 GPUs are free of other studies"]
 
 
 def test_a_study_that_finds_no_free_card_leaves_nothing_behind(

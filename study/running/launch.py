@@ -143,14 +143,15 @@ def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
 def alone_on_cards(
     settings: Settings, execution: ExecutionOptions, say: Say
 ) -> Iterator[ExecutionOptions]:
-    """Hold the cards of a study on GPUs, but for those that other studies hold.
+    """Hold the cards of a study on GPUs that it needs and no other study holds.
 
     Raises ``StudyLocked`` where they hold all of them.
     """
     offered = execution.devices.cards if settings.device == "gpu" else ()
-    with cards.held(offered) as free:
-        if len(free) < len(offered):
-            say(f"{len(offered) - len(free)} of {len(offered)} GPUs are left to other studies")
+    most = 1 if settings["training"] == "grouped" else jobs_of(settings, execution)
+    with cards.held(offered, most) as free:
+        if len(free) < min(most, len(offered)):
+            say(f"Only {len(free)} of {len(offered)} GPUs are free of other studies")
         yield replace(execution, devices=replace(execution.devices, cards=free))
 
 

@@ -14,15 +14,19 @@ from study.training.device import Card
 
 
 @contextmanager
-def held(cards: Sequence[Card], folder: str | None = None) -> Iterator[tuple[Card, ...]]:
-    """Hold those of ``cards`` that no other study of this machine holds.
+def held(
+    cards: Sequence[Card], most: int | None = None, folder: str | None = None
+) -> Iterator[tuple[Card, ...]]:
+    """Hold those of ``cards`` that no other study of this machine holds, not more than ``most``.
 
     ``folder`` is where the locks lie, among the temporary files if left out. Raises
     ``StudyLocked`` where there are cards and all of them are taken.
     """
     with ExitStack() as locks:
-        free = []
+        free: list[Card] = []
         for card in cards:
+            if len(free) == most:
+                break
             lock = FileLock(Path(folder or tempfile.gettempdir(), f"study-{card.uuid}.lock"))
             try:
                 locks.enter_context(lock.acquire(timeout=0))

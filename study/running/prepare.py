@@ -22,7 +22,7 @@ from study.errors import ParameterError, SettingsError, SpaceError
 from study.plan.strategies import completed, plan_of
 from study.running import own_model
 from study.space import file as space_file
-from study.space.keys import hint
+from study.space.messages import hint
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
 from study.storage.location import Database, Location

@@ -9,7 +9,7 @@ from typing import Any
 
 from study.errors import SpaceError
 from study.files import NOT_FETCHED, POINTER
-from study.space.keys import hint, shown
+from study.space.messages import hint, shown
 from study.space.search_space import SearchSpace
 
 

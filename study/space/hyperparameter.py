@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from pydantic import Field, StrictBool
 
 from study.errors import SpaceError
-from study.space.keys import PLACE, Number, Scalar, Value, closed, dotted, shown
+from study.space.keys import PLACE, Number, Scalar, Value, closed
 from study.space.keys import key as _key
+from study.space.messages import dotted, shown
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

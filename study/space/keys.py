@@ -1,12 +1,8 @@
-"""How a key of a search-space file is declared, and how messages speak of keys and values."""
+"""How a key of a search-space file is declared."""
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
-import re
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, PlainValidator, with_config
@@ -33,23 +29,6 @@ def key(what: str, **bounds: Any) -> Any:
 
 Scalar = Annotated[Value, PlainValidator(_scalar)]
 Number = Annotated[int | float, PlainValidator(_number)]
-
-
-def hint(key: str, allowed: Iterable[str]) -> str:
-    """What is allowed in place of `key`, the likeliest first."""
-    close = difflib.get_close_matches(key, allowed, 1)
-    return (f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(allowed)}"
-
-
-def dotted(*keys: str) -> str:
-    """The place of a key, as TOML writes it."""
-    return ".".join(key if re.fullmatch(r"[\w-]+", key) else shown(key) for key in keys)
-
-
-def shown(value: object) -> str:
-    """A value as TOML writes it, on one line of bearable length."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 PLACE = "\0"

@@ -23,8 +23,9 @@ from pydantic import (
 
 from study.errors import SpaceError
 from study.space.hyperparameter import Hyperparameter
-from study.space.keys import PLACE, Scalar, Value, closed, dotted, hint, shown
+from study.space.keys import PLACE, Scalar, Value, closed
 from study.space.keys import key as _key
+from study.space.messages import dotted, hint, shown
 from study.space.metric import VAL_ACCURACY, Direction, Metric
 
 __all__ = ["Hyperparameter", "SearchSpace", "Validation", "Value"]

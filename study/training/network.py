@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from study.errors import ModelError, TrainingFailed
-from study.space.search_space import Value
 from study.training import model, own
 
 if TYPE_CHECKING:
     import keras
 
     from study.data.dataset import Dataset
+    from study.space.search_space import Value
     from study.training.run import Run
 
 

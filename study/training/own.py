@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -16,16 +17,18 @@ import numpy as np
 from study.errors import ModelError
 from study.space.metric import ACCURACY, BALANCED, Metric
 from study.space.model_source import ModelSource
-from study.space.search_space import Value
 from study.training.compiled import judge, logs_in, takes_one_hot
 from study.training.recipe import DEFAULTS
 from study.training.user_code import function, why
+
+if TYPE_CHECKING:
+    from study.space.search_space import Value
 
 OURS = frozenset(DEFAULTS) - {"label_smoothing"}
 """Hyperparameters that need not be read: they say how a model is trained, whatever it is."""
 
 
-class Noticing(Mapping[str, Value]):
+class Noticing(Mapping[str, Any]):
     """A run's hyperparameters, which remember the names that were `read`."""
 
     def __init__(self, params: Mapping[str, Value]) -> None:

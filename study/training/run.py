@@ -10,14 +10,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from study.space.metric import ACCURACY, Metric
 from study.space.model_source import ModelSource
-from study.space.search_space import Validation, Value
+
+if TYPE_CHECKING:
+    from study.space.search_space import Validation, Value
 
 _INITIAL, _ORDER, _NOISE = range(3)  # what random numbers are for: keeps their seeds apart
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from study.data import dataset as data
 from study.errors import TrainingFailed
 from study.space.metric import BALANCED
-from study.space.search_space import Value
 from study.training import model
 from study.training.compiled import initialize, variables_of
 from study.training.grouped.layers import Product, Rate, prepare
@@ -34,6 +33,7 @@ from study.training.run import Run
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset, Split
+    from study.space.search_space import Value
     from study.training.checkpoint import Checkpoints
 
 SIZES = (1, 2, 4, 8, 16)

@@ -19,6 +19,7 @@ from typing import Any
 import fakes
 import image_files
 import numpy as np
+import optuna
 import pytest
 import typer
 from optuna.trial import TrialState
@@ -170,6 +171,16 @@ def test_list_has_a_line_for_each_study(finished: None) -> None:
     (found,) = json.loads(study("list", "--json").stdout)
     assert found == json.loads(study("best", "--json").stdout)
     assert "fake" in study("list").stdout
+
+
+def test_a_study_that_cannot_be_read_is_named_beside_the_list(finished: None) -> None:
+    older = optuna.create_study(storage="sqlite:///study.db", study_name="older")
+    older.set_user_attr(storage.SETTINGS, {"format": 1})
+    told = study("list", "--json")
+    assert [one["study"] for one in json.loads(told.stdout)] == ["fake"]
+    left_out, last = told.stderr.splitlines()
+    assert left_out.startswith("Left out: study 'older' was recorded in format 1, and this version")
+    assert (told.exit_code, last) == (1, "study: 1 of the studies could not be read")
 
 
 def test_a_complete_study_is_told_again_and_not_trained_again(finished: None) -> None:

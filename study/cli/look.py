@@ -74,19 +74,23 @@ def list_studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> N
     """
     with opened(storage) as database:
         from study.cli import summary
-        from study.errors import StudyError
+        from study.errors import StudyError, Unfinished
         from study.storage.database import names
 
-        found = []
+        found, left_out = [], []
         for name in names(database.open()):
             try:
                 found.append(summary.best(*_stand(database, name)))
             except StudyError as error:
-                typer.echo(f"study: {error}", err=True)
+                left_out.append(f"Left out: {error}")
         if as_json:
             print_json(found)
         else:
             summary.print_list(Console(), found)
+        for line in left_out:
+            typer.echo(line, err=True)
+        if left_out:
+            raise Unfinished(f"{len(left_out)} of the studies could not be read")
 
 
 def report(

@@ -26,6 +26,7 @@ import pytest
 import servers
 from mirror_fakes import BORN, Made
 from optuna.pruners import NopPruner
+from optuna_dashboard import get_note, save_note
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, Shown
 
 from study.errors import MirrorError
@@ -409,6 +410,16 @@ def test_a_trial_knows_where_it_is_shown_as_soon_as_it_is(made, place):
     mirror(made, place, live=True)
     address = made.running(number).user_attrs["mlflow"]
     assert address.endswith(f"/runs/{_run_id(place, made, 'trial 0')}")
+
+
+def test_a_trial_that_ended_before_it_was_shown_says_where_in_its_note(made, place):
+    ended = made.running(made.add(made.start(), 0, (0.5, 0.8)))
+    mirror(made, place)
+    note = get_note(ended)
+    assert note.endswith(f"/runs/{_run_id(place, made, 'trial 0')})")
+    save_note(ended, "my own words")
+    mirror(made, place)
+    assert get_note(ended) == "my own words"
 
 
 # --- what is deleted on the server ---------------------------------------------------------------

@@ -12,8 +12,8 @@ def shown(patience: float, *, terminal: bool) -> str:
     with told(Console(file=screen, force_terminal=terminal, width=80), patience) as reading:
         reading.progress("Looking at pictures", 900, 2_000)
         reading.progress("Reading pictures", 1_200, 2_000)
-        reading.say("Left out: [a].png")
         reading.progress("Reading pictures", 2_000, 2_000)
+        reading.say("Left out: [a].png")
     return screen.getvalue()
 
 
@@ -28,3 +28,4 @@ def test_what_takes_longer_is_counted_in_lines_or_by_a_bar() -> None:
     bar = shown(-1, terminal=True)
     assert "Reading pictures" in bar
     assert "2000/2000" in bar
+    assert bar.endswith("Left out: [a].png\n")  # it is gone when all of them are read

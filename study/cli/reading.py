@@ -25,14 +25,19 @@ def told(console: Console, patience: float = PATIENCE) -> Iterator[Told]:
     def progress(what: str, done: int, total: int) -> None:
         nonlocal over
         bar.update(task, description=what, completed=done, total=total)
-        if time.monotonic() < over or done == total:
+        if done == total:
+            stop()
+        elif time.monotonic() < over:
             return
-        if console.is_terminal:
+        elif console.is_terminal:
             bar.start()
-            over = float("inf")
         else:
             console.print(f"{what}: {done:,} of {total:,}", highlight=False)
             over = time.monotonic() + 5 * patience
+
+    def stop() -> None:
+        if bar.live.is_started:  # stopping one that never was prints an empty line
+            bar.stop()
 
     try:
         yield Told(
@@ -40,5 +45,4 @@ def told(console: Console, patience: float = PATIENCE) -> Iterator[Told]:
             progress,
         )
     finally:
-        if bar.live.is_started:  # stopping one that never was prints an empty line
-            bar.stop()
+        stop()

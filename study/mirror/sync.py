@@ -8,7 +8,7 @@ in memory between two passes only saves requests, and is looked up again after a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,9 @@ from study.storage.database import MLFLOW
 
 if TYPE_CHECKING:
     from optuna import Study
+
+MANY = 50
+"""More trials than this get no note of where they are shown."""
 
 HOLD = 30.0
 """Seconds between two tries to send models that could not be sent."""
@@ -57,6 +60,7 @@ class Mirror:
         self._hold = hold
         self._server: Tracking | None = None
         self._known: Known | None = None
+        self._noted: set[int] = set()
         self._rows = Rows()
         self._models_from = 0.0
         self._models_problems: list[str] = []
@@ -141,13 +145,33 @@ class Mirror:
         link = {"experiment": known.experiment, "run": run.run_id, "address": address}
         if self._study.user_attrs.get(MLFLOW) != link:
             self._study.set_user_attr(MLFLOW, link)
+        too_late: dict[int, str] = {}
         for row in rows:
             run = known.runs.get(projection.trial_slot(row.number))
-            if (
-                run is None or row.state not in projection.UNFINISHED
-            ):  # a finished trial cannot be changed
+            if run is None:
                 continue
             address = server.link(known.experiment, run.run_id)
-            if row.attributes.get(MLFLOW) != address:
+            if row.state not in projection.UNFINISHED:
+                if MLFLOW not in row.attributes:
+                    too_late[row.trial_id] = address
+            elif row.attributes.get(MLFLOW) != address:
                 with suppress(UpdateFinishedTrialError):  # since it was read
                     Trial(self._study, row.trial_id).set_user_attr(MLFLOW, address)
+        self._note(too_late)
+
+    def _note(self, addresses: Mapping[int, str]) -> None:
+        """Write addresses of trials into their notes: a finished trial takes no attribute.
+
+        These are the runs that ended before MLflow was reached. Where they are many, the study was
+        mirrored only afterwards, and its own address will do: a note costs as much as a pass.
+        """
+        new = {trial: address for trial, address in addresses.items() if trial not in self._noted}
+        if not new or len(addresses) > MANY:
+            return
+        from optuna_dashboard import get_note, save_note
+
+        for trial_id, address in new.items():
+            trial = Trial(self._study, trial_id)
+            if not get_note(trial):
+                save_note(trial, f"MLflow shows this run: [{address}]({address})")
+            self._noted.add(trial_id)

@@ -75,6 +75,8 @@ def prepare(
     dataset = read_data(settings, database, told)
     settings = _fitted(settings.located(), dataset)
     if existing is None:
+        if settings.model is not None and told is not None:  # it takes as long as TensorFlow does
+            told.say(f"Building {settings.model.name} once with each option, to see that it works")
         settings = own_model.tried(_with_card(settings, devices), dataset)
     else:
         _same_or_refused(location, existing, _as_recorded(settings, existing))

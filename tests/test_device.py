@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +198,18 @@ def test_a_run_on_a_card_is_float32() -> None:
 def test_a_run_on_a_card_that_tensorflow_does_not_see_ends_the_study_in_a_line() -> None:
     with pytest.raises(SettingsError, match=r"TensorFlow sees no GPU on .*doctor"):
         _choose(TensorFlow(), "gpu")
+
+
+def test_a_group_for_a_card_that_jax_does_not_see_is_not_trained_on_the_processor() -> None:
+    code = "from study.training.grouped.startup import start_jax; start_jax('gpu')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    assert done.stderr.splitlines()[-1].startswith("study.errors.SettingsError: JAX sees no GPU")
 
 
 def told(repeat: int, **attributes: str) -> optuna.trial.FrozenTrial:

@@ -28,6 +28,7 @@ from study.cli.options import (
     KeepModels,
     Mlflow,
     Name,
+    Precision,
     Pruner,
     Quiet,
     Repeats,
@@ -90,6 +91,7 @@ def run(
     budget: Budget = None,
     threads: Threads = None,
     training: Training = None,
+    precision: Precision = None,
     device: Device = None,
     accept_changed_model: AcceptChangedModel = False,
     timeout: Timeout = None,
@@ -129,6 +131,7 @@ def run(
             budget=budget,
             threads=threads,
             training=training,
+            precision=precision,
             device=device,
         )
         execution = _execution(

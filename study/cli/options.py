@@ -110,6 +110,15 @@ Training = Annotated[
         "one network as one program, with JAX, which is the default where that has a GPU.",
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        envvar="STUDY_PRECISION",
+        metavar="float32|fast",
+        help="Of products where runs are trained in groups; fast: of bfloat16, summed in float32.",
+    ),
+]
 AcceptChangedModel = Annotated[
     bool,
     typer.Option(

@@ -84,7 +84,8 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         )
     if network := words.network(settings):
         say(console, network)
-    stock = "stock training, " if settings["training"] == "stock" else ""
+    stock = "" if settings["training"] == "fast" else f"{settings['training']} training, "
+    stock += "products of bfloat16, " if settings["precision"] == "fast" else ""
     say(
         console,
         f"{settings['sampler']} with {units.counted(settings.repeats, 'repeat')}, "

@@ -103,6 +103,7 @@ def plan(
                 validation=validation,
                 threads=settings["threads"],
                 training=settings["training"],
+                precision=settings["precision"],
                 device=settings.device,
                 model=settings.model,
                 metric=settings.metric,

@@ -22,6 +22,7 @@ _OPTIONS = (
     "seed",
     "threads",
     "training",
+    "precision",
 )
 
 

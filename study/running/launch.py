@@ -269,6 +269,7 @@ def run_maker(settings: Settings, dataset: Dataset) -> Callable[[Slot], Run]:
             threads=settings["threads"],
             training=settings["training"],
             device=settings.device,
+            precision=settings["precision"],
             model=settings.model,
             data_fingerprint=dataset.fingerprint,
             until=slot.epochs,

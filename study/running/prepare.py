@@ -170,6 +170,10 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsError(f"--training {settings['training']}: choose fast, stock or grouped")
     if settings["training"] == "grouped" and find_spec("jax") is None:
         raise SettingsError("--training grouped needs JAX: pip install '.[jax]'")
+    if settings["precision"] not in {"float32", "fast"}:
+        raise SettingsError(f"--precision {settings['precision']}: choose float32 or fast")
+    if settings["precision"] == "fast" and settings["training"] != "grouped":
+        raise SettingsError("--precision fast: give --training grouped too")
     settings = completed(settings)
     make_pruner(settings["pruner"], settings["epochs"], None)
     plan_of(settings)

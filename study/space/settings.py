@@ -31,8 +31,12 @@ _DEFAULTS: Mapping[str, Any] = {
     "configurations": 12,
     "threads": 1,
     "training": "fast",
+    "precision": "float32",
     "device": None,  # what there is
 }
+
+_BEFORE = {"device": "cpu", "precision": "float32"}
+"""How every study was trained before it was recorded."""
 
 _RULES = ("fixed", "tie", "passes", "score", "size", "fit", "metric", "direction")
 """What a file alone decides. Each other key of it is a setting, which an option may override."""
@@ -155,8 +159,7 @@ class Settings:
         return cls(
             space=SearchSpace.from_dict(stored["space"]),
             origin=stored["origin"],
-            # Before devices were recorded it was the processor that trained.
-            chosen={"device": Chosen("cpu", "default")}
+            chosen={name: Chosen(_BEFORE[name], "default") for name in _BEFORE}
             | {name: Chosen(**chosen) for name, chosen in stored["chosen"].items()},
             data=DataFacts(**data) if data else None,
             versions=stored["versions"],

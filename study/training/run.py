@@ -30,6 +30,7 @@ class Run:
 
     ``model`` builds the network, `model.build_cnn` where it is None. ``training`` is "stock"
     (Keras' own steps), or "fast", with stock ones for what that does not know, on a GPU for all.
+    "grouped" is with others, as one program. ``precision`` "fast" makes products of bfloat16 there.
     ``device`` is the kind that trains it, "cpu" or "gpu". ``until`` is the
     number of epochs after which it pauses (None: it trains to its end); it is the same run, with
     the same key and checkpoint, wherever it pauses. ``metric`` says which epoch is its best one.
@@ -46,6 +47,7 @@ class Run:
     until: int | None = None
     training: str = "fast"
     device: str = "cpu"
+    precision: str = "float32"
     model: ModelSource | None = None
     metric: Metric = ACCURACY
 
@@ -55,8 +57,8 @@ class Run:
         fields = asdict(self) | {"params": sorted(self.params)}
         del fields["until"]
         fields["model"] = self.model and self.model.fingerprint
-        usual = {"training": "fast", "device": "cpu", "model": None, "metric": asdict(ACCURACY)}
-        for name, value in usual.items():
+        usual = {"training": "fast", "device": "cpu", "precision": "float32", "model": None}
+        for name, value in (usual | {"metric": asdict(ACCURACY)}).items():
             if fields[name] == value:  # as it was named when there was no other
                 del fields[name]
         if self.validation.seed is None:  # as it was named before there was such a seed

@@ -52,10 +52,12 @@ class GroupedEngine:
         self._sent: dict[int, _Sent] = {}
         self._waiting: list[int] = []
         self._count = 0
-        self._start()
+        self._process: BaseProcess | None = None  # none where nothing is to be trained
 
     def submit(self, key: int, run: Run) -> None:
         """Take a run; it is sent with all others that are submitted before the next event."""
+        if self._process is None:
+            self._start()
         self._count += 1
         self._sent[self._count] = _Sent(key, run)
         self._waiting.append(self._count)
@@ -88,6 +90,8 @@ class GroupedEngine:
 
     def close(self) -> None:
         """End the process at once: what it trains is checkpointed, or not wanted."""
+        if self._process is None:
+            return
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -100,7 +104,7 @@ class GroupedEngine:
         os.environ["KERAS_BACKEND"] = "jax"  # it may import Keras with its main module
         try:
             with deaf_to_ctrl_c():
-                self._process: BaseProcess = context.Process(
+                self._process = context.Process(
                     target=self._main, args=(other, self._setup), daemon=True
                 )
                 self._process.start()
@@ -140,6 +144,7 @@ class GroupedEngine:
 
     def _died(self) -> Event | None:
         """Go on in a new process; a run has failed where the last one had not a word to say."""
+        assert self._process is not None
         self._process.join()
         self._pipe.close()
         code, answered = self._process.exitcode, self._answered

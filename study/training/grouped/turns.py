@@ -24,7 +24,7 @@ from study.errors import TrainingFailed
 from study.space.metric import BALANCED
 from study.training import model
 from study.training.compiled import initialize, variables_of
-from study.training.grouped.layers import Product, Rate, prepare
+from study.training.grouped.layers import Rate, prepare
 from study.training.grouped.program import GroupProgram, Inputs
 from study.training.history import Arrays, History, measured
 from study.training.network import network_of
@@ -73,11 +73,10 @@ class Turns:
         dataset: Dataset,
         checkpoints: Checkpoints | None,
         say: Callable[[str], None],
-        product: Product = jnp.dot,
         largest: int = SIZES[-1],
     ) -> None:
         self._dataset, self._checkpoints, self._say = dataset, checkpoints, say
-        self._product, self._largest = product, largest
+        self._largest = largest
         self._images = jnp.asarray(dataset.images)
         self._labels = jnp.asarray(dataset.labels)
         self._programs: dict[Hashable, GroupProgram] = {}
@@ -159,12 +158,13 @@ class Turns:
             params["dropout"] = _dropout(run) > 0  # Keras gives a layer of rate 0 no random numbers
         recipe = Recipe.of(dict(run.params))
         sizes = run.batch_size, len(split.train), len(split.validation)
-        return (*sorted(params.items()), recipe.augments, run.model, run.metric, *sizes)
+        same = recipe.augments, run.model, run.metric, run.precision, *sizes
+        return (*sorted(params.items()), *same)
 
     def _program(self, run: Run) -> GroupProgram:
         built, params = network_of(run, self._dataset)
         rate = Rate()
-        prepare(built, rate if run.model is None else None, self._product)
+        prepare(built, rate if run.model is None else None, run.precision)
         return GroupProgram(
             built,
             Recipe.of(params),

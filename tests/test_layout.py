@@ -105,10 +105,11 @@ if TYPE_CHECKING:
         "study.tuning.pruning, study.plan.search, study.storage.database",
         "study.cli.app",
         "study.training.run, study.tuning.objective",
+        "study.workers.grouped",
     ],
 )
 def test_a_light_import_loads_nothing_heavy(names: str) -> None:
-    heavy = {"tensorflow", "keras", "mlflow", "dask", "distributed", "boto3"}
+    heavy = {"tensorflow", "keras", "jax", "mlflow", "dask", "distributed", "boto3"}
     heavy |= {"optuna_dashboard", "matplotlib", "jinja2", "scipy"}
     code = f"import sys, {names}; print(*sys.modules.keys() & {heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

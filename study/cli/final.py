@@ -250,15 +250,13 @@ def _held_out(metric: Metric, value: float) -> str:
 
 def _print_models(console: Console, made: FinalModels) -> None:
     """The models with their intervals; how often the test set was opened; where the files are."""
+    from study.final import records
+
     table = Table("model", "held out", "test (95 % interval)", "file")
     for model in made.models:
         held_out = model["validation"]
-        table.add_row(
-            model["model"],
-            "" if held_out is None else f"{100 * held_out:.2f} %",
-            _accuracy(model),
-            model["file"],
-        )
+        shown = "" if held_out is None else records.measured(model)[0].text(held_out)
+        table.add_row(model["model"], shown, _measured(model), model["file"])
     console.print(table)
     if not made.new:
         _say(console, "All of it was recorded before; the test set was not opened for it again.")
@@ -267,9 +265,14 @@ def _print_models(console: Console, made: FinalModels) -> None:
     _say(console, f"Files: {made.folder}")
 
 
-def _accuracy(model: Mapping[str, Any]) -> str:
-    accuracy, low, high = (f"{100 * model[name]:.2f}" for name in ("accuracy", "low", "high"))
-    return f"{accuracy} ({low}-{high}) %"
+def _measured(model: Mapping[str, Any]) -> str:
+    from study.final import records
+
+    metric, value = records.measured(model)
+    low, high = (metric.number(model[end]) for end in ("low", "high"))
+    said = f"{metric.number(value)} ({low}-{high}){metric.unit or ' mae'}"
+    balanced = model.get("balanced_accuracy")
+    return said if balanced is None else f"{said}, balanced {metric.text(balanced)}"
 
 
 def _register(console: Console, prepared: Prepared, made: FinalModels, target: Target) -> None:

@@ -67,11 +67,15 @@ def _name(source: Path, reading: Reading) -> str:
     """A file for each source and way to read it, so that a changed source replaces its own."""
     where = hashlib.sha256(os.fsencode(os.path.realpath(source))).hexdigest()[:8]
     size = "x".join(map(str, reading.size)) if reading.size else "median"
-    return f"{size}-{reading.fit}-{where}"
+    return f"{size}-{reading.fit}-{where}{_numbers(reading)}"
+
+
+def _numbers(reading: Reading) -> str:
+    return "-numbers" if reading.numbers else ""
 
 
 def _key(listing: Listing, source: Path, reading: Reading) -> str:
-    digest = hashlib.sha256(f"{_FORMAT} {reading.size} {reading.fit}".encode())
+    digest = hashlib.sha256(f"{_FORMAT} {reading.size} {reading.fit}{_numbers(reading)}".encode())
     for part in (listing.train, listing.test or ()):
         digest.update(f"\n{len(part)} pictures".encode())
         for path, label in part:

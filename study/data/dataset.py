@@ -21,12 +21,13 @@ __all__ = ["Dataset", "Split", "load", "split"]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images (n, height, width, channels) and labels (n,) in 0..classes-1.
+    """Images (n, height, width, channels) and labels (n,): in 0..classes-1, or float32 numbers.
 
     Images are float32 in [0, 1], or uint8 where they came from bytes: `pixels.unit(batch)` makes
     float32 in [0, 1] of either.
 
-    `labels[i] == k` means the class that the files call `label_names[k]`. The search sees
+    `labels[i] == k` means the class that the files call `label_names[k]`; numbers have no names.
+    The search sees
     `images` and `labels` alone. All arrays are read-only. `fingerprint` is the SHA-256 of all
     contents, the same whatever file format brought them.
     """
@@ -52,9 +53,14 @@ class Dataset:
         return replace(self, test_images=images, test_labels=labels)
 
     @property
+    def numbers(self) -> bool:
+        """Whether labels are numbers, not classes."""
+        return not self.label_names
+
+    @property
     def num_classes(self) -> int:
-        """How many classes the training part has."""
-        return len(self.label_names)
+        """How many classes the training part has; 1 where labels are numbers."""
+        return len(self.label_names) or 1
 
 
 def load(source: str, reading: Reading | None = None) -> Dataset:
@@ -65,51 +71,81 @@ def load(source: str, reading: Reading | None = None) -> Dataset:
     test part gives up a stratified fifth of its images, the same fifth in every study. Raises
     `DataError`.
     """
-    return _dataset(source, *formats.read(source, reading or Reading()))
+    reading = reading or Reading()
+    return _dataset(source, *formats.read(source, reading), numbers=reading.numbers)
 
 
-def _dataset(source: str, train: Part, test: Part | None) -> Dataset:
-    """Checks, scales and numbers what was read; draws the test part where there is none."""
-    train = _checked(train)
-    images = _packed(train)
-    names, numbers = np.unique(train.labels, return_inverse=True)
+def _dataset(source: str, train: Part, test: Part | None, *, numbers: bool) -> Dataset:
+    """Checks and scales what was read, numbers classes; draws the test part where there is none."""
+    train = _checked(train, numbers=numbers)
+    images, labels = _packed(train), train.labels
+    names = np.unique(labels)
     if len(names) < 2:
-        raise DataError(f"{train.labels_in}: one class only ({names[0]}); add a second class")
+        what = "one number only" if numbers else "one class only"
+        raise DataError(f"{train.labels_in}: {what} ({names[0]}); add a second one")
     if test is None:
-        drawn = test_part(train.labels, source)
+        drawn = test_part(labels, source)
         test_images = pixels.chosen(images, drawn.validation)
         images = pixels.chosen(images, drawn.train)
-        numbers, test_numbers = numbers[drawn.train], numbers[drawn.validation]
+        labels, test_labels = labels[drawn.train], labels[drawn.validation]
     else:
-        test = _checked(test)
-        _require_match(test, train)
-        test_images, test_numbers = _packed(test), np.searchsorted(names, test.labels)
+        test = _checked(test, numbers=numbers)
+        _require_match(test, train, numbers=numbers)
+        test_images, test_labels = _packed(test), test.labels
+    if not numbers:
+        labels, test_labels = (
+            np.searchsorted(names, part).astype(np.int32) for part in (labels, test_labels)
+        )
     if images.dtype != test_images.dtype:
         images, test_images = pixels.unit(images), pixels.unit(test_images)
-    arrays = (images, numbers.astype(np.int32), test_images, test_numbers.astype(np.int32))
+    arrays = (images, labels, test_images, test_labels)
     for array in arrays:
         array.setflags(write=False)
-    label_names = tuple(names.tolist())
+    label_names = () if numbers else tuple(names.tolist())
     return Dataset(source, *arrays, label_names, _fingerprint(*arrays, label_names=label_names))
 
 
-def _checked(part: Part) -> Part:
+def _checked(part: Part, *, numbers: bool) -> Part:
     """The part with images (n, height, width, channels), not yet scaled, and labels (n,)."""
     images = pixels.as_images(part.images, part.images_in)
-    labels = _plain_labels(part.labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
-        raise DataError(
-            f"{part.labels_in}: an array of {labels.dtype} of shape {labels.shape}; "
-            f"labels are one whole number or name an image, or one-hot rows"
-        )
-    if labels.dtype.kind != "U":
-        labels = labels.astype(np.int64)
+    labels = _numbers(part) if numbers else _classes(part)
     if len(labels) != len(images):
         raise DataError(
             f"{part.labels_in}: {len(labels)} labels for the {len(images)} images "
             f"of {part.images_in}; give each image one"
         )
     return replace(part, images=images, labels=labels)
+
+
+def _numbers(part: Part) -> NDArray[np.float32]:
+    """Labels that are numbers, as float32."""
+    labels = part.labels[:, 0] if part.labels.shape[1:] == (1,) else part.labels
+    if labels.ndim != 1 or labels.dtype.kind not in "iuf":
+        raise DataError(
+            f"{part.labels_in}: an array of {labels.dtype} of shape {labels.shape}; give each "
+            'image one number, or leave task = "regression" out of the space'
+        )
+    found = labels.astype(np.float32)
+    if not np.isfinite(found).all():
+        place = int(np.flatnonzero(~np.isfinite(found))[0])
+        raise DataError(f"{part.labels_in}: label {place} is {labels[place]}; remove its image")
+    return found
+
+
+def _classes(part: Part) -> NDArray[Any]:
+    """Labels that are classes: whole numbers, or texts."""
+    labels = _plain_labels(part.labels)
+    if labels.dtype.kind == "f" and labels.ndim == 1:
+        raise DataError(
+            f"{part.labels_in}: an array of {labels.dtype} of shape {labels.shape}; number classes "
+            'by whole numbers, or give a space task = "regression"'
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise DataError(
+            f"{part.labels_in}: an array of {labels.dtype} of shape {labels.shape}; "
+            f"labels are one whole number or name an image, or one-hot rows"
+        )
+    return labels if labels.dtype.kind == "U" else labels.astype(np.int64)
 
 
 def _plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
@@ -130,7 +166,7 @@ def _packed(part: Part) -> Images:
     return pixels.packed(part.images, _divisor(part))
 
 
-def _require_match(test: Part, train: Part) -> None:
+def _require_match(test: Part, train: Part, *, numbers: bool) -> None:
     shape, wanted = test.images.shape[1:], train.images.shape[1:]
     if shape != wanted:
         raise DataError(
@@ -142,6 +178,8 @@ def _require_match(test: Part, train: Part) -> None:
             f"{test.images_in}: pixels are not scaled as in {train.images_in} (one part lies "
             f"within [0, 1], the other reaches further); save both alike"
         )
+    if numbers:
+        return
     if test.labels.dtype.kind != train.labels.dtype.kind:
         raise DataError(
             f"{test.labels_in}: labels are not numbers, or not names, as in {train.labels_in}; "

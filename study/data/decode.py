@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from study.data import picture
 from study.data.files import readable, shown
-from study.data.listing import Listed, Listing, labels_of
+from study.data.listing import Listed, Listing, labels_of, numbers_of
 from study.data.parts import Part, Parts, Reading
 from study.data.picture import Shape
 from study.data.pixels import aligned
@@ -88,7 +88,9 @@ class _Work:
     """Pictures that are looked at and then decoded, and what became of those that cannot be."""
 
     def __init__(self, listed: Listed, source: Path, reading: Reading) -> None:
-        self.labels: NDArray[Any] = np.array(labels_of(listed))
+        self.labels: NDArray[Any] = np.array(
+            numbers_of(listed) if reading.numbers else labels_of(listed)
+        )
         self._listed, self._source, self._reading = listed, source, reading
         self._broken: dict[int, str] = {}
         self._decoded = 0

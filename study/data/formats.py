@@ -116,10 +116,11 @@ def read_csvs(train: Path, test: Path | None, reading: Reading) -> Parts:
         return _pictures(listed, train, reading)
     for note in notes:
         reading.told.say(note)
-    return _digits_in(train), _digits_in(test) if test else None
+    read = _digits_in(train, reading)
+    return read, _digits_in(test, reading) if test else None
 
 
-def _digits_in(path: Path) -> Part:
-    images, labels = table.read(path, labelled=True)
+def _digits_in(path: Path, reading: Reading) -> Part:
+    images, labels = table.read(path, labelled=True, numbers=reading.numbers)
     assert labels is not None
     return Part(images, labels, str(path), f"{path}, column label")

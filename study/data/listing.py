@@ -178,6 +178,20 @@ def _column(path: Path, columns: Sequence[str], names: Sequence[str]) -> int:
     raise refusal(path, f"has no column {' or '.join(names)}", "name one so in the first line")
 
 
+def numbers_of(listed: Listed) -> Sequence[float]:
+    """The labels of pictures as numbers; raises `DataError` where one is none."""
+    found = []
+    for path, label in listed:
+        try:
+            found.append(float(label))
+        except ValueError:
+            raise DataError(
+                f"{shown(path)}: its label {shown(label)} is no number; correct it, or leave "
+                'task = "regression" out of the space'
+            ) from None
+    return found
+
+
 def labels_of(listed: Listed) -> Sequence[str] | Sequence[int]:
     """The classes of pictures: as numbers where all of their names are written as numbers are."""
     names = [name for _, name in listed]

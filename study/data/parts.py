@@ -39,7 +39,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Reading:
-    """How picture files become images of one size.
+    """How picture files become images of one size, and whether labels are ``numbers``, not classes.
 
     ``size`` is height and width, None: the median of the training part's. What was read is kept in
     the folder ``cache``, None: nowhere.
@@ -47,5 +47,6 @@ class Reading:
 
     size: tuple[int, int] | None = None
     fit: Fit = "pad"
+    numbers: bool = False
     cache: Path | None = None
     told: Told = field(default_factory=Told)

@@ -16,7 +16,9 @@ from study.errors import DataError
 if TYPE_CHECKING:
     from study.space.search_space import Validation
 
-Labels = NDArray[np.int32]
+Labels = NDArray[np.int32] | NDArray[np.float32]
+"""Classes, or numbers."""
+
 Indices = NDArray[np.int64]
 
 TEST_FRACTION = 0.2  # given up by data that brings no test part
@@ -49,6 +51,7 @@ def split(
     """
     if validation.kind == "none":
         return Split(np.arange(len(labels)), np.arange(0))
+    labels = strata(labels)
     if validation.seed is not None:
         seed, repeat = validation.seed, 0
     if validation.kind == "holdout":
@@ -57,10 +60,18 @@ def split(
     return _fold(labels, validation.folds, seed, repeat, source, names)
 
 
+def strata(labels: NDArray[Any]) -> NDArray[Any]:
+    """What each part has its share of: the classes or, of numbers, the tenths in their order."""
+    if labels.dtype.kind != "f":
+        return labels
+    ranks = np.argsort(np.argsort(labels, kind="stable"), kind="stable")
+    return ranks * max(1, min(10, len(labels) // 20)) // len(labels)
+
+
 def test_part(labels: NDArray[Any], source: str) -> Split:
     """The stratified fifth that data without a test part gives up, as the validation part."""
     what = f"{source}: the test part"
-    return _draw(labels, TEST_FRACTION, TEST_SEED, what, np.unique(labels).tolist())
+    return _draw(strata(labels), TEST_FRACTION, TEST_SEED, what, np.unique(labels).tolist())
 
 
 def _derive(seed: int, number: int, purpose: int) -> int:

@@ -21,12 +21,13 @@ NUMBER = re.compile(r"\s*[+-]?(\d+[.]?\d*|[.]\d+)(e[+-]?\d+)?\s*", re.IGNORECASE
 
 
 def read(
-    path: Path, *, labelled: bool, shape: Shape | None = None
-) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    path: Path, *, labelled: bool, shape: Shape | None = None, numbers: bool = False
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Images (n, height, width, channels) as stored, and labels where the first column has them.
 
-    ``labelled``: it must. An image is of ``shape`` where its number of pixels is that, else it is
-    square: n * n pixels, or n * n * 3, channel last. Raises `DataError`, with the number of a line.
+    ``labelled``: it must; ``numbers``: they are no classes. An image is of ``shape`` where its
+    number of pixels is that, else it is square: n * n pixels, or n * n * 3, channel last. Raises
+    `DataError`, with the number of a line.
     """
     try:
         with readable(path), path.open(encoding="utf-8-sig") as lines:
@@ -51,9 +52,12 @@ def read(
     if not labels:
         return table.reshape(-1, *images), None
     first = table[:, 0]
+    if numbers:
+        return table[:, 1:].reshape(-1, *images), first.astype(np.float64)
     broken = first[(first != np.rint(first)) | (np.abs(first) >= 2**53)]
     if broken.size:
-        raise refusal(path, f"label {broken[0]:g} is not a whole number", "number the classes")
+        cure = 'number the classes, or give a space task = "regression"'
+        raise refusal(path, f"label {broken[0]:g} is not a whole number", cure)
     return table[:, 1:].reshape(-1, *images), first.astype(np.int64)
 
 

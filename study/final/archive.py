@@ -65,8 +65,9 @@ class Needed:
 class Card:
     """What a model takes: pixels 0..255 of ``input_shape``; and what its outputs are called.
 
-    ``labels`` are as the training data has them. ``brightness`` is the mean of its pixels (0..1),
-    and ``fit`` how its pictures were brought to their size. ``needed`` is what else it takes.
+    ``labels`` are as the training data has them, none where they are numbers. ``brightness`` is the
+    mean of its pixels (0..1), and ``fit`` how its pictures were brought to their size. ``needed``
+    is what else it takes.
     """
 
     model: str
@@ -164,7 +165,7 @@ def load(path: Path, source: ModelSource | None = None) -> tuple[Any, Card]:
             f"{path}: cannot be loaded by Keras {keras.__version__} ({why}); it may be damaged or "
             "of another version"
         ) from None
-    classes = len(card.labels)
+    classes = len(card.labels) or 1  # a number
     if model.input_shape[1:] != card.input_shape or model.output_shape[1:] != (classes,):
         raise ModelError(f"{path}: its {CARD} is that of another model; finalize it again")
     return model, card

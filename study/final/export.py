@@ -40,7 +40,7 @@ def load_member(
 
 
 def with_preprocessing(members: Sequence[keras.Model], input_shape: tuple[int, ...]) -> keras.Model:
-    """A model of pixels (n, *input_shape) of 0..255 to probabilities (n, classes).
+    """A model of pixels (n, *input_shape) of 0..255 to probabilities (n, classes), or numbers.
 
     It is the member, or the mean of several members' outputs, behind a rescaling to 0..1. Their
     names differ.
@@ -75,9 +75,9 @@ def as_pixels(images: Images) -> NDArray[Any]:
 
 
 def _normalised(member: keras.Model, images: Any) -> Any:
-    """A member's probabilities of images: behind a softmax where it gives logits."""
+    """A member's probabilities of images, behind a softmax where it gives logits; or numbers."""
     noise = np.random.default_rng(0).random((8, *images.shape[1:]), dtype=np.float32)
     found, output = np.asarray(member(noise, training=False)), member(images)
-    if np.all(found >= 0) and np.allclose(found.sum(axis=1), 1, atol=1e-3):
+    if found.shape[1] == 1 or (np.all(found >= 0) and np.allclose(found.sum(axis=1), 1, atol=1e-3)):
         return output
     return keras.layers.Softmax()(output)

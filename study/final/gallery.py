@@ -76,6 +76,8 @@ def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
     Raises ``ModelError`` where there is no final model, or its members' probabilities are gone.
     """
     final = records.latest(study)[-1]
+    if dataset.numbers:
+        raise ModelError("gallery shows classes that are mistaken; here labels are numbers")
     path = records.probabilities_file(folder, final["opening"])
     members = records.load_probabilities(folder, final["opening"])
     if members is None:
@@ -90,7 +92,7 @@ def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
 
 def mistakes(members: NDArray[np.float32], dataset: Dataset) -> list[Mistake]:
     """Where the average of the members' probabilities (members, images, classes) is wrong."""
-    names, truth = dataset.label_names, dataset.test_labels
+    names, truth = dataset.label_names, dataset.test_labels.astype(np.int32)
     average = members.mean(axis=0)
     predicted = average.argmax(axis=1)
     ranking = rank(members, truth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from study.data import dataset as data
 from study.data.pixels import brightness
+from study.data.splitting import Labels
 from study.errors import ModelError
 from study.files import write_whole
 from study.final import records
 from study.final.archive import Card, Needed, with_card
 from study.final.members import Member, MemberTrainer
+from study.space.metric import BALANCED
 from study.training.startup import start_tensorflow
 
 if TYPE_CHECKING:
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from study.running.prepare import Prepared
 
 Numbers = NDArray[np.float32]
-Labels = NDArray[np.int32]
 
 BEST = "best by validation"
 
@@ -57,7 +59,7 @@ def measure(
     models = write_files(study, prepared, members, trainer, folder)
     from study.final import export
 
-    dataset = prepared.dataset
+    dataset, metric = prepared.dataset, prepared.settings.metric
     part = _held_out(prepared, members)
     test, held_out = export.as_pixels(dataset.test_images), export.as_pixels(dataset.images[part])
     name = records.opening([member.key for member in members])
@@ -68,35 +70,46 @@ def measure(
     common = {"opened": opened, "opening": name, "trained_on": len(dataset.labels) - len(part)}
     found = []
     for model, of_test in zip(models, predicted, strict=True):
-        record = _accuracy(model, of_test, dataset.test_labels) | common
+        record = _described(model) | _measured(of_test, dataset.test_labels) | common
+        if metric.name == BALANCED:
+            record["balanced_accuracy"] = _balanced(of_test, dataset.test_labels)
         if len(part):
             judged = export.probabilities(model.network, held_out)
-            record["validation"] = float((judged.argmax(1) == dataset.labels[part]).mean())
+            record["validation"] = records.measured(_measured(judged, dataset.labels[part]))[1]
         found.append(record)
     if len(part):
-        metric = prepared.settings.metric
         values = [trainer.record(member)[f"best_{metric.series}"] for member in members]
         found.insert(len(members), {**found[metric.best(values)], "model": BEST})
     study.set_user_attr(records.FINALS, [*records.finals(study), *found])
     return found
 
 
-def _accuracy(model: _Model, predicted: Numbers, labels: Labels) -> dict[str, Any]:
-    """The record of a model by its probabilities (n, classes) of the test images; fractions."""
+def _described(model: _Model) -> dict[str, Any]:
+    members = [member.key for member in model.members]
+    return {"model": model.name, "validation": None, "file": model.file, "members": members}
+
+
+def _measured(predicted: Numbers, labels: Labels) -> dict[str, Any]:
+    """How good probabilities (n, classes) of n images are; or numbers (n, 1), by their errors.
+
+    With 95 % intervals: of an accuracy (a fraction) Wilson's, of mean absolute errors the normal.
+    """
     images = len(labels)
+    if predicted.shape[1] == 1:
+        off = np.abs(predicted[:, 0].astype(np.float64) - labels)
+        half = 1.96 * float(off.std(ddof=1)) / math.sqrt(images) if images > 1 else math.inf
+        mae, rmse = float(off.mean()), math.sqrt(float((off**2).mean()))
+        return {"mae": mae, "low": mae - half, "high": mae + half, "images": images, "rmse": rmse}
     hits = int((predicted.argmax(1) == labels).sum())
     low, high = records.interval(hits, images)
-    return {
-        "model": model.name,
-        "accuracy": hits / images,
-        "low": low,
-        "high": high,
-        "images": images,
-        "errors": images - hits,
-        "validation": None,
-        "file": model.file,
-        "members": [member.key for member in model.members],
-    }
+    accuracy = {"accuracy": hits / images, "low": low, "high": high}
+    return {**accuracy, "images": images, "errors": images - hits}
+
+
+def _balanced(predicted: Numbers, labels: Labels) -> float:
+    """The mean of the classes' recall."""
+    hits = predicted.argmax(1) == labels
+    return float(np.mean([hits[labels == label].mean() for label in np.unique(labels)]))
 
 
 def _packed(predicted: Numbers, members: Sequence[Member], labels: Labels) -> bytes:

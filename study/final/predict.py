@@ -23,11 +23,14 @@ _SMALL = 0.4  # of a side; MNIST's digits fill five sevenths
 
 @dataclass(frozen=True)
 class Prediction:
-    """A label for one image, with the probability of each; ``notes`` say what was converted."""
+    """A label for one image, with the probability of each; ``notes`` say what was converted.
+
+    Where labels are numbers it is one, without probabilities.
+    """
 
     image: str
-    label: int | str
-    confidence: float
+    label: int | str | float
+    confidence: float | None
     probabilities: dict[str, float]
     notes: tuple[str, ...] = ()
 
@@ -62,6 +65,8 @@ class Classifier:
 
     def _prediction(self, name: str, of: NDArray[np.float32], notes: tuple[str, ...]) -> Prediction:
         labels, best = self.card.labels, int(of.argmax())
+        if not labels:
+            return Prediction(name, float(of[0]), None, {}, notes)
         each = {str(label): float(p) for label, p in zip(labels, of, strict=True)}
         return Prediction(name, labels[best], float(of[best]), each, notes)
 
@@ -132,9 +137,11 @@ def of_files(
 
 def line(prediction: Prediction) -> str:
     """A prediction as a line: the label, and what else it may be."""
+    notes = f"  [{'; '.join(prediction.notes)}]" if prediction.notes else ""
+    if prediction.confidence is None:
+        return f"{prediction.image}: {prediction.label:.4g}{notes}"
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1:3]
     others = ", ".join(f"{label} {100 * p:.2f} %" for label, p in ranked)
-    notes = f"  [{'; '.join(prediction.notes)}]" if prediction.notes else ""
     answer = f"{prediction.label} ({100 * prediction.confidence:.2f} %; {others})"
     return f"{prediction.image}: {answer}{notes}"
 

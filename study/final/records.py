@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from study.data import npz
 from study.errors import DataError, ModelError
 from study.files import write_whole
+from study.space.metric import Metric
 from study.storage import models
 from study.storage.location import Location
 
@@ -42,11 +43,18 @@ def interval(hits: int, images: int) -> tuple[float, float]:
 def finals(study: Study) -> list[dict[str, Any]]:
     """Every model the test set was opened for, in order.
 
-    The objects have ``model``, ``accuracy``, ``low``, ``high``, ``images``, ``opened`` (ISO time),
-    ``errors``, ``file``, ``validation`` (accuracy or None), ``members`` (run keys) and ``opening``
-    (the same for all models of one opening).
+    The objects have ``model``, ``accuracy`` and ``errors`` (of numbers ``mae`` and ``rmse``),
+    ``low``, ``high``, ``images``, ``opened`` (ISO time), ``file``, ``validation`` (the same of the
+    images held out, or None), ``members`` (run keys) and ``opening`` (the same for all models of
+    one opening).
     """
     return list(study.user_attrs.get(FINALS, []))
+
+
+def measured(final: Mapping[str, Any]) -> tuple[Metric, float]:
+    """What was measured of a model: its accuracy, or of numbers the mean absolute error."""
+    metric = Metric("accuracy") if "accuracy" in final else Metric("mae", "minimize")
+    return metric, float(final[metric.name])
 
 
 def latest(study: Study) -> list[dict[str, Any]]:

@@ -104,14 +104,15 @@ class _Sender:
         self._server.end(run.run_id, "FINISHED", now)
 
     def _content(self, model: Mapping[str, Any], now: int) -> Content:
+        metric, value = records.measured(model)
         values = {
-            "test_accuracy": model["accuracy"],
-            "test_accuracy_low": model["low"],
-            "test_accuracy_high": model["high"],
+            f"test_{metric.name}": value,
+            f"test_{metric.name}_low": model["low"],
+            f"test_{metric.name}_high": model["high"],
             "test_images": model["images"],
         }
         if model["validation"] is not None:
-            values["val_accuracy"] = model["validation"]
+            values[f"val_{metric.name}"] = model["validation"]
         tags = {
             **origin(self._settings),
             "final": model["model"],

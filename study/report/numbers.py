@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from study.final.records import measured
 from study.plan.plan import PlanState
 from study.plan.results import Row
 from study.report.figures import Cost, Panel, Spent, StageFigure, end
@@ -107,22 +108,25 @@ def savings_table(spent: Spent) -> Table:
 def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
     """What was measured on the test set."""
 
-    def percent(value: object) -> str:
-        return units.percent(value) if isinstance(value, int | float) else ""
+    def shown(final: Mapping[str, Any], name: str) -> str:
+        metric, value = measured(final)
+        known = value if name == "measured" else final.get(name)
+        return "" if known is None else metric.text(known)
 
     lines = [
         (
             str(final.get("model", "")),
             "; ".join(map(units.params, final.get("configurations", ()))),
-            percent(final.get("validation")),
-            percent(final.get("accuracy")),
-            " to ".join(filter(None, [percent(final.get("low")), percent(final.get("high"))])),
+            shown(final, "validation"),
+            shown(final, "measured"),
+            f"{shown(final, 'low')} to {shown(final, 'high')}",
             str(final.get("images", "")),
             str(final.get("opened", "")),
         )
         for final in finals
     ]
-    columns = ("model", "configuration", "held out", "test accuracy", "95 % interval")
+    what = "accuracy" if all("accuracy" in final for final in finals) else "mean absolute error"
+    columns = ("model", "configuration", "held out", f"test {what}", "95 % interval")
     return table("Measured on the test set", (*columns, "test images", "opened"), lines)
 
 

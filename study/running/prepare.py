@@ -131,7 +131,8 @@ def prepare_again(
 def read_data(settings: Settings, database: Database, told: Told | None = None) -> Dataset:
     """The data of a study; what is made of picture files is kept beside its database."""
     space = settings.space
-    reading = Reading(space.size, space.fit or "pad", database.images, told or Told())
+    numbers = space.task == "regression"
+    reading = Reading(space.size, space.fit or "pad", numbers, database.images, told or Told())
     return datasets.load(settings["data"], reading)
 
 
@@ -212,7 +213,7 @@ def facts(dataset: Dataset, validated: Sequence[Labels]) -> DataFacts:
         test_images=len(dataset.test_labels),
         validation=min(map(len, validated)),
         label_names=dataset.label_names,
-        balanced=min(map(_balanced, validated)),
+        balanced=None if dataset.numbers else min(map(_balanced, validated)),
     )
 
 
@@ -227,6 +228,11 @@ def _check_networks(settings: Settings, dataset: Dataset) -> None:
     if settings.model is not None:  # its file is not run here
         return
     space = settings.space
+    if dataset.numbers:
+        raise SpaceError(
+            f"{settings.origin}: task: the network here tells classes apart; give a model of your "
+            'own for numbers, as in model = "my_model.py:build"'
+        )
     if space.metric not in model.METRICS:
         raise SpaceError(
             f"{settings.origin}: metric: {space.metric} is not logged by the network; "

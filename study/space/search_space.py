@@ -58,6 +58,7 @@ _FIXED = "NAME = VALUE, each value a number, a text, true or false"
 _WAYS = "{ holdout = FRACTION } or { folds = NUMBER }"
 _FITS = "'pad', 'crop' or 'stretch'"
 _METRIC = "the name of a metric of the validation images, as 'val_accuracy' or 'val_loss'"
+_TASK = "'classification' or 'regression', where labels are numbers"
 _DIRECTION = "'maximize' or 'minimize'"
 _COUNT = _key("a whole number of at least 1", ge=1)
 
@@ -101,6 +102,7 @@ class SearchSpace:
     size: Annotated[tuple[_Side, _Side] | None, _key("[HEIGHT, WIDTH], in pixels")] = None
     fit: Annotated[Literal["pad", "crop", "stretch"] | None, _key(_FITS)] = None
     model: Annotated[str | None, _key("'FILE.py:FUNCTION', in quotes", min_length=1)] = None
+    task: Annotated[Literal["classification", "regression"], _key(_TASK)] = "classification"
     metric: Annotated[str, _key(_METRIC, pattern=r"^val_[\w/.-]{1,60}$")] = VAL_ACCURACY
     direction: Annotated[Direction | None, _key(_DIRECTION)] = None
     validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None

@@ -38,7 +38,7 @@ _DEFAULTS: Mapping[str, Any] = {
 _BEFORE = {"device": "cpu", "precision": "float32"}
 """How every study was trained before it was recorded."""
 
-_RULES = ("fixed", "tie", "passes", "score", "size", "fit", "metric", "direction")
+_RULES = ("fixed", "tie", "passes", "score", "size", "fit", "task", "metric", "direction")
 """What a file alone decides. Each other key of it is a setting, which an option may override."""
 
 
@@ -173,9 +173,7 @@ class Settings:
         if self.space.hyperparameters != other.space.hyperparameters:
             found.append("the hyperparameters")
         if any(getattr(self.space, rule) != getattr(other.space, rule) for rule in _RULES):
-            found.append(
-                "the fixed parameters, the metric, the tie rule, passes, score, size or fit"
-            )
+            found.append("the fixed parameters, task, metric, tie rule, passes, score, size or fit")
         for name in {**self.chosen, **other.chosen}:
             both = [one.chosen[name].value if name in one.chosen else None for one in (self, other)]
             if both[0] != both[1] and name != "repeats":

@@ -57,6 +57,8 @@ def counted(number: int, thing: str) -> str:
 
 def classes(data: DataFacts) -> str:
     """How many classes, with their names where they have others than numbers."""
+    if data.num_classes == 1:
+        return "labels are numbers"
     names = [name for name in data.label_names if isinstance(name, str)]
     more = ", ..." if len(names) > _NAMED else ""
     said = f" ({', '.join(names[:_NAMED])}{more})" if names else ""

@@ -23,6 +23,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from study.data.pixels import Images, chosen, is_aligned
+from study.data.splitting import Labels
 from study.training.augment import augmented
 from study.training.compiled import Logs, initialize, variables_of
 from study.training.private import forget_kernels
@@ -42,7 +43,7 @@ _JUDGED_AT_ONCE = 500  # images a call when validating, fewer where they are
 _JUDGED_PIXELS = 2**23  # so large that there are more of these
 
 
-def resident(images: Images, labels: NDArray[np.int32], device: str = "cpu") -> Data:
+def resident(images: Images, labels: Labels, device: str = "cpu") -> Data:
     """A dataset where TensorFlow has it, to be trained on in any order; on a GPU, on the card.
 
     Many images as bytes are not copied on the processor: they are trained on where they lie, and

@@ -14,6 +14,7 @@ from plan_fakes import IMAGES, Chance, Crew, new_study, row_of
 
 from study.plan.plan import ATTEMPTS, Plan, PlanState, Slot
 from study.plan.results import Row
+from study.space.metric import Metric
 
 EPOCHS = 3
 
@@ -61,6 +62,13 @@ class PlanContract(ABC):
         assert state.complete
         assert not state.slots
         assert state.incumbent is not None
+
+    def test_the_least_error_is_decided_as_the_highest_accuracy(self) -> None:
+        rows, least = self.history(), self.plan()
+        least.metric = Metric("val_error", "minimize")
+        for end in range(0, len(rows) + 1, 3):
+            most, other = self.plan(), [_with_errors(row) for row in rows[:end]]
+            assert outcome(least.standing(other)) == outcome(most.standing(rows[:end]))
 
     def test_the_same_rows_in_any_order_say_the_same(self) -> None:
         rows = self.history()
@@ -137,3 +145,15 @@ def said(state: PlanState) -> tuple[object, ...]:
         for stage in state.stages
     ]
     return (stages, state.incumbent, state.score, state.slots, state.complete, state.runs_expected)
+
+
+def outcome(state: PlanState) -> tuple[object, ...]:
+    """What is decided and which slots are next, without the values."""
+    selected = [(s.name, s.selected and s.selected.configuration) for s in state.stages]
+    return selected, state.incumbent, state.slots, state.complete
+
+
+def _with_errors(row: Row) -> Row:
+    """The row with the error in place of the accuracy."""
+    value = None if row.value is None else 1 - row.value
+    return replace(row, value=value, reported=tuple(1 - one for one in row.reported))

@@ -1,6 +1,8 @@
 """What is maximized or minimized is the user's choice: how it compares, and how it is written."""
 
+import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,19 @@ import numpy as np
 import optuna
 import pytest
 import test_training as base
+from PIL import Image
+from typer.testing import CliRunner
 
-from study.data.dataset import Dataset, split
-from study.errors import SettingsError, SpaceError
+from study.cli.app import app
+from study.data.dataset import Dataset, load, split
+from study.data.parts import Reading
+from study.errors import DataError, SettingsError, SpaceError
 from study.plan.strategies import completed, plan_of
 from study.running.prepare import prepare
 from study.space.metric import ACCURACY, BALANCED, Metric
-from study.space.search_space import SearchSpace
+from study.space.search_space import SearchSpace, Validation
 from study.space.settings import Chosen, settle
+from study.storage.database import load as stored
 from study.storage.location import Database
 from study.training.train import train
 from study.tuning.one_at_a_time import OneAtATimeSampler
@@ -173,3 +180,139 @@ def test_the_metric_decides_whose_weights_are_kept(tmp_path: Path) -> None:
     (worst, of_worst), (best, of_best) = ends
     assert worst == best  # the same training
     assert any((a != b).any() for a, b in zip(of_worst, of_best, strict=True))
+
+
+def run_in(folder: Path, text: str, *more: str) -> Any:
+    """The command `run` on a space of this text in a folder; what it gave."""
+    (folder / "space.toml").write_text(text)
+    words = ["run", str(folder / "space.toml"), "--jobs", "1", "--mlflow", "none", *more]
+    return CliRunner().invoke(app, [*words, "--storage", f"sqlite:///{folder}/study.db"])
+
+
+NUMBERS = """
+name = "size"
+data = "{data}"
+task = "regression"
+model = "net.py:build"
+metric = "val_mae"
+direction = "minimize"
+epochs = 8
+batch_size = 10
+repeats = 2
+hyperparameters.width = {{ options = [1, 8], start = 1 }}
+"""
+NETWORK = """
+import keras
+from keras import layers
+
+def build(params, input_shape, num_classes):
+    assert num_classes == 1
+    return keras.Sequential([
+        layers.Input(input_shape), layers.Flatten(), layers.Dense(params["width"], "relu"),
+        layers.Dense(1),
+    ])
+"""
+
+
+@pytest.fixture
+def sizes(tmp_path: Path) -> Path:
+    """A folder with images of squares whose label is the side, and a network for them."""
+    rng = np.random.default_rng(0)
+    side = rng.integers(1, 8, 240)
+    images = np.zeros((240, 8, 8), np.uint8)
+    for image, size in zip(images, side, strict=True):
+        image[:size, :size] = 255
+    np.savez(tmp_path / "sizes.npz", x_train=images, y_train=side + 0.5)
+    (tmp_path / "net.py").write_text(NETWORK)
+    return tmp_path
+
+
+@pytest.mark.tensorflow
+def test_a_regression_is_searched_finalized_and_predicts_numbers(sizes: Path) -> None:
+    storage = ["--storage", f"sqlite:///{sizes}/study.db"]
+    done = run_in(sizes, NUMBERS.format(data=sizes / "sizes.npz"))
+    assert done.exit_code == 0, done.output
+    assert "labels are numbers" in done.output
+    assert re.search(r"Use width=\d: validation mae [\d.]+ ± [\d.]+ \(mean", done.output)
+    answer = json.loads(CliRunner().invoke(app, ["best", "--json", *storage]).stdout)
+    assert (answer["metric"], answer["direction"]) == ("val_mae", "minimize")
+    page = (sizes / "size-report" / "report.html").read_text()
+    assert "validation mae (less is better)" in page
+    assert " points" not in page
+
+    words = ["finalize", "--members", "2", "--jobs", "1", "--mlflow", "none", *storage]
+    made = CliRunner().invoke(app, words)
+    assert made.exit_code == 0, made.output
+    assert "mae" in made.output
+    image = sizes / "four.png"
+    Image.fromarray(np.pad(np.full((4, 4), 255, np.uint8), (0, 4))).save(image)
+    model = sizes / "size-models" / "average-of-2.keras"
+    said = CliRunner().invoke(app, ["predict", str(model), str(image), "--json"])
+    assert 0 < json.loads(said.stdout)[0]["label"] < 20
+    refused = CliRunner().invoke(app, ["gallery", *storage])
+    assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({'task = "regression"\n': ""}, 'whole numbers, or give a space task = "regression"'),
+        ({'model = "net.py:build"\n': ""}, "give a model of your own for numbers"),
+        ({"val_mae": "val_r2"}, "does not log val_r2: compile it with that metric, or give metric"),
+    ],
+)
+def test_what_does_not_fit_numbers_is_said_before_anything_is_made(
+    sizes: Path, change: dict[str, str], said: str
+) -> None:
+    text = NUMBERS.format(data=sizes / "sizes.npz")
+    for old, new in change.items():
+        text = text.replace(old, new)
+    done = run_in(sizes, text)
+    assert done.exit_code == 2
+    assert said in done.output
+    assert not (sizes / "study.db").exists()
+
+
+def test_numbers_of_listed_pictures_are_their_labels_and_split_in_tenths(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["path,label"]
+    for number in range(100):
+        Image.fromarray(rng.integers(0, 255, (6, 6), np.uint8)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{number / 4}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    found = load(str(tmp_path / "list.csv"), Reading(numbers=True))
+    assert found.numbers
+    assert sorted([*found.labels, *found.test_labels]) == [number / 4 for number in range(100)]
+    part = split(found.labels, Validation("holdout", 0.25), 1, 0).validation
+    assert abs(found.labels[part].mean() - found.labels.mean()) < 1
+    (tmp_path / "list.csv").write_text("\n".join([*lines, "1.png,large"]))
+    with pytest.raises(DataError, match="its label large is no number"):
+        load(str(tmp_path / "list.csv"), Reading(numbers=True))
+
+
+SKEW = """
+name = "skew"
+data = "{data}"
+metric = "val_balanced_accuracy"
+epochs = 1
+batch_size = 20
+repeats = 2
+pruner = "none"
+hyperparameters.filters = {{ options = [1, 2], start = 1 }}
+"""
+
+
+@pytest.mark.tensorflow
+def test_a_study_of_skewed_classes_is_judged_by_all_of_them_alike(tmp_path: Path) -> None:
+    data, rare = base.DATA, np.flatnonzero(base.DATA.labels == 2)[20:]
+    images, labels = (np.delete(part, rare, axis=0) for part in (data.images, data.labels))
+    np.savez(tmp_path / "skew.npz", x_train=images, y_train=labels)
+    done = run_in(tmp_path, SKEW.format(data=tmp_path / "skew.npz"))
+    assert done.exit_code == 0, done.output
+    assert re.search(r"validation balanced accuracy [\d.]+ ± [\d.]+ %", done.output)
+    study, settings = stored(Database.at(f"sqlite:///{tmp_path}/study.db").open())
+    assert settings.images is not None
+    assert settings.data is not None
+    assert 0 < settings.images < settings.data.validation  # rare classes make it less sure
+    trial = study.trials[0]
+    assert trial.value == trial.user_attrs["curve"]["val_balanced_accuracy"][-1]

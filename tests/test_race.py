@@ -265,3 +265,43 @@ def test_a_curve_of_nan_is_the_worst_and_no_end() -> None:
 
     state, _ = raced(race(budget=200), curve)
     assert dict(state.incumbent or ())["a"] != 3
+
+
+def with_losses(curve: Curves, unit: float) -> Curves:
+    return lambda one, repeat: tuple(unit * (1 - value) for value in curve(one, repeat))
+
+
+@pytest.mark.parametrize("unit", [0.01, 1.0, 3000.0])
+def test_a_race_of_losses_finds_the_least_whatever_the_unit(unit: float) -> None:
+    space = replace(WIDE, metric="val_loss", direction="minimize")
+    plan = Race(space, epochs=EPOCHS, seed=1, budget=600)
+    state, rows = raced(plan, with_losses(curves(0.02), unit))
+    assert state.incumbent == BEST
+    assert state.verdict is not None
+    assert state.verdict.reason == "sure"
+    low, high = state.verdict.accuracy
+    least = 0.05 * np.exp(-0.2 + 1 / EPOCHS) * unit
+    assert 0.9 * low < least < 1.1 * high
+    assert high < 1.5 * low
+    assert state.score is not None
+    assert low <= state.score.mean <= high
+    assert 0 < state.verdict.tolerance < 0.1 * least
+    main = plan.effects(rows).main[0]
+    assert min(main.levels, key=lambda level: level.accuracy).value == dict(BEST)[main.name]
+
+
+def test_a_tolerance_of_losses_is_a_loss() -> None:
+    space = replace(WIDE, metric="val_loss", direction="minimize")
+    plan = Race(space, epochs=EPOCHS, seed=1, budget=600, tolerance=0.3)
+    state, rows = raced(plan, with_losses(curves(0.02), 10))
+    assert state.verdict is not None
+    assert state.verdict.tolerance == pytest.approx(0.3)
+    assert state.verdict.reason == "sure"
+    assert sum(len(row.reported) for row in rows) < 300
+
+
+def test_a_metric_that_can_have_no_share_is_refused_in_a_line() -> None:
+    space = replace(WIDE, metric="val_psnr", direction="maximize")
+    plan = Race(space, epochs=EPOCHS, seed=1, budget=600)
+    with pytest.raises(SettingsError, match="val_psnr has left that: choose another sampler"):
+        raced(plan, lambda one, repeat: tuple(30.0 + n for n in range(EPOCHS)))

@@ -31,7 +31,7 @@ from study.plan.search import SEARCH, Search
 from study.plan.statistics import Score
 from study.plan.sweep import OneAtATime
 from study.report import again, canvas, drawing, figures, numbers
-from study.report.contents import Contents, learnt, read
+from study.report.contents import Contents, read
 from study.report.page import Figures, captions
 from study.report.page import page as page_of
 from study.report.write import PAGE, files, report
@@ -544,7 +544,7 @@ def raced(**hyperparameters: Any) -> Contents:
     given = space(repeats=3, hyperparameters=hyperparameters or RANGES)
     plan = Race(given, images=IMAGES, budget=64)
     found = told(plan)
-    return replace(found, effects=learnt(plan, found.rows))
+    return replace(found, effects=plan.effects(found.rows))
 
 
 @pytest.fixture(scope="module")
@@ -576,7 +576,7 @@ def test_a_pair_that_interacts_is_told_from_those_that_do_not() -> None:
         error = math.exp(-3 + 0.1 * c + 0.3 * (a - 1) * (b - 1) + 0.02 * chance.gauss(0, 1))
         slot = Slot(RACE, number, one, 0, None)
         found.append(row_of(slot, number, 1 - error))
-    known = learnt(plan, found)
+    known = plan.effects(found)
     assert known is not None
     strongest, second = known.pairs[:2]
     assert strongest.names == ("a", "b")

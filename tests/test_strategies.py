@@ -74,7 +74,9 @@ class Halving(Plan):
         index = RunIndex(rows)
         reached = {row.configuration: row.reported for row in rows if row.state != "failed"}
         begun = [c for c in self.all if reached.get(c)]
-        best = max(begun, key=lambda c: reached[c][0]) if len(begun) == len(self.all) else None
+        sign, best = self.metric.sign, None
+        if len(begun) == len(self.all):
+            best = max(begun, key=lambda c: sign * reached[c][0])
         ended = [row for row in rows if row.state == "complete"]
         wanted = [Slot("halving", "", c, 0, (), 1) for c in self.all if not reached.get(c)]
         if best and not ended:

@@ -18,7 +18,9 @@ import numpy as np
 
 from study.errors import SettingsError, SpaceError
 from study.plan.allocation import Progress, best
+from study.plan.as_errors import AsErrors
 from study.plan.candidates import Pool, freedom, start
+from study.plan.effects import Effects, effects
 from study.plan.plan import Option, OptionState, Plan, PlanState, RunIndex, Slot, Stage
 from study.plan.points import count
 from study.plan.posterior import Cells, Posterior
@@ -49,9 +51,10 @@ Runs = dict[tuple[Configuration, int], Row]
 class Race(Plan):
     """The plan of a race.
 
-    ``tolerance`` is in percentage points, ``budget`` in epochs (None: what the sweep would need at
-    most). The answer is measured on up to ``repeats`` fresh repeats. Raises ``SettingsError`` or
-    ``SpaceError`` for what cannot be raced.
+    ``tolerance`` is in percentage points or, of a metric that is no accuracy, in its own unit
+    (None: 0.2 points, or a twentieth of the least error); ``budget`` in epochs (None: what the
+    sweep would need at most). The answer is measured on up to ``repeats`` fresh repeats. Raises
+    ``SettingsError`` or ``SpaceError`` for what cannot be raced.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Race(Plan):
         *,
         seed: int = 0,
         epochs: int | None = None,
-        tolerance: float = TOLERANCE,
+        tolerance: float | None = None,
         confidence: float = CONFIDENCE,
         budget: int | None = None,
     ) -> None:
@@ -71,7 +74,10 @@ class Race(Plan):
         self.images = images
         self.seed = seed
         self.epochs = epochs or space.epochs
-        self.tolerance, self.confidence = tolerance / 100, confidence
+        if tolerance is None and self.metric.is_accuracy:
+            tolerance = TOLERANCE
+        self.tolerance = tolerance and tolerance / self.metric.scale
+        self.confidence = confidence
         self.budget = sweep_epochs(space, self.repeats, self.epochs) if budget is None else budget
         self.rungs = rungs(self.epochs)
         self.pool = Pool(space, seed)
@@ -81,9 +87,9 @@ class Race(Plan):
         self._start = self._first_slots()
 
     def _check(self) -> None:
-        if not 0 < self.tolerance < 1:
+        if self.metric.is_accuracy and not 0 < (self.tolerance or 0) < 1:
             raise SettingsError(
-                f"--tolerance {100 * self.tolerance:g}: give points, above 0 and below 100"
+                f"--tolerance {100 * (self.tolerance or 0):g}: give points, above 0 and below 100"
             )
         if not 0.5 <= self.confidence < 1:
             raise SettingsError(f"--confidence {self.confidence:g}: give 0.5 or more, and below 1")
@@ -128,8 +134,10 @@ class Race(Plan):
             reason = None
         verdict = None
         if belief:
-            verdict = belief.verdict(self.tolerance, self.confidence, spent, self.budget)
-            verdict = replace(verdict, reason=reason)
+            scale = self._errors(runs)
+            tolerance = scale.tolerance(self.tolerance)
+            verdict = belief.verdict(tolerance, self.confidence, spent, self.budget)
+            verdict = replace(scale.verdict(verdict), reason=reason)
         stage = self._stage(runs, leader, complete=reason is not None)
         ahead = 0 if reason else 1 + max(0, self.budget - spent) // self.rungs[0]
         return PlanState(
@@ -149,13 +157,19 @@ class Race(Plan):
         """The epochs that a run has had, or that a running one will have."""
         return (row.until or self.epochs) if row.state == "running" else len(row.reported)
 
-    def belief(self, rows: Sequence[Row]) -> Belief | None:
-        """What the rows say of every candidate; None before a run has reached a rung."""
-        return self._belief(_runs(rows))
+    def effects(self, rows: Sequence[Row]) -> Effects | None:
+        """What the rows say of each hyperparameter; None before a run has reached a rung."""
+        runs = _runs(rows)
+        belief = self._belief(runs)
+        return self._errors(runs).effects(effects(belief, self.space)) if belief else None
+
+    def _errors(self, runs: Runs) -> AsErrors:
+        return AsErrors.of(self.metric, runs.values())
 
     def _belief(self, runs: Runs) -> Belief | None:
         """What the runs say; None before the first of them has reached a rung."""
-        known = [row for row in runs.values() if len(row.reported) >= self.rungs[0]]
+        scale = self._errors(runs)
+        known = [scale.row(row) for row in runs.values() if len(row.reported) >= self.rungs[0]]
         choosing = [row for row in known if row.repeat < CHOOSING]
         if not choosing:
             return None
@@ -178,7 +192,7 @@ class Race(Plan):
         start = [s for s in self._start if (s.configuration, s.repeat) not in runs]
         if start and spare - reserve >= self.rungs[0]:
             return start, None
-        sure = belief is not None and self._sure(belief, measured=not missing)
+        sure = belief is not None and self._sure(belief, runs, measured=not missing)
         if belief and not sure:
             slot = self._best(runs, belief, spare - reserve)
             if slot:
@@ -191,11 +205,12 @@ class Race(Plan):
             return [], None
         return [], "sure" if sure else "budget" if spare < reserve + self.epochs else "exhausted"
 
-    def _sure(self, belief: Belief, *, measured: bool) -> bool:
+    def _sure(self, belief: Belief, runs: Runs, *, measured: bool) -> bool:
         """Whether the leader is good enough, by the runs that choose and by the fresh ones."""
         looks = (False, True) if measured else (False,)
+        tolerance = self._errors(runs).tolerance(self.tolerance)
         return all(
-            belief.probability(self.tolerance, measured=look) >= self.confidence for look in looks
+            belief.probability(tolerance, measured=look) >= self.confidence for look in looks
         )
 
     def _best(self, runs: Runs, belief: Belief, spare: int) -> Slot | None:

@@ -13,7 +13,7 @@ from typing import Any
 from study.errors import SettingsError
 from study.plan.grid import Grid
 from study.plan.plan import Plan
-from study.plan.race import CONFIDENCE, TOLERANCE, Race
+from study.plan.race import CONFIDENCE, Race
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
 from study.space.settings import Settings
@@ -83,7 +83,7 @@ STRATEGIES: dict[str, Strategy] = {
     "race": Strategy(
         _race,
         "Epochs go where they decide the most, until the leader is surely good enough",
-        own={"tolerance": TOLERANCE, "confidence": CONFIDENCE, "budget": None},
+        own={"tolerance": None, "confidence": CONFIDENCE, "budget": None},
     ),
     "tpe": _optuna("tpe", "TPE sampler"),
     "random": _optuna("random", "random sampler"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from study.final.records import FINALS, configurations
-from study.plan.effects import Effects, effects
-from study.plan.plan import Plan, PlanState
+from study.plan.effects import Effects
+from study.plan.plan import PlanState
 from study.plan.race import Race
 from study.plan.results import Row, Rows
 from study.plan.strategies import plan_of
@@ -66,11 +66,5 @@ def read(database: Database, name: str | None) -> Contents:
         ),
         mlflow=link.get("address") if isinstance(link, dict) else None,
         resume=location.command("resume"),
-        effects=learnt(plan, rows),
+        effects=plan.effects(rows) if isinstance(plan, Race) else None,
     )
-
-
-def learnt(plan: Plan, rows: Sequence[Row]) -> Effects | None:
-    """What a race has learnt of each hyperparameter; None where there is no race, or no run yet."""
-    belief = plan.belief(rows) if isinstance(plan, Race) else None
-    return effects(belief, plan.space) if belief else None

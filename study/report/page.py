@@ -125,7 +125,8 @@ def _question(settings: Settings) -> str:
     height, width, channels = data.input_shape
     return (
         f"{what}{settings['data']}, {data.images:,} images of {height}x{width}x{channels}"
-        f"{' in ' if data.num_classes > 1 else '; '}{units.classes(data)}? {data.test_images:,} more images are kept for the test, and "
+        f"{' in ' if data.num_classes > 1 else '; '}{units.classes(data)}? "
+        f"{data.test_images:,} more images are kept for the test, and "
         "the search never sees them."
     )
 

@@ -58,6 +58,17 @@ def test_a_folder_a_class_gives_the_classes_their_names(tmp_path: Path) -> None:
     assert np.bincount(dataset.test_labels).tolist() == [2, 2]
 
 
+def test_a_test_image_knows_its_file(tmp_path: Path) -> None:
+    root = folder(tmp_path / "some")
+    by_folder = read(root)
+    lines = [f"some/{path.relative_to(root)},{path.parent.name}" for path in root.glob("*/*")]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    for dataset, above in ((by_folder, root), (read(tmp_path / "labels.csv"), tmp_path)):
+        assert len(dataset.test_files) == 4
+        for image, file in zip(dataset.test_images, dataset.test_files, strict=True):
+            assert np.array_equal(image, picture.read(above / file, dataset.input_shape)[0])
+
+
 def test_lossless_pictures_are_the_same_data_as_an_archive_of_them(tmp_path: Path) -> None:
     x, y = pictures(), np.sort(numbers())
     for number, (image, label) in enumerate(zip(x, y, strict=True)):
@@ -183,6 +194,17 @@ def test_a_csv_lists_files_and_labels(tmp_path: Path, header: str) -> None:
     dataset = read(listed(tmp_path, header))
     assert dataset.label_names == ("a", "b")
     assert len(dataset.images) + len(dataset.test_images) == 20
+
+
+def test_numbers_to_test_on_need_not_be_among_those_to_train_on(tmp_path: Path) -> None:
+    for part, count in (("train", 20), ("test", 4)):
+        lines = ["image,label"]
+        for number in range(count):
+            save(tmp_path / part / f"{number}.png", pictures(number + 1)[-1])
+            lines.append(f"{number}.png,{number if part == 'train' else number + 0.5}")
+        (tmp_path / f"{part}.csv").write_text("\n".join(lines))
+    assert read(tmp_path, numbers=True).test_labels.tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert "which has no picture to train on" in refused(tmp_path)
 
 
 def test_kaggles_folder_has_its_pictures_in_folders_of_the_csvs_names(tmp_path: Path) -> None:
@@ -390,6 +412,7 @@ def test_what_was_read_is_kept_until_a_file_changes(
     assert same_content(first, again)
     assert first.fingerprint == again.fingerprint
     assert first.label_names == again.label_names
+    assert first.test_files == again.test_files
     save(root / "cats" / "000.png", pictures(7, (SIDE, SIDE, 3))[3])
     assert read(root, cache=tmp_path / "cache").fingerprint != first.fingerprint
     assert len(counted) == 40

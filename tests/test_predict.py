@@ -369,7 +369,7 @@ def test_a_prediction_names_the_label_as_the_data_does() -> None:
     dark = Batch(np.zeros((2, *SHAPE), np.float32), ["a", "b"], ["was converted"])
     found = list(FIXED.predict([dark]))
     assert [p.label for p in found] == [9, 9]
-    assert predict.line(found[0]) == "a: 9 (70.00 %; 7 20.00 %, 3 10.00 %)  [was converted]"
+    assert predict.line(found[0]) == "a: 9 (70.00 %; 7: 20.00 %, 3: 10.00 %)  [was converted]"
     assert found[0].probabilities == pytest.approx({"3": 0.1, "7": 0.2, "9": 0.7})
     predict.submission(Path("out.csv"), found)
     assert Path("out.csv").read_text() == "ImageId,Label\n1,9\n2,9\n"
@@ -385,7 +385,8 @@ def test_ink_on_paper_is_told_from_paper_on_ink() -> None:
 
 def wrongly(truth: list[int]) -> Dataset:
     images, labels = np.zeros((len(truth), *SHAPE), np.float32), np.array(truth, np.int32)
-    return Dataset("fake", images, labels, images, labels, ("x", "y", "z"), "fake")
+    files = tuple(f"x/{number}.png" for number in range(len(truth)))
+    return Dataset("fake", images, labels, images, labels, ("x", "y", "z"), "fake", files)
 
 
 def test_mistakes_of_the_average_are_shown_and_those_whose_label_may_be_wrong_first() -> None:
@@ -403,6 +404,7 @@ def test_mistakes_of_the_average_are_shown_and_those_whose_label_may_be_wrong_fi
     assert picture.read_bytes().startswith(b"\x89PNG")
     lines = list(csv.DictReader(written.read_text().splitlines()))
     assert [(line["image"], line["candidate"]) for line in lines] == [("3", "True"), ("2", "False")]
+    assert [line["file"] for line in lines] == ["x/3.png", "x/2.png"]
     gallery.write(replace(shown, mistakes=[]), dataset, Path())
 
 

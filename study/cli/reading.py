@@ -20,10 +20,11 @@ def told(console: Console, patience: float = PATIENCE) -> Iterator[Told]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
     task = bar.add_task("", start=True)
-    over = time.monotonic() + patience
+    over: float | None = None
 
     def progress(what: str, done: int, total: int) -> None:
         nonlocal over
+        over = over or time.monotonic() + patience
         bar.update(task, description=what, completed=done, total=total)
         if done == total:
             stop()

@@ -19,8 +19,8 @@ from study.data.pixels import chosen
 from study.errors import DataError
 from study.files import written_whole
 
-_FORMAT = "1"  # of what pictures are made into: another number, and all are read again
-_NAMES = ("x_train", "y_train", "x_test", "y_test")
+_FORMAT = "2"  # of what pictures are made into: another number, and all are read again
+_NAMES = ("x_train", "y_train", "x_test", "y_test", "test_files")
 
 
 def through(listing: Listing, source: Path, reading: Reading, read: Callable[[], Parts]) -> Parts:
@@ -37,9 +37,8 @@ def through(listing: Listing, source: Path, reading: Reading, read: Callable[[],
         return known
     train, test = read()
     assert test is not None
-    arrays: dict[str, Any] = dict(
-        zip(_NAMES, (train.images, train.labels, test.images, test.labels), strict=True)
-    )
+    made = (train.images, train.labels, test.images, test.labels, test.files)
+    arrays: dict[str, Any] = dict(zip(_NAMES, made, strict=True))
     try:
         with written_whole(path) as file:
             np.savez(file, **arrays, read=np.array(key))
@@ -60,7 +59,7 @@ def _kept(path: Path, key: str, source: Path) -> Parts | None:
     where, images = shown(source), found.pop("x_train")
     images = chosen(images, np.arange(len(images)))  # aligned, for training without a copy
     train = Part(images, found["y_train"], where, where)
-    return train, Part(found["x_test"], found["y_test"], where, where)
+    return train, Part(found["x_test"], found["y_test"], where, where, found["test_files"])
 
 
 def _name(source: Path, reading: Reading) -> str:

@@ -27,9 +27,9 @@ class Dataset:
     float32 in [0, 1] of either.
 
     `labels[i] == k` means the class that the files call `label_names[k]`; numbers have no names.
-    The search sees
-    `images` and `labels` alone. All arrays are read-only. `fingerprint` is the SHA-256 of all
-    contents, the same whatever file format brought them.
+    The search sees `images` and `labels` alone. All arrays are read-only. `fingerprint` is the
+    SHA-256 of all contents, the same whatever file format brought them. `test_files` are the names
+    of the files of the test images, where they came from picture files.
     """
 
     source: str
@@ -39,6 +39,7 @@ class Dataset:
     test_labels: Labels
     label_names: tuple[int | str, ...]
     fingerprint: str
+    test_files: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -50,7 +51,7 @@ class Dataset:
         """The same data, but for its test part: what travels to those who only train."""
         nothing = slice(0, 0)
         images, labels = self.test_images[nothing], self.test_labels[nothing]
-        return replace(self, test_images=images, test_labels=labels)
+        return replace(self, test_images=images, test_labels=labels, test_files=())
 
     @property
     def numbers(self) -> bool:
@@ -102,7 +103,13 @@ def _dataset(source: str, train: Part, test: Part | None, *, numbers: bool) -> D
     for array in arrays:
         array.setflags(write=False)
     label_names = () if numbers else tuple(names.tolist())
-    return Dataset(source, *arrays, label_names, _fingerprint(*arrays, label_names=label_names))
+    return Dataset(
+        source,
+        *arrays,
+        label_names,
+        _fingerprint(*arrays, label_names=label_names),
+        () if test is None or test.files is None else tuple(test.files.tolist()),
+    )
 
 
 def _checked(part: Part, *, numbers: bool) -> Part:

@@ -119,9 +119,11 @@ class _Work:
                 kept.append(places[row])
             self._decoded += 1
             self._reading.told.progress("Reading pictures", self._decoded, len(self._listed))
-        return Part(
-            images[: len(kept)], self.labels[kept], shown(self._source), shown(self._source)
-        )
+        where, folder = shown(self._source), self._source
+        if not folder.is_dir():  # it is a list, and its folder holds the files
+            folder = folder.parent
+        files = [shown(os.path.relpath(self._listed[place][0], folder)) for place in kept]
+        return Part(images[: len(kept)], self.labels[kept], where, where, np.array(files, np.str_))
 
     def _each(self, places: Sequence[int], do: Callable[[int, Path], T]) -> Iterator[T | None]:
         """What ``do`` gives for each picture, in order; Pillow lets other threads run meanwhile."""

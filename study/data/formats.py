@@ -79,7 +79,8 @@ def read_folder(folder: Path, reading: Reading) -> Parts:
 
 
 def _pictures(listed: Listing, source: Path, reading: Reading) -> Parts:
-    listed.require_classes(source)
+    if not reading.numbers:
+        listed.require_classes(source)
     return cache.through(listed, source, reading, lambda: decode.read(listed, source, reading))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from study.data.picture import Fit
@@ -14,12 +15,16 @@ from study.data.picture import Fit
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images and labels as stored, and where each was found, for the messages about them."""
+    """Images and labels as stored, and where each was found, for the messages about them.
+
+    ``files`` are the names of picture files, one an image, as seen from the folder of the data.
+    """
 
     images: NDArray[Any]
     labels: NDArray[Any]
     images_in: str
     labels_in: str
+    files: NDArray[np.str_] | None = None
 
 
 Parts = tuple[Part, Part | None]

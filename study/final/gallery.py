@@ -42,11 +42,13 @@ _COLUMNS = 10
 class Mistake:
     """A test image that the final model gets wrong; probabilities are the model's.
 
+    ``file`` is the name of its picture file, as seen from the folder of the data, if it has one.
     ``votes`` of its ``members`` find another class so likely that the label is in doubt; with one
     vote it is a ``candidate`` for a wrong label (`study.final.label_errors`).
     """
 
     image: int
+    file: str
     label: int | str
     predicted: int | str
     confidence: float
@@ -99,6 +101,7 @@ def mistakes(members: NDArray[np.float32], dataset: Dataset) -> list[Mistake]:
     return [
         Mistake(
             image=int(image),
+            file=dataset.test_files[image] if dataset.test_files else "",
             label=names[truth[image]],
             predicted=names[predicted[image]],
             confidence=float(average[image, predicted[image]]),

@@ -141,7 +141,7 @@ def line(prediction: Prediction) -> str:
     if prediction.confidence is None:
         return f"{prediction.image}: {prediction.label:.4g}{notes}"
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1:3]
-    others = ", ".join(f"{label} {100 * p:.2f} %" for label, p in ranked)
+    others = ", ".join(f"{label}: {100 * p:.2f} %" for label, p in ranked)
     answer = f"{prediction.label} ({100 * prediction.confidence:.2f} %; {others})"
     return f"{prediction.image}: {answer}{notes}"
 

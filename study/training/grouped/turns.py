@@ -74,9 +74,10 @@ class Turns:
         checkpoints: Checkpoints | None,
         say: Callable[[str], None],
         largest: int = SIZES[-1],
+        split: Callable[..., Split] = data.split,
     ) -> None:
         self._dataset, self._checkpoints, self._say = dataset, checkpoints, say
-        self._largest = largest
+        self._largest, self._split = largest, split
         self._images = jnp.asarray(dataset.images)
         self._labels = jnp.asarray(dataset.labels)
         self._programs: dict[Hashable, GroupProgram] = {}
@@ -89,7 +90,7 @@ class Turns:
 
     def add(self, run: Run) -> Member:
         """Begin a run, or go on with its checkpoint. Raises TrainingFailed."""
-        split = data.split(self._dataset.labels, run.validation, run.seed, run.repeat)
+        split = self._split(self._dataset.labels, run.validation, run.seed, run.repeat)
         key = self._key(run, split)
         if key not in self._programs:
             self._programs[key] = self._program(run)

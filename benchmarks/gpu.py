@@ -25,7 +25,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,7 @@ class Size:
     members: int
     member_epochs: int
     changed: dict[str, Any]
+    precision: str = "float32"
 
 
 WHOLE = Size(("filters", "k1", "k2", "dense", "dropout"), 3, 30, 4, 18, {})
@@ -91,7 +92,9 @@ def invented() -> datasets.Dataset:
     return datasets.Dataset("invented", *parts, tuple(range(10)), "0" * 64)
 
 
-def run_of(params: dict[str, Any], seed: int, repeat: int, epochs: int, validation: str) -> Run:
+def run_of(
+    params: dict[str, Any], seed: int, repeat: int, epochs: int, validation: str, precision: str
+) -> Run:
     from study.training.run import Run
 
     return Run(
@@ -104,6 +107,7 @@ def run_of(params: dict[str, Any], seed: int, repeat: int, epochs: int, validati
         threads=1,
         data_fingerprint="",
         training="grouped",
+        precision=precision,
     )
 
 
@@ -139,7 +143,7 @@ def swept(turns: Turns, size: Size) -> dict[str, Any]:
         tried = [incumbent | {name: value} for value in options[name]]
         new = [one for one in tried if tuple(one.items()) not in scores]
         wanted = [
-            run_of(params, 1, repeat, size.epochs, "holdout")
+            run_of(params, 1, repeat, size.epochs, "holdout", size.precision)
             for params in new
             for repeat in range(size.repeats)
         ]
@@ -157,13 +161,21 @@ def swept(turns: Turns, size: Size) -> dict[str, Any]:
     }
 
 
+def members_of(params: dict[str, Any], size: Size, epochs: int) -> list[Run]:
+    """Runs that differ in their seed, and train on every image."""
+    return [
+        run_of(params, 1 + number, 0, epochs, "none", size.precision)
+        for number in range(size.members)
+    ]
+
+
 def averaged(turns: Turns, data: datasets.Dataset, size: Size) -> dict[str, Any]:
     """Members of the start of `modern`, on every image, and the test accuracy of their average."""
     from study.training.network import network_of
 
     began = time.perf_counter()
     params = space("modern")[1] | {"restore_best_weights": False} | size.changed
-    runs = [run_of(params, 1 + m, 0, size.member_epochs, "none") for m in range(size.members)]
+    runs = members_of(params, size, size.member_epochs)
     model = network_of(runs[0], data)[0]
     images, said = data.test_images.astype(np.float32) / 255, []
     for turn in trained(turns, runs).values():
@@ -199,7 +211,7 @@ def compared(turns: Turns, data: datasets.Dataset, size: Size) -> dict[str, Any]
     import jax.numpy as jnp
 
     params = space("modern")[1] | {"restore_best_weights": False} | size.changed
-    runs = [run_of(params, 1 + m, 0, 4, "none") for m in range(size.members)]
+    runs = members_of(params, size, epochs=4)
     for run in runs:
         turns.add(run)
     turns.next()
@@ -213,9 +225,10 @@ def compared(turns: Turns, data: datasets.Dataset, size: Size) -> dict[str, Any]
             turns.next()
         waiting = waited(next(Path(folder).rglob("*.xplane.pb")))
     alone, flop = 0.0, 0
+    kind = jnp.bfloat16 if size.precision == "fast" else jnp.float32
+    multiply = jax.jit(lambda *pair: jnp.matmul(*pair, preferred_element_type=jnp.float32))
     for m, k, n in products(params, data):
-        pair = jnp.ones((len(runs), m, k)), jnp.ones((len(runs), k, n))
-        multiply = jax.jit(jnp.matmul)
+        pair = jnp.ones((len(runs), m, k), kind), jnp.ones((len(runs), k, n), kind)
         multiply(*pair).block_until_ready()
         times, began = 20, time.perf_counter()
         for _ in range(times):
@@ -282,6 +295,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", default="mnist", help="mnist, or its .npz file")
     parser.add_argument("--small", action="store_true", help="a small part, on the processor")
+    parser.add_argument("--precision", choices=("float32", "fast"), default="float32")
     parser.add_argument("--record", type=Path, help="a file for the numbers, as JSON")
     given = parser.parse_args()
     here = devices(os.environ)
@@ -291,7 +305,9 @@ def main() -> None:
     data = invented() if given.small else datasets.load(given.data)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # what is compiled counts
-        found = measured(data, SMALL if given.small else WHOLE, device)
+        size = replace(SMALL if given.small else WHOLE, precision=given.precision)
+        found = measured(data, size, device)
+    found["precision"] = given.precision
     found["cards"] = [str(card) for card in here.cards]
     found["machine"] = machine("jax", "jaxlib", "keras", "numpy")
     text = json.dumps(found, indent=1)

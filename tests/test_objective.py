@@ -2,18 +2,20 @@
 
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import tomlkit
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 import study.tuning.objective
 from study.data.dataset import Dataset
-from study.errors import SlotFailed, TrainingFailed
+from study.errors import SlotFailed, SpaceError, TrainingFailed
 from study.plan.plan import ATTEMPTS
 from study.plan.results import Rows
 from study.plan.sweep import OneAtATime
@@ -112,6 +114,53 @@ def test_a_run_has_the_same_bits_in_any_study(swept: optuna.Study) -> None:
     again.optimize(Objective(TINY, DATA), n_trials=1)  # no plan: the first repeat
     assert again.trials[0].values == swept.trials[1].values
     assert again.trials[0].intermediate_values == swept.trials[1].intermediate_values
+
+
+OWN = """
+import keras
+
+def build(params, input_shape, num_classes):
+    return keras.Sequential([
+        keras.Input(input_shape),
+        keras.layers.Flatten(),
+        keras.layers.Dense(params["units"], "relu"),
+        keras.layers.Dense(num_classes),
+    ])
+"""
+
+
+def test_a_network_of_ones_own_is_a_function_or_named_by_the_file_of_a_space(
+    tmp_path: Path,
+) -> None:
+    table = space_of(units={"options": [4, 8], "start": 4}).to_dict() | {"fixed": {}}
+    (tmp_path / "net.py").write_text(OWN)
+    path = tmp_path / "own.toml"
+    path.write_text(tomlkit.dumps(table | {"model": "net.py:build"}))
+    defined: dict[str, Any] = {}
+    exec(OWN, defined)
+    ways = (
+        Objective(path, DATA),
+        Objective(SearchSpace.from_dict(table), DATA, model=defined["build"]),
+    )
+    studies = [sweep_of(space=way.space) for way in ways]
+    for way, found in zip(ways, studies, strict=True):
+        found.optimize(way)
+    values = [[trial.intermediate_values for trial in found.trials] for found in studies]
+    assert values[0] == values[1]
+    assert len(values[0]) == 2
+    with pytest.raises(
+        SpaceError, match=r"^model: the path of net.py:build counts from the file of"
+    ):
+        Objective(ways[0].space, DATA)
+
+
+def test_a_function_of_ones_own_that_fails_says_where() -> None:
+    def build(params: Any, input_shape: Any, num_classes: int) -> None:
+        raise ValueError(f"too wide: {params['dense']}")
+
+    found = sweep_of()
+    with pytest.raises(TrainingFailed, match=r"build: line \d+: ValueError: too wide: 4"):
+        found.optimize(Objective(TINY, DATA, model=build), n_trials=1)
 
 
 def test_repeats_and_seeds_differ() -> None:

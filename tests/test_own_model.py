@@ -30,8 +30,8 @@ HEAD = """
 import keras
 from keras import layers
 
-def compiled(model, params, loss="sparse_categorical_crossentropy"):
-    model.compile(keras.optimizers.Adam(params["rate"]), loss, metrics=["accuracy"])
+def compiled(model, params, loss="sparse_categorical_crossentropy", rate=None):
+    model.compile(keras.optimizers.Adam(rate or params["rate"]), loss, metrics=["accuracy"])
     return model
 """
 SEQUENTIAL = """
@@ -160,6 +160,45 @@ def test_a_repeat_starts_with_the_same_weights_in_every_configuration() -> None:
 
     assert np.array_equal(weights(1, 0.1), weights(1, 0.3))
     assert not np.array_equal(weights(1, 0.1), weights(2, 0.1))
+
+
+def test_who_else_draws_random_numbers_changes_no_weights() -> None:
+    from study.training.own import build
+
+    def weights(text: str) -> Any:
+        return build(source(text), PARAMS, (12, 12, 1), 3, 1)[0].get_weights()[0]
+
+    meddling = SEQUENTIAL.replace(
+        "return compiled", "import random; random.random(); return compiled"
+    )
+    assert np.array_equal(weights(SEQUENTIAL), weights(meddling))
+
+
+DECAY = 'keras.optimizers.schedules.ExponentialDecay(params["rate"], 8, 0.5)'
+SCHEDULED = SEQUENTIAL.replace('"categorical_crossentropy"', f'"categorical_crossentropy", {DECAY}')
+
+
+@pytest.mark.parametrize("path", ["fast", "stock"])
+def test_a_schedule_that_a_model_is_compiled_with_goes_on_where_it_was(
+    path: str, tmp_path: Path
+) -> None:
+    run = replace(run_of(SCHEDULED, drop=0.3), training=path, epochs=3)
+    epochs, _ = base.finish(train(run, base.DATA))
+    constant, _ = base.finish(train(replace(run, model=source(SEQUENTIAL)), base.DATA))
+    assert base.bits(epochs) != base.bits(constant)
+    store = FolderCheckpoints(tmp_path)
+    training = train(run, base.DATA, checkpoints=store)
+    next(training)
+    training.close()
+    assert base.bits(base.finish(train(run, base.DATA, checkpoints=store))[0]) == base.bits(epochs)
+
+
+def test_two_schedules_are_refused() -> None:
+    tried(SCHEDULED)
+    with pytest.raises(
+        ModelError, match="with a learning-rate schedule, and the space has another"
+    ):
+        tried(SCHEDULED, PARAMS | {"schedule": "cosine"})
 
 
 def test_how_a_model_is_trained_need_not_be_read_and_is_obeyed() -> None:

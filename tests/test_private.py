@@ -39,3 +39,19 @@ def test_tensorflow_can_be_told_to_forget_kernels_and_computes_on() -> None:
             " keras.utils.clear_session calls now, and mend study.training.private"
         )
     assert int(tf.constant(1) + 1) == 2
+
+
+def test_keras_draws_seeds_where_they_can_be_decided() -> None:
+    import keras
+
+    from study.training.private import seeds_drawn_from
+
+    def drawn() -> int:
+        with seeds_drawn_from(3):
+            return int(keras.random.SeedGenerator().state.numpy()[0])
+
+    assert drawn() == drawn(), (
+        "Keras draws the seeds of its layers elsewhere: an own network would have other first"
+        " weights where another thread draws in between. See what make_default_seed calls now, and"
+        " mend study.training.private"
+    )

@@ -18,7 +18,8 @@ from study.errors import ModelError
 from study.space.metric import ACCURACY, BALANCED, Metric
 from study.space.model_source import ModelSource
 from study.training.compiled import judge, logs_in, takes_one_hot
-from study.training.recipe import DEFAULTS
+from study.training.private import seeds_drawn_from
+from study.training.recipe import DEFAULTS, Recipe
 from study.training.user_code import function, why
 
 if TYPE_CHECKING:
@@ -62,13 +63,24 @@ def build(
     """
     noticing = Noticing(params)
     keras.utils.set_random_seed(seed)
+    with seeds_drawn_from(seed):
+        model = _built(source, noticing, input_shape, num_classes)
+        _check(source, model, input_shape, num_classes, metric)
+    _check_schedule(source, model, recipe_of(params, noticing.read))
+    return model, noticing.read
+
+
+def _built(
+    source: ModelSource, noticing: Noticing, input_shape: tuple[int, ...], num_classes: int
+) -> keras.Model:
+    """What the function gives, which may not have weights yet."""
     try:
         with redirect_stdout(io.StringIO()):
             model = function(source)(noticing, tuple(input_shape), num_classes)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is somebody else's code
         missing = error.args[0] if isinstance(error, KeyError) and error.args else None
-        if isinstance(missing, str) and missing in noticing.read and missing not in params:
-            names = ", ".join(params)
+        if isinstance(missing, str) and missing in noticing.read and missing not in noticing:
+            names = ", ".join(noticing)
             raise ModelError(
                 f"{source.name} reads {missing!r}, which the space does not have; it has {names}"
             ) from None
@@ -77,13 +89,22 @@ def build(
         raise ModelError(
             f"{source.name} gives {type(model).__name__}, not a Keras model: return the model"
         )
-    _check(source, model, input_shape, num_classes, metric)
-    return model, noticing.read
+    return model
 
 
 def recipe_of(params: Mapping[str, Value], read: set[str]) -> dict[str, Value]:
     """The hyperparameters that are no business of the function's: how the model is trained."""
     return {name: value for name, value in params.items() if name in OURS and name not in read}
+
+
+def _check_schedule(source: ModelSource, model: keras.Model, recipe: Mapping[str, Value]) -> None:
+    """Refuse two schedules of the learning rate: the model's own, and the trainer's."""
+    own = isinstance(model.optimizer.get_config().get("learning_rate"), dict)
+    if own and Recipe.of(recipe).scheduled:
+        raise ModelError(
+            f"{source.name} is compiled with a learning-rate schedule, and the space has another: "
+            "take schedule out of the space, or compile the model with a number"
+        )
 
 
 def _check(

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
-from tensorflow.python.eager import context
+from keras.src.random import seed_generator
 
 
 def adam_moments(adam: keras.optimizers.Adam) -> list[tuple[Any, Any]]:
@@ -26,4 +29,21 @@ def forget_kernels() -> None:
 
     `keras.utils.clear_session` does so as well, but not while another thread traces a network.
     """
+    from tensorflow.python.eager import context
+
     context.context().clear_kernel_cache()
+
+
+@contextmanager
+def seeds_drawn_from(seed: int) -> Iterator[None]:
+    """Have Keras draw the seeds of layers and initializers that are given none from ``seed``.
+
+    It asks Python's generator for them, which other threads of a worker use too: a network would
+    now and then have other first weights than it has alone.
+    """
+    shared = seed_generator.python_random
+    seed_generator.python_random = random.Random(seed)  # noqa: S311 - no secret
+    try:
+        yield
+    finally:
+        seed_generator.python_random = shared

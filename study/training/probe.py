@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +70,7 @@ def main() -> None:
     answer_to, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     source, configurations, input_shape, num_classes, metric, grouped = json.load(sys.stdin)
     goal = Metric(**metric)
     try:
@@ -77,6 +80,13 @@ def main() -> None:
     except StudyError as error:
         answer = {"wrong": str(error)}
     os.write(answer_to, json.dumps(answer).encode())
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that asked is gone: a model's file may never end."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _started(metric: Metric, *, grouped: bool) -> Callable[[Any], str | None]:

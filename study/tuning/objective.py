@@ -13,16 +13,19 @@ For plain Optuna code; the program itself puts the same pieces together in its d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import TrialPruned
 
-from study.errors import SettingsError, TrainingFailed
+from study.errors import SettingsError, SpaceError, TrainingFailed
 from study.plan.results import RUN_SPEC
+from study.space.file import load
 from study.space.metric import Metric
+from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace, Validation, Value
-from study.training import recipe
+from study.training import recipe, user_code
 from study.training.run import Epoch, Run
 from study.training.startup import start_tensorflow
 from study.training.train import train
@@ -40,25 +43,31 @@ class Objective:
     ``restore_best_weights`` of the best one. Every epoch is reported; the whole curve and the best
     epoch are attributes of the trial. ``training`` is "fast" or "stock", as in ``Run``;
     ``validation`` defaults to the space's, else to a tenth held out; ``device`` is "cpu" or "gpu",
-    one for all trials of a study. Raises ``TrainingFailed``, ``optuna.TrialPruned``, and
+    one for all trials of a study.
+
+    ``space`` is one, or the path of its file; a ``model`` that the file names is run. ``model`` is
+    a function in its place: ``build(params, input_shape, num_classes)`` gives a Keras model, and
+    reads of ``params`` what the space has. Raises ``TrainingFailed``, ``optuna.TrialPruned``, and
     ``SettingsError`` for another device.
     """
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: SearchSpace | str | Path,
         dataset: Dataset,
         *,
+        model: Callable[..., Any] | None = None,
         seed: int = 1,
         validation: Validation | None = None,
         threads: int = 1,
         training: str = "fast",
         device: str = "cpu",
     ) -> None:
-        self.space = space
+        self.space = space if isinstance(space, SearchSpace) else load(space)
+        self.model = user_code.given(model) if model else _source(space, self.space.model)
         self.dataset = dataset
         self.seed = seed
-        self.validation = validation or space.validation or Validation("holdout")
+        self.validation = validation or self.space.validation or Validation("holdout")
         self.threads = threads
         self.training = training
         self.device = device
@@ -103,9 +112,22 @@ class Objective:
             threads=self.threads,
             training=self.training,
             device=self.device,
+            model=self.model,
             data_fingerprint=self.dataset.fingerprint,
             metric=self.space.goal,
         )
+
+
+def _source(space: SearchSpace | str | Path, model: str | None) -> ModelSource | None:
+    """The network of one's own that a space names, if it does."""
+    if model is None:
+        return None
+    if isinstance(space, SearchSpace):
+        raise SpaceError(
+            f"model: the path of {model} counts from the file of its space: give Objective the "
+            "path of that file, or the function as model=build"
+        )
+    return ModelSource.read(model, Path(space).parent, str(space))
 
 
 def described(epochs: list[Epoch], metric: Metric) -> dict[str, object]:

@@ -1,0 +1,166 @@
+"""The file of an own network: what lies beside it, where it travels, and how it can go wrong."""
+
+import signal
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+import pytest
+import test_training as base
+from test_cluster import submitted
+from test_commands import command, finish
+from test_own_model import HEAD, RESIDUAL, SEQUENTIAL, run_of
+
+from study.errors import ModelError, TrainingFailed
+from study.space.model_source import ModelSource
+from study.training.train import train
+from study.workers.local_cluster import local_engine
+
+pytestmark = pytest.mark.tensorflow
+
+PRETRAINED = """
+from pathlib import Path
+
+def build(params, input_shape, num_classes):
+    model = keras.Sequential([
+        layers.Input(input_shape),
+        layers.Flatten(),
+        layers.Dense(params["width"], "relu", name="hidden"),
+        layers.Dense(num_classes, "softmax"),
+    ])
+    model.load_weights(Path(__file__).with_name("start.weights.h5"))
+    return compiled(model, params)
+"""
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> ModelSource:
+    """A network that starts from weights beside its file."""
+    network = keras.Sequential([keras.Input((12, 12, 1)), keras.layers.Flatten()])
+    network.add(keras.layers.Dense(4, "relu", name="hidden"))
+    network.add(keras.layers.Dense(3, "softmax"))
+    network.save_weights(tmp_path / "start.weights.h5")
+    (tmp_path / "my_model.py").write_text(HEAD + PRETRAINED)
+    return ModelSource.read("my_model.py:build", tmp_path, "my.toml")
+
+
+def test_weights_beside_the_file_are_where_every_run_starts(pretrained: ModelSource) -> None:
+    from study.training.own import build
+
+    starts = [
+        build(pretrained, {"width": 4, "rate": 0.1}, (12, 12, 1), 3, seed)[0].get_weights()
+        for seed in (1, 2)
+    ]
+    assert all(np.array_equal(one, other) for one, other in zip(*starts, strict=True))
+    run = replace(run_of("", width=4), model=pretrained)
+    assert base.finish(train(run, base.DATA))[0][-1].val_acc > 0.5
+
+
+def test_other_weights_are_another_network(pretrained: ModelSource, tmp_path: Path) -> None:
+    assert [name for name, _ in pretrained.files] == ["start.weights.h5"]
+    (tmp_path / "start.weights.h5").write_bytes(b"others")
+    changed = ModelSource.read("my_model.py:build", tmp_path, "my.toml")
+    assert changed.fingerprint != pretrained.fingerprint
+    assert pretrained.again() == changed
+    assert changed.digest == pretrained.digest
+
+
+def test_weights_that_a_worker_lacks_are_named(pretrained: ModelSource) -> None:
+    elsewhere = replace(pretrained, path="/nowhere/my_model.py")
+    missing = "/nowhere/start.weights.h5 is not on this machine: copy it from where the study was"
+    with pytest.raises(ModelError, match=missing):
+        elsewhere.check_files()
+    other = replace(elsewhere, text=f"{elsewhere.text}\n# seen by no test before this one")
+    with pytest.raises(TrainingFailed, match=f"my_model.py:build: {missing}"):
+        next(train(replace(run_of(""), model=other), base.DATA))
+
+
+def test_a_name_in_the_file_that_has_no_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "my_model.py").write_text("sources = '/dev/zero', '.', '', 'a' * 9, '\\0', 'x'")
+    assert ModelSource.read("my_model.py:build", tmp_path, "my.toml").files == ()
+
+
+def test_an_own_network_travels_to_a_worker_and_trains_to_the_same_bits_there() -> None:
+    runs = [replace(run_of(text, drop=0.3), epochs=2) for text in (SEQUENTIAL, RESIDUAL)]
+    with closing(local_engine(base.DATA, 1, 1, None)) as engine:
+        there = [submitted(engine, run) for run in runs]
+    for run, (epochs, model) in zip(runs, there, strict=True):
+        assert base.bits(epochs) == base.bits(base.finish(train(run, base.DATA))[0])
+        assert model is not None
+
+
+# Commands --------------------------------------------------------------------------------------
+
+SPACE = """
+name = "mine"
+model = "my_model.py:build"
+data = "some.npz"
+epochs = 2
+batch_size = 8
+repeats = 1
+validation = { folds = 2 }
+
+[hyperparameters.width]
+options = [4]
+start = 4
+"""
+
+
+def given(folder: Path, text: str) -> Path:
+    images = np.zeros((12, 8, 8, 1), np.uint8)
+    np.savez(folder / "some.npz", x_train=images, y_train=np.arange(12) % 2)
+    (folder / "my_model.py").write_text(text)
+    (folder / "my.toml").write_text(SPACE)
+    return folder
+
+
+def left(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"some.npz", "my_model.py", "my.toml"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import absent", "my_model.py:build: needs the package 'absent', which is not installed"),
+        ("print('hello')\n1 / 0", "my_model.py:build: line 2: ZeroDivisionError"),
+        ("def built(): pass", "my_model.py:build: the file has no function 'build'"),
+        (None, "my_model.py is not there; its path counts from the space's folder"),
+    ],
+)
+def test_a_file_of_no_use_is_a_line_and_leaves_nothing(
+    text: str | None, said: str, tmp_path: Path
+) -> None:
+    given(tmp_path, text or "")
+    if text is None:
+        (tmp_path / "my_model.py").unlink()
+    out, err = finish(tmp_path, "run", "my.toml", code=2)
+    (line,) = err.splitlines()
+    assert line.startswith("study: my.toml: ")
+    assert said in line
+    assert "hello" not in out
+    assert left(tmp_path) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_file_that_never_ends_ends_with_the_command(how: signal.Signals, tmp_path: Path) -> None:
+    endless = "import os\nopen(os.path.dirname(__file__) + '/began', 'w').write(str(os.getpid()))\n"
+    given(tmp_path, endless + "while True: pass")
+    began = tmp_path / "began"
+    with command(tmp_path, "run", "my.toml") as process:
+        while not (began.exists() and began.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(how)
+        _, err = process.communicate()
+    if how == signal.SIGINT:
+        assert (process.returncode, err) == (130, "Stopped.\n")
+    pid = int(began.read_text())
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
+    assert not psutil.pid_exists(pid)
+    assert left(tmp_path) == {"began"}

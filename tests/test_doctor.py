@@ -8,7 +8,7 @@ import pytest
 import servers
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy
 
-from study.cli.devices import Library, judged
+from study.cli.devices import Library, driver_problem, judged
 from study.cli.doctor import Finding, examine
 from study.training.device import CPU, HIDDEN, Card, Devices
 
@@ -131,12 +131,13 @@ BLIND = replace(TENSORFLOW, sees=0)
     [
         ([TENSORFLOW], True, "TensorFlow 2.21.0 with CUDA 12.5.1 sees 1"),
         ([TENSORFLOW, Library("jax", "JAX 0.10", None, 0, "CUDA")], True, "JAX 0.10 misses CUDA"),
-        ([BLIND], False, "sees none, although nothing is missing"),
+        ([BLIND], False, "sees none: the driver is asleep"),
         ([replace(BLIND, missing="nvidia-cudnn-cu12")], False, "misses nvidia-cudnn-cu12"),
     ],
 )
 def test_what_the_libraries_see_is_compared_with_the_cards(libraries, fine, says):
-    judgement = judged(Devices("gpu", CARDS, ("tensorflow",), problem=""), libraries)
+    here = Devices("gpu", CARDS, ("tensorflow",), problem="")
+    judgement = judged(here, libraries, lambda: "the driver is asleep")
     assert judgement[0] is fine
     assert judgement[1].startswith("NVIDIA H200 (140 GiB, driver 570.86.15); ")
     assert says in judgement[1]
@@ -155,3 +156,16 @@ def test_a_gpu_that_cannot_be_used_is_wrong_and_none_is_not(here, fine):
     found, says = judged(here, [BLIND])
     assert found is fine
     assert here.problem in says
+
+
+def test_a_driver_that_answers_nvidia_smi_alone_is_named():
+    class Driver:
+        def __init__(self, code):
+            self.cuInit = lambda _: code
+
+    def absent(_):
+        raise OSError
+
+    assert driver_problem(absent) == "the driver's libcuda.so.1 cannot be loaded here"
+    assert "cuInit gives 803" in driver_problem(lambda _: Driver(803))
+    assert driver_problem(lambda _: Driver(0)) == ""

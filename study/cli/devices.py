@@ -6,16 +6,19 @@ started, and asked.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from study.training.device import CPU, HIDDEN, Devices, missing_cuda
 
 _JAX = "import jax; print(jax.device_count() if jax.default_backend() == 'gpu' else 0)"
+_DRIVER = "libcuda.so.1"
 _PATIENCE = 120  # seconds; CUDA may compile what a new card needs
 
 
@@ -74,22 +77,37 @@ def jax() -> Library | None:
     return Library("jax", shown, None, 0, "CUDA (pip install '.[jax]')")
 
 
-def judged(here: Devices, libraries: Sequence[Library]) -> tuple[bool | None, str]:
+def driver_problem(load: Callable[[str], Any] = ctypes.CDLL) -> str:
+    """What the driver says when it is asked as the libraries do; empty where it is fine.
+
+    `nvidia-smi` asks it in another way: in a container it may answer there alone.
+    """
+    try:
+        code = load(_DRIVER).cuInit(0)
+    except OSError:
+        return f"the driver's {_DRIVER} cannot be loaded here"
+    return f"the driver refuses to start CUDA (cuInit gives {code})" if code else ""
+
+
+def judged(
+    here: Devices, libraries: Sequence[Library], driver_problem: Callable[[], str] = driver_problem
+) -> tuple[bool | None, str]:
     """Whether GPUs can be trained on (None: there is none to be used), and what to say of that."""
     if not here.cards:
         return (None if here.problem in (CPU.problem, HIDDEN) else False), here.problem
     cards = ", ".join(map(str, here.cards))
     if here.problem:
         return False, f"{cards}: {here.problem}"
-    return all(one.sees for one in libraries if one.key in here.libraries), "; ".join(
-        [cards, *(_said(one) for one in libraries)]
-    )
+    blind = any(not one.sees and not one.missing for one in libraries)
+    why = (driver_problem() or "import it in Python and read its log") if blind else ""
+    fine = all(one.sees for one in libraries if one.key in here.libraries)
+    return fine, "; ".join([cards, *(_said(one, why) for one in libraries)])
 
 
-def _said(library: Library) -> str:
+def _said(library: Library, why: str) -> str:
     shown = f"{library.shown} with CUDA {library.cuda}" if library.cuda else library.shown
     if library.sees:
         return f"{shown} sees {library.sees}"
     if library.missing:
         return f"{library.shown} misses {library.missing}"
-    return f"{shown} sees none, although nothing is missing: import it in Python and read its log"
+    return f"{shown} sees none: {why}"

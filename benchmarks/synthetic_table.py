@@ -1,12 +1,16 @@
 """Make a table of curves with a known truth, in the format of `benchmarks/tables`.
 
-    python benchmarks/synthetic_table.py SPACE --seed 0 --repeats 8 > table.jsonl
+    python benchmarks/synthetic_table.py SPACE --like digits --seed 0 --repeats 8 > table.jsonl
 
-Its structure is that of 3,000 images of MNIST (docs/log.md): a standard deviation of 0.9 points
-over configurations and of 0.26 within a repeat; 93 % of the variance are effects of single
-hyperparameters, 5 % of pairs; the last hyperparameter's low options lead early and lose late. The
-`test_acc` of every run is its configuration's true accuracy, that infinitely many repeats would
-have: a regret is exact, which it is not on a recorded table.
+Its structure is that of a recorded table (`RECIPES`; docs/log.md has their figures): effects of
+single hyperparameters make most of the spread, pairs and a rest the others; some lead early and
+lose late, most of all the low options of the last hyperparameter. ``misleading`` is the digits with
+early effects as large as those of the end: the worst that a search by early epochs can meet.
+
+The validation images are a sample: their pool is harder or easier than all images are, and it
+favours some configurations. The `test_acc` of every run is its configuration's true accuracy, that
+infinitely many repeats on new images would have: a regret is exact, which it is not on a recorded
+table.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import argparse
 import itertools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,52 +28,103 @@ from study.space import file as space_file
 
 @dataclass(frozen=True)
 class Recipe:
-    """Standard deviations are of the logarithm of the error."""
+    """Standard deviations are of the logarithm of the error; ``early`` ones of the first epochs.
 
-    error: float = 0.031
-    spread: float = 0.27
-    pairs: float = 0.05  # share of the variance
-    rest: float = 0.02  # share of the variance
-    early: float = 0.08
-    run: float = 0.05
-    drift: float = 0.035
-    noise: float = 0.045
-    offset: float = 0.05
-    images: int = 4000
+    ``fall`` is that of all, ``slope`` by how much more the differences of the end show in the first
+    epoch; what is a run's own (``run``, ``drift``) grows towards the end. Of ``pool``
+    images there are ``images`` in the validation part of each repeat; ``favour`` is the variance
+    over images of a configuration's own part of the expected error, in errors.
+    """
+
+    error: float
+    main: float
+    pairs: float
+    rest: float
+    early: float
+    early_last: float
+    early_rest: float
+    slope: float
+    fall: float
+    run: float
+    drift: float
+    noise: float
+    offset: float
+    images: int
+    pool: int
+    favour: float = 0.005
+
+
+_DIGITS = Recipe(
+    error=0.025,
+    main=0.25,
+    pairs=0.05,
+    rest=0.02,
+    early=0.16,
+    early_last=0.11,
+    early_rest=0.08,
+    slope=0.7,
+    fall=2.1,
+    run=0.105,
+    drift=0.095,
+    noise=0.14,
+    offset=0.12,
+    images=479,
+    pool=1437,
+)
+RECIPES = {
+    "digits": _DIGITS,
+    "mnist-3000": Recipe(
+        error=0.032,
+        main=0.13,
+        pairs=0.04,
+        rest=0.02,
+        early=0.06,
+        early_last=0.06,
+        early_rest=0.05,
+        slope=1.0,
+        fall=1.0,
+        run=0.035,
+        drift=0.025,
+        noise=0.07,
+        offset=0.02,
+        images=4000,
+        pool=7000,
+    ),
+    "misleading": replace(_DIGITS, early=0.32, early_last=0.22, early_rest=0.16),
+}
 
 
 def curves(
-    counts: list[int], epochs: int, repeats: int, seed: int, recipe: Recipe = Recipe()
+    counts: list[int], epochs: int, repeats: int, seed: int, recipe: Recipe = _DIGITS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Levels (c, h), validation accuracy (c, repeats, epochs) and truth (c)."""
     rng = np.random.default_rng(seed)
     levels = np.array(list(itertools.product(*map(range, counts))))
-    effects = _effects(counts, levels, rng)
-    main = effects.sum(0)
-    pairs = sum(
-        _standard(rng.standard_normal((counts[a], counts[b])))[levels[:, a], levels[:, b]]
-        for a, b in itertools.combinations(range(len(counts)), 2)
-    )
-    shares = (1 - recipe.pairs - recipe.rest, recipe.pairs, recipe.rest)
-    parts = (main, pairs, rng.standard_normal(len(levels)))
-    final = sum(
-        math.sqrt(share) * _standard(np.asarray(part))
-        for share, part in zip(shares, parts, strict=True)
-    )
-    final = math.log(recipe.error) + recipe.spread * final
+    size = len(levels)
+    final = recipe.main * _standard(_effects(counts, levels, rng).sum(0))
+    final = final + recipe.pairs * _standard(_pairs(counts, levels, rng))
+    final = final + recipe.rest * rng.standard_normal(size)
+    true = math.log(recipe.error) + final
+
+    late = _standard(np.arange(counts[-1], dtype=float))[levels[:, -1]]
+    early = recipe.early_last * late + recipe.slope * (final - final.mean())
+    early = early + recipe.early * _standard(_effects(counts, levels, rng).sum(0))
+    early = early + recipe.early_rest * rng.standard_normal(size)
+
+    # The pool of validation images: what all find hard there, and what it favours.
+    sampled = 1 / (recipe.error * recipe.pool)
+    final = true + math.sqrt(sampled) * rng.standard_normal()
+    final = final + math.sqrt(recipe.favour * sampled) * rng.standard_normal(size)
 
     u = 1 - np.log(np.arange(1, epochs + 1)) / math.log(max(epochs, 2))
-    late = np.linspace(-1, 1, counts[-1])[levels[:, -1]] * recipe.early
-    early = late + 0.5 * recipe.early * _standard(_effects(counts, levels, rng).sum(0))
-    z = final[:, None, None] + u * (1.5 + early)[:, None, None]
-    z = z + (recipe.offset * rng.standard_normal(repeats))[:, None] * (1 + 0.5 * u)
+    z = final[:, None, None] + u * (recipe.fall + early)[:, None, None]
+    z = z + (recipe.offset * rng.standard_normal(repeats))[:, None]
     drift = np.stack([_standard(_effects(counts, levels, rng).sum(0)) for _ in range(repeats)], 1)
-    run = rng.standard_normal((len(levels), repeats))
-    held = recipe.drift * drift + recipe.run * run
-    noise = recipe.noise * rng.standard_normal((len(levels), repeats, epochs))
-    z = z + held[:, :, None] * (1 + 0.5 * u) + noise * (1 + 0.5 * u)
+    held = recipe.drift * drift + recipe.run * rng.standard_normal((size, repeats))
+    z = z + held[:, :, None] * (1 - u)
+    z = z + recipe.noise * rng.standard_normal((size, repeats, epochs))
     variance = recipe.drift**2 + recipe.run**2 + recipe.noise**2 + recipe.offset**2
-    truth = 1 - np.exp(final + variance / 2)
+    truth = 1 - np.exp(true + variance / 2)
     return levels, _rounded(z, recipe.images), truth
 
 
@@ -82,12 +137,23 @@ def _effects(counts: list[int], levels: np.ndarray, rng: np.random.Generator) ->
     return np.stack(found)
 
 
+def _pairs(counts: list[int], levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The sum of an effect of each pair of options, of shape (c,)."""
+    found = np.zeros(len(levels))
+    for a, b in itertools.combinations(range(len(counts)), 2):
+        effect = _standard(rng.standard_normal((counts[a], counts[b])))
+        found += effect[levels[:, a], levels[:, b]]
+    return found
+
+
 def _standard(values: np.ndarray) -> np.ndarray:
-    return (values - values.mean()) / (values.std() or 1.0)
+    scaled: np.ndarray = (values - values.mean()) / (values.std() or 1.0)
+    return scaled
 
 
 def _rounded(log_error: np.ndarray, images: int) -> np.ndarray:
-    return 1 - np.round(np.clip(np.exp(log_error), 0, 0.9) * images) / images
+    wrong: np.ndarray = np.round(np.clip(np.exp(log_error), 0, 0.9) * images)
+    return 1 - wrong / images
 
 
 def main() -> None:
@@ -95,29 +161,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("space")
+    parser.add_argument("--like", choices=RECIPES, default="digits")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=8)
     args = parser.parse_args()
+    recipe = RECIPES[args.like]
     space = space_file.load(args.space)
     space.require_options()
     options = [parameter.options for parameter in space.hyperparameters]
     levels, val, truth = curves(
-        [len(held) for held in options], space.epochs, args.repeats, args.seed
+        [len(held) for held in options], space.epochs, args.repeats, args.seed, recipe
     )
     for c, repeat in np.ndindex(val.shape[:2]):
         params = {
             p.name: held[level]
             for p, held, level in zip(space.hyperparameters, options, levels[c], strict=True)
         }
-        table = {
+        line = {
             "params": space.fixed | params,
             "repeat": repeat,
             "val_acc": val[c, repeat].tolist(),
-            "val_loss": (1 - val[c, repeat]).tolist(),
             "test_acc": float(truth[c]),
-            "seconds": [1.0] * space.epochs,
+            "pool": recipe.pool,
         }
-        print(json.dumps(table))
+        print(json.dumps(line))
 
 
 if __name__ == "__main__":

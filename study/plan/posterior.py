@@ -15,6 +15,7 @@ Thompson and Cullis 1995) towards the mode under a weak prior.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,11 @@ Places = NDArray[np.intp]
 
 _LEVEL = 4.0
 """The variance of the first rung's level: next to nothing is known of it."""
+
+_KNOWN = ((1.0, 1.0), (0.5, 0.5), (0.5, 0.5), (0.3, 0.0))
+"""How well the logarithms of variances are known beforehand, as standard deviations: of each by
+itself and of all together, for `final`, `early` and repeats; and the slope."""
+_SLOPES = (-0.5, 1.5)
 
 
 @dataclass(frozen=True)
@@ -51,20 +57,30 @@ class Kernel:
     """Covariances between cells, linear in the variances ``theta`` but for the slope.
 
     ``effects`` holds the correlation of configurations through each hyperparameter, of shape
-    (hyperparameters, configurations, configurations); ``early`` is ``u`` of each rung.
+    (hyperparameters, configurations, configurations); ``early`` is ``u`` of each rung. ``noise``
+    and ``offset`` are what to expect of the variance of a run within its repeat, and of a repeat.
     """
 
-    def __init__(self, effects: Array, early: Array) -> None:
+    def __init__(
+        self, effects: Array, early: Array, noise: float = 0.012, offset: float = 0.01
+    ) -> None:
         self.effects, self.early = effects, early
         self.count = len(effects)
         total = effects.sum(0)
         pairs = max(1, self.count * (self.count - 1) // 2)
         self.pairs = (total**2 - (effects**2).sum(0)) / 2 / pairs
         self.mean = total / self.count
-        main = np.full(self.count, 2 * np.log(0.13))
-        rest = [0.06, 0.03, 0.10, 0.03, 0.10, 0.05, 0.05, 0.06, 0.07]
-        self.start = np.concatenate([main, 2 * np.log(rest), [0.3]])
-        self.width = np.concatenate([np.full(self.count, 1.5), [1.0] * 4 + [1.5] * 5, [0.3]])
+        final = [*[0.13] * self.count, 0.06, 0.03]
+        fading = [*[0.06] * self.count, 0.07]
+        shares = (offset, 0.3 * offset, 0.2 * noise, 0.3 * noise, 0.5 * noise)
+        repeats = [math.sqrt(share) for share in shares]
+        self.start = np.array([*2 * np.log([*final, *fading, *repeats]), 0.3])
+        # Variances are larger or smaller each by itself, and those of a group together.
+        sizes = [len(final), len(fading), len(repeats), 1]
+        own, together = np.repeat(_KNOWN, sizes, axis=0).T
+        group = np.repeat(range(len(sizes)), sizes)
+        shared = (group[:, None] == group) * together**2
+        self.precision = np.linalg.inv(np.diag(own**2) + shared)
 
     def parts(self, a: Cells, b: Cells) -> tuple[Array, Array]:
         """The factors of the variances of `final` and of the others, each (variances, a, b)."""
@@ -76,8 +92,9 @@ class Kernel:
         u = np.outer(self.early[a.rung], self.early[b.rung])
         noise = run * (a.rung[:, None] == b.rung[None])
         final = np.stack([*(effect[where] for effect in self.effects), self.pairs[where], same])
-        others = [u * mean, u * same, repeat, u * repeat, repeat * mean, run, noise]
-        return final, np.stack(others)
+        early = [*(u * effect[where] for effect in self.effects), u * same]
+        others = [repeat, u * repeat, repeat * mean, run, noise]
+        return final, np.stack([*early, *others])
 
     def growth(self, theta: Array, cells: Cells) -> Array:
         """By how much more `final` shows at the rungs of these cells than at the last one."""
@@ -91,7 +108,7 @@ class Kernel:
 
     def within(self, theta: Array) -> float:
         """The variance over repeats of a configuration at the last rung."""
-        offset, _, drift, run, noise = np.exp(theta[:-1])[self.count + 4 :]
+        offset, _, drift, run, noise = np.exp(theta[:-1])[-5:]
         return float(offset + drift * self.mean.diagonal().mean() + run + noise)
 
 
@@ -100,13 +117,13 @@ def fit(kernel: Kernel, cells: Cells, z: Array, steps: int = 6) -> Array:
     theta = kernel.start.copy()
     final, others = kernel.parts(cells, cells)
     level, early = kernel.level(cells, cells), kernel.early[cells.rung]
-    split, precision = len(final), kernel.width**-2.0
+    split, precision = len(final), kernel.precision
     for _ in range(steps):
         variance, growth = np.exp(theta[:-1]), kernel.growth(theta, cells)
         shape = np.outer(growth, growth)
         held = np.tensordot(variance[:split], final, 1)
         whole = held * shape + np.tensordot(variance[split:], others, 1) + level
-        inverse = np.linalg.inv(whole)
+        inverse = _inverse(whole)
         alpha = inverse @ z
         # d(whole) / d(theta), applied to alpha, and its trace with the inverse
         scaled, tilted = alpha * growth, inverse * shape
@@ -121,11 +138,22 @@ def fit(kernel: Kernel, cells: Cells, z: Array, steps: int = 6) -> Array:
             ]
         )
         moved = np.vstack([first, second, third])
-        gradient = 0.5 * (moved @ alpha - traces) - precision * (theta - kernel.start)
-        information = 0.5 * moved @ inverse @ moved.T + np.diag(precision)
+        gradient = 0.5 * (moved @ alpha - traces) - precision @ (theta - kernel.start)
+        information = 0.5 * moved @ inverse @ moved.T + precision
         theta = theta + np.clip(np.linalg.solve(information, gradient), -1.0, 1.0)
-        theta[-1] = np.clip(theta[-1], -0.5, 1.5)
+        theta[-1] = np.clip(theta[-1], *_SLOPES)
     return theta
+
+
+def _inverse(whole: Array) -> Array:
+    """The inverse of a symmetric positive definite matrix, by Cholesky: a third of the work."""
+    from scipy.linalg import lapack
+
+    lower, failed = lapack.dpotrf(whole, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError("not positive definite")
+    inverse: Array = lapack.dpotri(lower, lower=1)[0]
+    return np.tril(inverse) + np.tril(inverse, -1).T
 
 
 class Posterior:
@@ -136,14 +164,21 @@ class Posterior:
     """
 
     def __init__(
-        self, kernel: Kernel, theta: Array, cells: Cells, z: Array, pending: Cells | None = None
+        self,
+        kernel: Kernel,
+        theta: Array,
+        cells: Cells,
+        z: Array,
+        pending: Cells | None = None,
     ) -> None:
         self.kernel, self.theta = kernel, theta
         variance, split = np.exp(theta[:-1]), kernel.count
         self._final: Array = np.tensordot(variance[:split], kernel.effects, 1)
         self._final += variance[split] * kernel.pairs
         self._final[np.diag_indices(len(self._final))] += variance[split + 1]
-        self._rest = variance[split + 2 :]
+        self._early: Array = np.tensordot(variance[split + 2 : 2 * split + 2], kernel.effects, 1)
+        self._early[np.diag_indices(len(self._early))] += variance[2 * split + 2]
+        self._repeats = variance[2 * split + 3 :]
         self._level = _LEVEL + len(kernel.early) - 1
         whole = self._covariance(cells, cells)
         alpha = np.linalg.solve(whole, z - z.mean())
@@ -181,25 +216,24 @@ class Posterior:
     def _covariance(self, a: Cells, b: Cells) -> Array:
         """The prior covariance of observations."""
         kernel, where = self.kernel, np.ix_(a.configuration, b.configuration)
-        early, own, offset, drawn, drift, run, noise = self._rest
+        offset, drawn, drift, run, noise = self._repeats
         u = np.outer(kernel.early[a.rung], kernel.early[b.rung])
-        same = a.configuration[:, None] == b.configuration[None]
         repeat = a.repeat[:, None] == b.repeat[None]
         mean, rung = kernel.mean[where], a.rung[:, None] == b.rung[None]
         whole: Array = self._final[where] * np.outer(
             kernel.growth(self.theta, a), kernel.growth(self.theta, b)
         )
-        whole += u * (early * mean + own * same) + repeat * (offset + drawn * u + drift * mean)
+        whole += u * self._early[where] + repeat * (offset + drawn * u + drift * mean)
         whole += (a.run[:, None] == b.run[None]) * (run + noise * rung) + kernel.level(a, b)
         return whole
 
     def _own(self, a: Cells) -> Array:
         """The prior variance of each observation."""
         kernel, place, u = self.kernel, a.configuration, self.kernel.early[a.rung] ** 2
-        early, own, offset, drawn, drift, run, noise = self._rest
+        offset, drawn, drift, run, noise = self._repeats
         mean = kernel.mean[place, place]
         whole: Array = self._final[place, place] * kernel.growth(self.theta, a) ** 2
-        whole += u * (early * mean + own + drawn) + offset + drift * mean + run + noise
+        whole += u * (self._early[place, place] + drawn) + offset + drift * mean + run + noise
         whole += _LEVEL + a.rung
         return whole
 

@@ -1,8 +1,8 @@
 """A search that races: it spends epochs where they decide the most, and stops when it is sure.
 
-A few epochs of configurations that together show every effect and pair come first. From then on the
-next epochs are those that take away the most of the expected regret each: a new configuration, a
-new repeat, or a paused run that goes on (`study.plan.posterior` says what each would tell). Once
+A few epochs of configurations that together show every effect and pair come first. From then on
+every rung has its share of the epochs, and within a rung those runs go on, or begin, that take away
+the most of the expected regret (`study.plan.posterior` says what each would tell). Once
 the leader is within the tolerance of the best with the confidence asked for, or once the rest of
 the budget is needed for it, the leader is trained on repeats that had no part in choosing it; what
 is said of its accuracy in the end is not the luck that made it the leader.
@@ -42,7 +42,7 @@ _START = 2.5
 """Configurations that a race starts with, for each number that the effects are. With 1.5 the regret
 was the same (docs/log.md, "A search that races")."""
 
-_RIVALS = 48  # configurations that epochs may go to
+_RIVALS = 32  # configurations that epochs may go to
 _NEAR = 8  # configurations whose neighbours are candidates, in a large space
 
 Runs = dict[tuple[Configuration, int], Row]
@@ -53,8 +53,9 @@ class Race(Plan):
 
     ``tolerance`` is in percentage points or, of a metric that is no accuracy, in its own unit
     (None: 0.2 points, or a twentieth of the least error); ``budget`` in epochs (None: what the
-    sweep would need at most). The answer is measured on up to ``repeats`` fresh repeats. Raises
-    ``SettingsError`` or ``SpaceError`` for what cannot be raced.
+    sweep would need at most). The answer is measured on up to ``repeats`` fresh repeats. ``images``
+    are the validation images of a repeat, drawn from a ``pool`` of so many (None: the same ones
+    each time). Raises ``SettingsError`` or ``SpaceError`` for what cannot be raced.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Race(Plan):
         repeats: int | None = None,
         images: int | None = None,
         *,
+        pool: int | None = None,
         seed: int = 0,
         epochs: int | None = None,
         tolerance: float | None = None,
@@ -80,7 +82,8 @@ class Race(Plan):
         self.confidence = confidence
         self.budget = sweep_epochs(space, self.repeats, self.epochs) if budget is None else budget
         self.rungs = rungs(self.epochs)
-        self.pool = Pool(space, seed)
+        self.scale = Scale(self.rungs, images, images and (pool or images))
+        self.candidates = Pool(space, seed)
         self._first: Configuration = ()
         self._check()
         self.measuring = min(self.repeats, max(1, self.budget // (12 * self.epochs)))
@@ -99,7 +102,7 @@ class Race(Plan):
             )
         if self.repeats < 2:
             raise SettingsError("--repeats 1: a race compares repeats; give at least 2")
-        if self.pool.size == 1:
+        if self.candidates.size == 1:
             raise SpaceError(
                 "hyperparameters: a single configuration has nothing to race; add options"
             )
@@ -108,7 +111,7 @@ class Race(Plan):
         """A few epochs of configurations that together show effects and pairs."""
         given = configuration(self.space.start)
         full = len(given) == len(self.space.fixed) + len(self.space.hyperparameters)
-        candidates = self.pool.draw([given] if full else [], [], 0)
+        candidates = self.candidates.draw([given] if full else [], [], 0)
         rung, spare = self.rungs[0], self.budget - self.measuring * self.epochs
         number = min(math.ceil(_START * freedom(self.space)), int(0.4 * self.budget) // rung)
         places = start(
@@ -177,8 +180,8 @@ class Race(Plan):
         ahead = sorted(choosing, key=lambda r: (-len(r.reported), -r.reported[-1], r.number))
         begun = dict.fromkeys(row.configuration for row in runs.values())
         best = dict.fromkeys(row.configuration for row in ahead[: len(ahead) // 2 + 1])
-        candidates = self.pool.draw([*begun], [*best][:_NEAR], len(choosing))
-        return Belief(candidates, Scale(self.rungs, self.images), choosing, measured, self.seed)
+        candidates = self.candidates.draw([*begun], [*best][:_NEAR], len(choosing))
+        return Belief(candidates, self.scale, choosing, measured, self.seed)
 
     def _next(
         self, runs: Runs, belief: Belief | None, leader: Configuration, spare: int
@@ -222,6 +225,7 @@ class Race(Plan):
                 continue
             at = belief.candidates.index[one], repeat
             progress.epochs[at] = len(row.reported)
+            progress.promised[at] = self._promised(row)
             progress.run[at] = row.number
             progress.busy[at] = row.state not in {"paused", "complete"}
             if row.state == "running" and self._promised(row) > len(row.reported):
@@ -229,12 +233,14 @@ class Race(Plan):
         posterior = belief.chosen
         if pending:
             cells = Cells(*np.array(pending, dtype=np.intp).T)
-            posterior = Posterior(belief.kernel, belief.theta, belief.cells, belief.z, cells)
+            posterior = Posterior(
+                belief.kernel, belief.theta, belief.cells, belief.z, pending=cells
+            )
         places = belief.contenders(posterior)
-        actions, costs = progress.actions(places[:_RIVALS], self.rungs, spare)
-        if not len(costs):
+        actions = progress.actions(places[:_RIVALS], self.rungs, spare)
+        if actions is None:
             return None
-        chosen = best(posterior, places[:_RIVALS], actions, costs)
+        chosen = best(posterior, places[:_RIVALS], actions)
         one = belief.candidates.configurations[actions.configuration[chosen]]
         return self._slot(one, int(actions.repeat[chosen]), self.rungs[actions.rung[chosen]])
 

@@ -61,6 +61,7 @@ def _race(settings: Settings) -> Plan:
         settings.space,
         settings.repeats,
         settings.images,
+        pool=settings.data.images if settings.data else None,
         seed=settings["seed"],
         epochs=settings["epochs"],
         **given,

@@ -19,10 +19,17 @@ Reason = Literal["sure", "budget", "exhausted"]
 
 _CONTENDERS = 64
 _DRAWS = 1000
+_IMAGES = 1000  # where nobody says
+_UNKNOWN = 1.3
+"""By how much wider what is said is than if the variances were known: they are fitted to few runs.
+Draws of them came to 1.4 to 1.6; on tables 1.2 to 1.4 is right (docs/log.md)."""
 _TOP = 10
 _EXPECTED = 4  # complete runs that what a slope lets expect counts as
-_FITTED = 200
+_FITTED = 96
 """Runs that the variances are fitted to: of more, every second, third and so on."""
+
+_WHOLE = 200
+"""Up to so many runs count at every rung that they have reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +65,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Scale:
-    """How curves become values: at which epochs, and on how many validation images."""
+    """How curves become values: at which epochs, and on how many validation images.
+
+    ``images`` are those of a repeat, drawn from a ``pool`` of so many.
+    """
 
     rungs: tuple[int, ...]
     images: int | None
+    pool: int | None = None
 
     def observed(self, rows: Sequence[Row], candidates: Candidates) -> tuple[Cells, Array]:
         """The cells that these runs have reached, and the logarithm of the error there.
@@ -70,7 +81,7 @@ class Scale:
         many runs only the last rung counts, which says nearly all.
         """
         cells, values = [], []
-        few = len(rows) <= _FITTED
+        few = len(rows) <= _WHOLE
         for row in rows:
             place = candidates.index[row.configuration]
             reached = [n for n, epochs in enumerate(self.rungs) if epochs <= len(row.reported)]
@@ -78,6 +89,16 @@ class Scale:
                 cells.append((place, row.repeat, rung, row.number))
                 values.append(self._value(row, self.rungs[rung]))
         return Cells(*np.array(cells, dtype=np.intp).reshape(-1, 4).T), np.array(values)
+
+    def expected(self, error: float) -> tuple[float, float]:
+        """What images alone let expect of the logarithm of such an error, as variances.
+
+        Of a run within its repeat and of a repeat: half of what independent answers would have,
+        for about half of the errors are made on images that every run finds hard (docs/log.md).
+        """
+        images = self.images or _IMAGES
+        spread = 0.5 / (error * images)
+        return spread, max(spread * (1 - images / (self.pool or math.inf)), 0.05 * spread)
 
     def _value(self, row: Row, epochs: int) -> float:
         if _keeps_best(row):
@@ -135,9 +156,10 @@ class Belief:
         self.candidates, self.scale, self.seed = candidates, scale, seed
         rungs = np.array(scale.rungs, dtype=float)
         early = np.log(rungs[-1] / rungs)
-        self.kernel = Kernel(candidates.effects, early / max(early[0], 1e-9))
         every = max(1, math.ceil(len(choosing) / _FITTED))
         cells, z = scale.observed(choosing[::every], candidates)
+        expected = scale.expected(math.exp(z.mean()))
+        self.kernel = Kernel(candidates.effects, early / max(early[0], 1e-9), *expected)
         self.theta = fit(self.kernel, cells, z - z.mean())
         self.cells, self.z = scale.observed(choosing, candidates)
         self._rows = [*choosing, *measured]
@@ -148,8 +170,6 @@ class Belief:
     @cached_property
     def whole(self) -> Posterior:
         """What the measured runs say too."""
-        if not self.measured:
-            return self.chosen
         cells, z = self.scale.observed(self._rows, self.candidates)
         return Posterior(self.kernel, self.theta, cells, z)
 
@@ -168,13 +188,16 @@ class Belief:
         return self._drawn(self.whole) if self.measured else self._by_choice
 
     def _drawn(self, posterior: Posterior) -> tuple[Places, Array]:
-        """Contenders, and errors that they may have: of shape (draws, contenders)."""
+        """Contenders, and errors on new images that they may have, of shape (draws, contenders)."""
         places = self.contenders(posterior)
         spread = posterior.spread[np.ix_(places, places)]
-        root = np.linalg.cholesky(spread + 1e-9 * np.eye(len(places)))
+        root = np.linalg.cholesky(_UNKNOWN**2 * spread + 1e-9 * np.eye(len(places)))
         # The mean accuracy over repeats is that of their spread too.
         level = posterior.mean[places] + 0.5 * self.kernel.within(self.theta)
-        error: Array = np.exp(level + _normal(self.seed, len(places)) @ root.T)
+        normal = _normal(self.seed, 1 + len(places))
+        # What all find hard in the images of the repeats, more repeats would not tell.
+        sampled = math.exp(-0.5 * level[0]) / math.sqrt(self.scale.pool or math.inf)
+        error: Array = np.exp(level + normal[:, 1:] @ root.T + sampled * normal[:, :1])
         return places, error
 
     def probability(self, tolerance: float, *, measured: bool = False) -> float:
@@ -188,16 +211,18 @@ class Belief:
         shown = 1 - np.minimum(error * math.exp(self.scale.shift(self._rows)), 1.0)
         first = np.bincount(error.argmin(1), minlength=len(places)) / len(error)
         low, high = np.quantile(shown[:, 0], (0.025, 0.975))
+        # The leader's row is the first; of the others those that are the likeliest to be the best.
+        told = [0, *(1 + np.argsort(-first[1:], kind="stable")[:_TOP])]
         # Of draws that are far from normal before a run has reached its end, these mean something.
-        below, middle, above = np.quantile(shown, (0.16, 0.5, 0.84), axis=0)
+        below, middle, above = np.quantile(shown[:, told], (0.16, 0.5, 0.84), axis=0)
         found = [
             Contender(
-                self.candidates.configurations[place],
-                float(first[n]),
+                self.candidates.configurations[places[place]],
+                float(first[place]),
                 float(middle[n]),
                 float(above[n] - below[n]) / 2,
             )
-            for n, place in enumerate(places)
+            for n, place in enumerate(told)
         ]
         return Verdict(
             leader=found[0],

@@ -124,8 +124,8 @@ def _padding(side: int, width: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _dense(layer: Any, product: Product) -> Callable[[Array], Array]:
-    def call(inputs: Array) -> Array:
+def _dense(layer: Any, product: Product) -> Callable[..., Array]:
+    def call(inputs: Array, **_: Any) -> Array:
         outputs = product(inputs, keras.ops.convert_to_tensor(layer.kernel))
         if layer.use_bias:
             outputs += layer.bias

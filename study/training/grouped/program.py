@@ -7,7 +7,7 @@ range of its augmentation. Jitted once for each size of a group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from study.training.compiled import Logs, judge, logs_in, takes_one_hot, variables_of
+from study.training.compiled import Logs, initialize, judge, logs_in, takes_one_hot, variables_of
 from study.training.grouped.augment import augmented
 from study.training.grouped.layers import Rate
 from study.training.history import Arrays
@@ -97,8 +97,10 @@ class GroupProgram:
         self._train = jax.jit(jax.vmap(self._epoch, in_axes=(None, 0, 0, 0, 0, 0, 0)))
         self._judge = jax.jit(jax.vmap(self._judged, in_axes=(None, 0, 0)))
 
-    def state(self) -> Arrays:
-        """The variables of the model, in the order of a checkpoint."""
+    def beginning(self, draw: Callable[[int, int], int], learning_rate: float) -> Arrays:
+        """The variables of a new run, drawn as `initialize` does, in the order of a checkpoint."""
+        initialize(self.model, draw)
+        self.model.optimizer.learning_rate = learning_rate
         return tuple(np.array(variable) for variable in self.variables)
 
     def fitting(self, state: Sequence[NDArray[Any]]) -> Arrays:

@@ -23,7 +23,7 @@ from study.data import dataset as data
 from study.errors import TrainingFailed
 from study.space.metric import BALANCED
 from study.training import model
-from study.training.compiled import initialize, variables_of
+from study.training.compiled import variables_of
 from study.training.grouped.layers import Rate, prepare
 from study.training.grouped.program import GroupProgram, Inputs
 from study.training.history import Arrays, History, measured
@@ -97,8 +97,7 @@ class Turns:
         program = self._programs[key]
         params: dict[str, Value] = dict(run.params)
         if run.model is None:
-            initialize(program.model, run.initial_seed)
-            state = program.state()
+            state = program.beginning(run.initial_seed, _number(run, "learning_rate"))
         else:
             built, params = network_of(run, self._dataset)
             built.optimizer.build(built.trainable_variables)
@@ -156,7 +155,9 @@ class Turns:
         """What is the same for all runs of a group."""
         params = {k: v for k, v in run.params if run.model is not None or k not in _OWN}
         if run.model is None:
-            params["dropout"] = _dropout(run) > 0  # Keras gives a layer of rate 0 no random numbers
+            params["dropout"] = (
+                _number(run, "dropout") > 0
+            )  # Keras gives a layer of rate 0 no random numbers
         recipe = Recipe.of(dict(run.params))
         sizes = run.batch_size, len(split.train), len(split.validation)
         same = recipe.augments, run.model, run.metric, run.precision, *sizes
@@ -231,12 +232,12 @@ def _inputs(member: Member) -> Inputs:
         validation=member.split.validation.astype(np.int32),
         shares=np.ones(steps, np.float32) if shares is None else shares,
         noise=np.array([noise >> 32, noise & 0xFFFFFFFF], np.uint32),
-        dropout=_dropout(run),
+        dropout=_number(run, "dropout") if run.model is None else 0.0,
         ranges=(recipe.rotation, recipe.zoom, recipe.translation),
     )
 
 
-def _dropout(run: Run) -> float:
-    """The rate of the program's own network; 0 for one of the user's."""
+def _number(run: Run, name: str) -> float:
+    """A hyperparameter of a run of the program's own network."""
     params: dict[str, Any] = {**model.DEFAULTS, **dict(run.params)}
-    return float(params["dropout"]) if run.model is None else 0.0
+    return float(params[name])

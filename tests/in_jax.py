@@ -1,0 +1,127 @@
+"""Tests that need Keras on JAX: `test_grouped.py` runs them in a process of their own."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from study.training.grouped.startup import start_jax
+
+start_jax("cpu")
+
+import jax  # noqa: E402
+import keras  # noqa: E402
+from test_training import RUN, blobs  # noqa: E402
+
+from study.training.grouped import layers as grouped_layers  # noqa: E402
+from study.training.grouped.turns import Turns  # noqa: E402
+
+DATA = blobs(count=234)  # of which each fold has as many
+SMALL = replace(RUN, epochs=2, batch_size=50, training="grouped")
+
+
+def having(**params: Any) -> Any:
+    return replace(SMALL, params=tuple({**dict(SMALL.params), **params}.items()))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize("width", [1, 2, (3, 4)])
+def test_a_convolution_is_a_product(padding: str, strides: int, width: Any) -> None:
+    images = np.random.default_rng(1).random((2, 9, 8, 3), np.float32)
+    model = keras.Sequential(
+        [keras.Input((9, 8, 3)), keras.layers.Conv2D(5, width, strides, padding=padding)]
+    )
+    expected = np.asarray(model(images))
+    grouped_layers.prepare(model, None, "float32")
+    np.testing.assert_allclose(model(images), expected, atol=1e-5)
+
+
+def test_of_equal_pixels_in_a_pool_the_first_gets_the_gradient() -> None:
+    layer = keras.layers.MaxPooling2D(2)
+    model = keras.Sequential([keras.Input((4, 5, 1)), layer])
+    images = np.random.default_rng(1).integers(0, 2, (3, 4, 5, 1)).astype(np.float32)
+
+    def gradient() -> Any:
+        return jax.grad(lambda x: (model(x) * np.arange(12).reshape(3, 2, 2, 1)).sum())(images)
+
+    values, expected = np.asarray(model(images)), gradient()
+    grouped_layers.prepare(model, None, "float32")
+    np.testing.assert_array_equal(model(images), values)
+    np.testing.assert_array_equal(gradient(), expected)
+
+
+def test_fast_products_are_those_of_rounded_numbers_with_their_gradients() -> None:
+    rng = np.random.default_rng(1)
+    left, right = rng.random((2, 3, 40), np.float32), rng.random((40, 5), np.float32)
+    fast = grouped_layers.PRODUCTS["fast"]
+    error = np.abs(fast(left, right) - left @ right).max()
+    assert 1e-4 < error < 0.1
+    for place in (0, 1):
+        exact = jax.grad(lambda *both: (both[0] @ both[1] ** 2).sum(), place)(left, right)
+        near = jax.grad(lambda *both: fast(both[0], both[1] ** 2).sum(), place)(left, right)
+        assert near.dtype == np.float32
+        np.testing.assert_allclose(near, exact, rtol=0.02)
+
+
+def test_runs_that_differ_in_numbers_alone_are_one_program() -> None:
+    turns = Turns(DATA, None, lambda _: None)
+    for params in ({}, {"dropout": 0.4}, {"learning_rate": 0.1}, {"schedule": "cosine"}):
+        turns.add(having(**params))
+    turns.add(replace(SMALL, repeat=2))
+    assert len(turns._programs) == 1
+    turns.add(having(filters=5))
+    turns.add(having(dropout=0.0))
+    assert len(turns._programs) == 3
+
+
+class Narrow:
+    """A program of a card that has the memory of so many runs."""
+
+    def __init__(self, program: Any, room: int) -> None:
+        self._program, self._room = program, room
+        self.tried: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._program, name)
+
+    def epoch(self, runs: Any, size: int) -> Any:
+        self.tried.append(size)
+        if size > self._room:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes")
+        return self._program.epoch(runs, size)
+
+
+@pytest.mark.parametrize("room", [2, 0])
+def test_a_group_too_large_for_the_card_is_halved_and_nothing_is_lost(room: int) -> None:
+    said: list[str] = []
+    turns = Turns(DATA, None, said.append)
+    members = [turns.add(replace(SMALL, repeat=repeat)) for repeat in range(5)]
+    [(key, program)] = turns._programs.items()
+    turns._programs[key] = narrow = Narrow(program, room)  # type: ignore[assignment]
+    done = []
+    while turns:
+        done += turns.next()
+    if not room:
+        assert narrow.tried == [8, 4, 2, 1, 1, 1, 1, 1]
+        assert {str(turn.failure) for turn in done} == {
+            "out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes"
+        }
+        return
+    assert said == [
+        "Out of memory with 5 runs at once: 4 now take turns",
+        "Out of memory with 4 runs at once: 2 now take turns",
+    ]
+    assert [len(member.history.epochs) for member in members] == [2] * 5
+    assert narrow.tried[:3] == [8, 4, 2]
+
+
+def test_a_run_is_nearly_the_same_alone_and_among_others(tmp_path: Path) -> None:
+    alone, among = (Turns(DATA, None, lambda _: None) for _ in range(2))
+    one = alone.add(SMALL)
+    same, *_ = (among.add(run) for run in (SMALL, having(dropout=0.5), replace(SMALL, repeat=2)))
+    alone.next()
+    among.next()
+    assert one.history.epochs[0].loss == pytest.approx(same.history.epochs[0].loss, abs=1e-4)

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Generator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from test_cli import assert_one_line, database, finished, here, home, study  # n
 from study.errors import ModelError
 from study.final import records
 from study.final.archive import read_card
-from study.final.finalize import FinalOptions
+from study.final.finalize import FinalOptions, Observer, finalize
 from study.final.members import Member, MemberTrainer, chosen, plan, seed_of
 from study.plan.results import Rows
+from study.running.launch import ExecutionOptions
 from study.running.prepare import prepare_again
+from study.space.model_source import ModelSource, NetworkFacts
 from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.lock import driving
@@ -133,6 +136,30 @@ def test_a_member_that_cannot_be_trained_ends_it_with_the_reason() -> None:
 
     with pytest.raises(ModelError, match="seed 1 cannot be trained: MemoryError: no room"):
         Bookkeeper().training.train(members(), InProcess(broken))
+
+
+def test_what_models_of_an_own_network_need_is_said_before_anything_is_trained() -> None:
+    prepared = prepare_again("fake", Database.at(storage.DEFAULT), None)
+    source, said = ModelSource("/home/me/net.py", "build", "..."), list[str]()
+
+    def broken(run: Run, *_: Any, **__: Any) -> Generator[Epoch, None, bytes]:
+        yield from ()
+        raise MemoryError("no room")
+
+    def made(network: NetworkFacts) -> None:
+        settings = replace(prepared.settings, model=source, network=network)
+        observer = Observer(said.append, lambda *_: None, lambda *_: None)
+        options, execution = FinalOptions(), ExecutionOptions(jobs=1)
+        finalize(replace(prepared, settings=settings), options, execution, observer, broken)
+
+    with pytest.raises(
+        ModelError, match=r"^net.py:build: no final model can be made of it: it hol"
+    ):
+        made(NetworkFacts(7, unloadable="it holds a Lambda"))
+    with pytest.raises(ModelError, match="seed 1 cannot be trained: MemoryError: no room"):
+        made(NetworkFacts(7, classes=("mine>Patch",)))
+    (line,) = said
+    assert line.startswith("The models need Patch of net.py to be loaded")
 
 
 def test_the_interval_of_an_accuracy_is_wilsons() -> None:

@@ -13,6 +13,7 @@ import pytest
 import test_training as base
 from test_cluster import submitted
 from test_commands import command, finish
+from test_layout import FOLDER, imported, modules
 from test_own_model import HEAD, RESIDUAL, SEQUENTIAL, run_of
 
 from study.errors import ModelError, TrainingFailed
@@ -91,6 +92,23 @@ def test_an_own_network_travels_to_a_worker_and_trains_to_the_same_bits_there() 
     for run, (epochs, model) in zip(runs, there, strict=True):
         assert base.bits(epochs) == base.bits(base.finish(train(run, base.DATA))[0])
         assert model is not None
+
+
+def test_only_who_trains_or_loads_a_model_runs_code_of_the_users() -> None:
+    runs_code = {"training.own", "training.user_code"}
+    users = {
+        module
+        for module in modules()
+        for name in imported((FOLDER / f"{module.replace('.', '/')}.py").read_text())
+        if name in runs_code or name.rpartition(".")[0] in runs_code
+    }
+    assert users - runs_code == {
+        "final.archive",
+        "final.measure",
+        "training.network",
+        "training.probe",
+        "tuning.objective",
+    }
 
 
 # Commands --------------------------------------------------------------------------------------

@@ -73,6 +73,11 @@ def _description(size: int, run_id: str, settings: Settings, brightest: int) -> 
             "gives": f"probabilities of shape (n, {settings.data.num_classes})",
             "classes": list(settings.data.label_names),
         }
+        if settings.model and settings.network and settings.network.classes:
+            described["metadata"]["needs"] = (
+                f"{', '.join(settings.network.classes)} of {Path(settings.model.path).name}, which "
+                "is an artifact of the study's run: run it, then load the model"
+            )
     return described
 
 

@@ -34,7 +34,7 @@ def network(settings: Settings) -> str | None:
     source, facts = settings.model, settings.network
     if source is None:
         return None
-    said = f"Network {source.name} (SHA-256 {source.fingerprint[:12]})"
+    said = f"Network {source.name} (SHA-256 {source.digest[:12]})"
     steps = _STEPS[settings["training"]]
     if facts is not None:
         said += f", {facts.parameters:,} parameters at the start"

@@ -1,21 +1,26 @@
 """What trains is found without TensorFlow, recorded, and kept to; the GPUs here are pretended."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import fake_gpu
 import fakes
 import image_files
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import create_trial
 
 from study.cli.live import Silent
+from study.data.dataset import Dataset
 from study.errors import SettingsError, StudyLocked
 from study.plan.results import RUN_SPEC, Rows
 from study.running.launch import ExecutionOptions, alone_on_cards, jobs_of, launch
@@ -28,7 +33,8 @@ from study.training.run import Run
 from study.training.startup import _choose
 from study.tuning.objective import Objective
 from study.workers.cards import held
-from study.workers.engine import visible
+from study.workers.engine import RunFinished, cores, visible
+from study.workers.local_cluster import local_engine
 
 LINES = (
     "GPU-aaaa1111, NVIDIA H100 80GB HBM3, 81559, 550.54.15\n"
@@ -48,14 +54,21 @@ def found(
     **environ: str,
 ) -> Devices:
     find = None if cuda is None else f"lib.so.{cuda}"
-    return devices(environ, lambda: lines, packages.get, lambda _: find)
+    return devices(environ, lambda: lines, packages.get, lambda _: find, lambda name: name)
 
 
 def failing(error: Exception) -> Devices:
     def ask() -> str:
         raise error
 
-    return devices({}, ask, TENSORFLOW.get, lambda _: None)
+    return devices({}, ask, TENSORFLOW.get)
+
+
+def without_driver() -> Devices:
+    def load(name: str) -> object:
+        raise OSError(name)
+
+    return devices({}, lambda: LINES, TENSORFLOW.get, load=load)
 
 
 def test_a_card_and_a_library_with_cuda_are_a_gpu() -> None:
@@ -105,6 +118,7 @@ def test_a_library_counts_where_its_cuda_fits_the_driver(
         (failing(FileNotFoundError()), "no GPU"),
         (failing(subprocess.CalledProcessError(9, "", "no driver\n")), "nvidia-smi fails (no dr"),
         (failing(subprocess.TimeoutExpired("nvidia-smi", 30)), "timed out"),
+        (without_driver(), "the driver's libcuda.so.1 cannot be loaded"),
         (found("something else\n"), "nvidia-smi fails"),
         (found(packages={"tensorflow": TENSORFLOW["tensorflow"]}), "make setup GPU=1"),
         (found(packages=JAX_13), "driver 550.54.15 of NVIDIA H100 80GB HBM3 is too old"),
@@ -137,11 +151,49 @@ def test_each_worker_sees_one_card() -> None:
     assert visible(0, ()) == {}
 
 
+def test_workers_on_cards_see_one_each_and_are_neither_forked_nor_pinned() -> None:
+    images = np.zeros((4, 8, 8, 1), np.float32)
+    labels = np.arange(4, dtype=np.int32)
+    data = Dataset("four", images, labels, images, labels, (0, 1, 2, 3), "f" * 64)
+    engine = local_engine(data, len(cores()), 1, None, fake_gpu.train, cards=("a", "b"))
+    seen = []
+    with closing(engine):
+        for repeat in range(2):
+            engine.submit(repeat, replace(RUN, repeat=repeat))
+        while len(seen) < 2:
+            event = engine.next_event()
+            if isinstance(event, RunFinished):
+                seen.append(json.loads(event.model or b""))
+    assert {one["card"] for one in seen} == {"a", "b"}
+    assert {one["cores"] for one in seen} == {len(cores())}
+    assert not any(one["forked"] for one in seen)
+
+
+def test_tensorflow_is_told_before_it_starts_to_share_a_card() -> None:
+    code = (
+        "import os; from study.training.startup import start_tensorflow\n"
+        "try: start_tensorflow(1, 'gpu')\n"
+        "except ValueError: print(*map(os.environ.get, "
+        "('TF_FORCE_GPU_ALLOW_GROWTH', 'TF_ENABLE_ONEDNN_OPTS')))"
+    )
+    unset = ("TF_FORCE_GPU_ALLOW_GROWTH", "TF_ENABLE_ONEDNN_OPTS")
+    environ = {name: value for name, value in os.environ.items() if name not in unset}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environ | {"CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    assert done.stdout.split() == ["true", "0"]
+
+
+RUN = fakes.run_of(cast("Any", SimpleNamespace(configuration=(), repeat=0, epochs=None)))
+
+
 def test_the_device_is_part_of_a_run_and_an_old_run_keeps_its_name() -> None:
-    run = fakes.run_of(SimpleNamespace(configuration=(("width", 1),), repeat=0, epochs=None))
-    assert isinstance(run, Run)
-    assert run.key == replace(run, device="cpu").key
-    assert run.key != replace(run, device="gpu").key
+    assert RUN.key == replace(RUN, device="cpu").key
+    assert RUN.key != replace(RUN, device="gpu").key
 
 
 def test_a_card_belongs_to_one_study_at_a_time(tmp_path: Path) -> None:

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from study.training.device import CPU, HIDDEN, Devices, missing_cuda
+from study.training.device import CPU, DRIVER, HIDDEN, Devices, missing_cuda
 
 _JAX = "import jax; print(jax.device_count() if jax.default_backend() == 'gpu' else 0)"
-_DRIVER = "libcuda.so.1"
 _PATIENCE = 120  # seconds; CUDA may compile what a new card needs
 
 
@@ -78,14 +77,8 @@ def jax() -> Library | None:
 
 
 def driver_problem(load: Callable[[str], Any] = ctypes.CDLL) -> str:
-    """What the driver says when it is asked as the libraries do; empty where it is fine.
-
-    `nvidia-smi` asks it in another way: in a container it may answer there alone.
-    """
-    try:
-        code = load(_DRIVER).cuInit(0)
-    except OSError:
-        return f"the driver's {_DRIVER} cannot be loaded here"
+    """What the driver says when it is asked as the libraries do; empty where it is fine."""
+    code = load(DRIVER).cuInit(0)
     return f"the driver refuses to start CUDA (cuInit gives {code})" if code else ""
 
 

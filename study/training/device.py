@@ -7,6 +7,7 @@ installed say which library can use them. The process that trains asks its libra
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from ctypes.util import find_library
@@ -20,6 +21,9 @@ Kind = Literal["cpu", "gpu"]
 
 OLDEST_DRIVER: Mapping[int, tuple[int, ...]] = {12: (525, 60, 13), 13: (580, 65, 6)}
 """The oldest Linux driver for each major version of CUDA, from NVIDIA's release notes."""
+
+DRIVER = "libcuda.so.1"
+"""The library of NVIDIA's driver that whatever computes on a card loads."""
 
 HIDDEN = "CUDA_VISIBLE_DEVICES hides every GPU of this machine"
 
@@ -97,8 +101,12 @@ def devices(
     ask: Callable[[], str] = nvidia_smi,
     installed: Callable[[str], list[str] | None] = installed,
     find: Callable[[str], str | None] = find_library,
+    load: Callable[[str], object] = ctypes.CDLL,
 ) -> Devices:
-    """What this machine offers: its cards, of those that ``CUDA_VISIBLE_DEVICES`` leaves."""
+    """What this machine offers: its cards, of those that ``CUDA_VISIBLE_DEVICES`` leaves.
+
+    ``ask`` is `nvidia_smi`, ``installed`` what a package requires, ``find`` a library's file.
+    """
     try:
         found = [_card(line) for line in ask().splitlines() if line.strip()]
     except FileNotFoundError:
@@ -109,20 +117,33 @@ def devices(
     cards = tuple(_visible(found, environ.get("CUDA_VISIBLE_DEVICES")))
     if not cards:
         return Devices(problem=HIDDEN) if found else CPU
+    libraries, problem = _usable(cards[0], installed, find, load)
+    return Devices("gpu" if libraries else "cpu", cards, libraries, problem)
+
+
+def _usable(
+    card: Card,
+    installed: Callable[[str], list[str] | None],
+    find: Callable[[str], str | None],
+    load: Callable[[str], object],
+) -> tuple[tuple[str, ...], str]:
+    """The libraries that can use a card; where none can, what is wrong."""
+    try:
+        load(DRIVER)
+    except OSError:  # in a container nvidia-smi may be all there is
+        return (), f"{card.name} is here, but the driver's {DRIVER} cannot be loaded"
     needs = dict(_libraries(installed, find))
     if not needs:
-        problem = f"{cards[0].name} is here, but neither TensorFlow nor JAX with CUDA: {_CURE}"
-        return Devices(cards=cards, problem=problem)
-    fitting = tuple(name for name, major in needs.items() if not _too_old(cards[0].driver, major))
-    if not fitting:
-        major = min(needs.values())
-        oldest = ".".join(f"{part:02d}" for part in OLDEST_DRIVER[major])
-        problem = (
-            f"driver {cards[0].driver} of {cards[0].name} is too old for CUDA {major}: "
-            f"update it to {oldest} or later"
-        )
-        return Devices(cards=cards, problem=problem)
-    return Devices("gpu", cards, fitting, problem="")
+        return (), f"{card.name} is here, but neither TensorFlow nor JAX with CUDA: {_CURE}"
+    fitting = tuple(name for name, major in needs.items() if not _too_old(card.driver, major))
+    if fitting:
+        return fitting, ""
+    major = min(needs.values())
+    oldest = ".".join(f"{part:02d}" for part in OLDEST_DRIVER[major])
+    return (), (
+        f"driver {card.driver} of {card.name} is too old for CUDA {major}: "
+        f"update it to {oldest} or later"
+    )
 
 
 CPU = Devices()

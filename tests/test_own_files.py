@@ -68,6 +68,8 @@ def test_other_weights_are_another_network(pretrained: ModelSource, tmp_path: Pa
     assert changed.fingerprint != pretrained.fingerprint
     assert pretrained.again() == changed
     assert changed.digest == pretrained.digest
+    assert pretrained.changed_in(changed) == tmp_path / "start.weights.h5"
+    assert pretrained.changed_in(replace(changed, text="")) == tmp_path / "my_model.py"
 
 
 def test_weights_that_a_worker_lacks_are_named(pretrained: ModelSource) -> None:

@@ -280,6 +280,15 @@ def test_images_of_0_to_1_are_not_made_black_by_a_layer_for_0_to_255(
             tried(text)
 
 
+def test_what_a_model_prints_is_seen_by_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    from study.training.own import build
+
+    text = SUBCLASSED.replace("return self.out", "print('called'); return self.out")
+    text = "print('read')\n" + text.replace("return Net", "print('built'); return Net")
+    build(source(text), PARAMS, (12, 12, 1), 3)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_model_that_fails_in_a_worker_is_a_failed_run() -> None:
     with pytest.raises(TrainingFailed, match=r"^my_model.py:build: line 9: ValueError: too wide$"):
         next(train(run_of("def build(*_):\n    raise ValueError('too wide')"), base.DATA))

@@ -36,8 +36,9 @@ def unchanged_or_refused(
         return existing
     if not accept:
         raise SettingsError(
-            f"{now.path} has changed since the study {location.name!r} was made: restore it, start "
-            "a study with another --name, or go on with --accept-changed-model"
+            f"{existing.model.changed_in(now)} has changed since the study {location.name!r} was "
+            "made: restore it, start a study with another --name, or go on with "
+            "--accept-changed-model"
         )
     return tried(replace(existing, model=now), dataset)
 

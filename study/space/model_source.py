@@ -82,6 +82,13 @@ class ModelSource:
         except (OSError, SyntaxError, ValueError):
             return self
 
+    def changed_in(self, now: ModelSource) -> Path:
+        """The first file in which it is another one ``now``."""
+        if now.text != self.text:
+            return Path(now.path)
+        name, _ = min({*self.files} ^ {*now.files})
+        return Path(now.path).parent / name
+
     def check_files(self) -> None:
         """Raise ``ModelError`` where a file that the text names is not here, or is another.
 

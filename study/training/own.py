@@ -63,7 +63,7 @@ def build(
     """
     noticing = Noticing(params)
     keras.utils.set_random_seed(seed)
-    with seeds_drawn_from(seed):
+    with seeds_drawn_from(seed), redirect_stdout(io.StringIO()):  # it may print
         model = _built(source, noticing, input_shape, num_classes)
         _check(source, model, input_shape, num_classes, metric)
     _check_schedule(source, model, recipe_of(params, noticing.read))
@@ -75,8 +75,7 @@ def _built(
 ) -> keras.Model:
     """What the function gives, which may not have weights yet."""
     try:
-        with redirect_stdout(io.StringIO()):
-            model = function(source)(noticing, tuple(input_shape), num_classes)
+        model = function(source)(noticing, tuple(input_shape), num_classes)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is somebody else's code
         missing = error.args[0] if isinstance(error, KeyError) and error.args else None
         if isinstance(missing, str) and missing in noticing.read and missing not in noticing:

@@ -72,7 +72,8 @@ Tolerance = Annotated[
         "--tolerance",
         envvar="STUDY_TOLERANCE",
         metavar="POINTS",
-        help="A race ends once its leader is within these points of accuracy of the best: 0.2.",
+        help="A race ends once its leader is this close to the best: 0.2 points of accuracy; of "
+        "another metric, its own unit.",
     ),
 ]
 Confidence = Annotated[

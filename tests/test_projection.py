@@ -157,3 +157,20 @@ def test_what_trains_an_own_network_is_among_the_tags(made):
     assert (tags["network"], tags["network_parameters"]) == ("net.py:build", "7")
     assert tags["network_unknown_to_fast"] == "the class Net"
     assert not any(name.startswith("network") for name in projection.origin(made.settings))
+
+
+def test_the_metric_that_a_study_compares_by_is_the_one_that_is_summed_up(made):
+    space = replace(made.settings.space, metric="val_loss", direction="minimize")
+    compared = replace(subject(made), settings=replace(made.settings, space=space))
+    made.add(made.start(), 0, (0.5, 0.9, 0.7))
+    (row,) = rows(made)
+    shown = projection.trial_content(compared, row)
+    values = {point.key: point.value for point in shown.points}
+    assert values["best_val_loss"] == min(row.curve["val_loss"])
+    assert values["best_epoch"] == 2
+    assert "best_val_acc" not in values
+    parent = parents.configuration_content(compared, [row])
+    assert [point.key for point in parent.points] == ["mean_val_loss", "standard_error"]
+    study = parents.study_content(compared, [row], made.plan.standing([row]))
+    assert study.params["metric"] == "val_loss"
+    assert study.params["direction"] == "minimize"

@@ -11,7 +11,8 @@ from study.workers.engine import cores
 
 
 def train(run: Run, *_: Any, **__: Any) -> Generator[Epoch, None, bytes]:
-    yield Epoch(0, 0.5, 0.5, 0.5, 0.5, 0.1, 1e9)
+    for number in range(run.epochs):
+        yield Epoch(number, 0.5, 0.5, 0.5, 0.5, 0.1, 1e9 + number)
     seen = {
         "card": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "cores": len(cores()),

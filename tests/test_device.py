@@ -29,7 +29,6 @@ from study.space.settings import Chosen, Settings
 from study.storage import database as storage
 from study.storage.location import Database
 from study.training.device import CPU, Devices, devices, offered
-from study.training.run import Run
 from study.training.startup import _choose
 from study.tuning.objective import Objective
 from study.workers.cards import held
@@ -85,10 +84,16 @@ def test_a_card_and_a_library_with_cuda_are_a_gpu() -> None:
         ("1,0", ["GPU-bbbb2222", "GPU-aaaa1111"]),
         ("GPU-bb", ["GPU-bbbb2222"]),
         ("0,7,1", ["GPU-aaaa1111"]),
+        ("MIG-cc", ["MIG-cc"]),
     ],
 )
 def test_only_cards_that_cuda_may_see_are_found(chosen: str, uuids: list[str]) -> None:
     assert [card.uuid for card in found(CUDA_VISIBLE_DEVICES=chosen).cards] == uuids
+
+
+def test_a_card_without_memory_of_its_own_has_none() -> None:
+    (card,) = found("GPU-1, NVIDIA GB10, [N/A], 580.95.05\n").cards
+    assert str(card) == "NVIDIA GB10 (driver 580.95.05)"
 
 
 @pytest.mark.parametrize("chosen", ["", "-1", "GPU-"])
@@ -323,33 +328,31 @@ def prepared(database: Database, devices: Devices, **given: str) -> Prepared:
     return prepare("fake.toml", None, database, chosen, devices=devices)
 
 
-def drive(study: Prepared, devices: Devices) -> list[Run]:
-    """Drive the study with a trainer that learns nothing; what it was to train."""
-    runs: list[Run] = []
+def drive(study: Prepared, devices: Devices) -> None:
+    """Drive the study, one run at a time, with a trainer that learns nothing."""
+    execution = ExecutionOptions(jobs=1, devices=devices)
+    launch(study, Silent(), execution, print, fake_gpu.train)
 
-    def train(run: Run, *_: Any, **__: Any) -> Any:
-        runs.append(run)
-        return fakes.train(run)
 
-    launch(study, Silent(), ExecutionOptions(jobs=1, devices=devices), print, train)
-    return runs
+def made(study: Prepared) -> None:
+    """Make the study, and train nothing."""
+    storage.create(study.location.database.open(create=True), "fake", study.settings)
 
 
 @pytest.fixture
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Devices:
-    """Two GPUs; the environment is put back, which the engine changes."""
+    """Two GPUs."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where their locks lie
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    return found(CUDA_VISIBLE_DEVICES="0,1")
+    return found()
 
 
 def test_a_study_on_a_gpu_records_it_with_every_run(database: Database, cards: Devices) -> None:
-    runs = drive(prepared(database, cards), cards)
+    drive(prepared(database, cards), cards)
     study, settings = storage.load(database.open())
     assert settings.device == "gpu"
-    assert {run.device for run in runs} == {"gpu"}
     assert {row.device for row in Rows()(study)} == {"gpu"}
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == cards.cards[0].uuid
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 def test_a_study_leaves_cards_to_others_and_says_so(database: Database, cards: Devices) -> None:
@@ -380,7 +383,7 @@ def test_runs_at_once_are_one_a_card_unless_more_are_asked_for(
 def test_a_study_that_began_on_a_gpu_is_not_resumed_without_one(
     database: Database, cards: Devices
 ) -> None:
-    drive(prepared(database, cards), cards)
+    made(prepared(database, cards))
     for again in (lambda: prepare_again(None, database, None), lambda: prepared(database, CPU)):
         with pytest.raises(SettingsError, match=r"began on a GPU.*resume it where.*--name"):
             again()
@@ -390,7 +393,7 @@ def test_a_study_that_began_on_a_gpu_is_not_resumed_without_one(
 def test_a_study_that_began_on_the_processor_stays_there(
     database: Database, cards: Devices
 ) -> None:
-    drive(prepared(database, CPU), CPU)
+    made(prepared(database, CPU))
     assert prepared(database, cards).settings.device == "cpu"
     assert prepare_again(None, database, None, devices=cards).settings.device == "cpu"
     with pytest.raises(SettingsError, match=r"device \(cpu, not gpu\).*--name.*resume"):

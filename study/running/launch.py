@@ -218,11 +218,10 @@ def engine_for(
             )
             say(f"The cluster has no worker{wanted} yet: a run waits until one joins")
         return engine
-    if jobs > 1:
+    if jobs > 1 or uuids:  # a card is left free by a process that ends
         from study.workers.local_cluster import local_engine
 
         return local_engine(prepared.dataset, jobs, threads, checkpoints, trainer, cards=uuids)
-    os.environ |= visible(0, uuids)
     return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))
 
 

@@ -11,7 +11,7 @@ import ctypes
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from ctypes.util import find_library
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Literal, get_args
 
@@ -34,15 +34,19 @@ _PATIENCE = 30.0  # seconds; nvidia-smi wakes a card that nobody uses
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU as `nvidia-smi` shows it; ``memory`` in MiB, ``driver`` as in 550.54.15."""
+    """A GPU as `nvidia-smi` shows it; ``driver`` as in 550.54.15.
+
+    ``memory`` in MiB; None where the card has none of its own, but the processor's.
+    """
 
     uuid: str
     name: str
-    memory: int
+    memory: int | None
     driver: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.memory / 1024:.0f} GiB, driver {self.driver})"
+        memory = f"{self.memory / 1024:.0f} GiB, " if self.memory else ""
+        return f"{self.name} ({memory}driver {self.driver})"
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ def offered(
 
 def _card(line: str) -> Card:
     uuid, name, memory, driver = (part.strip() for part in line.split(","))
-    return Card(uuid, name, int(memory), driver)
+    return Card(uuid, name, int(memory) if memory.isdigit() else None, driver)
 
 
 def _visible(cards: list[Card], chosen: str | None) -> Iterator[Card]:
@@ -173,6 +177,9 @@ def _visible(cards: list[Card], chosen: str | None) -> Iterator[Card]:
         yield from cards
         return
     for word in (part.strip() for part in chosen.split(",")):
+        if word.startswith("MIG-") and cards:  # a part of a card, which nvidia-smi does not list
+            yield replace(cards[0], uuid=word, name=f"a part of {cards[0].name}", memory=None)
+            continue
         fitting = [
             card
             for number, card in enumerate(cards)

@@ -185,6 +185,8 @@ def _saved_and_loaded(source: ModelSource, model: Any) -> tuple[tuple[str, ...],
         needed = tuple(name for name in saved.foreign(described) if name in own)
         if others := saved.foreign(described, own):
             return needed, f"it holds a {others[0]}, which is not loaded from a file"
+        if not needed:
+            return (), None
         try:
             loaded = keras.models.load_model(path, compile=False, custom_objects=own)
         except Exception as error:  # noqa: BLE001 - whatever a class of the user's did

@@ -193,12 +193,20 @@ def test_a_schedule_that_a_model_is_compiled_with_goes_on_where_it_was(
     assert base.bits(base.finish(train(run, base.DATA, checkpoints=store))[0]) == base.bits(epochs)
 
 
-def test_two_schedules_are_refused() -> None:
-    tried(SCHEDULED)
+NAMELESS = """
+class Falling(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.01 / (1.0 + keras.ops.cast(step, "float32"))
+
+"""
+
+
+@pytest.mark.parametrize("text", [SCHEDULED, NAMELESS + SCHEDULED.replace(DECAY, "Falling()")])
+def test_two_schedules_are_refused(text: str) -> None:
     with pytest.raises(
         ModelError, match="with a learning-rate schedule, and the space has another"
     ):
-        tried(SCHEDULED, PARAMS | {"schedule": "cosine"})
+        tried(text, PARAMS | {"schedule": "cosine"})
 
 
 def test_how_a_model_is_trained_need_not_be_read_and_is_obeyed() -> None:

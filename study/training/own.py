@@ -98,8 +98,13 @@ def recipe_of(params: Mapping[str, Value], read: set[str]) -> dict[str, Value]:
 
 def _check_schedule(source: ModelSource, model: keras.Model, recipe: Mapping[str, Value]) -> None:
     """Refuse two schedules of the learning rate: the model's own, and the trainer's."""
-    own = isinstance(model.optimizer.get_config().get("learning_rate"), dict)
-    if own and Recipe.of(recipe).scheduled:
+    if not Recipe.of(recipe).scheduled:
+        return
+    try:
+        own = isinstance(model.optimizer.get_config().get("learning_rate"), dict)
+    except NotImplementedError:  # one of the user's, which cannot say what it is
+        own = True
+    if own:
         raise ModelError(
             f"{source.name} is compiled with a learning-rate schedule, and the space has another: "
             "take schedule out of the space, or compile the model with a number"

@@ -1,5 +1,6 @@
 """When a run is stopped: decided by stored curves, with a margin, and never the incumbent's."""
 
+import math
 from typing import Any
 
 import optuna
@@ -16,7 +17,15 @@ from study.plan.results import Row, Rows
 from study.plan.search import Search
 from study.plan.statistics import image_floor
 from study.plan.sweep import OneAtATime
-from study.tuning.pruning import PRUNERS, Margin, SparingPruner, SweepPruner, make_pruner, mean_gap
+from study.tuning.pruning import (
+    PRUNERS,
+    Margin,
+    SparingPruner,
+    SweepPruner,
+    make_pruner,
+    mean_gap,
+    unrest,
+)
 from study.tuning.run_spec import slot
 from study.tuning.sampler import PlanSampler
 
@@ -64,6 +73,15 @@ def test_a_lag_has_to_exceed_the_noise_that_the_images_leave() -> None:
 def test_a_lag_has_to_exceed_the_least_that_matters() -> None:
     assert MARGIN.behind([0.891] * 5, LEVEL, 10**9) is None
     assert MARGIN.behind([0.889] * 5, LEVEL, 10**9) is not None
+
+
+def test_a_lag_has_to_exceed_what_the_reference_itself_goes_up_and_down() -> None:
+    steady, restless = [0.5, 0.6, 0.7, 0.8, 0.85, 0.9], [0.5, 0.8, 0.6, 0.9, 0.8, 0.9]
+    assert (unrest(steady), unrest([0.5])) == (0, 0)
+    assert unrest(restless) == pytest.approx(math.sqrt((0.2**2 + 0.1**2) / 5))
+    behind = [value - 0.2 for value in restless]
+    assert MARGIN.behind(behind, steady, IMAGES) is not None
+    assert MARGIN.behind(behind, restless, IMAGES) is None
 
 
 def test_a_run_that_is_ahead_is_never_stopped() -> None:

@@ -7,6 +7,7 @@ it decides depends neither on the order in which runs finish nor on how many are
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,14 +38,23 @@ def mean_gap(curve: Sequence[float], reference: Sequence[float], window: int = W
     return math.fsum(other - own for other, own in pairs) / (epochs.stop - epochs.start)
 
 
+def unrest(curve: Sequence[float]) -> float:
+    """What a curve loses from an epoch to the next, as a root mean square; 0 where it only rises.
+
+    On a plateau that is the standard deviation of an epoch.
+    """
+    falls = [min(after - before, 0.0) for before, after in itertools.pairwise(curve)]
+    return math.sqrt(math.fsum(fall * fall for fall in falls) / max(1, len(falls)))
+
+
 @dataclass(frozen=True)
 class Margin:
     """When a curve is far enough behind its reference to be pruned.
 
     The gap is the mean difference of validation accuracy over the last ``window`` epochs. It is
     looked at from epoch ``warmup`` on (counted from 1) and has to exceed ``errors`` standard
-    errors of such a difference (``image_floor``, twice: two runs) and ``least`` (fraction).
-    The values are those of docs/log.md, "The margin of the sweep's pruner".
+    errors of such a difference (``image_floor`` or the reference's `unrest`, twice: two runs) and
+    ``least`` (fraction). The values are those of docs/log.md, "The margin of the sweep's pruner".
     """
 
     warmup: int = 4
@@ -62,7 +72,8 @@ class Margin:
         recent = slice(epochs - self.window, epochs)
         level = math.fsum(reference[recent]) / self.window
         distance = mean_gap(curve, reference, self.window)
-        limit = max(self.least, self.errors * math.sqrt(2) * image_floor(level, images))
+        deviation = max(image_floor(level, images), unrest(reference))
+        limit = max(self.least, self.errors * math.sqrt(2) * deviation)
         return distance if distance > limit else None
 
 

@@ -417,7 +417,8 @@ def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> Non
 
     shape = (12, 12, 1)
     options = {"filters": 2, "k2": 3, "dense": 4, "batch_norm": True, "strided": True}
-    members = [build_cnn(options, shape, 3) for _ in range(2)]
+    made = [build_cnn(options, shape, 3) for _ in range(2)]
+    members = [type(one).from_config(one.get_config()) for one in made]  # not compiled, as loaded
     images = RNG.integers(0, 256, (5, *shape)).astype(np.float32)
     together = export.with_preprocessing(members, shape)
     card = replace(CARD_OF, input_shape=shape)

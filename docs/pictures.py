@@ -71,7 +71,8 @@ class Moment(Screen):
         to.print(f"$ python -m study run digits {given} --mlflow none", highlight=False)
         head = Console(file=io.StringIO(), width=WIDTH)  # prints long lines, which a terminal wraps
         print_header(head, self._prepared.location.name, self._prepared.settings, new=True)
-        print_execution(head, self._execution.jobs or 1, self._execution)
+        device = self._prepared.settings.device
+        print_execution(head, self._execution.jobs or 1, self._execution, device)
         to.print(head.file.getvalue().rstrip(), highlight=False, markup=False)
         to.print(self)
         self.text = to.export_text(clear=False)

@@ -122,7 +122,7 @@ def test_a_study_stopped_in_every_way_ends_as_an_undisturbed_one(
 ) -> None:
     for name in ("tiny.toml", "some.npz"):
         shutil.copy(finished / name, tmp_path)
-    epoch = r"run \d+: epoch [2-9]"
+    epoch = r"repeat \d+: epoch [2-9]"
 
     with command(tmp_path, *RUN, "-v") as process:
         read(process, epoch)

@@ -19,6 +19,7 @@ from study.training.grouped import layers as grouped_layers  # noqa: E402
 from study.training.grouped.turns import Turns  # noqa: E402
 
 DATA = blobs(count=234)  # of which each fold has as many
+DIVIDED = "integer division or modulo by zero"
 SMALL = replace(RUN, epochs=2, batch_size=50, training="grouped")
 
 
@@ -116,6 +117,26 @@ def test_a_group_too_large_for_the_card_is_halved_and_nothing_is_lost(room: int)
     ]
     assert [len(member.history.epochs) for member in members] == [2] * 5
     assert narrow.tried[:3] == [8, 4, 2]
+
+
+def test_what_breaks_a_group_is_the_reason_of_its_runs_and_the_others_go_on() -> None:
+    turns = Turns(DATA, None, lambda _: None)
+    for run in (SMALL, replace(SMALL, repeat=2), having(filters=5)):
+        turns.add(run)
+    broken, _ = turns._programs.values()
+    broken.epoch = lambda *_: 1 // 0  # type: ignore[method-assign]
+    first, second = turns.next(), turns.next()
+    assert [str(t.failure) for t in first] == ["ZeroDivisionError: " + DIVIDED] * 2
+    assert [turn.failure for turn in second] == [None]
+    assert [len(members) for members in turns._groups.values()] == [1]
+
+
+def test_programs_that_nobody_wants_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("study.training.grouped.turns._IDLE", 2)
+    turns = Turns(DATA, None, lambda _: None)
+    for filters in range(2, 7):
+        turns.drop(turns.add(having(filters=filters)))
+    assert len(turns._programs) <= 3
 
 
 def test_a_run_is_nearly_the_same_alone_and_among_others(tmp_path: Path) -> None:

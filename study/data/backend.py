@@ -22,6 +22,25 @@ def imported_quietly() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
         return
+    with _without_jax(), _held_back():
+        yield
+
+
+@contextmanager
+def _without_jax() -> Iterator[None]:
+    """Hide JAX, which TensorFlow imports wherever it finds it, for what nobody here does."""
+    if "jax" in sys.modules:
+        yield
+        return
+    sys.modules["jax"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["jax"]
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:

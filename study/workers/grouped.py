@@ -122,7 +122,6 @@ class GroupedEngine:
 
     def _relay(self, message: Any) -> Event | None:
         """The event that a message is; None for one that is late, or known."""
-        self._answered = True
         if isinstance(message, StudyError):
             raise message
         if isinstance(message, str):
@@ -135,8 +134,10 @@ class GroupedEngine:
             if message.epoch.number != sent.relayed:  # a run that was sent again repeats epochs
                 return None
             sent.relayed += 1
+            self._answered = True
             return EpochReported(sent.key, message.epoch)
         del self._sent[message.key]
+        self._answered = True
         if isinstance(message, RunFailed):
             return RunFailed(sent.key, message.reason)
         assert isinstance(message, RunFinished)

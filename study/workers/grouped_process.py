@@ -74,6 +74,8 @@ def main(pipe: Connection, setup: Setup) -> None:
         _Trainer(Turns(setup.dataset, setup.checkpoints, send), setup, send).work(orders)
     except StudyError as error:
         send(error)
+    except Exception as error:  # noqa: BLE001 - as where the images alone are too large
+        send(StudyError(f"training in groups has failed: {reason(error)}; nothing is lost"))
 
 
 def _listen(pipe: Connection, orders: queue.SimpleQueue[Begin | Stop]) -> None:

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 
 SIZES = (1, 2, 4, 8, 16)
 """Of groups: fewer runs are padded, so that few programs are compiled."""
+
+_IDLE = 16  # programs without a run that are kept
 
 _OWN = frozenset({"dropout", "learning_rate", "schedule", "restore_best_weights"})
 _OWN |= {"rotation", "zoom", "translation"}
@@ -92,9 +93,9 @@ class Turns:
         """Begin a run, or go on with its checkpoint. Raises TrainingFailed."""
         split = self._split(self._dataset.labels, run.validation, run.seed, run.repeat)
         key = self._key(run, split)
-        if key not in self._programs:
-            self._programs[key] = self._program(run)
-        program = self._programs[key]
+        program = self._programs.pop(key, None) or self._program(run)
+        self._release()
+        self._programs[key] = program
         params: dict[str, Value] = dict(run.params)
         if run.model is None:
             state = program.beginning(run.initial_seed, _number(run, "learning_rate"))
@@ -127,8 +128,8 @@ class Turns:
         group = sorted(members, key=lambda one: len(one.history.epochs))[:limit]
         try:
             turns = self._epoch(key, group)
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            turns = self._halved(key, group, error)
+        except Exception as error:  # noqa: BLE001 - a layer's or JAX's: a reason, or too large
+            turns = self._failed(key, group, error)
         for turn in turns:
             if turn.failure or len(turn.history.epochs) == turn.history.end:
                 self.drop(turn.member)
@@ -162,6 +163,13 @@ class Turns:
         sizes = run.batch_size, len(split.train), len(split.validation)
         same = recipe.augments, run.model, run.metric, run.precision, *sizes
         return (*sorted(params.items()), *same)
+
+    def _release(self) -> None:
+        """Forget programs that were not wanted for long; the disk still has what was compiled."""
+        idle = [key for key in self._programs if key not in self._groups]
+        for key in idle[:-_IDLE]:
+            del self._programs[key]
+            self._sizes.pop(key, None)
 
     def _program(self, run: Run) -> GroupProgram:
         built, params = network_of(run, self._dataset)
@@ -206,9 +214,12 @@ class Turns:
         compiled = self._sizes.get(key, set())
         return next((size for size in (fitting, 2 * fitting) if size in compiled), fitting)
 
-    def _halved(self, key: Hashable, group: list[Member], error: Exception) -> list[Turn]:
-        """Where the memory is too small for a group, let halves of it take turns."""
-        detail = str(error).partition("\n")[0]
+    def _failed(self, key: Hashable, group: list[Member], error: Exception) -> list[Turn]:
+        """What becomes of a group whose epoch has failed.
+
+        Where the memory is too small for it, nothing is lost: halves of it take turns.
+        """
+        detail = " ".join(str(error).partition("\n")[0].split())[:300]
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in detail:
             failure = TrainingFailed(f"{type(error).__name__}: {detail}")
         elif len(group) == 1:

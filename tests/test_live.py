@@ -21,6 +21,7 @@ from study.storage.location import Database
 from study.text import sentences as words
 from study.text.units import duration
 from study.text.view import views
+from study.training.device import Card, Devices
 from study.training.run import Run
 from study.workers.engine import InProcess
 
@@ -170,3 +171,23 @@ def test_the_first_lines_say_what_mlflow_writes_and_how_to_have_none(tmp_path: P
     print_execution(to, 1, ExecutionOptions(mirror=resolve(None, {}, there)), "cpu")
     for said in ("mlflow.db", "mlflow-artifacts/", "--mlflow none"):
         assert said in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("device", "problem", "said"),
+    [
+        (
+            "gpu",
+            "",
+            "Training 2 runs at once, a process each on NVIDIA H200 (140 GiB, driver 570.1)",
+        ),
+        ("cpu", "its driver is too old", "The GPU is not used: its driver is too old"),
+        ("cpu", "", "The GPU is not used: this study is the processor's"),
+    ],
+)
+def test_the_first_lines_say_whether_a_gpu_is_used(device: str, problem: str, said: str) -> None:
+    to, written = console()
+    cards = (Card("GPU-1", "NVIDIA H200", 143771, "570.1"),)
+    devices = Devices("cpu" if problem else "gpu", cards, problem=problem)
+    print_execution(to, 2, ExecutionOptions(devices=devices), device)
+    assert said in written.getvalue().replace("\n", " ")

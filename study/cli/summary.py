@@ -119,7 +119,8 @@ def print_execution(
         if grouped:
             how = f"up to {jobs} runs at once, those of one network as one program"
         cards = execution.devices.cards
-        where = "" if device == "cpu" else f" on {' and '.join(map(str, cards))}"
+        used = ("one of " if grouped and len(cards) > 1 else "") + " and ".join(map(str, cards))
+        where = "" if device == "cpu" else f" on {used}"
         say(console, f"Training {how}{where} (--jobs changes it)")
         if device == "cpu" and cards:
             why = execution.devices.problem or "this study is the processor's"

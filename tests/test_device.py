@@ -74,7 +74,7 @@ def test_a_card_and_a_library_with_cuda_are_a_gpu() -> None:
     here = found()
     assert (here.kind, here.libraries) == ("gpu", ("tensorflow",))
     assert str(here.cards[0]) == "NVIDIA H100 80GB HBM3 (80 GiB, driver 550.54.15)"
-    assert here.refusal("gpu") is None
+    assert here.refusal("gpu", "stock") is None
 
 
 @pytest.mark.parametrize(
@@ -131,23 +131,30 @@ def test_a_library_counts_where_its_cuda_fits_the_driver(
 )
 def test_what_is_missing_for_a_gpu_is_said_in_a_line(here: Devices, why: str) -> None:
     assert here.kind == "cpu"
-    here.check("cpu")
+    here.check("cpu", "fast")
     with pytest.raises(SettingsError, match=r"^--device gpu: ") as refused:
-        here.check("gpu")
+        here.check("gpu", "stock")
     assert why in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
+def test_jax_without_cuda_beside_a_card_is_named_and_so_is_tensorflow() -> None:
+    assert "--training grouped needs JAX with CUDA" in str(found().refusal("gpu", "grouped"))
+    alone = found(packages={"jax-cuda12-plugin": []})
+    assert "--training stock needs TensorFlow with CUDA" in str(alone.refusal("gpu", "stock"))
+    assert alone.refusal("gpu", "grouped") is None
+
+
 def test_another_kind_of_device_is_refused() -> None:
     with pytest.raises(SettingsError, match="choose cpu or gpu"):
-        found().check("tpu")
+        found().check("tpu", "stock")
 
 
 def test_the_devices_of_a_cluster_are_what_its_runs_take() -> None:
     assert offered({}, "tcp://host:8786", {"GPU": 1.0}).kind == "gpu"
     cluster = offered({}, "tcp://host:8786")
     assert cluster.kind == "cpu"
-    cluster.check("gpu")  # only its workers know
+    cluster.check("gpu", "stock")  # only its workers know
 
 
 def test_each_worker_sees_one_card() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from study.data.parts import Reading, Told
 from study.data.splitting import Labels
 from study.errors import ParameterError, SettingsError, SpaceError
 from study.plan.strategies import completed, plan_of
-from study.running import own_model
+from study.running import own_model, placement
 from study.space import file as space_file
 from study.space.messages import hint
 from study.space.settings import Chosen, DataFacts, Settings, settle
@@ -66,21 +66,20 @@ def prepare(
     database.check()
     origin = name_or_path or _default_space(given)
     settings = settle(space_file.load(origin), origin, given)
-    settings = own_model.with_source(_checked(_placed(settings, devices)))
+    settings = own_model.with_source(_checked(placement.placed(settings, devices)))
     location = database.study(name or settings.space.name)
     existing = _existing(location)
     if existing is None:
-        devices.check(settings.device)
         ahead(settings)
     dataset = read_data(settings, database, told)
     settings = _fitted(settings.located(), dataset)
     if existing is None:
         if settings.model is not None and told is not None:  # it takes as long as TensorFlow does
             told.say(f"Building {settings.model.name} once with each option, to see that it works")
-        settings = own_model.tried(_with_card(settings, devices), dataset)
+        settings = own_model.tried(placement.with_card(settings, devices), dataset)
     else:
-        _same_or_refused(location, existing, _as_recorded(settings, existing))
-        _trained_here_or_refused(location, existing, devices)
+        _same_or_refused(location, existing, placement.as_recorded(settings, existing))
+        placement.kept_to_or_refused(location, existing, devices)
         if settings.model is not None:
             existing = own_model.unchanged_or_refused(
                 existing, settings.model, location, dataset, accept=accept_changed_model
@@ -109,7 +108,7 @@ def prepare_again(
     """
     study, settings = storage.load(database.open(), name)
     location = database.study(study.study_name)
-    _trained_here_or_refused(location, settings, devices, device)
+    placement.kept_to_or_refused(location, settings, devices, device)
     if repeats is not None:
         settings = settings.with_repeats(repeats)
     dataset = read_data(settings, database, told)
@@ -140,29 +139,6 @@ def _default_space(given: Mapping[str, Chosen]) -> str:
     """The embedded digits have their own space; any other data gets the tutorial's."""
     data = given.get("data")
     return "digits" if data is None or data.value == "digits" else "mnist"
-
-
-def _placed(settings: Settings, devices: Devices) -> Settings:
-    """The settings with the device; on a GPU runs are trained in groups, or by Keras alone."""
-    settings = settings.with_default("device", devices.kind)
-    training = settings.chosen["training"]
-    if training.value == "grouped" and devices.remote:
-        raise SettingsError("--training grouped is this machine's: leave --scheduler out")
-    if settings.device == "cpu" or training.value != "fast":
-        return settings
-    if training.source != "default":
-        raise SettingsError(
-            "--training fast is the processor's: leave it out, or give --device cpu too"
-        )
-    found = "grouped" if "jax" in devices.libraries else "stock"
-    return replace(settings, chosen={**settings.chosen, "training": Chosen(found, "default")})
-
-
-def _with_card(settings: Settings, devices: Devices) -> Settings:
-    """The settings with the name of the first card that a study on a GPU begins on, if known."""
-    if settings.device == "cpu" or not devices.cards:
-        return settings
-    return replace(settings, versions={**settings.versions, "gpu": str(devices.cards[0])})
 
 
 def _checked(settings: Settings) -> Settings:
@@ -266,37 +242,6 @@ def _is_whole(value: object) -> bool:
 def _existing(location: Location) -> Settings | None:
     database = location.database
     return storage.find(database.open(), location.name) if database.exists else None
-
-
-def _as_recorded(settings: Settings, existing: Settings) -> Settings:
-    """The settings of a study that is asked for again: what was found out once is not again."""
-    found = ["device"]
-    if existing.model is not None or _is_default(existing, "training"):
-        found.append("training")
-    kept = {name: existing.chosen[name] for name in found if _is_default(settings, name)}
-    return replace(settings, chosen={**settings.chosen, **kept})
-
-
-def _is_default(settings: Settings, name: str) -> bool:
-    return settings.chosen[name].source == "default"
-
-
-def _trained_here_or_refused(
-    location: Location, settings: Settings, devices: Devices, asked: str | None = None
-) -> None:
-    """A study keeps to the kind of device it began with: its runs are compared in pairs."""
-    own = settings.device
-    if asked is not None and asked != own:
-        devices.check(asked)
-        raise SettingsError(
-            f"--device {asked}: study {location.name!r} began on the {own}, and its runs are "
-            f"compared with each other: leave --device out, or start another study with --name"
-        )
-    if why := devices.refusal(own):
-        raise SettingsError(
-            f"study {location.name!r} began on a GPU, and its runs are compared with each other, "
-            f"but {why}: resume it where there is one, or start another study with --name"
-        )
 
 
 def _same_or_refused(location: Location, existing: Settings, asked: Settings) -> None:

@@ -28,7 +28,8 @@ DRIVER = "libcuda.so.1"
 HIDDEN = "CUDA_VISIBLE_DEVICES hides every GPU of this machine"
 
 _JAX = {12: "jax-cuda12-plugin", 13: "jax-cuda13-plugin"}
-_CURE = "make setup GPU=1, or pip install '.[gpu]'"
+_CURE = "make setup GPU=1, or pip install '.[gpu,jax]'"
+_NAMES = {"jax": "JAX", "tensorflow": "TensorFlow"}
 _PATIENCE = 30.0  # seconds; nvidia-smi wakes a card that nobody uses
 
 
@@ -63,17 +64,22 @@ class Devices:
     problem: str = "nvidia-smi shows no GPU here"
     remote: bool = False
 
-    def refusal(self, kind: str) -> str | None:
-        """Why nothing can be trained on this kind of device; None where it can."""
-        if kind == "cpu" or self.kind == "gpu" or self.remote:
+    def refusal(self, kind: str, training: str) -> str | None:
+        """Why runs cannot be trained so on this kind of device; None where they can."""
+        if kind == "cpu" or self.remote:
             return None
-        return self.problem
+        if self.kind == "cpu":
+            return self.problem
+        library = "jax" if training == "grouped" else "tensorflow"
+        if library in self.libraries:
+            return None
+        return f"--training {training} needs {_NAMES[library]} with CUDA that fits: {_CURE}"
 
-    def check(self, kind: str) -> None:
+    def check(self, kind: str, training: str) -> None:
         """Raise SettingsError where ``--device kind`` cannot be had."""
         if kind not in get_args(Kind):
             raise SettingsError(f"--device {kind}: choose {' or '.join(get_args(Kind))}")
-        if why := self.refusal(kind):
+        if why := self.refusal(kind, training):
             raise SettingsError(f"--device {kind}: {why}")
 
 

@@ -98,11 +98,11 @@ def test_a_test_folder_without_classes_is_said_and_not_used(tmp_path: Path) -> N
     assert said == [f"{tmp_path / 'test'} has no class folders and is not used"]
 
 
-@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "gif", "webp", "tif", "JPEG"])
+@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "gif", "webp", "tif", "JPEG", "jfif"])
 def test_every_kind_of_picture_is_read(tmp_path: Path, ending: str) -> None:
     dataset = read(folder(tmp_path, 5, ending))
     known = read(folder(tmp_path / "other", 5))
-    lossless = ending not in {"jpg", "JPEG", "webp"}
+    lossless = ending not in {"jpg", "JPEG", "jfif", "webp"}
     assert dataset.images.shape == known.images.shape
     assert np.array_equal(dataset.images, known.images) is lossless
 
@@ -111,10 +111,16 @@ def test_hidden_files_other_files_and_folders_below_a_class(tmp_path: Path) -> N
     folder(tmp_path)
     save(tmp_path / "cats" / "more" / "1.png", pictures(1)[0])
     (tmp_path / ".cache").mkdir()
-    (tmp_path / "cats" / "notes.txt").touch()
-    dataset = read(tmp_path)
+    (tmp_path / "__MACOSX" / "cats").mkdir(parents=True)  # of an archive made by macOS
+    (tmp_path / "__MACOSX" / "cats" / "._000.png").touch()
+    (tmp_path / "cats" / "._000.png").touch()
+    for name in ("notes.txt", "photo.HEIC", "Makefile"):
+        (tmp_path / "cats" / name).touch()
+    said: list[str] = []
+    dataset = read(tmp_path, said)
     assert len(dataset.images) + len(dataset.test_images) == 21
     assert dataset.num_classes == 2
+    assert f"{tmp_path}: 3 files of other kinds not used (.HEIC, .txt, Makefile)" in said
 
 
 def test_grey_pictures_have_one_channel_and_a_single_colour_one_makes_all_three(

@@ -43,7 +43,7 @@ class Listing:
 def class_folders(folder: Path) -> list[Path]:
     """The folders in a folder in order of their names, hidden ones left out."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+        names = [e.name for e in entries if e.is_dir() and not _is_hidden(e.name)]
     return [folder / name for name in sorted(names)]
 
 
@@ -60,51 +60,67 @@ def in_folders(folder: Path) -> Listing:
         if test and not class_folders(test):
             notes.append(f"{shown(test)} has no class folders and is not used")
             test = None
-    return Listing(_classes(train), _classes(test) if test else None, notes)
+    return Listing(_classes(train, notes), _classes(test, notes) if test else None, notes)
 
 
-def _classes(folder: Path) -> Listed:
+def _classes(folder: Path, notes: list[str]) -> Listed:
     listed: list[tuple[Path, str]] = []
+    others: list[Path] = []
     classes = class_folders(folder)
     for path in classes:
         if not _is_text(path.name):
             raise DataError(
                 f"{shown(path)}: the name of a class that is no UTF-8 text; rename the folder"
             )
-        pictures = list(_pictures(path, (os.path.realpath(folder),)))
+        files = list(_files(path, (os.path.realpath(folder),)))
+        pictures = [file for file in files if _is_picture(file.name)]
         if not pictures:
             raise DataError(
                 f"{shown(path)}: a class folder without pictures ({', '.join(picture.KINDS)}); "
                 f"add some or remove it"
             )
         listed += [(file, path.name) for file in pictures]
+        others += [file for file in files if not _is_picture(file.name)]
     if len(classes) < 2:
         there = (
             f"one class folder only ({shown(classes[0].name)})" if classes else "no class folder"
         )
         raise DataError(f"{shown(folder)}: {there}; give a folder of pictures for each class")
+    if others:
+        kinds = sorted({shown(file.suffix or file.name) for file in others})
+        count = "1 file" if len(others) == 1 else f"{len(others)} files"
+        notes.append(f"{shown(folder)}: {count} of other kinds not used ({', '.join(kinds[:9])})")
     return listed
 
 
-def _pictures(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
-    """The picture files of a folder and those below it; links are followed, in a circle refused."""
+def _files(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    """The files of a folder, then those below it; links are followed, in a circle refused."""
     real = os.path.realpath(folder)
     if real in above:
         raise DataError(f"{shown(folder)}: a link in a circle; remove it")
     with os.scandir(folder) as entries:
-        inside = sorted((entry.name, entry.is_dir()) for entry in entries)
+        inside = sorted((e.name, e.is_dir()) for e in entries if not _is_hidden(e.name))
     for name, is_folder in inside:
-        if not is_folder and Path(name).suffix.lower() in picture.KINDS:
+        if not is_folder:
             yield folder / name
     for name, is_folder in inside:
-        if is_folder and not name.startswith("."):
-            yield from _pictures(folder / name, (*above, real))
+        if is_folder:
+            yield from _files(folder / name, (*above, real))
 
 
 def pictures_in(folder: Path) -> int:
     """How many pictures lie in a folder itself."""
     with os.scandir(folder) as entries:
-        return sum(Path(entry.name).suffix.lower() in picture.KINDS for entry in entries)
+        return sum(_is_picture(e.name) for e in entries if not _is_hidden(e.name))
+
+
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in picture.KINDS
+
+
+def _is_hidden(name: str) -> bool:
+    """Also what macOS puts into archives: `._1.jpg` has the ending of a picture and is none."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _is_text(name: str) -> bool:

@@ -25,6 +25,7 @@ KINDS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jfif": "JPEG",
     ".bmp": "BMP",
     ".gif": "GIF",
     ".webp": "WEBP",

@@ -62,8 +62,8 @@ def build(
     makes `num_classes` 1, with squared errors. It logs `metric`. Raises ModelError, in one line.
     """
     noticing = Noticing(params)
-    keras.utils.set_random_seed(seed)
     with seeds_drawn_from(seed), redirect_stdout(io.StringIO()):  # it may print
+        keras.utils.set_random_seed(seed)
         model = _built(source, noticing, input_shape, num_classes)
         _check(source, model, input_shape, num_classes, metric)
     _check_schedule(source, model, recipe_of(params, noticing.read))

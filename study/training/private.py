@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 from keras.src.random import seed_generator
+
+_one_at_a_time = threading.RLock()
 
 
 def adam_moments(adam: keras.optimizers.Adam) -> list[tuple[Any, Any]]:
@@ -41,9 +44,10 @@ def seeds_drawn_from(seed: int) -> Iterator[None]:
     It asks Python's generator for them, which other threads of a worker use too: a network would
     now and then have other first weights than it has alone.
     """
-    shared = seed_generator.python_random
-    seed_generator.python_random = random.Random(seed)  # noqa: S311 - no secret
-    try:
-        yield
-    finally:
-        seed_generator.python_random = shared
+    with _one_at_a_time:
+        shared = seed_generator.python_random
+        seed_generator.python_random = random.Random(seed)  # noqa: S311 - no secret
+        try:
+            yield
+        finally:
+            seed_generator.python_random = shared

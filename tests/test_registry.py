@@ -88,12 +88,14 @@ def test_models_are_registered_once_and_a_server_without_a_registry_gets_tags(
 def test_the_best_model_and_the_average_are_served_by_name_on_pixels(
     made, anywhere, tmp_path, monkeypatch
 ) -> None:
+    import keras
     import numpy as np
 
     from study.final.export import to_bytes, with_preprocessing
     from study.training.model import build_cnn
 
-    members = [build_cnn(dict(made.start()), (28, 28, 1), 10) for _ in range(2)]
+    built = [build_cnn(dict(made.start()), (28, 28, 1), 10) for _ in range(2)]
+    members = [keras.models.clone_model(one) for one in built]  # not compiled
     made_of = {"best": members[:1], "average": members}
     files = {name: with_preprocessing(each, (28, 28, 1)) for name, each in made_of.items()}
     models = [final for final in finals() if alias(final["model"])]

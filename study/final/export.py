@@ -42,8 +42,8 @@ def load_member(
 def with_preprocessing(members: Sequence[keras.Model], input_shape: tuple[int, ...]) -> keras.Model:
     """A model of pixels (n, *input_shape) of 0..255 to probabilities (n, classes), or numbers.
 
-    It is the member, or the mean of several members' outputs, behind a rescaling to 0..1. Their
-    names differ.
+    It is the member, or the mean of several members' outputs, behind a rescaling to 0..1. The
+    members have different names, and are not compiled.
     """
     pixels = keras.Input(input_shape, name="pixels")
     images = keras.layers.Rescaling(1 / 255, name="scale")(pixels)

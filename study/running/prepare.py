@@ -173,7 +173,9 @@ def _fitted(settings: Settings, dataset: Dataset) -> Settings:
         for repeat in repeats
     ]
     validated = [dataset.labels[split.validation] for split in splits]
-    versions = {name: version(name) for name in ("tensorflow", "keras", "optuna", "numpy")}
+    libraries = ["tensorflow", "keras", "optuna", "numpy"]
+    libraries += ["jax"] if settings["training"] == "grouped" else []
+    versions = {name: version(name) for name in libraries}
     return settings.with_data(
         facts(dataset, validated), {"python": platform.python_version(), **versions}
     )

@@ -11,6 +11,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from study.training.checkpoint import Checkpoints
     from study.training.grouped.turns import Member, Turn, Turns
     from study.training.run import Run
+
+
+_PAUSE = 1.0  # seconds between two checkpoints of a run: a GPU may train several epochs in one
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ class _Trainer:
         self._turns, self._checkpoints, self._send = turns, setup.checkpoints, send
         self._members: dict[int, Member] = {}
         self._numbers: dict[Member, int] = {}
+        self._due: dict[int, float] = {}  # when a run's next checkpoint is
         self._writer = ThreadPoolExecutor(1)
         self._writing: list[Future[None]] = []
 
@@ -144,7 +149,7 @@ class _Trainer:
             self._checkpoints.delete(member.run.key)
 
     def _record(self, turn: Turn) -> None:
-        """Write the checkpoint of an epoch, then tell; nothing of a run that was stopped."""
+        """Write the checkpoint of an epoch, if one is due, then tell; nothing of a stopped run."""
         number = self._numbers.get(turn.member)
         if number is None:
             return
@@ -152,9 +157,12 @@ class _Trainer:
             self._forget(number)
             self._send(RunFailed(number, str(turn.failure)))
             return
-        turn.history.save(turn.state)
+        last, now = len(turn.history.epochs) == turn.history.end, time.monotonic()
+        if last or now >= self._due.get(number, 0):
+            turn.history.save(turn.state)
+            self._due[number] = now + _PAUSE
         self._send(EpochReported(number, turn.history.epochs[-1]))
-        if len(turn.history.epochs) == turn.history.end:
+        if last:
             self._finish(number, turn)
 
     def _finish(self, number: int, turn: Turn) -> None:
@@ -168,5 +176,6 @@ class _Trainer:
         self._send(RunFinished(number, model))
 
     def _forget(self, number: int) -> None:
+        self._due.pop(number, None)
         if (member := self._members.pop(number, None)) is not None:
             self._numbers.pop(member, None)

@@ -13,8 +13,11 @@ start_jax("cpu")
 
 import jax  # noqa: E402
 import keras  # noqa: E402
+from sklearn.metrics import balanced_accuracy_score  # noqa: E402
 from test_training import RUN, blobs  # noqa: E402
 
+from study.data.dataset import split  # noqa: E402
+from study.space.metric import BALANCED, Metric  # noqa: E402
 from study.training.grouped import layers as grouped_layers  # noqa: E402
 from study.training.grouped.turns import Turns  # noqa: E402
 
@@ -146,3 +149,20 @@ def test_a_run_is_nearly_the_same_alone_and_among_others(tmp_path: Path) -> None
     alone.next()
     among.next()
     assert one.history.epochs[0].loss == pytest.approx(same.history.epochs[0].loss, abs=1e-4)
+
+
+def test_balanced_accuracy_is_the_mean_of_the_recalls_of_classes(tmp_path: Path) -> None:
+    chosen = np.flatnonzero((DATA.labels == 0) | (np.arange(len(DATA.labels)) % 4 == 0))
+    data = replace(DATA, images=DATA.images[chosen], labels=DATA.labels[chosen])
+    turns = Turns(data, None, lambda _: None)
+    run = replace(SMALL, metric=Metric(BALANCED))
+    turns.add(run)
+    while turns:
+        [last] = turns.next()
+    (tmp_path / "model.keras").write_bytes(turns.model_of(last))
+    part = split(data.labels, run.validation, run.seed, run.repeat).validation
+    outputs = keras.models.load_model(tmp_path / "model.keras").predict(data.images[part])
+    wanted = balanced_accuracy_score(data.labels[part], outputs.argmax(1))
+    epoch = last.history.epochs[-1]
+    assert epoch.logs()[BALANCED] == pytest.approx(wanted)
+    assert wanted != pytest.approx(epoch.val_acc)

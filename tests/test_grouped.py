@@ -22,7 +22,7 @@ from study.workers.engine import EpochReported, RunFailed, RunFinished
 from study.workers.grouped import GroupedEngine
 from study.workers.grouped_process import Setup
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(600)]  # XLA compiles
 
 DATA = blobs(count=234)  # of which each fold has as many
 SMALL = replace(RUN, epochs=3, batch_size=50, training="grouped")

@@ -86,6 +86,7 @@ def judge(url: str, dataset: Dataset, path: Path) -> None:
     missing = [row for row in rows if _key(row.params, row.repeat) not in done]
     for row, accuracy in zip(missing, _accuracies(missing, folder, dataset), strict=True):
         line = {"params": row.params, "repeat": row.repeat, "test_acc": accuracy}
+        line["pool"] = len(dataset.labels)
         line |= {name: list(row.curve[name]) for name in ("val_acc", "val_loss", "seconds")}
         recorded.append(path, line)
 
@@ -135,6 +136,7 @@ def _short(line: dict[str, Any]) -> dict[str, Any]:
         {key: line[key] for key in keys}
         | {"val_loss": losses, "test_acc": line["test_acc"]}
         | {"seconds": seconds}
+        | ({"pool": line["pool"]} if "pool" in line else {})
     )
 
 

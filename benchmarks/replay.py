@@ -7,6 +7,8 @@ Each simulated study draws its start, its seed, and which of the table's repeats
 order. Printed are epochs spent (a resumed run pays only what is new), the regret of the answer in
 points against the truth (mean test accuracy over all repeats of the table), and where the strategy
 states intervals and probabilities, how often they are true. Each number has its standard error.
+Where test images are few the truth of a table is uncertain itself: *known* is held against what the
+whole table lets know of it (`known.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import recorded
+from known import known
 from measures import judged, measured, plain
 from simulation import Draw, Outcome, Stated, drawn, simulate
 from tables import Table, load
@@ -41,7 +44,7 @@ def settings_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Settings:
     own = {"sampler": name, "seed": draw.seed, **given}
     chosen = {key: Chosen(value, "command line") for key, value in own.items()}
     images = draw.images or 0
-    facts = DataFacts("table", (1, 1, 1), 2, images, 0, images)
+    facts = DataFacts("table", (1, 1, 1), 2, draw.pool or images, 0, images)
     settings = settle(draw.space, "table", chosen).with_data(facts, {})
     return settings.with_default("pruner", strategy_of(settings).pruner)
 
@@ -101,11 +104,15 @@ def lines(record: Mapping[str, Any], tolerance: float) -> Iterator[str]:
         if name == "probability":
             yield f"{f'within {tolerance:g} points, stated':46} came true"
             for fifth in value:
-                yield f"  {fifth['stated']:44.3f} {fifth['came true']}  of {fifth['studies']}"
+                known = f", known {fifth['known']}" if "known" in fifth else ""
+                yield (
+                    f"  {fifth['stated']:44.3f} {fifth['came true']}{known}  of {fifth['studies']}"
+                )
         elif name == "ended":
             for reason, ended in value.items():
                 said = f"ended {reason}: {ended['studies']}, within the tolerance"
-                yield f"{said:46} {ended['came true']}"
+                known = f", known {ended['known']}" if "known" in ended else ""
+                yield f"{said:46} {ended['came true']}{known}"
         else:
             yield f"{name:46} {value}"
 
@@ -149,7 +156,9 @@ def main() -> None:
     except StudyError as error:
         print(f"replay: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
-    record = measured(table, outcomes) | judged(table, outcomes, tolerance)
+    drawn_truth = known(table)
+    record = measured(table, outcomes, known=drawn_truth)
+    record |= judged(table, outcomes, tolerance, known=drawn_truth)
     print(f"{options.strategy} on {table.name}, from {options.studies} starts")
     print(*lines(record, tolerance), sep="\n")
     if options.json:

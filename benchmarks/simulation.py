@@ -27,13 +27,17 @@ from study.tuning.pruning import Margin
 
 @dataclass(frozen=True)
 class Draw:
-    """What one simulated study draws: start (in ``space``), seed, the table's repeats in order."""
+    """What one simulated study draws: start (in ``space``), seed, the table's repeats in order.
+
+    ``images`` are the validation images of a repeat, drawn from a ``pool`` of so many.
+    """
 
     space: SearchSpace
     start: Configuration
     seed: int
     order: tuple[int, ...]
     images: int | None
+    pool: int | None = None
 
     @property
     def rng(self) -> np.random.Generator:
@@ -123,7 +127,7 @@ def drawn(table: Table, study: int, seed: int, repeats: int) -> Draw:
     start = table.configurations[rng.integers(len(table.configurations))]
     order = tuple(map(int, rng.permutation(table.repeats)))
     space = table.started(start, repeats)
-    return Draw(space, start, int(rng.integers(2**31)), order, table.images)
+    return Draw(space, start, int(rng.integers(2**31)), order, table.images, table.pool)
 
 
 def run(

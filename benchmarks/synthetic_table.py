@@ -19,11 +19,15 @@ import argparse
 import itertools
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from tables import Table
 
 from study.space import file as space_file
+from study.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,31 @@ def _rounded(log_error: np.ndarray, images: int) -> np.ndarray:
     return 1 - wrong / images
 
 
+def table(space: SearchSpace, seed: int, like: str, repeats: int = 8) -> Table:
+    """A table of this kind; ``space`` has options alone."""
+    return Table.of(lines(space, seed, RECIPES[like], repeats), f"{like}-{seed}")
+
+
+def lines(space: SearchSpace, seed: int, recipe: Recipe, repeats: int) -> Iterator[dict[str, Any]]:
+    """The lines of a table's file."""
+    space.require_options()
+    options = [parameter.options for parameter in space.hyperparameters]
+    counts = [len(held) for held in options]
+    levels, val, truth = curves(counts, space.epochs, repeats, seed, recipe)
+    for c, repeat in np.ndindex(val.shape[:2]):
+        params = {
+            p.name: held[level]
+            for p, held, level in zip(space.hyperparameters, options, levels[c], strict=True)
+        }
+        yield {
+            "params": params,
+            "repeat": repeat,
+            "val_acc": val[c, repeat].tolist(),
+            "test_acc": float(truth[c]),
+            "pool": recipe.pool,
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -165,25 +194,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=8)
     args = parser.parse_args()
-    recipe = RECIPES[args.like]
     space = space_file.load(args.space)
-    space.require_options()
-    options = [parameter.options for parameter in space.hyperparameters]
-    levels, val, truth = curves(
-        [len(held) for held in options], space.epochs, args.repeats, args.seed, recipe
-    )
-    for c, repeat in np.ndindex(val.shape[:2]):
-        params = {
-            p.name: held[level]
-            for p, held, level in zip(space.hyperparameters, options, levels[c], strict=True)
-        }
-        line = {
-            "params": space.fixed | params,
-            "repeat": repeat,
-            "val_acc": val[c, repeat].tolist(),
-            "test_acc": float(truth[c]),
-            "pool": recipe.pool,
-        }
+    for line in lines(space, args.seed, RECIPES[args.like], args.repeats):
         print(json.dumps(line))
 
 

@@ -46,6 +46,7 @@ class Table:
 
     ``space`` lists each hyperparameter's options, numbers in ascending order, others as the file
     first has them. ``val_loss`` and ``seconds`` (of an epoch) are None where the file has none.
+    ``pool`` is how many images the validation parts are drawn from; None: the file does not say.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Table:
     test_acc: Floats
     val_loss: Floats | None = None
     seconds: Floats | None = None
+    pool: int | None = None
 
     @property
     def repeats(self) -> int:
@@ -79,6 +81,11 @@ class Table:
         """Validation images of the smallest repeat: the fewest that explain its accuracies."""
         found = [_images(self.val_acc[:, repeat].ravel()) for repeat in range(self.repeats)]
         return min(filter(None, found)) if all(found) else None
+
+    @cached_property
+    def test_images(self) -> int | None:
+        """The fewest test images that explain the test accuracies; None where no number does."""
+        return _images(self.test_acc.ravel())
 
     def started(self, start: Configuration, repeats: int) -> SearchSpace:
         """The space of the table, to be searched from ``start``."""
@@ -146,7 +153,10 @@ class Table:
             tuple(zip(titles, values, strict=True)) for values in itertools.product(*held_options)
         ]
         curves = array("val_acc"), array("test_acc"), given("val_loss"), given("seconds")
-        return cls(name, space, tuple(configurations), *curves)
+        pools = {line.pool for line in cells.values()}
+        if len(pools) > 1:
+            raise TableError("pool: differs from line to line; a table has one")
+        return cls(name, space, tuple(configurations), *curves, pool=pools.pop())
 
 
 def load(path: str | Path) -> Table:
@@ -185,6 +195,7 @@ class _Line(BaseModel):
     test_acc: _Fraction
     val_loss: list[float] | None = None
     seconds: list[float] | None = None
+    pool: Annotated[int, Field(ge=1)] | None = None
 
 
 KEYS = tuple(_Line.model_fields)

@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import blas_threads  # noqa: F401 - before NumPy
 import numpy as np
 import recorded
 from measures import by_fifths, mean, plain

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import blas_threads  # noqa: F401 - before NumPy
 import recorded
 from known import known
 from measures import judged, measured, plain

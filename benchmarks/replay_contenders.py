@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import blas_threads  # noqa: F401 - before NumPy
 import recorded
 from measures import measured, plain
 from simulation import Meter, Procedure, run

@@ -6,16 +6,12 @@ other procedure works with a `Meter`: both pay an epoch for each that was not tr
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process a core; before NumPy is loaded
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import blas_threads  # noqa: F401 - before NumPy
 import numpy as np
 from tables import Table, TableError
 

@@ -20,9 +20,9 @@ Reason = Literal["sure", "budget", "exhausted"]
 _CONTENDERS = 64
 _DRAWS = 1000
 _IMAGES = 1000  # where nobody says
-_UNKNOWN = 1.3
+_UNKNOWN = 1.1
 """By how much wider what is said is than if the variances were known: they are fitted to few runs.
-Draws of them came to 1.4 to 1.6; on tables 1.2 to 1.4 is right (docs/log.md)."""
+On tables 1.0 to 1.2 is right (docs/log.md)."""
 _TOP = 10
 _EXPECTED = 4  # complete runs that what a slope lets expect counts as
 _FITTED = 96

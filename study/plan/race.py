@@ -181,7 +181,8 @@ class Race(Plan):
         begun = dict.fromkeys(row.configuration for row in runs.values())
         best = dict.fromkeys(row.configuration for row in ahead[: len(ahead) // 2 + 1])
         candidates = self.candidates.draw([*begun], [*best][:_NEAR], len(choosing))
-        return Belief(candidates, self.scale, choosing, measured, self.seed)
+        values = replace(self.scale, whole=scale.whole)
+        return Belief(candidates, values, choosing, measured, self.seed)
 
     def _next(
         self, runs: Runs, belief: Belief | None, leader: Configuration, spare: int

@@ -19,7 +19,6 @@ Reason = Literal["sure", "budget", "exhausted"]
 
 _CONTENDERS = 64
 _DRAWS = 1000
-_IMAGES = 1000  # where nobody says
 _UNKNOWN = 1.1
 """By how much wider what is said is than if the variances were known: they are fitted to few runs.
 On tables 1.0 to 1.2 is right (docs/log.md)."""
@@ -67,12 +66,14 @@ class Verdict:
 class Scale:
     """How curves become values: at which epochs, and on how many validation images.
 
-    ``images`` are those of a repeat, drawn from a ``pool`` of so many.
+    ``images`` are those of a repeat, drawn from a ``pool`` of so many (None: what is measured is no
+    share of images); an error of ``whole`` counts as 1.
     """
 
     rungs: tuple[int, ...]
     images: int | None
     pool: int | None = None
+    whole: float = 1.0
 
     def observed(self, rows: Sequence[Row], candidates: Candidates) -> tuple[Cells, Array]:
         """The cells that these runs have reached, and the logarithm of the error there.
@@ -91,14 +92,19 @@ class Scale:
         return Cells(*np.array(cells, dtype=np.intp).reshape(-1, 4).T), np.array(values)
 
     def expected(self, error: float) -> tuple[float, float]:
-        """What images alone let expect of the logarithm of such an error, as variances.
+        """What to expect of the logarithm of such an error, as variances: of a run, of a repeat.
 
-        Of a run within its repeat and of a repeat: half of what independent answers would have,
-        for about half of the errors are made on images that every run finds hard (docs/log.md).
+        Half of what independent answers would have, for about half of the errors are made on images
+        that every run finds hard (docs/log.md).
         """
-        images = self.images or _IMAGES
-        spread = 0.5 / (error * images)
-        return spread, max(spread * (1 - images / (self.pool or math.inf)), 0.05 * spread)
+        if not self.images:
+            return 0.012, 0.01
+        spread = 0.5 / (error * self.whole * self.images)
+        return spread, spread * max(1 - self.images / (self.pool or math.inf), 0.05)
+
+    def sampled(self, error: float) -> float:
+        """The standard deviation of the logarithm of such an error over pools of images."""
+        return 1 / math.sqrt(error * self.whole * self.pool) if self.pool else 0.0
 
     def _value(self, row: Row, epochs: int) -> float:
         if _keeps_best(row):
@@ -196,7 +202,7 @@ class Belief:
         level = posterior.mean[places] + 0.5 * self.kernel.within(self.theta)
         normal = _normal(self.seed, 1 + len(places))
         # What all find hard in the images of the repeats, more repeats would not tell.
-        sampled = math.exp(-0.5 * level[0]) / math.sqrt(self.scale.pool or math.inf)
+        sampled = self.scale.sampled(math.exp(level[0]))
         error: Array = np.exp(level + normal[:, 1:] @ root.T + sampled * normal[:, :1])
         return places, error
 

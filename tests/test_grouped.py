@@ -137,6 +137,23 @@ def test_a_killed_group_goes_on_with_the_same_bits_and_a_broken_run_fails_alone(
         )
 
 
+def test_a_stopped_run_leaves_no_checkpoint(tmp_path: Path) -> None:
+    store = FolderCheckpoints(tmp_path)
+    endless = replace(having(dropout=0.1), epochs=10_000)
+    stopped, other, third, last = (replace(endless, repeat=repeat) for repeat in range(4))
+    with closing(GroupedEngine(Setup(DATA, store, "cpu"), lambda _: None)) as engine:
+        for key, run in enumerate((stopped, other, third)):
+            engine.submit(key, run)
+        while store.load(stopped.key) is None:
+            engine.next_event()
+        engine.stop(0)
+        engine.submit(3, replace(last, until=2))  # what was asked before it is done by its end
+        while not isinstance(engine.next_event(), RunFinished):
+            pass
+        assert store.load(stopped.key) is None
+        assert store.load(other.key) is not None
+
+
 def value(run: Run, epochs: Sequence[Epoch]) -> float:
     best = Recipe.of(dict(run.params)).restore_best_weights
     return max(e.val_acc for e in epochs) if best else epochs[-1].val_acc

@@ -13,6 +13,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # As in an environment that is activated: hints then say `python`.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
+# JAX, once a test imports it, sets 1 for every command started later; the program would set 3.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(request: pytest.FixtureRequest) -> None:

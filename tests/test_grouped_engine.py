@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ def test_a_stopped_run_is_not_heard_of_again_and_its_number_can_be_used_anew(
             events.append(started.next_event())
     again = [e.epoch.number for e in events if isinstance(e, EpochReported) and e.key == 0]
     assert again == list(range(fakes.EPOCHS))
+
+
+def test_what_is_written_of_a_run_before_its_stop_is_heard_is_deleted(tmp_path: Path) -> None:
+    stopped, again = (fakes.run_of(replace(SLOT, repeat=repeat)) for repeat in (0, 1))
+    with closing(engine(tmp_path)) as started:  # its process deletes nothing
+        for key, run in enumerate((stopped, again)):
+            started.submit(key, run)
+        seen = {started.next_event().key for _ in range(2)}
+        assert seen == {0, 1}
+        for key in (0, 1):
+            started.stop(key)
+        started.submit(2, again)
+    kept = FolderCheckpoints(tmp_path / "checkpoints")
+    assert kept.load(stopped.key) is None
+    assert kept.load(again.key) is not None
 
 
 def test_without_runs_there_is_no_process_and_none_is_left_behind(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ class GroupedEngine:
         self._setup, self._say, self._main = setup, say, main
         self._sent: dict[int, _Sent] = {}
         self._waiting: list[int] = []
+        self._stopped: dict[int, Run] = {}  # of which the process may yet write a checkpoint
         self._count = 0
         self._process: BaseProcess | None = None  # none where nothing is to be trained
 
@@ -64,10 +65,11 @@ class GroupedEngine:
 
     def stop(self, key: int) -> None:
         for number in [number for number, sent in self._sent.items() if sent.key == key]:
-            del self._sent[number]
+            run = self._sent.pop(number).run
             if number in self._waiting:
                 self._waiting.remove(number)
             else:
+                self._stopped[number] = run
                 self._send(Stop(number))
 
     def next_event(self) -> Event:
@@ -93,8 +95,7 @@ class GroupedEngine:
         if self._process is None:
             return
         self._process.kill()
-        self._process.join()
-        self._pipe.close()
+        self._ended(self._process)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -126,7 +127,13 @@ class GroupedEngine:
             raise message
         if isinstance(message, str):
             self._say(message)
-            return None
+        elif isinstance(message, Stop):
+            self._stopped.pop(message.number, None)
+        else:
+            return self._event(message)
+        return None
+
+    def _event(self, message: Any) -> Event | None:
         sent = self._sent.get(message.key)
         if sent is None:
             return None
@@ -146,8 +153,7 @@ class GroupedEngine:
     def _died(self) -> Event | None:
         """Go on in a new process; a run has failed where the last one had not a word to say."""
         assert self._process is not None
-        self._process.join()
-        self._pipe.close()
+        self._ended(self._process)
         code, answered = self._process.exitcode, self._answered
         self._start()
         failed = None if answered else self._sent.pop(next(iter(self._sent)))
@@ -155,3 +161,13 @@ class GroupedEngine:
         if failed is None:
             return None
         return RunFailed(failed.key, f"the process that trains has ended with exit code {code}")
+
+    def _ended(self, process: BaseProcess) -> None:
+        """Delete what it has still written of runs whose stop it had not heard of."""
+        process.join()
+        self._pipe.close()
+        wanted = {sent.run.key for sent in self._sent.values()}
+        if self._setup.checkpoints is not None:
+            for key in {run.key for run in self._stopped.values()} - wanted:
+                self._setup.checkpoints.delete(key)
+        self._stopped = {}

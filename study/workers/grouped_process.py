@@ -1,8 +1,9 @@
 """The process in which runs are trained in groups: it alone imports JAX.
 
-It is told to begin and to stop runs, and answers with an engine's events, with sentences for the
-user, and with a StudyError where nothing can be trained at all. It ends with the one that started
-it: nobody is there to listen then, and whatever it trains has a checkpoint.
+It is told to begin and to stop runs, and answers with an engine's events, with a stop once it is
+done, with sentences for the user, and with a StudyError where nothing can be trained at all. It
+ends with the one that started it: nobody is there to listen then, and whatever it trains has a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ class _Trainer:
     def _obey(self, order: Begin | Stop) -> None:
         if isinstance(order, Stop):
             self._stop(order.number)
+            self._send(order)
             return
         for number, run in order.runs:
             try:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 import study.tuning.objective
 from study.data.dataset import Dataset
-from study.errors import SlotFailed, SpaceError, TrainingFailed
+from study.errors import SettingsError, SlotFailed, SpaceError, TrainingFailed
 from study.plan.plan import ATTEMPTS
 from study.plan.results import Rows
 from study.plan.sweep import OneAtATime
@@ -159,8 +159,48 @@ def test_a_function_of_ones_own_that_fails_says_where() -> None:
         raise ValueError(f"too wide: {params['dense']}")
 
     found = sweep_of()
-    with pytest.raises(TrainingFailed, match=r"build: line \d+: ValueError: too wide: 4"):
+    with pytest.raises(
+        SpaceError, match=r"^test_objective.py:build: line \d+: ValueError: too wide: 4$"
+    ):
         found.optimize(Objective(TINY, DATA, model=build), n_trials=1)
+
+
+def test_a_hyperparameter_that_a_function_of_ones_own_never_reads_is_named() -> None:
+    defined: dict[str, Any] = {}
+    exec(OWN, defined)
+    axes = {name: {"options": [4, 8], "start": 4} for name in ("units", "depth")}
+    space = replace(space_of(**axes), fixed={})
+    found = sweep_of(space=space)
+    with pytest.raises(
+        SpaceError, match=r"^.*:build does not read 'depth': let it, or take it out"
+    ):
+        found.optimize(Objective(space, DATA, model=defined["build"]))
+    assert [trial.intermediate_values for trial in found.trials] == [{}]  # nothing was trained
+
+
+def test_what_only_another_option_has_the_function_read_is_read() -> None:
+    defined: dict[str, Any] = {}
+    exec(OWN.replace('params["units"]', 'params["units"] if params["wide"] else 4'), defined)
+    axes = {"wide": {"options": [False, True], "start": False}}
+    space = space_of(**axes, units={"options": [4, 8], "start": 4})
+    objective = Objective(replace(space, fixed={}), DATA, model=defined["build"])
+    sweep_of(space=objective.space).optimize(objective, n_trials=1)
+
+
+def test_runs_of_a_study_keep_to_the_kind_of_device_of_those_that_have_begun() -> None:
+    found = sweep_of(space=replace(TINY, repeats=3))
+    found.optimize(Objective(TINY, DATA), n_trials=1)
+    with pytest.raises(SettingsError, match=r"^device='gpu': this study began on another kind"):
+        found.optimize(Objective(TINY, DATA, device="gpu"), n_trials=1)
+    found.optimize(Objective(TINY, DATA), n_trials=1)  # the refused one is none that has begun
+
+
+def test_the_first_of_the_queue_keeps_to_the_device_of_a_later_trial_that_has_begun() -> None:
+    found = optuna.create_study(direction="maximize")
+    found.enqueue_trial({"dense": 4})
+    found.add_trial(optuna.create_trial(value=0.5, user_attrs={"device": "gpu"}))
+    with pytest.raises(SettingsError, match=r"^device='cpu'"):
+        Objective(TINY, DATA)(found.ask())
 
 
 def test_repeats_and_seeds_differ() -> None:

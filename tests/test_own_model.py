@@ -101,10 +101,11 @@ def run_of(text: str, **params: Any) -> Run:
 
 
 def tried(text: str, *configurations: dict[str, Any], function: str = "build") -> Any:
-    from study.training.probe import _started, _tried
+    from study.training import probe
 
-    unknown = _started(ACCURACY, grouped=False)
-    return _tried(source(text, function), configurations or (PARAMS,), (12, 12, 1), 3, unknown)
+    unknown, data = probe._started(ACCURACY, grouped=False), ((12, 12, 1), 3)
+    given = source(text, function), configurations or (PARAMS,)
+    return probe.tried(*given, *data, ACCURACY, unknown)
 
 
 @pytest.mark.parametrize("text", [SEQUENTIAL, RESIDUAL, SUBCLASSED])

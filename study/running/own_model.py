@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.errors import ModelError, SettingsError, SpaceError
 from study.space.model_source import ModelSource
@@ -16,7 +16,6 @@ from study.training.probe import probe
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset
-    from study.space.search_space import Value
     from study.storage.location import Location
 
 
@@ -53,21 +52,10 @@ def tried(settings: Settings, dataset: Dataset) -> Settings:
     data = dataset.input_shape, dataset.num_classes
     try:
         grouped, metric = settings["training"] == "grouped", settings.metric
-        found = probe(settings.model, _configurations(settings), *data, metric, grouped=grouped)
+        found = probe(settings.model, settings.space.each_alone(), *data, metric, grouped=grouped)
     except (ModelError, SpaceError) as error:
         raise SpaceError(f"{settings.origin}: {error}") from None
     settings = replace(settings, network=found)
     if found.unknown is None or settings["training"] == "stock":
         return settings
     return replace(settings, chosen={**settings.chosen, "training": Chosen("stock", "default")})
-
-
-def _configurations(settings: Settings) -> list[dict[str, Value]]:
-    """The start, and each option or end of a range alone."""
-    space = settings.space
-    ends: dict[str, tuple[Any, ...]] = {
-        p.name: p.options or (p.low, p.high) for p in space.hyperparameters
-    }
-    start = {name: values[0] for name, values in ends.items()} | space.start
-    alone = [start | {name: value} for name, values in ends.items() for value in values]
-    return [start, *(one for one in alone if one != start)]

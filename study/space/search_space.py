@@ -142,6 +142,15 @@ class SearchSpace:
         starts = {p.name: p.start for p in self.hyperparameters if p.start is not None}
         return self.fixed | starts
 
+    def each_alone(self) -> list[dict[str, Value]]:
+        """The start, then each other option, or end of a range, in place of the start's."""
+        ends: dict[str, tuple[Any, ...]] = {
+            p.name: p.options or (p.low, p.high) for p in self.hyperparameters
+        }
+        start = {name: values[0] for name, values in ends.items()} | self.start
+        alone = [start | {name: value} for name, values in ends.items() for value in values]
+        return [start, *(one for one in alone if one != start)]
+
     def suggest(self, trial: BaseTrial) -> dict[str, Value]:
         """Every parameter of a run: the fixed ones, then what `trial` suggests, in file order."""
         return self.fixed | {p.name: p.suggest(trial) for p in self.hyperparameters}

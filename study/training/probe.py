@@ -43,8 +43,8 @@ def probe(
     Also where none of them has read a hyperparameter that is not the trainer's own. ``grouped``: as
     they are trained in groups, with JAX.
     """
-    tried = [dict(one) for one in configurations]
-    question = [asdict(source), tried, input_shape, num_classes, asdict(metric), grouped]
+    each = [dict(one) for one in configurations]
+    question = [asdict(source), each, input_shape, num_classes, asdict(metric), grouped]
     done = subprocess.run(
         [sys.executable, "-c", "from study.training.probe import main; main()"],
         input=json.dumps(question),
@@ -75,8 +75,8 @@ def main() -> None:
     goal = Metric(**metric)
     try:
         unknown = _started(goal, grouped=grouped)
-        tried = ModelSource(**source), configurations, tuple(input_shape), num_classes
-        answer = asdict(_tried(*tried, unknown, goal))
+        given = ModelSource(**source), configurations, tuple(input_shape), num_classes
+        answer = asdict(tried(*given, goal, unknown))
     except StudyError as error:
         answer = {"wrong": str(error)}
     os.write(answer_to, json.dumps(answer).encode())
@@ -104,14 +104,15 @@ def _started(metric: Metric, *, grouped: bool) -> Callable[[Any], str | None]:
     return functools.partial(unknown, metric=metric)
 
 
-def _tried(
+def tried(
     source: ModelSource,
     configurations: Sequence[Mapping[str, Any]],
     input_shape: tuple[int, ...],
     num_classes: int,
-    unknown: Callable[[Any], str | None],
     metric: Metric = ACCURACY,
+    unknown: Callable[[Any], str | None] = lambda _: None,
 ) -> NetworkFacts:
+    """As `probe`, in this process; ``unknown`` is what the way it is trained does not know."""
     from study.training import recipe
     from study.training.own import OURS, build, recipe_of
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import TrialPruned
 
-from study.errors import SettingsError, SpaceError, TrainingFailed
+from study.errors import ModelError, SettingsError, SpaceError, TrainingFailed
 from study.plan.results import RUN_SPEC
 from study.space.file import load
 from study.space.metric import Metric
@@ -47,8 +47,9 @@ class Objective:
 
     ``space`` is one, or the path of its file; a ``model`` that the file names is run. ``model`` is
     a function in its place: ``build(params, input_shape, num_classes)`` gives a Keras model, and
-    reads of ``params`` what the space has. Raises ``TrainingFailed``, ``optuna.TrialPruned``, and
-    ``SettingsError`` for another device.
+    reads of ``params`` what the space has. Before the first run a network of each option is built:
+    ``SpaceError`` where one cannot be, or where a hyperparameter is never read. Also raises
+    ``TrainingFailed``, ``optuna.TrialPruned``, and ``SettingsError`` for another device.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class Objective:
         self.threads = threads
         self.training = training
         self.device = device
+        self._network_tried = self.model is None
 
     def __call__(self, trial: Trial) -> float:
-        first = trial.study.get_trials(deepcopy=False)[0]
-        if first.number != trial.number and first.user_attrs.get("device", "cpu") != self.device:
+        begun = (other.user_attrs.get("device") for other in trial.study.get_trials(deepcopy=False))
+        if not {*begun} <= {None, self.device}:  # None: not begun, or no run of an Objective
             raise SettingsError(
                 f"device={self.device!r}: this study began on another kind of device, and its runs "
                 "are compared with each other: keep to that, or make a study of its own"
@@ -82,6 +84,7 @@ class Objective:
         trial.set_user_attr("device", self.device)
         params = self.space.suggest(trial)
         start_tensorflow(self.threads, self.device)
+        self._try_network()
         from study.tuning.callback import ReportAndPrune
 
         metric = self.space.goal
@@ -99,6 +102,20 @@ class Objective:
         if callback.pruned:
             raise TrialPruned(f"too far behind at epoch {len(epochs)}")
         return recipe.value(params, [epoch.logs()[metric.name] for epoch in epochs], metric)
+
+    def _try_network(self) -> None:
+        """Build a network of one's own of each option, once; raises ``SpaceError``."""
+        if self._network_tried:
+            return
+        from study.training.probe import tried
+
+        assert self.model is not None
+        data = self.dataset.input_shape, self.dataset.num_classes
+        try:
+            tried(self.model, self.space.each_alone(), *data, self.space.goal)
+        except ModelError as error:
+            raise SpaceError(str(error)) from None
+        self._network_tried = True
 
     def _run(self, trial: Trial, params: Mapping[str, Value]) -> Run:
         spec = trial.storage.get_trial_system_attrs(trial._trial_id).get(RUN_SPEC)

@@ -16,6 +16,15 @@ POINTER = "version https://git-lfs.github.com/spec/"
 NOT_FETCHED = "a Git LFS pointer and not the file itself; fetch it with: git lfs pull"
 
 
+def absolute(path: str | Path, folder: str | Path = ".") -> Path:
+    """A path that the user gave, which counts from ``folder``, from the root.
+
+    pathlib would raise for the ``~`` of an unknown user and for links in a circle: here they are
+    paths of what is not there.
+    """
+    return Path(os.path.realpath(os.path.join(folder, os.path.expanduser(path))))  # noqa: PTH111, PTH118
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, flushed to the disk; its folder is made; raises OSError."""
     write_together(path.parent, {path.name: content})

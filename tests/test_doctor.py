@@ -6,10 +6,13 @@ from dataclasses import replace
 import mirror_fakes
 import pytest
 import servers
+from botocore.exceptions import ReadTimeoutError
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy
 
 from study.cli.devices import Library, driver_problem, judged
 from study.cli.doctor import Finding, examine
+from study.mirror import bucket
+from study.mirror.requests import Unreachable
 from study.training.device import CPU, HIDDEN, Card, Devices
 
 
@@ -84,6 +87,18 @@ def test_a_bucket_is_written_and_read_and_its_refusal_named(storage, keys):
         assert found["artifacts"].fine is False
         assert "check its keys" in found["artifacts"].says
     assert not any(secret in str(found) for secret in (TOKEN, ACCESS_KEY, SECRET_KEY))
+
+
+def test_an_answer_that_breaks_off_is_a_bucket_that_cannot_be_reached():
+    class Cut:
+        def get_object(self, **_):
+            return {"Body": self}
+
+        def read(self):
+            raise ReadTimeoutError(endpoint_url="http://bucket")
+
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        bucket.get(Cut(), "runs", "key")
 
 
 def test_an_old_server_is_recognised(storage):

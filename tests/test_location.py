@@ -57,6 +57,12 @@ def test_what_is_no_database_file_is_refused(url: str) -> None:
         Database.at(url)
 
 
+def test_a_link_in_a_circle_is_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(StorageError, match="no such folder"):
+        Database.at(f"sqlite:///{tmp_path / 'circle' / 'study.db'}").check()
+
+
 def test_a_password_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     inside = "postgresql+psycopg://me@host/studies?password=pass%40word&sslmode=require"

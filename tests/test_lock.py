@@ -68,6 +68,14 @@ def test_a_study_that_was_never_driven_leaves_no_file_when_asked_about(tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+def test_who_drives_need_not_be_written_down(tmp_path: Path) -> None:
+    location = Database.at(f"sqlite:///{tmp_path / 'study.db'}").study("one")
+    location.lock.with_suffix(".holder").mkdir()
+    with driving(location), pytest.raises(StudyLocked, match="driven by another process"):
+        driving(location).__enter__()
+    assert not driven(location)
+
+
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="a folder no one can write: Linux")
 def test_a_folder_that_cannot_be_written_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match=r"/sys/study\.db.*cannot be written"):

@@ -105,6 +105,12 @@ def test_a_word_that_is_no_address_is_refused():
         resolve("localhost:5000", {}, Database.at("sqlite:///study.db"))
 
 
+def test_a_host_of_mflux_that_is_no_address_is_refused():
+    environ = {"MFLUX_TOKEN": TOKEN, "MFLUX_HOST": "http://[host"}
+    with pytest.raises(MirrorError, match="write https://HOST"):
+        resolve(None, environ, Database.at("sqlite:///study.db"))
+
+
 def test_a_password_in_an_address_is_neither_shown_nor_left_in_a_message():
     target = resolve(
         "http://me:pa55word@host:5000/path?key=1", {}, Database.at("sqlite:///study.db")

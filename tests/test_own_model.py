@@ -378,6 +378,7 @@ def test_another_text_or_function_is_another_run() -> None:
         ("my_model.py", 'model: "my_model.py" is not allowed; give "FILE.py:FUNCTION"'),
         ("my_model:build", "is not allowed"),
         ("absent.py:build", "absent.py is not there; its path counts from the space's folder"),
+        ("~nobody-here/absent.py:build", "absent.py is not there"),
         ("latin.py:build", "latin.py cannot be read"),
         ("wrong.py:build", "wrong.py: line 1: invalid syntax; mend the file"),
         ("big.py:build", "big.py: a Git LFS pointer and not the file itself; fetch it with: git"),

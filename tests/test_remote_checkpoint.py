@@ -1,6 +1,7 @@
 """Checkpoints in a bucket: as good as files, and where there is none the run starts anew."""
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ def test_a_run_goes_on_from_the_bucket_to_the_same_result(store: BucketCheckpoin
 
 
 def test_an_address_without_a_bucket_is_refused_and_a_path_is_a_folder() -> None:
+    assert checkpoints_at("~nobody-here/a") == FolderCheckpoints(Path("~nobody-here/a").absolute())
     with pytest.raises(SettingsError, match="names no bucket"):
         checkpoints_at("s3://")
     assert isinstance(checkpoints_at("here"), FolderCheckpoints)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from study.errors import SettingsError
+from study.files import absolute
 
 if TYPE_CHECKING:
     from study.running.launch import ExecutionOptions
@@ -273,7 +276,7 @@ def again(execution: ExecutionOptions) -> list[str]:
         found["--resources"] = f"{name}={amount:g}"
     place = execution.checkpoints
     if place is not None:
-        found["--checkpoints"] = place if "://" in place else Path(place).expanduser().resolve()
+        found["--checkpoints"] = place if "://" in place else absolute(place)
     words = [word for option, value in found.items() if value for word in (option, str(value))]
     words += [] if execution.speculate else ["--no-speculate"]
     return [*words, *(execution.mirror.options if execution.mirror else ("--mlflow", "none"))]
@@ -284,7 +287,7 @@ def amounts(given: str | None) -> dict[str, float] | None:
     if given is None:
         return None
     name, _, amount = given.partition("=")
-    try:
-        return {name: float(amount)}
-    except ValueError:
-        raise SettingsError(f"--resources {given}: write NAME=NUMBER, as in GPU=1") from None
+    with suppress(ValueError):
+        if name and 0 < (number := float(amount)) < math.inf:
+            return {name: number}
+    raise SettingsError(f"--resources {given}: write NAME=NUMBER, as in GPU=1")

@@ -36,9 +36,12 @@ def put(client: Any, bucket: str, key: str, content: bytes) -> None:
 
 def get(client: Any, bucket: str, key: str) -> bytes:
     """Read one object."""
-    answer = attempt(lambda: client.get_object(Bucket=bucket, Key=key))
-    content: bytes = answer["Body"].read()
-    return content
+
+    def read() -> bytes:
+        content: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return content
+
+    return attempt(read)
 
 
 def delete(client: Any, bucket: str, key: str) -> None:

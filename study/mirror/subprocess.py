@@ -56,6 +56,7 @@ class Follower:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",  # what a library writes there may be in any encoding
             env=os.environ | self._target.environment() | ours,
             start_new_session=True,  # Ctrl-C is the driver's business
         )

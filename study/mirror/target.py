@@ -6,13 +6,14 @@ with its artifacts beside it. Nothing is contacted before ``Target.access``.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from study.errors import MirrorError
@@ -123,6 +124,8 @@ def resolve(option: str | None, environ: Mapping[str, str], database: Database) 
         return _named(option, "--mlflow")
     if token := environ.get("MFLUX_TOKEN", "").strip():
         host = environ.get("MFLUX_HOST") or HOST
+        if not _is_address(host):
+            raise MirrorError(f"MFLUX_HOST {shown(host)}: is no address; write https://HOST")
         return Target(f"MFlux at {shown(host)}", "MFLUX_TOKEN", host, token)
     if uri := environ.get("MLFLOW_TRACKING_URI", "").strip():
         return _named(uri, "MLFLOW_TRACKING_URI")
@@ -132,7 +135,7 @@ def resolve(option: str | None, environ: Mapping[str, str], database: Database) 
 
 def _named(uri: str, source: str) -> Target:
     scheme = uri.partition("://")[0].partition("+")[0]
-    if "://" not in uri or scheme not in _SCHEMES:
+    if "://" not in uri or scheme not in _SCHEMES or not _is_address(uri):
         raise MirrorError(
             f"{source} {shown(uri)}: is no address of an MLflow server; write http://HOST:PORT, "
             "sqlite:///FILE or none"
@@ -140,22 +143,33 @@ def _named(uri: str, source: str) -> Target:
     if uri.startswith("sqlite:///"):  # the same file from any folder
         address = make_url(uri)
         if address.database:
-            path = str(Path(address.database).resolve())
+            path = os.path.realpath(address.database)
             uri = address.set(database=path).render_as_string(hide_password=False)
     return Target(shown(uri), source, uri)
 
 
+def _is_address(uri: str) -> bool:
+    try:
+        _parsed(uri)
+    except (ArgumentError, ValueError):
+        return False
+    return True
+
+
+def _parsed(uri: str) -> SplitResult | URL:
+    return urlsplit(uri) if uri.startswith(("http://", "https://")) else make_url(uri)
+
+
 def shown(uri: str) -> str:
     """An address without a user's password, and without what hides in its query."""
-    if uri.startswith(("http://", "https://")):
-        parts = urlsplit(uri)
-        return parts._replace(
-            netloc=parts.netloc.rpartition("@")[2], query="", fragment=""
-        ).geturl()
     try:
-        return make_url(uri).set(query={}).render_as_string(hide_password=True)
-    except ArgumentError:
-        return re.sub(r"//[^/@]*@", "//***@", uri)
+        parts = _parsed(uri)
+    except (ArgumentError, ValueError):
+        return re.sub("//.*@", "//***@", uri.partition("?")[0])
+    if isinstance(parts, URL):
+        return parts.set(query={}).render_as_string(hide_password=True)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
 def _artifacts(uri: str) -> str | None:
@@ -163,7 +177,7 @@ def _artifacts(uri: str) -> str | None:
     if not uri.startswith("sqlite"):
         return None
     database = make_url(uri).database
-    return None if not database else (Path(database).resolve().parent / ARTIFACTS).as_uri()
+    return None if not database else (Path(os.path.realpath(database)).parent / ARTIFACTS).as_uri()
 
 
 def secrets(environ: Mapping[str, str], target: Target, access: Access | None) -> set[str]:

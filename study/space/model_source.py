@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from study.errors import ModelError, SpaceError
-from study.files import NOT_FETCHED, POINTER
+from study.files import NOT_FETCHED, POINTER, absolute
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ModelSource:
             raise SpaceError(
                 f'{origin}: model: "{reference}" is not allowed; give "FILE.py:FUNCTION"'
             )
-        path = (folder / Path(name).expanduser()).resolve()
+        path = absolute(name, folder)
         try:
             text = path.read_text("utf-8")
             if text.startswith(POINTER):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from study.errors import SettingsError
+from study.files import absolute
 from study.space.metric import BALANCED, Metric
 from study.space.model_source import ModelSource, NetworkFacts
 from study.space.search_space import SearchSpace, Validation
@@ -130,8 +130,8 @@ class Settings:
         data = self.chosen["data"]
         if data.value in NAMED:
             return self
-        path = str(Path(data.value).expanduser().resolve())
-        return replace(self, chosen={**self.chosen, "data": replace(data, value=path)})
+        path = replace(data, value=str(absolute(data.value)))
+        return replace(self, chosen={**self.chosen, "data": path})
 
     def with_data(self, data: DataFacts, versions: Mapping[str, str]) -> Settings:
         """The same settings with the facts of the data; versions recorded earlier are kept."""

@@ -47,14 +47,14 @@ class Database:
         """The database that ``--storage`` names; ``StorageError`` where that is no address."""
         try:
             address = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # ValueError: a port that is no number
             raise StorageError("--storage: is no database URL; write sqlite:///FILE") from None
         if address.get_backend_name() != "sqlite":
             return cls(address)
         name = address.database or ":memory:"
         if name == ":memory:" or name.startswith("file:"):
             raise StorageError(f"--storage {url}: a study is kept in a file; write sqlite:///FILE")
-        return cls(address.set(database=str(Path(name).resolve())))
+        return cls(address.set(database=os.path.realpath(name)))
 
     @property
     def url(self) -> str:

@@ -88,14 +88,19 @@ def _file(location: Location) -> Iterator[None]:
     try:
         lock.acquire(timeout=_PROBE)
     except Timeout:
-        raise _locked(location.name, holder.read_text() if holder.exists() else "") from None
+        who = ""
+        with suppress(OSError):  # it is told for information only, and may be gone by now
+            who = holder.read_text()
+        raise _locked(location.name, who) from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
     try:
-        holder.write_text(_self())
+        with suppress(OSError):
+            holder.write_text(_self())
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with suppress(OSError):
+            holder.unlink()
         lock.release()
 
 

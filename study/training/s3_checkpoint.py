@@ -8,10 +8,10 @@ time, never results: the run starts anew.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from study.errors import SettingsError
+from study.files import absolute
 from study.training import s3
 from study.training.checkpoint import Checkpoint, Checkpoints, FolderCheckpoints, pack, unpack
 
@@ -74,7 +74,7 @@ class BucketCheckpoints:
 def checkpoints_at(place: str) -> Checkpoints:
     """The checkpoints in a folder, or at ``s3://bucket/prefix``."""
     if not place.startswith(_SCHEME):
-        return FolderCheckpoints(Path(place).expanduser().resolve())
+        return FolderCheckpoints(absolute(place))
     bucket, _, prefix = place.removeprefix(_SCHEME).partition("/")
     if not bucket:
         raise SettingsError(f"--checkpoints {place}: names no bucket; write s3://BUCKET/PREFIX")

@@ -149,7 +149,8 @@ def gallery(
             picture, table = wrong.write(found, dataset, output or place)
         _say(
             console,
-            f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong; "
+            f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong"
+            f"{records.own_words(records.latest(study)[-1])}; "
             f"candidates for a wrong label among them: {found.candidates}",
         )
         _say(console, f"Written: {picture} and {table}")
@@ -256,6 +257,7 @@ def _print_models(console: Console, made: FinalModels) -> None:
     for model in made.models:
         held_out = model["validation"]
         shown = "" if held_out is None else records.measured(model)[0].text(held_out)
+        shown += records.own_words(model, "validation")
         table.add_row(model["model"], shown, _measured(model), model["file"])
     console.print(table)
     if not made.new:
@@ -270,9 +272,7 @@ def _measured(model: Mapping[str, Any]) -> str:
 
     metric, value = records.measured(model)
     low, high = (metric.number(model[end]) for end in ("low", "high"))
-    said = f"{metric.number(value)} ({low}-{high}){metric.unit or ' mae'}"
-    balanced = model.get("balanced_accuracy")
-    return said if balanced is None else f"{said}, balanced {metric.text(balanced)}"
+    return f"{metric.number(value)} ({low}-{high}){metric.unit or ' mae'}{records.own_words(model)}"
 
 
 def _register(console: Console, prepared: Prepared, made: FinalModels, target: Target) -> None:

@@ -21,7 +21,7 @@ from study.files import write_whole
 from study.final import records
 from study.final.archive import Card, Needed, with_card
 from study.final.members import Member, MemberTrainer
-from study.space.metric import BALANCED
+from study.space.metric import VAL_ACCURACY
 from study.training.startup import start_tensorflow
 
 if TYPE_CHECKING:
@@ -33,14 +33,21 @@ Numbers = NDArray[np.float32]
 
 BEST = "best by validation"
 
+_MEASURED = {False: (VAL_ACCURACY, "val_acc"), True: ("val_mae",)}
+"""What is measured, of classes and of numbers, whatever a study compares by."""
+
 
 @dataclass(frozen=True)
 class _Model:
-    """A model whose file is written: the members, and of several their average."""
+    """A model whose file is written: the members, and of several their average.
+
+    ``trained`` are the members as they were trained; ``network`` is what is in the file.
+    """
 
     name: str
     file: str
     members: Sequence[Member]
+    trained: Sequence[Any]
     network: Any
 
 
@@ -71,12 +78,13 @@ def measure(
     found = []
     for model, of_test in zip(models, predicted, strict=True):
         record = _described(model) | _measured(of_test, dataset.test_labels) | common
-        if metric.name == BALANCED:
-            record["balanced_accuracy"] = _balanced(of_test, dataset.test_labels)
         if len(part):
             judged = export.probabilities(model.network, held_out)
             record["validation"] = records.measured(_measured(judged, dataset.labels[part]))[1]
         found.append(record)
+    if metric.name not in _MEASURED[dataset.numbers]:
+        for record, own in zip(found, _own_metric(prepared, models, part), strict=True):
+            record["metric"] = own
     if len(part):
         values = [trainer.record(member)[f"best_{metric.series}"] for member in members]
         found.insert(len(members), {**found[metric.best(values)], "model": BEST})
@@ -106,10 +114,24 @@ def _measured(predicted: Numbers, labels: Labels) -> dict[str, Any]:
     return {**accuracy, "images": images, "errors": images - hits}
 
 
-def _balanced(predicted: Numbers, labels: Labels) -> float:
-    """The mean of the classes' recall."""
-    hits = predicted.argmax(1) == labels
-    return float(np.mean([hits[labels == label].mean() for label in np.unique(labels)]))
+def _own_metric(
+    prepared: Prepared, models: Sequence[_Model], part: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """The study's metric of each model, on the test images and on ``part``, held out."""
+    from study.final.judge import Judge
+
+    dataset, metric = prepared.dataset, prepared.settings.metric
+    judge = Judge(models[0].members[0].run, dataset)
+    trained = [model.trained for model in models]
+    on_test = judge.values(trained, dataset.test_images, dataset.test_labels)
+    on_held_out: Sequence[float | None] = [None] * len(models)
+    if len(part):
+        on_held_out = judge.values(trained, dataset.images[part], dataset.labels[part])
+    named = {"name": metric.name.removeprefix("val_"), "direction": metric.direction}
+    return [
+        {**named, "value": value, "validation": validation}
+        for value, validation in zip(on_test, on_held_out, strict=True)
+    ]
 
 
 def _packed(predicted: Numbers, members: Sequence[Member], labels: Labels) -> bytes:
@@ -144,7 +166,7 @@ def write_files(
         card = _card(name, study, prepared, members[place])
         file = f"{name.replace(', ', '-').replace(' ', '-')}.keras"
         _write(folder / file, with_card(export.to_bytes(model), card))
-        return _Model(name, file, members[place], model)
+        return _Model(name, file, members[place], trained[place], model)
 
     models = [made(m.name, slice(place, place + 1)) for place, m in enumerate(members)]
     if len(members) > 1:

@@ -46,7 +46,8 @@ def finals(study: Study) -> list[dict[str, Any]]:
     The objects have ``model``, ``accuracy`` and ``errors`` (of numbers ``mae`` and ``rmse``),
     ``low``, ``high``, ``images``, ``opened`` (ISO time), ``file``, ``validation`` (the same of the
     images held out, or None), ``members`` (run keys) and ``opening`` (the same for all models of
-    one opening).
+    one opening). Where the study compares by something else ``metric`` is that: an object of
+    ``name``, ``direction``, ``value`` and ``validation``, None where it cannot be measured.
     """
     return list(study.user_attrs.get(FINALS, []))
 
@@ -55,6 +56,22 @@ def measured(final: Mapping[str, Any]) -> tuple[Metric, float]:
     """What was measured of a model: its accuracy, or of numbers the mean absolute error."""
     metric = Metric("accuracy") if "accuracy" in final else Metric("mae", "minimize")
     return metric, float(final[metric.name])
+
+
+def own_metric(final: Mapping[str, Any]) -> Metric | None:
+    """What the study compares by, where that is not what was `measured` anyway."""
+    kept = final.get("metric")
+    return Metric(kept["name"], kept["direction"]) if kept else None
+
+
+def own_words(final: Mapping[str, Any], which: str = "value") -> str:
+    """``, top5 0.98``: the study's own metric of the test images, or of ``validation``, if any."""
+    metric = own_metric(final)
+    if metric is None or (which == "validation" and final["validation"] is None):
+        return ""
+    value = final["metric"][which]
+    shown = "not measured" if value is None else metric.text(value)
+    return f", {metric.name.replace('_', ' ')} {shown}"
 
 
 def latest(study: Study) -> list[dict[str, Any]]:

@@ -113,6 +113,13 @@ class _Sender:
         }
         if model["validation"] is not None:
             values[f"val_{metric.name}"] = model["validation"]
+        if own := records.own_metric(model):
+            measured = model["metric"]
+            found = {
+                f"test_{own.name}": measured["value"],
+                f"val_{own.name}": measured["validation"],
+            }
+            values |= {name: value for name, value in found.items() if value is not None}
         tags = {
             **origin(self._settings),
             "final": model["model"],

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study.final.records import measured
+from study.final.records import measured, own_words
 from study.plan.plan import PlanState
 from study.plan.results import Row
 from study.report.figures import Cost, Panel, Spent, StageFigure, end
@@ -117,8 +117,8 @@ def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
         (
             str(final.get("model", "")),
             "; ".join(map(units.params, final.get("configurations", ()))),
-            shown(final, "validation"),
-            shown(final, "measured"),
+            shown(final, "validation") + own_words(final, "validation"),
+            shown(final, "measured") + own_words(final),
             f"{shown(final, 'low')} to {shown(final, 'high')}",
             str(final.get("images", "")),
             str(final.get("opened", "")),

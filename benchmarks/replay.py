@@ -74,7 +74,7 @@ def stated(standing: Any) -> Stated | None:
     verdict = getattr(standing, "verdict", None)
     if verdict is None:
         return None
-    intervals = tuple(verdict.accuracy), tuple(verdict.distance)
+    intervals = tuple(verdict.interval), tuple(verdict.distance)
     return Stated(verdict.probability, *intervals, reason=verdict.reason)
 
 

@@ -1,9 +1,11 @@
 """The doctor names the link that is broken, in words, without secrets."""
 
 import os
+import re
 from dataclasses import replace
 
 import mirror_fakes
+import numpy as np
 import pytest
 import servers
 from botocore.exceptions import ReadTimeoutError
@@ -16,9 +18,9 @@ from study.mirror.requests import Unreachable
 from study.training.device import CPU, HIDDEN, Card, Devices
 
 
-def findings(storage, option=None, environ=None, data="digits") -> dict[str, Finding]:
+def findings(storage, option=None, environ=None, data=None, space=None) -> dict[str, Finding]:
     found = {}
-    for finding in examine(storage, data, option, environ or {}):
+    for finding in examine(storage, data, option, environ or {}, space):
         found[finding.link] = finding
         if finding.link == "data":  # the devices are for whoever can wait for TensorFlow
             break
@@ -47,6 +49,23 @@ def test_an_unwritable_database_and_unreadable_data_are_named(tmp_path):
     found = findings(f"sqlite:///{tmp_path / 'nowhere' / 'study.db'}", data=str(tmp_path / "no"))
     assert (found["database"].fine, found["data"].fine) == (False, False)
     assert "no such folder" in found["database"].says
+
+
+def test_data_are_read_as_a_space_says(storage, tmp_path):
+    images = np.zeros((40, 6, 5), np.uint8)
+    np.savez(tmp_path / "ages.npz", x_train=images, y_train=np.arange(40) / 4)
+    space = tmp_path / "ages.toml"
+    space.write_text(
+        f'name = "ages"\ndata = "{tmp_path / "ages.npz"}"\ntask = "regression"\n'
+        'metric = "val_mae"\ndirection = "minimize"\nepochs = 1\nbatch_size = 1\nrepeats = 1\n'
+        "hyperparameters.width = { options = [1, 2], start = 1 }\n"
+    )
+    says = findings(storage, space=str(space))["data"].says
+    assert re.search(r"32 images of 6x5x1 with numbers from [\d.]+ to [\d.]+, 8 more", says)
+    wrong = findings(storage, data=str(tmp_path / "ages.npz"))["data"]
+    assert (wrong.fine, 'give a space task = "regression"' in wrong.says) == (False, True)
+    absent = findings(storage, space=str(tmp_path / "no.toml"))["data"]
+    assert (absent.fine, "no.toml: no such file" in absent.says) == (False, True)
 
 
 def test_a_wrong_token_ends_the_probes_of_mlflow(storage):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import fakes
@@ -120,7 +120,7 @@ def test_measuring_does_not_change_who_leads() -> None:
 def test_the_stated_accuracy_holds_the_true_one() -> None:
     state, _ = raced(race(budget=300, pool=1_000_000), curves(0.05))
     assert state.verdict is not None
-    low, high = state.verdict.accuracy
+    low, high = state.verdict.interval
     truth = curves(0.0)(state.incumbent or (), 0)[-1]
     assert low <= truth <= high
     assert high - low < 0.012
@@ -129,8 +129,8 @@ def test_the_stated_accuracy_holds_the_true_one() -> None:
 def test_the_stated_accuracy_is_no_surer_than_the_images_allow() -> None:
     state, _ = raced(race(budget=300, pool=4000), curves(0.01))
     assert state.verdict is not None
-    low, high = state.verdict.accuracy
-    error = 1 - state.verdict.leader.accuracy
+    low, high = state.verdict.interval
+    error = 1 - state.verdict.leader.value
     assert high - low > 3.5 * np.sqrt(error * (1 - error) / 4000)
 
 
@@ -287,7 +287,7 @@ def test_a_race_of_losses_finds_the_least_whatever_the_unit(unit: float) -> None
     assert state.incumbent == BEST
     assert state.verdict is not None
     assert state.verdict.reason == "sure"
-    low, high = state.verdict.accuracy
+    low, high = state.verdict.interval
     least = 0.05 * np.exp(-0.2 + 1 / EPOCHS) * unit
     assert 0.9 * low < least < 1.1 * high
     assert high < 1.5 * low
@@ -296,6 +296,20 @@ def test_a_race_of_losses_finds_the_least_whatever_the_unit(unit: float) -> None
     assert 0 < state.verdict.tolerance < 0.1 * least
     main = plan.effects(rows).main[0]
     assert min(main.levels, key=lambda level: level.accuracy).value == dict(BEST)[main.name]
+
+
+def test_a_program_reads_the_same_keys_of_a_race_of_any_metric() -> None:
+    losses = replace(WIDE, metric="val_loss", direction="minimize")
+    found = []
+    for space, curve in ((WIDE, curves(0.02)), (losses, with_losses(curves(0.02), 10))):
+        state, _ = raced(Race(space, epochs=EPOCHS, seed=1, budget=600), curve)
+        assert state.verdict is not None
+        found.append(asdict(state.verdict))
+    assert [*found[0]] == [*found[1]]
+    assert [*found[0]["leader"]] == ["configuration", "probability", "value", "standard_error"]
+    low, high = found[1]["interval"]
+    assert low < found[1]["leader"]["value"] < high
+    assert "accuracy" not in str(found)
 
 
 def test_a_tolerance_of_losses_is_a_loss() -> None:

@@ -40,11 +40,16 @@ class Finding:
 
 
 def examine(
-    storage: str, data: str, option: str | None, environ: Mapping[str, str]
+    storage: str,
+    data: str | None,
+    option: str | None,
+    environ: Mapping[str, str],
+    space: str | None = None,
 ) -> Iterator[Finding]:
     """Probe every link, one after the other: MFlux, MLflow, the bucket, database, data, devices.
 
-    ``option`` is ``--mlflow``; findings show no secret.
+    ``option`` is ``--mlflow``; findings show no secret. ``data`` is read as the ``space`` says, if
+    there is one; it is its own where None, else the digits.
     """
     try:
         database: Database | None = Database.at(storage)
@@ -53,7 +58,7 @@ def examine(
         database, wrong = None, str(error)
     yield from _mlflow(database or Database.at(DEFAULT), option, environ)
     yield Finding("database", False, wrong) if database is None else _database(database)
-    yield _data(data)
+    yield _data(data, space)
     found, seen = _devices()
     yield found
     here = devices(environ)
@@ -168,17 +173,23 @@ def _database(database: Database) -> Finding:
     return _probed("database", probe)
 
 
-def _data(source: str) -> Finding:
-    """Whether the data can be read."""
+def _data(given: str | None, name_or_path: str | None) -> Finding:
+    """Whether the data can be read, as a space has it read."""
     from study.data import dataset as data
+    from study.data.parts import Reading
+    from study.space import file
 
     def probe() -> str:
-        dataset = data.load(source)
+        space = None if name_or_path is None else file.load(name_or_path)
+        source = given or (space and space.data) or "digits"
+        dataset = data.load(source, Reading.of(space) if space else None)
         shape = "x".join(str(size) for size in dataset.input_shape)
-        return (
-            f"{source}: {len(dataset.labels)} images of {shape} in {dataset.num_classes} classes, "
-            f"{len(dataset.test_labels)} more to test with"
-        )
+        images = f"{source}: {len(dataset.labels)} images of {shape}"
+        more = f", {len(dataset.test_labels)} more to test with"
+        if dataset.numbers:
+            low, high = dataset.labels.min(), dataset.labels.max()
+            return f"{images} with numbers from {low:.4g} to {high:.4g}{more}"
+        return f"{images} in {dataset.num_classes} classes{more}"
 
     return _probed("data", probe)
 

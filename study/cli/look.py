@@ -166,6 +166,10 @@ def dashboard(
 
 
 def doctor(
+    space: Annotated[
+        str | None,
+        typer.Argument(metavar="SPACE", help="A search space: its data are read as it says."),
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
     data: Data = None,
     mlflow: Mlflow = None,
@@ -175,6 +179,7 @@ def doctor(
 
     Examples:
     - `python -m study doctor`
+    - `python -m study doctor my.toml`
     - `python -m study doctor --data my.npz --mlflow http://127.0.0.1:5000`
     """
     from dataclasses import asdict
@@ -184,7 +189,7 @@ def doctor(
 
     console, found = Console(), []
     with console.status("Probing") if not as_json else nullcontext():
-        for finding in examine(storage, data or "digits", mlflow, os.environ):
+        for finding in examine(storage, data, mlflow, os.environ, space):
             found.append(finding)
             if not as_json:
                 summary.print_finding(console, finding)

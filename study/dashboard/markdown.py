@@ -44,7 +44,7 @@ def _contenders(verdict: Verdict, metric: Metric) -> str:
         (
             _plain(units.params(one.configuration)),
             f"{100 * one.probability:.0f} %",
-            units.mean(one.accuracy, one.standard_error, metric),
+            units.mean(one.value, one.standard_error, metric),
         )
         for one in verdict.top
     ]

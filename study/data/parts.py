@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from study.data.picture import Fit
+
+if TYPE_CHECKING:
+    from study.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,3 +58,9 @@ class Reading:
     numbers: bool = False
     cache: Path | None = None
     told: Told = field(default_factory=Told)
+
+    @classmethod
+    def of(cls, space: SearchSpace, cache: Path | None = None, told: Told | None = None) -> Self:
+        """As a space has it."""
+        numbers = space.task == "regression"
+        return cls(space.size, space.fit or "pad", numbers, cache, told or Told())

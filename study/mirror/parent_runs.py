@@ -21,6 +21,7 @@ from study.plan.results import Row
 from study.plan.statistics import Spread
 from study.plan.strategies import strategy_of
 from study.plan.verdict import Verdict
+from study.space.metric import Metric
 
 
 def configuration(subject: Subject, rows: Sequence[Row]) -> Wanted:
@@ -123,16 +124,16 @@ def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) ->
     if standing.complete and standing.verdict is not None:
         points += [
             Point(name, value, wanted.ended, standing.verdict.epochs)
-            for name, value in _sureness(standing.verdict).items()
+            for name, value in _sureness(standing.verdict, settings.metric).items()
         ]
     return cut(params, tags, points)
 
 
-def _sureness(verdict: Verdict) -> dict[str, float]:
+def _sureness(verdict: Verdict, metric: Metric) -> dict[str, float]:
     """What a race says of its leader, at the step of the epochs that it took."""
     return {
         "probability": verdict.probability,
-        "accuracy_low": verdict.accuracy[0],
-        "accuracy_high": verdict.accuracy[1],
+        f"{metric.series}_low": verdict.interval[0],
+        f"{metric.series}_high": verdict.interval[1],
         "distance_high": verdict.distance[1],
     }

@@ -67,7 +67,7 @@ class AsErrors:
             verdict,
             leader=self._contender(verdict.leader),
             top=tuple(map(self._contender, verdict.top)),
-            accuracy=self._ends(verdict.accuracy),
+            interval=self._ends(verdict.interval),
             distance=(near, far),
             tolerance=self.whole * verdict.tolerance,
         )
@@ -93,8 +93,8 @@ class AsErrors:
         return low, high
 
     def _contender(self, one: Contender) -> Contender:
-        accuracy, error = self._value(one.accuracy), self.whole * one.standard_error
-        return replace(one, accuracy=accuracy, standard_error=error)
+        value, error = self._value(one.value), self.whole * one.standard_error
+        return replace(one, value=value, standard_error=error)
 
     def _level(self, one: Level) -> Level:
         low, high = self._ends((one.low, one.high))

@@ -298,7 +298,7 @@ def _score(verdict: Verdict | None, option: Option | None) -> Score | None:
     if verdict is None:  # a budget of one run: nothing was compared
         return option.score if option else None
     runs = len(option.rows) if option else 0
-    return Score(runs, verdict.leader.accuracy, verdict.leader.standard_error)
+    return Score(runs, verdict.leader.value, verdict.leader.standard_error)
 
 
 def rungs(epochs: int) -> tuple[int, ...]:

@@ -33,11 +33,11 @@ _WHOLE = 200
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A leading configuration: its probability to be the best, its accuracy (median) and error."""
+    """A leading configuration: its probability to be the best, its value (median) and error."""
 
     configuration: Configuration
     probability: float
-    accuracy: float
+    value: float
     standard_error: float
 
 
@@ -45,14 +45,15 @@ class Contender:
 class Verdict:
     """How sure a race is of its leader.
 
-    ``probability`` is that of being within the tolerance of the best; ``accuracy`` and ``distance``
-    (to the best) are 95 % intervals, of fractions. ``reason`` says why the race has ended, None
-    while it goes on.
+    ``probability`` is that of being within the tolerance of the best; ``interval`` (of its value)
+    and ``distance`` (to the best) are 95 % intervals. They, values and errors are of the metric
+    that is compared, of accuracies fractions. ``reason`` says why the race has ended, None while
+    it goes on.
     """
 
     leader: Contender
     probability: float
-    accuracy: tuple[float, float]
+    interval: tuple[float, float]
     distance: tuple[float, float]
     top: tuple[Contender, ...]
     tolerance: float
@@ -233,7 +234,7 @@ class Belief:
         return Verdict(
             leader=found[0],
             probability=float(np.mean(distance <= tolerance)),
-            accuracy=(float(low), float(high)),
+            interval=(float(low), float(high)),
             distance=(0.0, float(np.quantile(distance, 0.95))),
             top=tuple(sorted(found, key=lambda one: -one.probability)[:_TOP]),
             tolerance=tolerance,

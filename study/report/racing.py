@@ -70,9 +70,7 @@ def _contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> Race
                 color=colour,
                 linewidth=2.2,
             )
-            right.plot(
-                [metric.scale * one.accuracy], [place], marker="D", color=colour, markersize=6
-            )
+            right.plot([metric.scale * one.value], [place], marker="D", color=colour, markersize=6)
         left.set_ylim(len(verdict.top) - 0.4, -0.6)
         names = [short(called[one.configuration]) for one in verdict.top]
         left.set_yticks(range(len(names)), names)
@@ -89,7 +87,7 @@ def _contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> Race
         (
             units.params(one.configuration),
             f"{100 * one.probability:.1f}",
-            units.mean(one.accuracy, one.standard_error, metric),
+            units.mean(one.value, one.standard_error, metric),
             "the answer" if one.configuration == answer else "",
         )
         for one in verdict.top
@@ -106,7 +104,7 @@ def _contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> Race
 
 def _interval(one: Contender, metric: Metric) -> tuple[float, float]:
     half = 1.96 * one.standard_error
-    return metric.bounded(one.accuracy - half, one.accuracy + half)
+    return metric.bounded(one.value - half, one.value + half)
 
 
 def _effects(main: tuple[Effect, ...], answer: dict[str, Value], metric: Metric) -> RaceFigure:

@@ -129,9 +129,7 @@ def prepare_again(
 
 def read_data(settings: Settings, database: Database, told: Told | None = None) -> Dataset:
     """The data of a study; what is made of picture files is kept beside its database."""
-    space = settings.space
-    numbers = space.task == "regression"
-    reading = Reading(space.size, space.fit or "pad", numbers, database.images, told or Told())
+    reading = Reading.of(settings.space, database.images, told)
     return datasets.load(settings["data"], reading)
 
 

@@ -163,7 +163,7 @@ _ENDS = {
 
 def race(verdict: Verdict, metric: Metric) -> list[str]:
     """How sure a race is of its leader, why it has ended, and the two intervals, in sentences."""
-    low, high = verdict.accuracy
+    low, high = verdict.interval
     tolerance, farthest = map(metric.number, (verdict.tolerance, verdict.distance[1]))
     return [
         (

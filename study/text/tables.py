@@ -35,7 +35,7 @@ def contenders(verdict: Verdict, metric: Metric) -> Table:
     table.add_column("best with", justify="right")
     table.add_column(metric.words, justify="right")
     for one in verdict.top:
-        mean = units.mean(one.accuracy, one.standard_error, metric)
+        mean = units.mean(one.value, one.standard_error, metric)
         table.add_row(units.params(one.configuration), f"{100 * one.probability:.0f} %", mean)
     return table
 

@@ -71,7 +71,7 @@ def test_the_digits_space_sweeps_the_same_options_on_folds() -> None:
 
 @pytest.mark.parametrize("name", shipped())
 def test_a_shipped_space_can_be_swept_and_says_how(name: str) -> None:
-    load(name).require_options()
+    load(name).require_options("a sweep")
     header = shipped()[name].read_text("utf-8").split("\n\n")[0]
     assert all(word in header for word in ("command", "make study", "time", "score"))
 
@@ -169,7 +169,7 @@ def test_a_range_without_a_start_has_no_place_in_the_start() -> None:
 def test_a_sweep_refuses_a_range() -> None:
     mine = space(Hyperparameter("k1", (3, 4), start=4), Hyperparameter("k2", low=2, high=8))
     with pytest.raises(SpaceError, match=r"hyperparameters\.k2: is a range, .* a start"):
-        mine.require_options()
+        mine.require_options("a sweep")
 
 
 numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)

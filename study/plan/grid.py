@@ -5,14 +5,13 @@ Affordable for small spaces only; it is what tables of curves are recorded with.
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 
 from study.errors import SpaceError
 from study.plan.comparison import chosen_among, ranked
 from study.plan.plan import Plan, PlanState, RunIndex, Slot
-from study.plan.results import Row, configuration
+from study.plan.points import points, size
+from study.plan.results import Row
 from study.space.search_space import SearchSpace
 
 GRID = "grid"
@@ -25,34 +24,22 @@ LARGEST = 10_000
 class Grid(Plan):
     """Every configuration of ``space`` with all its repeats; the best mean wins.
 
-    ``images`` is the number of validation images of a repeat. Raises ``SpaceError`` where a
-    hyperparameter is a range, and for more than ``LARGEST`` configurations.
+    Raises ``SpaceError`` where a hyperparameter is a range, and for more than ``LARGEST``
+    configurations.
     """
 
     def __init__(
         self, space: SearchSpace, repeats: int | None = None, images: int | None = None
     ) -> None:
-        self.space = space
-        self.repeats = space.repeats if repeats is None else repeats
-        self.images = images
-        for parameter in space.hyperparameters:
-            if not parameter.options:
-                raise SpaceError(
-                    f"hyperparameters.{parameter.name}: is a range, and a grid needs options; "
-                    "list options or choose another sampler"
-                )
-        size = math.prod(len(parameter.options) for parameter in space.hyperparameters)
-        if size > LARGEST:
+        super().__init__(space, repeats, images)
+        space.require_options("a grid")
+        number = size(space) or 0
+        if number > LARGEST:
             raise SpaceError(
-                f"hyperparameters: a grid trains all {size} configurations, and {LARGEST} are the "
-                "most; list fewer options or choose another sampler"
+                f"hyperparameters: a grid trains all {number} configurations, and {LARGEST} are "
+                "the most; list fewer options or choose another sampler"
             )
-        names = [parameter.name for parameter in space.hyperparameters]
-        options = (parameter.options for parameter in space.hyperparameters)
-        self._configurations = [
-            configuration(space.fixed | dict(zip(names, values, strict=True)))
-            for values in itertools.product(*options)
-        ]
+        self._configurations = list(points(space))
 
     def standing(self, rows: Sequence[Row]) -> PlanState:
         index = RunIndex(rows)

@@ -165,15 +165,21 @@ class PlanState:
 class Plan(ABC):
     """What a study is to train, as a pure function of its rows.
 
-    ``compares`` says whether the pruner compares a run with its reference's same repeat: a slot
-    then waits for that; whoever knows the pruner sets it. ``metric`` is the space's, until somebody
-    sets one whose direction is an Optuna study's.
+    ``images`` is the number of validation images of a repeat (None: not known, or what is measured
+    is no share of images): it bounds standard errors from below. ``compares`` says whether the
+    pruner compares a run with its reference's same repeat: a slot then waits for that; whoever
+    knows the pruner sets it. ``metric`` is the space's, until somebody sets one whose direction is
+    an Optuna study's.
     """
 
-    space: SearchSpace
-    repeats: int
     compares: bool = True
     _metric: Metric | None = None
+
+    def __init__(
+        self, space: SearchSpace, repeats: int | None = None, images: int | None = None
+    ) -> None:
+        self.space, self.images = space, images
+        self.repeats = space.repeats if repeats is None else repeats
 
     @property
     def metric(self) -> Metric:

@@ -21,9 +21,7 @@ def count(parameter: Hyperparameter) -> int | None:
     """How many values a hyperparameter has; None for a range of real numbers."""
     if parameter.options:
         return len(parameter.options)
-    low, high, step = parameter.low, parameter.high, parameter.step
-    assert low is not None
-    assert high is not None
+    (low, high), step = parameter.bounds, parameter.step
     if isinstance(low, int) and isinstance(high, int):
         return (high - low) // int(step or 1) + 1
     return None if step is None else round((high - low) / step) + 1
@@ -33,10 +31,8 @@ def value(parameter: Hyperparameter, place: int) -> Value:
     """A value of a hyperparameter that has a number of them, from the first."""
     if parameter.options:
         return parameter.options[place]
-    low, high, step = parameter.low, parameter.high, parameter.step
-    assert low is not None
-    assert high is not None
-    return min(low + place * (step or 1), high)
+    low, high = parameter.bounds
+    return min(low + place * (parameter.step or 1), high)
 
 
 def points(space: SearchSpace) -> Iterator[Configuration]:
@@ -64,23 +60,18 @@ def _drawn(parameter: Hyperparameter, rng: np.random.Generator) -> Value:
 
 def at(parameter: Hyperparameter, share: float) -> Value:
     """The value of a range at this share of its way, on a log scale where it has one."""
-    low, high = parameter.low, parameter.high
-    assert low is not None
-    assert high is not None
-    held = low * (high / low) ** share if parameter.log else low + share * (high - low)
-    held = min(max(held, low), high)
+    low, high = parameter.bounds
+    there = low * (high / low) ** share if parameter.log else low + share * (high - low)
+    there = min(max(there, low), high)
     if isinstance(low, int):
-        return round(held)
-    return (
-        held if parameter.step is None else value(parameter, round((held - low) / parameter.step))
-    )
+        return round(there)
+    step = parameter.step
+    return there if step is None else value(parameter, round((there - low) / step))
 
 
 def share(parameter: Hyperparameter, held: Value) -> float:
     """How far along its range a value lies, from 0 to 1."""
-    low, high = parameter.low, parameter.high
-    assert low is not None
-    assert high is not None
+    low, high = parameter.bounds
     assert not isinstance(held, str)
     if parameter.log:
         return math.log(held / low) / math.log(high / low)

@@ -49,9 +49,7 @@ class Search(Plan):
         repeats: int | None = None,
         images: int | None = None,
     ) -> None:
-        self.space = space
-        self.repeats = space.repeats if repeats is None else repeats
-        self.images = images
+        super().__init__(space, repeats, images)
         self.seed = seed
         self.budget = min(budget, size(space) or budget)
         self.sampler = sampler

@@ -35,14 +35,6 @@ class Strategy:
     own: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _sweep(settings: Settings) -> Plan:
-    return OneAtATime(settings.space, settings.repeats, settings.images)
-
-
-def _grid(settings: Settings) -> Plan:
-    return Grid(settings.space, settings.repeats, settings.images)
-
-
 def _search(sampler: str, settings: Settings) -> Plan:
     return Search(
         settings.space,
@@ -75,12 +67,15 @@ def _optuna(sampler: str, title: str) -> Strategy:
 
 STRATEGIES: dict[str, Strategy] = {
     "sweep": Strategy(
-        _sweep,
+        lambda settings: OneAtATime(settings.space, settings.repeats, settings.images),
         "One hyperparameter is changed at a time, the others stay at what was selected",
         pruner="sweep",
         compares=True,
     ),
-    "grid": Strategy(_grid, "Every configuration is trained; the best mean wins"),
+    "grid": Strategy(
+        lambda settings: Grid(settings.space, settings.repeats, settings.images),
+        "Every configuration is trained; the best mean wins",
+    ),
     "race": Strategy(
         _race,
         "Epochs go where they decide the most, until the leader is surely good enough",

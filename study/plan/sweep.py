@@ -56,19 +56,13 @@ class _Fold:
 
 
 class OneAtATime(Plan):
-    """The plan of the tutorial's sweep.
-
-    ``images`` is the number of validation images of a repeat; it bounds standard errors from
-    below. Raises ``SpaceError`` where a hyperparameter is a range: a sweep needs options.
-    """
+    """The plan of the tutorial's sweep; ``SpaceError`` where a hyperparameter is a range."""
 
     def __init__(
         self, space: SearchSpace, repeats: int | None = None, images: int | None = None
     ) -> None:
-        space.require_options()
-        self.space = space
-        self.repeats = space.repeats if repeats is None else repeats
-        self.images = images
+        super().__init__(space, repeats, images)
+        space.require_options("the one-at-a-time sweep")
         self._rounds = space.hyperparameters * space.passes
         self._last = _Fold((), RunIndex(()), ())
 

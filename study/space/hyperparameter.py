@@ -57,12 +57,17 @@ class Hyperparameter:
 
         if self.options:
             return CategoricalDistribution(self.options)
-        low, high, log = self.low, self.high, bool(self.log)
-        assert low is not None  # _mistaken_range saw to both
-        assert high is not None
+        (low, high), log = self.bounds, bool(self.log)
         if isinstance(low, int) and isinstance(high, int):
             return IntDistribution(low, high, log, int(self.step or 1))
         return FloatDistribution(low, high, log, self.step)
+
+    @property
+    def bounds(self) -> tuple[int | float, int | float]:
+        """Low and high of a range."""
+        assert self.low is not None  # _mistaken_range saw to both
+        assert self.high is not None
+        return self.low, self.high
 
     def suggest(self, trial: BaseTrial) -> Value:
         """Ask an Optuna trial for this hyperparameter's value."""
@@ -70,8 +75,8 @@ class Hyperparameter:
             return cast(Value, trial.suggest_categorical(self.name, self.options))
         ask: Callable[..., int | float]
         ask = trial.suggest_int if isinstance(self.low, int) else trial.suggest_float
-        held: Any = self.distribution
-        return ask(self.name, held.low, held.high, step=held.step, log=held.log)
+        within: Any = self.distribution
+        return ask(self.name, within.low, within.high, step=within.step, log=within.log)
 
     def _give_numbers_one_type(self) -> None:
         def real(value: Any) -> Any:

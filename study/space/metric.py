@@ -14,10 +14,6 @@ Direction = Literal["maximize", "minimize"]
 
 VAL_ACCURACY, BALANCED = "val_accuracy", "val_balanced_accuracy"
 
-_SERIES = {
-    VAL_ACCURACY: "val_acc"
-}  # as it has been called in databases and MLflow from the first day
-
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -42,8 +38,8 @@ class Metric:
 
     @property
     def series(self) -> str:
-        """What its curve is called where it is stored and in MLflow."""
-        return _SERIES.get(self.name, self.name)
+        """What its curve is called where it is stored and in MLflow; ``val_acc`` from the first."""
+        return "val_acc" if self.name == VAL_ACCURACY else self.name
 
     @property
     def words(self) -> str:

@@ -155,13 +155,13 @@ class SearchSpace:
         """Every parameter of a run: the fixed ones, then what `trial` suggests, in file order."""
         return self.fixed | {p.name: p.suggest(trial) for p in self.hyperparameters}
 
-    def require_options(self) -> None:
-        """Raise `SpaceError` where a hyperparameter is a range: a sweep needs options."""
+    def require_options(self, search: str) -> None:
+        """Raise `SpaceError` where a hyperparameter is a range, and ``search`` needs options."""
         for parameter in self.hyperparameters:
             if not parameter.options:
                 raise SpaceError(
-                    f"hyperparameters.{parameter.name}: is a range, and the one-at-a-time sweep "
-                    "needs options and a start among them; list options or choose another sampler"
+                    f"hyperparameters.{parameter.name}: is a range, and {search} needs options and "
+                    "a start among them; list options or choose another sampler"
                 )
 
     def to_dict(self) -> dict[str, Any]:

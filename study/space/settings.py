@@ -192,15 +192,10 @@ def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Sett
     named is None: the strategy has its own.
     """
     own = {"name", "model", "hyperparameters", "validation", *_RULES}
-    filed = {key: value for key, value in vars(space).items() if key not in own}
-    chosen = dict(given)
-    for name, value in {**_DEFAULTS, **filed}.items():
-        if name in chosen:
-            continue
-        in_file = filed.get(name) is not None
-        chosen[name] = Chosen(
-            value if in_file else _DEFAULTS.get(name), "file" if in_file else "default"
-        )
+    fields = {key: value for key, value in vars(space).items() if key not in own}
+    default = {name: Chosen(_DEFAULTS.get(name), "default") for name in {**_DEFAULTS, **fields}}
+    filed = {name: Chosen(value, "file") for name, value in fields.items() if value is not None}
+    chosen = {**default, **filed, **given}
     chosen["validation"] = _validation(space, chosen)
     return Settings(space, origin, dict(sorted(chosen.items())))
 

@@ -13,11 +13,6 @@ from study.space.settings import DataFacts
 _NAMED = 12  # classes
 
 
-def percent(fraction: float) -> str:
-    """An accuracy, in per cent."""
-    return f"{100 * fraction:.2f} %"
-
-
 def gap(difference: Difference | None, metric: Metric) -> str:
     """A difference with its standard error, of accuracies in points; nothing for none."""
     if difference is None:

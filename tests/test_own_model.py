@@ -470,6 +470,7 @@ def test_a_model_of_own_classes_is_loaded_with_the_file_it_was_made_with(
 ) -> None:
     from study.final import archive, export
     from study.training import user_code
+    from study.training.compiled import to_bytes
 
     run, path = run_of(text), tmp_path / "model.keras"
     _, member = base.finish(train(replace(run, epochs=1), base.DATA))
@@ -479,7 +480,7 @@ def test_a_model_of_own_classes_is_loaded_with_the_file_it_was_made_with(
     model = export.with_preprocessing(members, (12, 12, 1))
     needed = archive.Needed.of(source(text), tried(text).classes)
     card = archive.Card("one", "own", (0, 1, 2), (12, 12, 1), 0.5, "b", ("one",), needed=needed)
-    path.write_bytes(archive.with_card(export.to_bytes(model), card))
+    path.write_bytes(archive.with_card(to_bytes(model), card))
     assert archive.read_card(path) == card
 
     kept, another = tmp_path / "kept.py", tmp_path / "another.py"

@@ -413,6 +413,7 @@ def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> Non
     import keras
 
     from study.final import export
+    from study.training.compiled import to_bytes
     from study.training.model import build_cnn
 
     shape = (12, 12, 1)
@@ -422,14 +423,14 @@ def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> Non
     images = RNG.integers(0, 256, (5, *shape)).astype(np.float32)
     together = export.with_preprocessing(members, shape)
     card = replace(CARD_OF, input_shape=shape)
-    Path("average.keras").write_bytes(with_card(export.to_bytes(together), card))
+    Path("average.keras").write_bytes(with_card(to_bytes(together), card))
     said = keras.models.load_model("average.keras").predict(images, verbose=0)
     wanted = np.mean([member.predict(images / 255, verbose=0) for member in members], axis=0)
     np.testing.assert_allclose(said, wanted, atol=1e-6)
     loaded, _ = archive.load(Path("average.keras"))
     np.testing.assert_allclose(export.probabilities(loaded, images), wanted, atol=1e-6)
 
-    Path("other.keras").write_bytes(with_card(export.to_bytes(together), CARD_OF))
+    Path("other.keras").write_bytes(with_card(to_bytes(together), CARD_OF))
     with pytest.raises(ModelError, match="that of another model"):
         archive.load(Path("other.keras"))
     whole = Path("average.keras").read_bytes()

@@ -91,7 +91,8 @@ def test_the_best_model_and_the_average_are_served_by_name_on_pixels(
     import keras
     import numpy as np
 
-    from study.final.export import to_bytes, with_preprocessing
+    from study.final.export import with_preprocessing
+    from study.training.compiled import to_bytes
     from study.training.model import build_cnn
 
     built = [build_cnn(dict(made.start()), (28, 28, 1), 10) for _ in range(2)]

@@ -5,7 +5,6 @@ Importing this module imports Keras.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,14 +49,6 @@ def with_preprocessing(members: Sequence[keras.Model], input_shape: tuple[int, .
     outputs = [_normalised(member, images) for member in members]
     output = keras.layers.Average(name="average")(outputs) if len(outputs) > 1 else outputs[0]
     return keras.Model(pixels, output, name="classifier")
-
-
-def to_bytes(model: keras.Model) -> bytes:
-    """The bytes of a model's `.keras` file."""
-    with tempfile.TemporaryDirectory(prefix="study-") as folder:
-        path = Path(folder, "model.keras")
-        model.save(path)
-        return path.read_bytes()
 
 
 def probabilities(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:

@@ -153,6 +153,7 @@ def write_files(
     start_tensorflow(prepared.settings["threads"])
     from study.final import export
     from study.training import user_code
+    from study.training.compiled import to_bytes
 
     source = prepared.settings.model
     own = user_code.classes(source) if source else {}
@@ -165,7 +166,7 @@ def write_files(
         model = export.with_preprocessing(trained[place], prepared.dataset.input_shape)
         card = _card(name, study, prepared, members[place])
         file = f"{name.replace(', ', '-').replace(' ', '-')}.keras"
-        _write(folder / file, with_card(export.to_bytes(model), card))
+        _write(folder / file, with_card(to_bytes(model), card))
         return _Model(name, file, members[place], trained[place], model)
 
     models = [made(m.name, slice(place, place + 1)) for place, m in enumerate(members)]

@@ -6,7 +6,9 @@ The same with every backend of Keras.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -46,6 +48,24 @@ def judge(model: keras.Model, images: Any, labels: Any) -> None:
         model.test_step((images, labels))  # traces nothing
     else:
         model.test_on_batch(images, labels)
+
+
+def smoothed(model: keras.Model, smoothing: float) -> keras.Model:
+    """What learns from smoothed labels, with the layers and the optimizer of ``model``."""
+    if not smoothing:
+        return model
+    learner = keras.Model(model.inputs[0], model.outputs[0])
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+    learner.compile(model.optimizer, loss, metrics=["accuracy"])
+    return learner
+
+
+def to_bytes(model: keras.Model) -> bytes:
+    """The bytes of a model's `.keras` file."""
+    with tempfile.TemporaryDirectory(prefix="study-") as folder:
+        path = Path(folder, "model.keras")
+        model.save(path)
+        return path.read_bytes()
 
 
 def variables_of(model: keras.Model) -> list[keras.Variable]:

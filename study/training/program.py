@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import gc
 import math
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
@@ -172,13 +170,6 @@ class Program(ABC):
         """What of the `state` is saved in the model."""
         return tuple(self.model.get_weights())
 
-    def saved(self) -> bytes:
-        """The model as the bytes of a `.keras` file, which Keras alone can load."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.keras")
-            self.model.save(path)
-            return path.read_bytes()
-
     def _trained(
         self, data: Data, order: NDArray[np.int64], key: int, number: int, epochs: int
     ) -> Parts:
@@ -286,6 +277,18 @@ class ProgramCache:
 
 
 PROGRAMS = ProgramCache()
+
+
+@contextmanager
+def at_rate(optimizer: keras.Optimizer, share: Tensor | None) -> Iterator[None]:
+    """Have the optimizer take a step at this share of its learning rate; None: at all of it."""
+    if share is None:
+        yield
+        return
+    whole = tf.identity(optimizer.learning_rate)
+    optimizer.learning_rate.assign(whole * share)
+    yield
+    optimizer.learning_rate.assign(whole)
 
 
 def hits(labels: Tensor, outputs: Tensor) -> Tensor:

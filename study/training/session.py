@@ -15,6 +15,7 @@ from keras.callbacks import CallbackList
 from study.errors import TrainingFailed
 from study.space.metric import BALANCED
 from study.training.checkpoint import Checkpoints
+from study.training.compiled import to_bytes
 from study.training.fast.step import FastProgram, unknown
 from study.training.history import Arrays, History, measured
 from study.training.network import network_of
@@ -48,7 +49,7 @@ def trained(
             return None
         if session.history.best:
             program.model.set_weights(session.history.best)
-        return program.saved()
+        return to_bytes(program.model)
 
 
 def _program(run: Run, dataset: Dataset) -> Program:

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from study.training.compiled import Logs, logs_in, takes_one_hot
-from study.training.program import Data, Program, Tensor, hits
+from study.training.compiled import Logs, logs_in, smoothed, takes_one_hot
+from study.training.program import Data, Program, Tensor, at_rate, hits
 
 
 class StockProgram(Program):
@@ -25,14 +25,7 @@ class StockProgram(Program):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._learner = self.model  # shares layers and optimizer with the model that is saved
-        if smoothing := self._recipe.label_smoothing:
-            self._learner = keras.Model(self.model.inputs[0], self.model.outputs[0])
-            self._learner.compile(
-                self.model.optimizer,
-                keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),
-                metrics=["accuracy"],
-            )
+        self._learner = smoothed(self.model, self._recipe.label_smoothing)
 
     def epoch(
         self, data: Data, order: NDArray[np.int64], key: int, number: int = 0, epochs: int = 1
@@ -48,15 +41,8 @@ class StockProgram(Program):
         return logs | self._by_classes(data, indices, parts)
 
     def _step(self, x: Tensor, y: Tensor, seed: Tensor, rate: Tensor | None) -> Sequence[Tensor]:
-        batch = x, self._labels(self._learner, y)
-        if rate is None:
-            self._learner.train_step(batch)
-            return ()
-        optimizer = self._learner.optimizer
-        whole = tf.identity(optimizer.learning_rate)
-        optimizer.learning_rate.assign(whole * rate)
-        self._learner.train_step(batch)
-        optimizer.learning_rate.assign(whole)
+        with at_rate(self._learner.optimizer, rate):
+            self._learner.train_step((x, self._labels(self._learner, y)))
         return ()
 
     def _judge_batch(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,8 +15,8 @@ from keras import layers
 
 from study.training.fast.fourier import Correlation
 from study.training.private import adam_moments
+from study.training.program import Tensor, at_rate
 
-Tensor = Any
 Stage = Callable[[Tensor, Tensor | None], Tensor]
 _ROUNDING = 1e-6  # of a convolution in float32 over values up to 1; of empty patches it is 1e-7
 
@@ -84,13 +83,8 @@ def _as_it_is(optimizer: keras.Optimizer) -> ApplyGradients:
         variables: Sequence[keras.Variable],
         share: Tensor | None = None,
     ) -> None:
-        if share is None:
+        with at_rate(optimizer, share):
             optimizer.apply(gradients, variables)
-            return
-        whole = tf.identity(optimizer.learning_rate)
-        optimizer.learning_rate.assign(whole * share)
-        optimizer.apply(gradients, variables)
-        optimizer.learning_rate.assign(whole)
 
     return apply
 

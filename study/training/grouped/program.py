@@ -17,7 +17,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from study.training.compiled import Logs, initialize, judge, logs_in, takes_one_hot, variables_of
+from study.training.compiled import (
+    Logs,
+    initialize,
+    judge,
+    logs_in,
+    smoothed,
+    takes_one_hot,
+    variables_of,
+)
 from study.training.grouped.augment import augmented
 from study.training.grouped.layers import Rate
 from study.training.history import Arrays
@@ -78,14 +86,7 @@ class GroupProgram:
         self._recipe, self._batch, self._rate = recipe, batch_size, rate
         self._data, self._classes, self._balanced = (images, labels), classes, balanced
         model.optimizer.build(model.trainable_variables)
-        self._learner = model  # shares layers and optimizer with the model that judges
-        if smoothing := recipe.label_smoothing:
-            self._learner = keras.Model(model.inputs[0], model.outputs[0])
-            self._learner.compile(
-                model.optimizer,
-                keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),
-                metrics=["accuracy"],
-            )
+        self._learner = smoothed(model, recipe.label_smoothing)
         self._make_metrics(images.shape[1:])
         self.variables = variables_of(model)
         self._where = {id(variable): place for place, variable in enumerate(self.variables)}

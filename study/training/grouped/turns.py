@@ -6,12 +6,10 @@ put together anew at each turn, and loses nothing where it turns out too large.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -22,7 +20,7 @@ from study.data import dataset as data
 from study.errors import TrainingFailed
 from study.space.metric import BALANCED
 from study.training import model
-from study.training.compiled import variables_of
+from study.training.compiled import to_bytes, variables_of
 from study.training.grouped.layers import Rate, prepare
 from study.training.grouped.program import GroupProgram, Inputs
 from study.training.history import Arrays, History, measured
@@ -147,18 +145,14 @@ class Turns:
             variable.assign(array)
         if turn.history.best:
             built.set_weights(turn.history.best)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.keras")
-            built.save(path)
-            return path.read_bytes()
+        return to_bytes(built)
 
     def _key(self, run: Run, split: Split) -> Hashable:
         """What is the same for all runs of a group."""
         params = {k: v for k, v in run.params if run.model is not None or k not in _OWN}
         if run.model is None:
-            params["dropout"] = (
-                _number(run, "dropout") > 0
-            )  # Keras gives a layer of rate 0 no random numbers
+            # Keras gives a layer of rate 0 no random numbers.
+            params["dropout"] = _number(run, "dropout") > 0
         recipe = Recipe.of(dict(run.params))
         sizes = run.batch_size, len(split.train), len(split.validation)
         same = recipe.augments, run.model, run.metric, run.precision, *sizes

@@ -80,9 +80,7 @@ def _key(listing: Listing, source: Path, reading: Reading) -> str:
         for path, label in part:
             with suppress(OSError):  # a file that is gone is a broken one
                 is_ = path.stat()
-                changed = max(
-                    is_.st_mtime_ns, is_.st_ctime_ns
-                )  # of its contents, or who may read it
+                changed = max(is_.st_mtime_ns, is_.st_ctime_ns)  # contents, or who may read it
                 digest.update(f"\n{is_.st_size} {changed} {label}\0".encode())
             digest.update(os.fsencode(os.path.relpath(path, source)))  # by whatever link it came
     return digest.hexdigest()

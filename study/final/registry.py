@@ -20,7 +20,7 @@ from study.mirror import artifact
 from study.mirror.projection import SLOT, UUID, Content, Point, origin
 from study.mirror.requests import Missing, Refused
 from study.mirror.target import Target, redact, secrets
-from study.mirror.tracking import MODEL, Found, Server
+from study.mirror.tracking import MODEL, PATIENCE, Found, Server
 from study.space.settings import Settings
 from study.storage import models
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 ALIAS = "alias"
 """The tag that says which model a run has, where a server has no registry."""
-
-_PATIENCE = 20.0
 
 
 def register(
@@ -49,8 +47,8 @@ def register(
         return f"MLflow: {redact(problem, secrets(os.environ, target, access))}"
 
     try:
-        access = target.access(_PATIENCE)
-        sender = _Sender(study, settings, Server(access, _PATIENCE))
+        access = target.access(PATIENCE)
+        sender = _Sender(study, settings, Server(access, PATIENCE))
         for model in models:
             sender.send(model, (folder / model["file"]).read_bytes())
     except Exception as error:  # noqa: BLE001 - MLflow must not be able to stop this

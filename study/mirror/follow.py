@@ -14,7 +14,10 @@ from typing import Any, Protocol
 from study.errors import MirrorError, StudyError
 from study.mirror.sync import Mirror
 from study.mirror.target import Access, Target, redact, secrets
+from study.mirror.tracking import PATIENCE, Server
 from study.mirror.transfer import Report
+from study.plan.strategies import plan_of
+from study.storage import database as storage
 from study.storage import models
 from study.storage.connection import explained
 from study.storage.location import Location
@@ -25,9 +28,6 @@ PAUSE = 2.0
 
 LONGEST = 60.0
 """Seconds between two tries, at most, while the server cannot be used."""
-
-PATIENCE = 20.0
-"""Seconds that a single request may take."""
 
 _TRIES = 3  # of the command that mirrors a study once
 
@@ -63,16 +63,11 @@ class Passes:
         return report
 
     def _open(self) -> Mirror:
-        from study.plan.strategies import plan_of
-        from study.storage import database as storage
-
         study, settings = storage.load(self._location.database.open(), self._location.name)
         folder = self._location.models(models.identity(study))
         return Mirror(study, settings, plan_of(settings), folder, self._connect)
 
     def _connect(self) -> Any:
-        from study.mirror.tracking import Server
-
         self._access = self._target.access(self._patience)
         return Server(self._access, self._patience)
 

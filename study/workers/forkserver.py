@@ -36,11 +36,11 @@ def start() -> None:
         return
     # It cleans up after a driver that was killed, and is to do so without a word. It also lets
     # signals through again, which are held back below.
-    with _environment({"PYTHONWARNINGS": "ignore:resource_tracker"}):
+    with environment({"PYTHONWARNINGS": "ignore:resource_tracker"}):
         resource_tracker.ensure_running()
     forkserver.set_forkserver_preload(["study.workers.preloaded"])
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    with deaf_to_ctrl_c(), _environment({**ENVIRONMENT, "PYTHONPATH": path}):
+    with deaf_to_ctrl_c(), environment({**ENVIRONMENT, "PYTHONPATH": path}):
         forkserver.ensure_running()
 
 
@@ -65,7 +65,7 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(added: Mapping[str, str]) -> Iterator[None]:
+def environment(added: Mapping[str, str]) -> Iterator[None]:
     """Add these to the environment of processes that are started inside."""
     before = dict(os.environ)
     os.environ.update(added)

@@ -7,7 +7,6 @@ other one dies, another goes on with the runs' checkpoints.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import StudyError
 from study.workers.engine import EpochReported, Event, RunFailed, RunFinished
-from study.workers.forkserver import deaf_to_ctrl_c
+from study.workers.forkserver import deaf_to_ctrl_c, environment
 from study.workers.grouped_process import Begin, Setup, Stop, main
 
 if TYPE_CHECKING:
@@ -101,18 +100,11 @@ class GroupedEngine:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._answered = False
-        before = os.environ.get("KERAS_BACKEND")
-        os.environ["KERAS_BACKEND"] = "jax"  # it may import Keras with its main module
-        try:
-            with deaf_to_ctrl_c():
-                self._process = context.Process(
-                    target=self._main, args=(other, self._setup), daemon=True
-                )
-                self._process.start()
-        finally:
-            del os.environ["KERAS_BACKEND"]
-            if before is not None:
-                os.environ["KERAS_BACKEND"] = before
+        arguments = other, self._setup
+        # It may import Keras with its main module.
+        with deaf_to_ctrl_c(), environment({"KERAS_BACKEND": "jax"}):
+            self._process = context.Process(target=self._main, args=arguments, daemon=True)
+            self._process.start()
         other.close()
 
     def _send(self, order: Begin | Stop) -> None:

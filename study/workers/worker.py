@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import psutil
 from distributed import Event as Flag
 from distributed import Reschedule, Status, WorkerPlugin, get_worker
 
@@ -130,8 +131,6 @@ _HERE = _Process()
 
 def _size() -> int:
     """Bytes of memory that this process occupies."""
-    import psutil
-
     return int(psutil.Process().memory_info().rss)
 
 

@@ -251,8 +251,20 @@ def test_a_mirrored_model_predicts_what_the_trained_one_did(made, anywhere, tmp_
 
 def become_client(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have MLflow in this process read from a place, as the code of a user does."""
-    for name, value in place.target.access().environment().items():
-        monkeypatch.setenv(name, value)
+    access = place.target.access()
+    variables = {
+        "MLFLOW_TRACKING_URI": access.tracking_uri,
+        "MLFLOW_TRACKING_TOKEN": access.token,
+        "MLFLOW_S3_ENDPOINT_URL": access.s3_endpoint,
+        "AWS_ACCESS_KEY_ID": access.access_key,
+        "AWS_SECRET_ACCESS_KEY": access.secret_key,
+    }
+    if access.s3_endpoint is not None:  # a MinIO of 2020 does not know boto3's checksums
+        variables["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
+        variables["AWS_RESPONSE_CHECKSUM_VALIDATION"] = "when_required"
+    for name, value in variables.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
     if "AWS_ACCESS_KEY_ID" not in os.environ:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)

@@ -18,7 +18,7 @@ from study.mirror.projection import (
 )
 from study.plan.plan import PlanState
 from study.plan.results import Row
-from study.plan.statistics import Spread
+from study.plan.statistics import Score, Spread
 from study.plan.strategies import strategy_of
 from study.plan.verdict import Verdict
 from study.space.metric import Metric
@@ -60,14 +60,11 @@ def configuration_content(subject: Subject, rows: Sequence[Row]) -> Content:
     params |= {"epochs": str(subject.epochs), "batch_size": str(subject.settings["batch_size"])}
     counted = _counted(rows)
     spread = Spread(subject.settings.images)
-    points = []
+    points: list[Point] = []
     for repeats in range(1, len(counted) + 1):
         score = spread.score([row.value for row in counted[:repeats] if row.value is not None])
         at = max(trial(subject, row).ended for row in counted[:repeats])
-        points += [
-            Point(f"mean_{subject.settings.metric.series}", score.mean, at, repeats),
-            Point("standard_error", score.standard_error, at, repeats),
-        ]
+        points += _points(score, subject.settings.metric, at)
     tags = params | {"repeats": str(len(counted)), **origin(subject.settings)}
     return cut(params, tags | {MARK: configuration(subject, rows).mark}, points)
 
@@ -107,26 +104,19 @@ def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) ->
     points = []
     if standing.complete and standing.incumbent is not None and standing.score is not None:
         tags |= {f"answer.{name}": str(value) for name, value in standing.incumbent}
-        points = [
-            Point(
-                f"mean_{settings.metric.series}",
-                standing.score.mean,
-                wanted.ended,
-                standing.score.repeats,
-            ),
-            Point(
-                "standard_error",
-                standing.score.standard_error,
-                wanted.ended,
-                standing.score.repeats,
-            ),
-        ]
+        points = _points(standing.score, settings.metric, wanted.ended)
     if standing.complete and standing.verdict is not None:
         points += [
             Point(name, value, wanted.ended, standing.verdict.epochs)
             for name, value in _sureness(standing.verdict, settings.metric).items()
         ]
     return cut(params, tags, points)
+
+
+def _points(score: Score, metric: Metric, at: int) -> list[Point]:
+    """A mean and its standard error at the step of its repeats, and at a time in ms."""
+    values = {f"mean_{metric.series}": score.mean, "standard_error": score.standard_error}
+    return [Point(name, value, at, score.repeats) for name, value in values.items()]
 
 
 def _sureness(verdict: Verdict, metric: Metric) -> dict[str, float]:

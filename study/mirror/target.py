@@ -55,20 +55,6 @@ class Access:
     secret_key: str | None = field(default=None, repr=False)
     artifacts: str | None = None
 
-    def environment(self) -> dict[str, str]:
-        """The variables that make other MLflow code in this process reach the same place."""
-        found = {
-            "MLFLOW_TRACKING_URI": self.tracking_uri,
-            "MLFLOW_TRACKING_TOKEN": self.token,
-            "MLFLOW_S3_ENDPOINT_URL": self.s3_endpoint,
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-        }
-        if self.s3_endpoint is not None:  # a MinIO of 2020 does not know boto3's checksums
-            found["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
-            found["AWS_RESPONSE_CHECKSUM_VALIDATION"] = "when_required"
-        return {name: value for name, value in found.items() if value is not None}
-
 
 @dataclass(frozen=True)
 class Target:

@@ -16,7 +16,7 @@ import typer
 from test_cli import database, finished, here, home, study  # noqa: F401
 
 from study.cli.app import app
-from study.cli.options import again, amounts
+from study.cli.execution import again, amounts
 from study.mirror.target import resolve
 from study.running.launch import ExecutionOptions
 from study.storage.location import Database

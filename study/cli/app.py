@@ -5,7 +5,6 @@ Nothing here imports TensorFlow, MLflow, Dask or Optuna before a command needs i
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 
 from study.cli import final, look
+from study.cli.execution import again, execution_options
 from study.cli.exits import Commands, interruptible, opened, reported, say
 from study.cli.options import (
     AcceptChangedModel,
@@ -44,18 +44,14 @@ from study.cli.options import (
     Tolerance,
     Training,
     Verbose,
-    again,
-    amounts,
 )
 from study.cli.reading import told
-from study.storage import models
 from study.storage.location import DEFAULT as DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from study.running.launch import ExecutionOptions
     from study.running.prepare import Prepared
     from study.space.settings import Chosen
-    from study.storage.location import Database
 
 app = typer.Typer(
     cls=Commands,
@@ -134,12 +130,12 @@ def run(
             precision=precision,
             device=device,
         )
-        execution = _execution(
+        execution = execution_options(
             database,
             mlflow,
+            resources,
             jobs=jobs,
             scheduler=scheduler,
-            resources=amounts(resources),
             timeout=timeout,
             checkpoints=checkpoints,
             speculate=speculate,
@@ -186,12 +182,12 @@ def resume(
     with opened(storage) as database:
         from study.running.prepare import prepare_again
 
-        execution = _execution(
+        execution = execution_options(
             database,
             mlflow,
+            resources,
             jobs=jobs,
             scheduler=scheduler,
-            resources=amounts(resources),
             timeout=timeout,
             checkpoints=checkpoints,
             speculate=speculate,
@@ -265,16 +261,3 @@ def _given(context: typer.Context, **options: Any) -> dict[str, Chosen]:
         if value is not None and origin is not None and origin.name in sources:
             found[name] = Chosen(value, sources[origin.name])
     return found
-
-
-def _execution(database: Database, mlflow: str | None, **execution: Any) -> ExecutionOptions:
-    """How to drive, on what there is, with the MLflow server that is to follow."""
-    from study.mirror.target import resolve
-    from study.running.launch import ExecutionOptions
-    from study.training.device import offered
-
-    if execution["keep_models"] is not None:
-        models.parse(execution["keep_models"])
-    devices = offered(os.environ, execution["scheduler"], execution["resources"])
-    mirror = resolve(mlflow, os.environ, database)
-    return ExecutionOptions(**execution, mirror=mirror, devices=devices)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -13,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from study.cli.execution import again, execution_options
 from study.cli.exits import explained, interruptible, opened, print_json, reported
+from study.cli.exits import say as _say
 from study.cli.options import (
     Center,
     CheckpointsAt,
@@ -34,8 +35,6 @@ from study.cli.options import (
     Submission,
     Top,
     Verbose,
-    again,
-    amounts,
 )
 from study.cli.reading import told
 from study.errors import ModelError, Unfinished
@@ -81,19 +80,10 @@ def finalize(
     console = Console(stderr=as_json)
     with opened(storage) as database:
         from study.final.finalize import FinalOptions
-        from study.mirror.target import resolve
-        from study.running.launch import ExecutionOptions
         from study.running.prepare import prepare_again
-        from study.training.device import offered
 
-        target = resolve(mlflow, os.environ, database)
-        execution = ExecutionOptions(
-            jobs=jobs,
-            scheduler=scheduler,
-            resources=amounts(resources),
-            checkpoints=checkpoints,
-            mirror=target,
-            devices=offered(os.environ, scheduler, amounts(resources)),
+        execution = execution_options(
+            database, mlflow, resources, jobs=jobs, scheduler=scheduler, checkpoints=checkpoints
         )
         with told(console) as reading:
             prepared = prepare_again(name, database, None, reading, execution.devices)
@@ -101,6 +91,7 @@ def finalize(
         asked = {"--members": members, "--top": top, "--holdout": holdout}
         given = {option: str(value) for option, value in asked.items() if value is not None}
         words = [word for pair in given.items() for word in pair]
+        target = execution.mirror
         needs = target.needs if target else ()
         with interruptible(
             prepared.location.command("finalize", *words, *again(execution), needs=needs)
@@ -293,7 +284,3 @@ def _waiting(console: Console, what: str) -> Iterator[Any]:
     """A line that says what is done now, in a terminal; gives the function that changes it."""
     with console.status(escape(what)) if console.is_terminal else nullcontext() as status:
         yield (lambda line: status.update(escape(line))) if status is not None else lambda _: None
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from study.errors import SettingsError
-from study.files import absolute
-
-if TYPE_CHECKING:
-    from study.running.launch import ExecutionOptions
 
 Storage = Annotated[
     str,
@@ -267,27 +259,3 @@ Invert = Annotated[bool, typer.Option("--invert", help="Swap dark and bright: in
 Center = Annotated[
     bool, typer.Option("--center", help="Crop to the ink and centre it, as MNIST's digits are.")
 ]
-
-
-def again(execution: ExecutionOptions) -> list[str]:
-    """The options with which a command trains where ``execution`` does, and mirrors there too."""
-    found: dict[str, object] = {"--jobs": execution.jobs, "--scheduler": execution.scheduler}
-    for name, amount in (execution.resources or {}).items():
-        found["--resources"] = f"{name}={amount:g}"
-    place = execution.checkpoints
-    if place is not None:
-        found["--checkpoints"] = place if "://" in place else absolute(place)
-    words = [word for option, value in found.items() if value for word in (option, str(value))]
-    words += [] if execution.speculate else ["--no-speculate"]
-    return [*words, *(execution.mirror.options if execution.mirror else ("--mlflow", "none"))]
-
-
-def amounts(given: str | None) -> dict[str, float] | None:
-    """``GPU=1`` as Dask wants it."""
-    if given is None:
-        return None
-    name, _, amount = given.partition("=")
-    with suppress(ValueError):
-        if name and 0 < (number := float(amount)) < math.inf:
-            return {name: number}
-    raise SettingsError(f"--resources {given}: write NAME=NUMBER, as in GPU=1")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from study.cli.exits import say
 from study.data.parts import Told
 
 PATIENCE = 2.0  # seconds
@@ -41,9 +43,6 @@ def told(console: Console, patience: float = PATIENCE) -> Iterator[Told]:
             bar.stop()
 
     try:
-        yield Told(
-            lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
-            progress,
-        )
+        yield Told(partial(say, console), progress)
     finally:
         stop()

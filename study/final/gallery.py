@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from study.data.pixels import unit
 from study.errors import ModelError
-from study.files import write_whole
 from study.final import records
 from study.final.label_errors import rank
 from study.running.prepare import read_data
@@ -118,11 +117,8 @@ def mistakes(members: NDArray[np.float32], dataset: Dataset) -> list[Mistake]:
 def write(gallery: Gallery, dataset: Dataset, folder: Path) -> tuple[Path, Path]:
     """Write ``gallery.png`` and ``gallery.csv``; raises ``ModelError`` where that cannot be."""
     picture, table = folder / "gallery.png", folder / "gallery.csv"
-    try:
-        write_whole(table, _csv(gallery))
-        write_whole(picture, _drawn(gallery, dataset))
-    except OSError as error:
-        raise ModelError(f"{folder}: cannot be written ({error.strerror})") from None
+    records.write(table, _csv(gallery))
+    records.write(picture, _drawn(gallery, dataset))
     return picture, table
 
 

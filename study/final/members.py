@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from study.errors import ModelError
-from study.files import write_whole
-from study.final.records import MEMBERS
+from study.final.records import MEMBERS, write
 from study.plan.results import Configuration, Row
 from study.plan.statistics import Spread
 from study.space.search_space import Validation
-from study.storage import models
 from study.training.run import Epoch, Run
 from study.workers.engine import Engine, EpochReported, RunFailed, RunFinished
 
@@ -137,7 +135,7 @@ class MemberTrainer:
 
     def file(self, member: Member) -> Path:
         """Where a trained member is kept."""
-        return models.file(self._folder / "members", 0).with_name(f"{member.key}.keras")
+        return self._folder / "members" / f"{member.key}.keras"
 
     def record(self, member: Member) -> dict[str, Any]:
         """What became of a trained member: its name, curve, seconds and best value."""
@@ -194,10 +192,7 @@ class MemberTrainer:
             "epochs": len(epochs),
             "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
         }
-        try:
-            write_whole(self.file(member), model)
-        except OSError as error:
-            raise ModelError(f"{self._folder}: cannot be written ({error.strerror})") from None
+        write(self.file(member), model)
         known = self._study.user_attrs.get(MEMBERS, {})
         self._study.set_user_attr(MEMBERS, {**known, member.key: record})
         self._on_saved(member.run)

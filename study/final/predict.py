@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import ModelError, StudyError
-from study.files import write_whole
-from study.final import archive, pictures
+from study.final import archive, pictures, records
 from study.final.archive import Card
 from study.space.model_source import ModelSource
 
@@ -152,7 +151,4 @@ def submission(path: Path, predictions: Sequence[Prediction]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["ImageId", "Label"])
     writer.writerows((number, p.label) for number, p in enumerate(predictions, start=1))
-    try:
-        write_whole(path, text.getvalue().encode())
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror})") from None
+    records.write(path, text.getvalue().encode())

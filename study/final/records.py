@@ -152,7 +152,12 @@ def _owner(folder: Path) -> str | None:
 
 def claim(folder: Path, study: Study) -> None:
     """Make the folder and write down whose it is."""
+    write(folder / _OWNER, f"{models.identity(study)}\n".encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file of final models, whole or not at all; raises ``ModelError``."""
     try:
-        write_whole(folder / _OWNER, f"{models.identity(study)}\n".encode())
+        write_whole(path, content)
     except OSError as error:
-        raise ModelError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise ModelError(f"{path}: cannot be written ({error.strerror})") from None

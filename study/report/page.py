@@ -15,7 +15,7 @@ from study.report import again, figures, numbers
 from study.report.canvas import Picture
 from study.report.contents import Contents
 from study.report.figures import Cost, Panel, Spent, StageFigure
-from study.report.numbers import Table
+from study.report.numbers import Table, table
 from study.report.racing import RaceFigure
 from study.space.search_space import Hyperparameter
 from study.space.settings import Settings
@@ -139,9 +139,7 @@ def _searched(settings: Settings) -> Table:
     space = settings.space
     lines = [(p.name, _domain(p), _shown(p.start)) for p in space.hyperparameters]
     lines += [(name, str(value), "fixed") for name, value in space.fixed.items()]
-    return Table(
-        "The search space", ("hyperparameter", "options", "start"), tuple(lines), len(lines)
-    )
+    return table("The search space", ("hyperparameter", "options", "start"), lines)
 
 
 def _domain(parameter: Hyperparameter) -> str:
@@ -239,14 +237,14 @@ def _settings(settings: Settings) -> Table:
 
     lines = [("search space", settings.origin, "")]
     lines += [(key, shown(chosen.value), chosen.source) for key, chosen in settings.chosen.items()]
-    return Table("Settings", ("setting", "value", "from"), tuple(lines), len(lines))
+    return table("Settings", ("setting", "value", "from"), lines)
 
 
 def _versions(settings: Settings) -> Table:
     lines = list(settings.versions.items())
     if settings.data is not None:
         lines.append(("data (SHA-256)", settings.data.fingerprint))
-    return Table("Versions and data", ("what", "version"), tuple(lines), len(lines))
+    return table("Versions and data", ("what", "version"), lines)
 
 
 def captions(shown: StageFigure | Panel | Cost) -> str:

@@ -142,33 +142,15 @@ def in_csv(path: Path) -> Listed:
     A file is looked for beside the CSV, and in the folders that Kaggle gives it: of the CSV's name,
     with or without `_images`, and `images`. Raises `DataError` with the number of a line.
     """
-    places = [path.parent, *(path.parent / name for name in _places(path.stem))]
+    places = [path.parent / name for name in ("", path.stem, f"{path.stem}_images", "images")]
     listed: list[tuple[Path, str]] = []
     missing: list[str] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            columns = _names(next(lines, []))
-            wanted = [_column(path, columns, names) for names in (FILE_COLUMNS, LABEL_COLUMNS)]
-            for cells in lines:
-                if not cells:
-                    continue
-                where = f"{shown(path)}, line {lines.line_num}"
-                if len(cells) != len(columns):
-                    raise DataError(
-                        f"{where}: {len(cells)} values where the header has {len(columns)}; "
-                        f"correct or remove the line"
-                    )
-                name, label = (cells[column].strip() for column in wanted)
-                if not name or not label:
-                    raise DataError(f"{where}: no file or no label; correct or remove the line")
-                found = next((p / name for p in places if os.path.isfile(p / name)), None)  # noqa: PTH113 - never raises
-                if found:
-                    listed.append((found, label))
-                else:
-                    missing.append(f"{where}: {shown(name)}")
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise refusal(path, "not a text file", "give a CSV with a header line") from error
+    for where, name, label in _lines(path):
+        found = next((p / name for p in places if os.path.isfile(p / name)), None)  # noqa: PTH113 - never raises
+        if found:
+            listed.append((found, label))
+        else:
+            missing.append(f"{where}: {shown(name)}")
     if missing:
         more = f" (and {len(missing) - 1} more lines like it)" if len(missing) > 1 else ""
         raise DataError(
@@ -179,8 +161,26 @@ def in_csv(path: Path) -> Listed:
     return listed
 
 
-def _places(stem: str) -> Sequence[str]:
-    return stem, f"{stem}_images", "images"
+def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Of each line below the header: where it is, for messages, its file and its label."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            columns = _names(next(lines, []))
+            wanted = [_column(path, columns, names) for names in (FILE_COLUMNS, LABEL_COLUMNS)]
+            for cells in filter(None, lines):
+                where = f"{shown(path)}, line {lines.line_num}"
+                if len(cells) != len(columns):
+                    raise DataError(
+                        f"{where}: {len(cells)} values where the header has {len(columns)}; "
+                        f"correct or remove the line"
+                    )
+                name, label = (cells[column].strip() for column in wanted)
+                if not name or not label:
+                    raise DataError(f"{where}: no file or no label; correct or remove the line")
+                yield where, name, label
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise refusal(path, "not a text file", "give a CSV with a header line") from error
 
 
 def _names(cells: Sequence[str]) -> list[str]:

@@ -6,8 +6,8 @@ goes on from its checkpoint, and what was recorded of the test set is told again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from study.running.prepare import Prepared
     from study.space.settings import Settings
+    from study.training.checkpoint import Checkpoints
     from study.training.run import Epoch
-    from study.workers.engine import Trainer
+    from study.workers.engine import Engine, Trainer
 
 HOLDOUT = 0.1
 """The part left out to choose by, unless something else is asked for.
@@ -112,15 +113,9 @@ def finalize(
             on_epoch=observer.on_epoch,
             on_member=observer.on_member,
         )
-        missing = training.missing(members)
-        if missing:
-            with alone_on_cards(prepared.settings, execution, say) as free:
-                jobs = free.jobs
-                if free.scheduler is None:
-                    jobs = min(jobs_of(prepared.settings, free), len(missing))
-                own = replace(free, jobs=jobs)
-                with closing(engine_for(prepared, checkpoints, own, trainer, say)) as engine:
-                    training.train(missing, engine, check_lock)
+        if missing := training.missing(members):
+            with _engine(prepared, checkpoints, execution, trainer, say, len(missing)) as engine:
+                training.train(missing, engine, check_lock)
         check_lock()
         if known:  # other members have taken the names of these models' files
             say("Putting the models together again")
@@ -129,6 +124,25 @@ def finalize(
         say("Putting the models together and opening the test set")
         models = measure(study, prepared, members, training, folder)
         return _final_models(study, folder, models, new=True)
+
+
+@contextmanager
+def _engine(
+    prepared: Prepared,
+    checkpoints: Checkpoints,
+    execution: ExecutionOptions,
+    trainer: Trainer,
+    say: Callable[[str], None],
+    runs: int,
+) -> Iterator[Engine]:
+    """What trains, with no more places on this machine than there are ``runs``."""
+    with alone_on_cards(prepared.settings, execution, say) as free:
+        jobs = free.jobs
+        if free.scheduler is None:
+            jobs = min(jobs_of(prepared.settings, free), runs)
+        own = replace(free, jobs=jobs)
+        with closing(engine_for(prepared, checkpoints, own, trainer, say)) as engine:
+            yield engine
 
 
 def _final_models(

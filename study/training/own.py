@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from study.errors import ModelError
 from study.space.metric import ACCURACY, BALANCED, Metric
@@ -119,11 +120,27 @@ def _check(
     metric: Metric,
 ) -> None:
     """Try the model on an image, which builds it; compile it where it is not."""
-    shape = "x".join(map(str, input_shape))
-    image, numbers = np.zeros((1, *input_shape), np.float32), num_classes == 1
+    image = np.zeros((1, *input_shape), np.float32)
+    output = _output(source, model, image, num_classes)
+    if not model.compiled:
+        _compile(model, output)
+    logged = _logged(source, model, image, num_classes)
+    if metric.name not in logged:
+        raise ModelError(
+            f"{source.name} does not log {metric.name}: compile it with that metric, or give "
+            f"metric = one of {', '.join(sorted(logged))}"
+        )
+    model.reset_metrics()
+
+
+def _output(
+    source: ModelSource, model: keras.Model, image: NDArray[np.float32], num_classes: int
+) -> Any:
+    """What the model gives for an image (1, height, width, channels): (1, num_classes)."""
     try:
         output = model(image, training=False)
     except Exception as error:  # noqa: BLE001 - whatever its layers did
+        shape = "x".join(map(str, image.shape[1:]))
         raise ModelError(
             f"{source.name} does not take images of {shape}: {why(error, source)}; use input_shape"
         ) from None
@@ -132,14 +149,26 @@ def _check(
         raise ModelError(
             f"{source.name} gives {tuple(found) if not isinstance(found, str) else found} for one "
             f"image; it must be (1, {num_classes}), "
-            + ("one number" if numbers else "a number a class: use num_classes")
+            + ("one number" if num_classes == 1 else "a number a class: use num_classes")
         )
-    if not model.compiled and numbers:
+    return output
+
+
+def _compile(model: keras.Model, output: Any) -> None:
+    """With Adam, and what fits its ``output`` of an image: one number, probabilities or logits."""
+    if output.shape[1] == 1:
         model.compile("adam", "mse", metrics=["mae"])
-    elif not model.compiled:
-        probabilities = bool(np.isclose(np.sum(output), 1, atol=1e-3) and np.min(output) >= 0)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
-        model.compile("adam", loss, metrics=["accuracy"])
+        return
+    probabilities = bool(np.isclose(np.sum(output), 1, atol=1e-3) and np.min(output) >= 0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
+    model.compile("adam", loss, metrics=["accuracy"])
+
+
+def _logged(
+    source: ModelSource, model: keras.Model, image: NDArray[np.float32], num_classes: int
+) -> list[str]:
+    """The metrics of validation images that a compiled model logs, by Keras' names."""
+    numbers = num_classes == 1
     try:
         label = np.zeros((1, 1) if numbers else 1, np.float32 if numbers else np.int32)
         one_hot = takes_one_hot(model) and not numbers
@@ -148,10 +177,4 @@ def _check(
         logged = [f"val_{name}" for name in logs_in(model.get_metrics_result(), 1)]
     except Exception as error:  # noqa: BLE001 - whatever its loss or its metrics did
         raise ModelError(f"{source.name}: its loss or metrics fail: {why(error, source)}") from None
-    logged += [] if numbers else [BALANCED]
-    if metric.name not in logged:
-        raise ModelError(
-            f"{source.name} does not log {metric.name}: compile it with that metric, or give "
-            f"metric = one of {', '.join(sorted(logged))}"
-        )
-    model.reset_metrics()
+    return logged if numbers else [*logged, BALANCED]

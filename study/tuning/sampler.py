@@ -68,7 +68,7 @@ class PlanSampler(BaseSampler):
         if RUN_SPEC in trial.system_attrs:
             return
         try:
-            self._check(study, trial)
+            self.look(study)
             while not self._take(study, trial):
                 time.sleep(_PATIENCE)
         except BaseException:
@@ -81,21 +81,14 @@ class PlanSampler(BaseSampler):
         rows, standing = self._known
         slots = self.slots(standing) if standing else ()
         wanted = slots and (self._preferred(slots) or slots[0])
+        run = wanted and (wanted.configuration, wanted.repeat)
         for paused in rows:
-            if wanted and paused.state == "paused" and _same_run(paused, wanted):
+            if wanted and paused.state == "paused" and (paused.configuration, paused.repeat) == run:
                 spec = study._storage.get_trial_system_attrs(paused.trial_id)[RUN_SPEC]
                 spec = {**spec, "epochs": wanted.epochs}
                 study._storage.set_trial_system_attr(paused.trial_id, RUN_SPEC, spec)
                 return Trial(study, paused.trial_id)
         return study.ask()
-
-    def _check(self, study: Study, trial: FrozenTrial) -> None:
-        self.look(study)
-        if "fixed_params" in trial.system_attrs:
-            raise SettingsError(
-                "enqueue_trial: the plan decides what is trained; list the value among the options"
-                " of its hyperparameter, or run it in a study of its own"
-            )
 
     def look(self, study: Study) -> None:
         """Tell the plan what it has to know of the study: its direction and its pruner."""
@@ -118,6 +111,11 @@ class PlanSampler(BaseSampler):
 
     def _take(self, study: Study, trial: FrozenTrial) -> bool:
         """Take the next slot; False where it is to be awaited."""
+        if "fixed_params" in trial.system_attrs:
+            raise SettingsError(
+                "enqueue_trial: the plan decides what is trained; list the value among the "
+                "options of its hyperparameter, or run it in a study of its own"
+            )
         with self._lock:
             rows = self.rows(study)
             standing = self.standing(rows)
@@ -298,7 +296,3 @@ def _metric(space: SearchSpace, study: Study) -> Metric:
             f"direction={space.direction!r}"
         )
     return replace(space.goal, direction=direction)
-
-
-def _same_run(row: Row, slot: Slot) -> bool:
-    return (row.configuration, row.repeat) == (slot.configuration, slot.repeat)

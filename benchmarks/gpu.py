@@ -24,12 +24,13 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gpu_limits import BATCH, multiplied, waited
 from recorded import machine
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from study.training.grouped.turns import Member, Turn, Turns
     from study.training.run import Run
 
-BATCH = 100
 TARGETS = {"sweep, s": 60, "members, s": 60, "share of products": 0.40, "waiting": 0.05}
 """At most so many seconds, at least so large a share of products, at most so much waiting."""
 
@@ -190,25 +190,9 @@ def averaged(turns: Turns, data: datasets.Dataset, size: Size) -> dict[str, Any]
     }
 
 
-def products(params: dict[str, Any], data: datasets.Dataset) -> Iterator[tuple[int, int, int]]:
-    """The (m, k, n) of each product of matrices in a step of one run, forward and back."""
-    from study.training.model import build_cnn
-
-    model = build_cnn(params, data.input_shape, data.num_classes)
-    for place, layer in enumerate(layer for layer in model.layers if hasattr(layer, "kernel")):
-        *width, outputs = layer.kernel.shape
-        rows = BATCH * int(np.prod(layer.output.shape[1:-1]))
-        inner = int(np.prod(width))
-        yield rows, inner, outputs
-        yield inner, rows, outputs
-        if place:  # nobody asks for the gradient of the images
-            yield rows, outputs, inner
-
-
 def compared(turns: Turns, data: datasets.Dataset, size: Size) -> dict[str, Any]:
     """An epoch of the members, compiled already, beside its products alone; and the waiting."""
     import jax
-    import jax.numpy as jnp
 
     params = space("modern")[1] | {"restore_best_weights": False} | size.changed
     runs = members_of(params, size, epochs=4)
@@ -224,18 +208,7 @@ def compared(turns: Turns, data: datasets.Dataset, size: Size) -> dict[str, Any]
         with jax.profiler.trace(folder):
             turns.next()
         waiting = waited(next(Path(folder).rglob("*.xplane.pb")))
-    alone, flop = 0.0, 0
-    kind = jnp.bfloat16 if size.precision == "fast" else jnp.float32
-    multiply = jax.jit(lambda *pair: jnp.matmul(*pair, preferred_element_type=jnp.float32))
-    for m, k, n in products(params, data):
-        pair = jnp.ones((len(runs), m, k), kind), jnp.ones((len(runs), k, n), kind)
-        multiply(*pair).block_until_ready()
-        times, began = 20, time.perf_counter()
-        for _ in range(times):
-            out = multiply(*pair)
-        out.block_until_ready()
-        alone += (time.perf_counter() - began) / times
-        flop += 2 * len(runs) * m * k * n
+    alone, flop = multiplied(params, data, len(runs), size.precision)
     step = min(seconds) / -(-len(data.labels) // BATCH)
     return {
         "epoch, s": seconds,
@@ -245,28 +218,6 @@ def compared(turns: Turns, data: datasets.Dataset, size: Size) -> dict[str, Any]
         "TFLOP/s": flop / step / 1e12,
         "waiting": waiting,
     }
-
-
-def waited(trace: Path) -> float:
-    """The share of the time of a trace in which the device computed nothing.
-
-    Of the time from the first to the last of what it computed; on the processor its threads' work.
-    """
-    import jax
-
-    spans: list[tuple[float, float]] = []
-    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
-        card = plane.name.startswith("/device:GPU")
-        for line in plane.lines:
-            if line.name.startswith("Stream" if card else "tf_XLAPjRtCpuClient"):
-                events = ((one.start_ns, one.start_ns + one.duration_ns) for one in line.events)
-                spans += [(first, last) for first, last in events if last > first]
-    spans.sort()
-    busy, until = 0.0, spans[0][0]
-    for first, last in spans:
-        busy += max(0.0, last - max(first, until))
-        until = max(until, last)
-    return 1 - busy / (until - spans[0][0])
 
 
 def measured(data: datasets.Dataset, size: Size, device: str) -> dict[str, Any]:

@@ -27,26 +27,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 
 ROOT = Path(__file__).parents[1]
 
-SPACE = """
-name = "fake"
-epochs = 4
-batch_size = 10
-repeats = 2
-validation = { folds = 2 }
-
-[hyperparameters.filters]
-options = [1, 2]
-start = 1
-
-[hyperparameters.dropout]
-options = [0.1, 0.2]
-start = 0.2
-
-[fixed]
-k1 = 2
-k2 = 2
-"""
-
 
 def _chromium(folder: Path, *words: str) -> str:
     """Have the browser open a page and end; returns what it printed."""
@@ -99,7 +79,7 @@ def words(page: str) -> str:
 @contextmanager
 def running(folder: Path, still_at: int) -> Iterator[str]:
     """A study with a fake trainer that holds still in its run ``still_at``; yields its database."""
-    (folder / "fake.toml").write_text(SPACE)
+    (folder / "fake.toml").write_text(fakes.SPACE)
     data = image_files.npz(
         folder, x_train=image_files.pictures(shape=(12, 12)), x_test=None, y_test=None
     )

@@ -22,6 +22,27 @@ from study.workers.engine import Engine, Event, InProcess, Train
 EPOCHS = 4
 IMAGES = 400
 
+SPACE = """
+name = "fake"
+epochs = 4
+batch_size = 10
+repeats = 2
+validation = { folds = 2 }
+
+[hyperparameters.filters]
+options = [1, 2]
+start = 1
+
+[hyperparameters.dropout]
+options = [0.1, 0.2]
+start = 0.2
+
+[fixed]
+k1 = 2
+k2 = 2
+"""
+"""The file of a space of the program's own network: at most 6 runs on images of 12x12."""
+
 
 def space(**changes: Any) -> SearchSpace:
     """Two hyperparameters of two and three options, two repeats: at most 2 * (1 + 1 + 2 + 1)."""

@@ -38,26 +38,6 @@ from study.storage.lock import driving
 from study.training.run import Run
 from study.tuning.pruning import PRUNERS
 
-SPACE = """
-name = "fake"
-epochs = 4
-batch_size = 10
-repeats = 2
-validation = { folds = 2 }
-
-[hyperparameters.filters]
-options = [1, 2]
-start = 1
-
-[hyperparameters.dropout]
-options = [0.1, 0.2]
-start = 0.2
-
-[fixed]
-k1 = 2
-k2 = 2
-"""
-
 
 def data(**changes: Any) -> str:
     """A file of 40 images of 12x12 in 4 classes, but for the arrays given."""
@@ -79,7 +59,7 @@ def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(home)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("STUDY_MLFLOW", "none")
-    Path("fake.toml").write_text(SPACE)
+    Path("fake.toml").write_text(fakes.SPACE)
     Path(data()).rename("data.npz")
     return home
 
@@ -282,7 +262,7 @@ def test_a_study_that_failed_has_a_report_that_says_why(
 def test_a_name_that_exists_with_another_space_is_refused_with_both_ways_out(
     finished: None,
 ) -> None:
-    Path("other.toml").write_text(SPACE.replace("options = [1, 2]", "options = [1, 2, 3]"))
+    Path("other.toml").write_text(fakes.SPACE.replace("options = [1, 2]", "options = [1, 2, 3]"))
     result = study("run", "other.toml", "--data", "data.npz")
     assert_one_line(result, "'fake'", "the hyperparameters", "resume fake", "another --name")
 
@@ -329,8 +309,8 @@ def test_without_a_database_a_command_says_how_to_make_one(here: Path, command: 
 
 
 def edited(old: str, new: str) -> str:
-    assert old in SPACE
-    Path("bad.toml").write_text(SPACE.replace(old, new))
+    assert old in fakes.SPACE
+    Path("bad.toml").write_text(fakes.SPACE.replace(old, new))
     return "bad.toml"
 
 

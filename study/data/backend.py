@@ -42,16 +42,16 @@ def _without_jax() -> Iterator[None]:
 @contextmanager
 def _held_back() -> Iterator[None]:
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
         try:
             yield
         except BaseException:
-            os.lseek(held.fileno(), 0, os.SEEK_SET)
-            os.write(kept, held.read())
+            os.lseek(written.fileno(), 0, os.SEEK_SET)
+            os.write(stderr, written.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)

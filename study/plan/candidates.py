@@ -134,12 +134,12 @@ def _kind(parameter: Hyperparameter) -> tuple[int, float]:
 
 def _levels(parameter: Hyperparameter, values: Sequence[object]) -> list[int]:
     if not parameter.options:
-        return [round(share(parameter, held) * (_LEVELS - 1)) for held in values]  # type: ignore[arg-type]
+        return [round(share(parameter, value) * (_LEVELS - 1)) for value in values]  # type: ignore[arg-type]
     options: list[object] = list(parameter.options)
     if _kind(parameter)[1] < 1:
         options.sort()
     places = {option: place for place, option in enumerate(options)}
-    return [places[held] for held in values]
+    return [places[value] for value in values]
 
 
 @functools.cache

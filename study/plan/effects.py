@@ -72,10 +72,10 @@ def effects(belief: Belief, space: SearchSpace) -> Effects:
     """What the runs that choose say of each hyperparameter and of each pair."""
     parts = _Parts(belief)
     names = [parameter.name for parameter in space.hyperparameters]
-    held = [parts.levels([dict(c)[name] for c in parts.configurations]) for name in names]
-    main = [parts.effect(number, names[number], held[number]) for number in range(len(names))]
+    levels = [parts.levels([dict(c)[name] for c in parts.configurations]) for name in names]
+    main = [parts.effect(number, names[number], levels[number]) for number in range(len(names))]
     pairs = [
-        parts.pair((one, other), (names[one], names[other]), (held[one], held[other]))
+        parts.pair((one, other), (names[one], names[other]), (levels[one], levels[other]))
         for one, other in itertools.combinations(range(len(names)), 2)
     ]
     return Effects(
@@ -120,8 +120,8 @@ class _Parts:
         ]
         return Effect(name, tuple(levels), float(np.std(curves[0])))
 
-    def pair(self, numbers: tuple[int, int], names: tuple[str, str], held: Both) -> Pair:
-        few = [np.array(_spaced(list(places), _PAIRED), dtype=np.intp) for places in held]
+    def pair(self, numbers: tuple[int, int], names: tuple[str, str], levels: Both) -> Pair:
+        few = [np.array(_spaced(list(places), _PAIRED), dtype=np.intp) for places in levels]
         rows, own = [], []
         for number, places in zip(numbers, few, strict=True):
             rows.append(self._effects[number][places][:, self._where])

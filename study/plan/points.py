@@ -69,10 +69,10 @@ def at(parameter: Hyperparameter, share: float) -> Value:
     return there if step is None else value(parameter, round((there - low) / step))
 
 
-def share(parameter: Hyperparameter, held: Value) -> float:
-    """How far along its range a value lies, from 0 to 1."""
+def share(parameter: Hyperparameter, point: Value) -> float:
+    """How far along its range a point lies, from 0 to 1."""
     low, high = parameter.bounds
-    assert not isinstance(held, str)
+    assert not isinstance(point, str)
     if parameter.log:
-        return math.log(held / low) / math.log(high / low)
-    return (held - low) / (high - low)
+        return math.log(point / low) / math.log(high / low)
+    return (point - low) / (high - low)

@@ -130,15 +130,16 @@ class OneAtATime(Plan):
     def _decide(self, stage: Stage, spread: Spread) -> Stage:
         """Name the best and the selected option of a stage whose options are all known."""
         options = compared(stage.options, spread, prefer=stage.incumbent, metric=self.metric)
+        stage = replace(stage, options=options)
         best = next(option for option in options if option.score and option.gap is None)
-        incumbent = next(option for option in options if option.configuration == stage.incumbent)
+        incumbent = _incumbent(stage)
         if self.space.tie == "best":
             selected = best
         elif incumbent.tied:
             selected = incumbent
         else:
             selected = next(option for option in options if option.tied)
-        return replace(stage, options=options, best=best, selected=selected)
+        return replace(stage, best=best, selected=selected)
 
     def _last_stage(
         self, together: Configuration, last: Stage, index: RunIndex, spread: Spread
@@ -163,12 +164,12 @@ class OneAtATime(Plan):
         stage = stages[-1]
         slots, failed = index.slots(_missing(stage, self.repeats), compares=self.compares)
         previous = stages[-2].selected if len(stages) > 1 else None
-        held = previous or next(o for o in stage.options if o.configuration == stage.incumbent)
+        selected = previous or _incumbent(stage)
         runs = _runs(stages)
         return PlanState(
             stages=tuple(stages),
-            incumbent=held.configuration if held.score or held.rows else None,
-            score=held.score or _score(held, self.images),
+            incumbent=selected.configuration if selected.score or selected.rows else None,
+            score=selected.score or _score(selected, self.images),
             slots=tuple(slots),
             complete=False,
             runs=runs,
@@ -205,6 +206,11 @@ class OneAtATime(Plan):
         return PlanState(tuple(stages), answer.configuration, answer.score, (), True, runs, runs)
 
 
+def _incumbent(stage: Stage) -> Option:
+    """The option that the sweep has already when a stage begins."""
+    return next(option for option in stage.options if option.configuration == stage.incumbent)
+
+
 def _score(option: Option, images: int | None) -> Score | None:
     return Spread(images).score(option.values) if option.values else None
 
@@ -216,16 +222,15 @@ def _runs(stages: Sequence[Stage]) -> int:
 
 def _groups(stage: Stage, *, first: bool) -> Iterator[Group]:
     """The repeats of a stage in pairs with the incumbent's, whose own are new in the first one."""
-    held = next(option for option in stage.options if option.configuration == stage.incumbent)
+    incumbent = _incumbent(stage)
     for option in stage.options:
-        if option.state == "complete" and (first or option is not held):
-            yield option.values, None if option is held else held.values
+        if option.state == "complete" and (first or option is not incumbent):
+            yield option.values, None if option is incumbent else incumbent.values
 
 
 def _leader(stage: Stage) -> Configuration:
     """The option that is ahead of the incumbent over the repeats both have, if any is."""
-    held = next(option for option in stage.options if option.configuration == stage.incumbent)
-    known = {row.repeat: row.value for row in held.rows if row.value is not None}
+    known = {row.repeat: row.value for row in _incumbent(stage).rows if row.value is not None}
     best, ahead = stage.incumbent, 0.0
     for option in stage.options:
         pairs = [

@@ -112,7 +112,7 @@ def panels(standing: PlanState, rows: Sequence[Row]) -> tuple[Panel, ...]:
         name = standing.stages[0].name if standing.verdict else row.stage  # a race is one panel
         own.setdefault(name, []).append(row)
     stages = {stage.name: stage for stage in standing.stages}
-    made = [_panel(name, held, stages.get(name), standing.metric) for name, held in own.items()]
+    made = [_panel(name, runs, stages.get(name), standing.metric) for name, runs in own.items()]
     return tuple(panel for panel in made if panel.runs)
 
 

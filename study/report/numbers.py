@@ -37,8 +37,8 @@ def table(
     total: int | None = None,
 ) -> Table:
     """A table of these lines, of ``total`` ones where more were left out."""
-    held = tuple(tuple(line) for line in lines)
-    return Table(caption, tuple(columns), held, len(held) if total is None else total)
+    cells = tuple(tuple(line) for line in lines)
+    return Table(caption, tuple(columns), cells, len(cells) if total is None else total)
 
 
 def stage_table(figure: StageFigure) -> Table:

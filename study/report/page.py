@@ -73,6 +73,7 @@ def page(contents: Contents, drawn: Figures) -> str:
 
 def _texts(contents: Contents) -> dict[str, Any]:
     settings, standing = contents.settings, contents.standing
+    stages = [] if standing.verdict else standing.stages
     return {
         "name": contents.name,
         "state": contents.state,
@@ -83,9 +84,7 @@ def _texts(contents: Contents) -> dict[str, Any]:
         "method": _method(settings),
         "answer": words.answer(standing),
         "remarks": _remarks(contents),
-        "outcomes": []
-        if standing.verdict
-        else [(stage.name, words.outcome(stage)) for stage in standing.stages],
+        "outcomes": [(stage.name, words.outcome(stage)) for stage in stages],
         "test": _test(contents),
         "finals": numbers.finals_table(contents.finals) if contents.finals else None,
         "settings": _settings(settings),

@@ -98,8 +98,8 @@ def _contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> Race
         "together say it, those of similar configurations too, with 95 % intervals. Blue is the "
         "answer: it is chosen by the best expected value."
     )
-    held = table("Leading configurations", columns, lines)
-    return RaceFigure("The leading configurations", picture, held, caption)
+    numbers = table("Leading configurations", columns, lines)
+    return RaceFigure("The leading configurations", picture, numbers, caption)
 
 
 def _interval(one: Contender, metric: Metric) -> tuple[float, float]:

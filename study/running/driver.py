@@ -81,7 +81,8 @@ class Hooks:
 class Driver:
     """Drives ``study`` along ``plan`` on ``engine`` until the plan is complete.
 
-    ``held`` raises when the study is not this driver's any more; it is asked before every write.
+    ``check_lock`` raises when the study is not this driver's any more; it is called before every
+    write.
     """
 
     def __init__(
@@ -94,9 +95,9 @@ class Driver:
         watch: Observer,
         *,
         speculate: bool = False,
-        held: Callable[[], None] = lambda: None,
+        check_lock: Callable[[], None] = lambda: None,
     ) -> None:
-        self._held = held
+        self._check_lock = check_lock
         self._sampler = PlanSampler(plan, speculate=speculate, ends_optimize=False)
         study.sampler = self._sampler
         study.pruner = pruner
@@ -130,7 +131,7 @@ class Driver:
             if late or not self._active:
                 return standing
             event = self._engine.next_event()
-            self._held()
+            self._check_lock()
             if event is not None:
                 self._handle(event)
 

@@ -88,7 +88,7 @@ def launch(
     mirror = Follower(location, execution.mirror, say)
     patience = _BRIEF
     try:
-        with explained(location.database), driving(location) as held:
+        with explained(location.database), driving(location) as check_lock:
             study = None if prepared.new else _recorded(prepared)
             if study is not None and standing_of(study, settings).complete:
                 execution = replace(execution, jobs=1, scheduler=None, devices=CPU)  # all trained
@@ -112,7 +112,7 @@ def launch(
                     _hooks(prepared, checkpoints, keeper),
                     Observers(watch, note),
                     speculate=execution.speculate,
-                    held=held,
+                    check_lock=check_lock,
                 )
                 limit = execution.timeout
                 deadline = None if limit is None else time.monotonic() + limit

@@ -40,19 +40,19 @@ _HOLDER = text(
 )
 
 
-Held = Callable[[], None]
+CheckLock = Callable[[], None]
 """Raises ``StorageError`` where the lock has been lost, because the connection was cut."""
 
 
 @contextmanager
-def driving(location: Location) -> Iterator[Held]:
+def driving(location: Location) -> Iterator[CheckLock]:
     """Hold the study at ``location``; ``StudyLocked`` names the other holder.
 
     Whoever writes asks what this yields before: a lock that was lost may be another driver's now.
     """
     if _on_server(location):
-        with _advisory(location) as held:
-            yield held
+        with _advisory(location) as check_lock:
+            yield check_lock
     else:
         with _file(location):
             yield lambda: None
@@ -105,7 +105,7 @@ def _file(location: Location) -> Iterator[None]:
 
 
 @contextmanager
-def _advisory(location: Location) -> Iterator[Held]:
+def _advisory(location: Location) -> Iterator[CheckLock]:
     """The server's own lock, held by a session that does nothing else."""
     with _session(location.database.address) as session:
         key = {"key": _key(location.name)}
@@ -115,7 +115,7 @@ def _advisory(location: Location) -> Iterator[Held]:
                 raise _locked(location.name, str(session.execute(_HOLDER, key).scalar() or ""))
             time.sleep(_PROBE / 10)  # the server is just noticing that a driver has died
 
-        def held() -> None:
+        def check_lock() -> None:
             try:
                 session.execute(text("SELECT 1"))
             except SQLAlchemyError:
@@ -125,7 +125,7 @@ def _advisory(location: Location) -> Iterator[Held]:
                 ) from None
 
         try:
-            yield held
+            yield check_lock
         finally:
             with suppress(SQLAlchemyError):  # the connection was cut, and the lock with it
                 session.execute(_RELEASE, key)

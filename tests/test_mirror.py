@@ -618,8 +618,10 @@ def test_a_wrong_token_is_said_in_one_line_and_nothing_is_sent(made, mflux, trac
         None, {"MFLUX_TOKEN": "wrong", "MFLUX_HOST": mflux.host}, Database.at(made.url)
     )
     assert target is not None
+    asked = mflux.asked
     with pytest.raises(MirrorError, match="does not know the token: check MFLUX_TOKEN"):
         mirror_once(location(made), target)
+    assert mflux.asked == asked + 1  # it would refuse again
     assert tracking.requests == []
 
 

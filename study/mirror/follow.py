@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from study.errors import MirrorError, StudyError
+from study.mirror.requests import Refused
 from study.mirror.sync import Mirror
 from study.mirror.target import Access, Target, redact, secrets
 from study.mirror.tracking import PATIENCE, Server
@@ -56,7 +57,7 @@ class Passes:
                 self._mirror = self._open()
             report = self._mirror.run(live=live, afresh=afresh)
         except MirrorError as error:
-            raise MirrorError(self._clean(str(error))) from None
+            raise type(error)(self._clean(str(error))) from None
         except Exception as error:  # noqa: BLE001 - whatever it is, a study must not end by it
             raise MirrorError(self._clean(f"{type(error).__name__}: {error}")) from None
         report.problems = [self._clean(problem) for problem in report.problems]
@@ -78,14 +79,14 @@ class Passes:
 def mirror_once(location: Location, target: Target) -> Report:
     """Mirror a study now; only what is missing is sent.
 
-    Raises ``MirrorError`` where the server cannot be used after a few tries.
+    Raises ``MirrorError`` where the server cannot be used after a few tries, or refuses.
     """
     passes = Passes(location, target)
     for attempt in range(1, _TRIES + 1):
         try:
             return passes.run(live=driven(location), afresh=True)
-        except MirrorError:
-            if attempt == _TRIES:
+        except MirrorError as error:
+            if attempt == _TRIES or isinstance(error, Refused):
                 raise
             time.sleep(attempt)
     raise AssertionError

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from study.errors import MirrorError
+from study.mirror.requests import Refused, Unreachable
 
 HOST = "https://www.mflux.ai"
 
@@ -46,7 +47,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def handshake(host: str, token: str, patience: float = 10.0) -> Keys:
     """Exchange ``token`` at ``host``; waits at most ``patience`` seconds for an answer.
 
-    Raises ``MirrorError`` where the host does not answer, refuses, or answers something else.
+    Raises ``Unreachable`` where the host does not answer, ``Refused`` where it does not take the
+    token, ``MirrorError`` for an address or an answer of another kind.
     """
     if urlsplit(host).scheme not in ("http", "https"):
         raise MirrorError(f"MFLUX_HOST {host}: is no address; write https://HOST")
@@ -63,13 +65,14 @@ def handshake(host: str, token: str, patience: float = 10.0) -> Keys:
         error.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise MirrorError(
+        raise Unreachable(
             f"MFlux at {host} cannot be reached ({type(reason).__name__}): check the network and "
             "MFLUX_HOST"
         ) from None
     if status != 200:
         what = _ANSWERS.get(status, f"answers {status}: check MFLUX_HOST, or try again later")
-        raise MirrorError(f"MFlux at {host} {what}")
+        kind = Refused if status in _ANSWERS else Unreachable
+        raise kind(f"MFlux at {host} {what}")
     return _keys(host, body)
 
 

@@ -40,7 +40,7 @@ class Mirror:
     """Mirrors one study to the server that ``connect`` gets in to.
 
     ``models`` is the folder of kept models. While models cannot be sent (an expired key), metrics
-    still are; the models are tried again, with a new connection, every ``hold`` seconds.
+    still are; the models are tried again, with a new connection, every ``HOLD`` seconds.
     """
 
     def __init__(
@@ -50,14 +50,12 @@ class Mirror:
         plan: Plan,
         models: Path,
         connect: Callable[[], Tracking],
-        hold: float = HOLD,
     ) -> None:
         self._study = study
         self._settings = settings
         self._plan = plan
         self._models = models
         self._connect = connect
-        self._hold = hold
         self._server: Tracking | None = None
         self._known: Known | None = None
         self._noted: set[int] = set()
@@ -133,7 +131,7 @@ class Mirror:
         transfer.bring_models(rows, models.policy_of(self._study), self._models)
         self._models_problems = report.problems[before:]
         if transfer.models_failed:
-            self._models_from = time.monotonic() + self._hold
+            self._models_from = time.monotonic() + HOLD
             self._server = None  # the next pass asks for new keys, where keys are handed out
 
     def _link(self, server: Tracking, known: Known, rows: Sequence[Row]) -> None:

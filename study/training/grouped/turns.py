@@ -72,11 +72,10 @@ class Turns:
         dataset: Dataset,
         checkpoints: Checkpoints | None,
         say: Callable[[str], None],
-        largest: int = SIZES[-1],
         split: Callable[..., Split] = data.split,
     ) -> None:
         self._dataset, self._checkpoints, self._say = dataset, checkpoints, say
-        self._largest, self._split = largest, split
+        self._split = split
         self._images = jnp.asarray(dataset.images)
         self._labels = jnp.asarray(dataset.labels)
         self._programs: dict[Hashable, GroupProgram] = {}
@@ -122,7 +121,7 @@ class Turns:
         key, members = next(iter(self._groups.items()))
         del self._groups[key]
         self._groups[key] = members
-        limit = self._limits.get(key, self._largest)
+        limit = self._limits.get(key, SIZES[-1])
         group = sorted(members, key=lambda one: len(one.history.epochs))[:limit]
         try:
             turns = self._epoch(key, group)

@@ -28,11 +28,10 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from study.cli.live import Silent
 from study.plan.plan import PlanState, Slot
 from study.plan.results import RUN_SPEC, Row
 from study.plan.sweep import OneAtATime
-from study.running.driver import Driver, Hooks
+from study.running.driver import Driver, Hooks, Observers
 from study.space.search_space import SearchSpace, Validation
 from study.storage import database as storage
 from study.storage.location import Database
@@ -212,7 +211,7 @@ def measure(path: Path, wide: SearchSpace, workers: int, pause: float) -> dict[s
     engine = Simulated(workers, pause)
     hooks = Hooks(run_of, lambda _slot: {}, lambda _row, _model, _rows: None, lambda _run: None)
     plan = OneAtATime(wide, images=1000)
-    driver = Driver(study, plan, SweepPruner(1000), engine, hooks, Silent())
+    driver = Driver(study, plan, SweepPruner(1000), engine, hooks, Observers())
     _time_decisions(driver, engine.costs["decide the next slot"])
     began = time.process_time()
     engine.returned = ("load, and fill all workers", began)

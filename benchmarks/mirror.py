@@ -36,12 +36,11 @@ from mirror_fakes import Made
 from mirror_others import EPOCHS, Seconds, others, summary
 from mlflow_server import mlflow_server
 
-from study.cli.live import Silent
 from study.files import write_whole
 from study.mirror.follow import Passes
 from study.mirror.subprocess import Follower
 from study.mirror.target import Target, resolve
-from study.running.driver import Driver, Hooks
+from study.running.driver import Driver, Hooks, Observers
 from study.space.metric import ACCURACY
 from study.storage import models
 from study.storage.database import MLFLOW
@@ -115,7 +114,7 @@ def driven(
         keep=keeper.keep,
         forget=lambda _: None,
     )
-    driver = Driver(made.study, made.plan, optuna.pruners.NopPruner(), engine, hooks, Silent())
+    driver = Driver(made.study, made.plan, optuna.pruners.NopPruner(), engine, hooks, Observers())
     made.add(made.option(filters=99), 0, stage="search")
     follower = Follower(location(made), target, print)
     with driving(location(made)):

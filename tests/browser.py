@@ -15,7 +15,7 @@ from typing import Any
 import fakes
 import image_files
 
-from study.cli.live import Silent
+from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import prepare
 from study.space.settings import Chosen
@@ -98,7 +98,7 @@ def running(folder: Path, still_at: int) -> Iterator[str]:
     prepared = prepare(str(folder / "fake.toml"), None, Database.at(url), given)
     thread = threading.Thread(
         target=launch,
-        args=(prepared, Silent(), ExecutionOptions(jobs=1), print, train),
+        args=(prepared, Observers(), ExecutionOptions(jobs=1), print, train),
         daemon=True,
     )
     thread.start()

@@ -10,11 +10,10 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from study.cli.live import Silent
 from study.plan.plan import Plan, PlanState, Slot
 from study.plan.results import Row, Rows
 from study.plan.sweep import OneAtATime
-from study.running.driver import Driver, Hooks, Observer
+from study.running.driver import Driver, Hooks, Observer, Observers
 from study.space.search_space import SearchSpace, Validation
 from study.training.run import Epoch, Run
 from study.workers.engine import Engine, Event, InProcess, Train
@@ -181,7 +180,7 @@ def driver(
         pruner or optuna.pruners.NopPruner(),
         engine or InProcess(train),
         (kept or Kept()).hooks,
-        watch or Silent(),
+        watch or Observers(),
         speculate=speculate,
     )
 

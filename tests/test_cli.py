@@ -26,9 +26,9 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner, Result
 
 from study.cli.app import app
-from study.cli.live import Silent
 from study.errors import SlotFailed, TrainingFailed
 from study.plan.strategies import STRATEGIES
+from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import prepare, prepare_again
 from study.space.settings import Chosen
@@ -92,7 +92,9 @@ def drive_fake(trainer: Callable[..., Any] = fakes.train, repeats: int | None = 
         prepared = prepare("fake.toml", None, Database.at(storage.DEFAULT), {"data": DATA})
     else:
         prepared = prepare_again("fake", Database.at(storage.DEFAULT), repeats)
-    launch(prepared, Silent(), ExecutionOptions(jobs=1), print, lambda run, *_, **__: trainer(run))
+    launch(
+        prepared, Observers(), ExecutionOptions(jobs=1), print, lambda run, *_, **__: trainer(run)
+    )
 
 
 DATA = Chosen("data.npz", "command line")

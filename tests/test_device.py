@@ -19,10 +19,10 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
-from study.cli.live import Silent
 from study.data.dataset import Dataset
 from study.errors import SettingsError, StudyLocked
 from study.plan.results import RUN_SPEC, Rows
+from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, alone_on_cards, jobs_of, launch
 from study.running.prepare import Prepared, prepare, prepare_again
 from study.space.settings import Chosen, Settings
@@ -338,7 +338,7 @@ def prepared(database: Database, devices: Devices, **given: str) -> Prepared:
 def drive(study: Prepared, devices: Devices) -> None:
     """Drive the study, one run at a time, with a trainer that learns nothing."""
     execution = ExecutionOptions(jobs=1, devices=devices)
-    launch(study, Silent(), execution, print, fake_gpu.train)
+    launch(study, Observers(), execution, print, fake_gpu.train)
 
 
 def made(study: Prepared) -> None:

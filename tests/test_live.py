@@ -10,12 +10,12 @@ from optuna.storages import InMemoryStorage
 from rich.console import Console
 
 from study.cli.exits import show_cursor
-from study.cli.live import Lines, Screen, Silent
+from study.cli.live import Lines, Screen
 from study.cli.summary import print_execution
 from study.errors import TrainingFailed
 from study.mirror.target import resolve
 from study.plan.race import Race
-from study.running.driver import Observer
+from study.running.driver import Observer, Observers
 from study.running.launch import ExecutionOptions
 from study.storage.location import Database
 from study.text import sentences as words
@@ -108,7 +108,7 @@ def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
 
 
 def test_silence_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
-    watched(Silent())
+    watched(Observers())
     assert capfd.readouterr().out == ""
 
 

@@ -11,10 +11,10 @@ import postgres
 import pytest
 from optuna.storages import RDBStorage
 
-from study.cli.live import Silent
 from study.data.dataset import Dataset
 from study.errors import StorageError
 from study.running import launch, prepare
+from study.running.driver import Observers
 from study.space import file as space_file
 from study.space.settings import settle
 from study.storage import connection
@@ -93,7 +93,7 @@ def run(url: str, folder: Path, trainer: Any) -> Any:
     means = launch.ExecutionOptions(
         jobs=1, checkpoints=str(folder / "checkpoints"), keep_models="none"
     )
-    launch.launch(prepared, Silent(), means, lambda line: None, trainer)
+    launch.launch(prepared, Observers(), means, lambda line: None, trainer)
     study, settings = storage.load(storage.open_storage(url))
     standing = standing_of(study, settings)
     values = [[[r.value for r in o.rows] for o in s.options] for s in standing.stages]

@@ -37,9 +37,9 @@ if __name__ == "__main__":
 import fake_trainer
 import psutil
 
-from study.cli.live import Silent
 from study.plan.results import Rows
 from study.running import launch, prepare
+from study.running.driver import Observers
 from study.space.settings import Chosen
 from study.storage import database as storage
 from study.storage.location import Database
@@ -96,7 +96,7 @@ def drive(folder: Path, seed: int, kind: Kind) -> None:
     prepared = prepare.prepare(str(folder / "space.toml"), None, Database.at(url_of(folder)), given)
     trainer = tensorflow_train if kind.tensorflow else fake_trainer.train
     options = launch.ExecutionOptions(jobs=kind.jobs)
-    launch.launch(prepared, Silent(), options, sys.stdout.write, trainer)
+    launch.launch(prepared, Observers(), options, sys.stdout.write, trainer)
 
 
 def url_of(folder: Path) -> str:

@@ -214,6 +214,7 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
     """Drive a study with the view that fits the terminal, then print tables and answer."""
     from study.cli import live, summary
     from study.errors import SlotFailed
+    from study.running.driver import Observers
     from study.running.launch import jobs_of, launch
 
     console = Console()
@@ -227,7 +228,7 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
             jobs = jobs_of(settings, execution)
             grouped = settings["training"] == "grouped"
             summary.print_execution(console, jobs, execution, settings.device, grouped=grouped)
-        watch: Any = live.Silent()
+        watch: Any = Observers()
         if not quiet:
             watch = live.Lines(console, settings["epochs"], each_epoch=verbose)
             if console.is_terminal and not verbose:

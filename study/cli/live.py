@@ -54,15 +54,6 @@ class Progress:
         return f"{done} · {self.rate:.1f} epochs a second · at most {left} left"
 
 
-class Silent:
-    """Says nothing: ``--quiet``."""
-
-    def see(
-        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
-    ) -> None:
-        return
-
-
 class Lines:
     """A plain line for each run that ends and each stage that is decided."""
 

@@ -14,7 +14,6 @@ from study.cli.exits import say
 from study.mirror.target import DEFAULT
 from study.plan.plan import PlanState, Stage
 from study.space.metric import ACCURACY, Metric
-from study.space.search_space import Validation
 from study.space.settings import Settings
 from study.text import sentences as words
 from study.text import tables, units
@@ -75,7 +74,7 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
     say(console, Text(f"{kind} {name!r}, space {settings.origin}", "bold"))
     if data is not None:
         height, width, channels = data.input_shape
-        how = _validation(settings.validation)
+        how = units.validation(settings.validation)
         say(
             console,
             f"Data {settings['data']}: {data.images} images of {height}x{width}x{channels}, "
@@ -151,7 +150,7 @@ def print_status(
         say(console, f"Failed: {standing.failure}")
     table = Table("setting", "value", "from", title="settings", title_justify="left")
     for key, chosen in settings.chosen.items():
-        value = chosen.value if key != "validation" else _validation(settings.validation)
+        value = chosen.value if key != "validation" else units.validation(settings.validation)
         table.add_row(key, Text(str(value)), chosen.source)
     console.print(table)
     console.print(tables.stages(standing, settings.repeats))
@@ -199,9 +198,3 @@ def print_finding(console: Console, finding: Finding) -> None:
             finding.says,
         ),
     )
-
-
-def _validation(validation: Validation) -> str:
-    if validation.kind == "folds":
-        return f"{validation.folds} folds"
-    return f"{validation.fraction:.0%} held out"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,21 +92,8 @@ def plan(
     for place, configuration in enumerate(configurations, start=1):
         params = {**dict(configuration), "restore_best_weights": bool(holdout)}
         for number in range(1, seeds + 1):
-            run = Run(
-                params=tuple(params.items()),
-                repeat=0,
-                seed=seed_of(settings, number),
-                epochs=settings["epochs"],
-                batch_size=settings["batch_size"],
-                validation=validation,
-                threads=settings["threads"],
-                training=settings["training"],
-                precision=settings["precision"],
-                device=settings.device,
-                model=settings.model,
-                metric=settings.metric,
-                data_fingerprint=fingerprint,
-            )
+            run = Run.of(settings, fingerprint, tuple(params.items()))
+            run = replace(run, seed=seed_of(settings, number), validation=validation)
             which = f"configuration {place}, " if len(configurations) > 1 else ""
             members.append(Member(f"{which}seed {number}", run))
     return members

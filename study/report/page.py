@@ -229,13 +229,10 @@ def _test(contents: Contents) -> str:
 
 
 def _settings(settings: Settings) -> Table:
-    def shown(value: Any) -> str:
-        if isinstance(value, dict):
-            return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
-        return str(value)
-
+    shown = {key: str(chosen.value) for key, chosen in settings.chosen.items()}
+    shown["validation"] = units.validation(settings.validation)
     lines = [("search space", settings.origin, "")]
-    lines += [(key, shown(chosen.value), chosen.source) for key, chosen in settings.chosen.items()]
+    lines += [(key, shown[key], chosen.source) for key, chosen in settings.chosen.items()]
     return table("Settings", ("setting", "value", "from"), lines)
 
 

@@ -51,16 +51,16 @@ class Observer(Protocol):
 
 
 class Observers:
-    """Several observers as one."""
+    """Several observers as one, or none."""
 
-    def __init__(self, *watches: Observer) -> None:
-        self._watches = watches
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
 
     def see(
         self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
-        for watch in self._watches:
-            watch.see(standing, active, event)
+        for observer in self._observers:
+            observer.see(standing, active, event)
 
 
 @dataclass(frozen=True)

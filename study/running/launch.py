@@ -38,7 +38,6 @@ from study.workers.grouped_process import Setup
 if TYPE_CHECKING:
     from optuna import Study
 
-    from study.data.dataset import Dataset
     from study.mirror.target import Target
     from study.running.prepare import Prepared
     from study.training.checkpoint import Checkpoints
@@ -245,34 +244,13 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
         count = model.count_parameters(params, dataset.input_shape, dataset.num_classes)
         return {**device, "parameters": count}
 
+    def run(slot: Slot) -> Run:
+        assert slot.configuration is not None
+        return Run.of(settings, dataset.fingerprint, slot.configuration, slot.repeat, slot.epochs)
+
     return Hooks(
-        run=run_maker(settings, dataset),
+        run=run,
         describe=describe,
         keep=keeper.keep,
         forget=lambda run: checkpoints.delete(run.key),
     )
-
-
-def run_maker(settings: Settings, dataset: Dataset) -> Callable[[Slot], Run]:
-    """How a slot of this study becomes a training run."""
-
-    def run(slot: Slot) -> Run:
-        assert slot.configuration is not None
-        return Run(
-            params=slot.configuration,
-            repeat=slot.repeat,
-            seed=settings["seed"],
-            epochs=settings["epochs"],
-            batch_size=settings["batch_size"],
-            validation=settings.validation,
-            threads=settings["threads"],
-            training=settings["training"],
-            device=settings.device,
-            precision=settings["precision"],
-            model=settings.model,
-            data_fingerprint=dataset.fingerprint,
-            until=slot.epochs,
-            metric=settings.metric,
-        )
-
-    return run

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from study.errors import SettingsError
 from study.files import write_whole
@@ -54,10 +54,9 @@ def record(study: Study, option: str | None) -> Policy:
 
 def parse(option: str) -> Policy:
     """The policy that ``option`` names; ``SettingsError`` where it names none."""
-    for policy in get_args(Policy):
-        if option == policy:
-            return policy  # type: ignore[no-any-return]
-    raise SettingsError(f"--keep-models {option}: choose one of all, best and none")
+    if option not in get_args(Policy):
+        raise SettingsError(f"--keep-models {option}: choose one of all, best and none")
+    return cast(Policy, option)
 
 
 def policy_of(study: Study) -> Policy:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from study.plan.results import Configuration
 from study.plan.statistics import Difference, Score
 from study.space.metric import Metric
-from study.space.search_space import Value
+from study.space.search_space import Validation, Value
 from study.space.settings import DataFacts
 
 _NAMED = 12  # classes
@@ -58,6 +58,11 @@ def classes(data: DataFacts) -> str:
     more = ", ..." if len(names) > _NAMED else ""
     said = f" ({', '.join(names[:_NAMED])}{more})" if names else ""
     return f"{data.num_classes} classes{said}"
+
+
+def validation(way: Validation) -> str:
+    """How the images of a run's validation are chosen."""
+    return f"{way.folds} folds" if way.kind == "folds" else f"{way.fraction:.0%} held out"
 
 
 def duration(seconds: float) -> str:

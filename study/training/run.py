@@ -20,6 +20,7 @@ from study.space.model_source import ModelSource
 
 if TYPE_CHECKING:
     from study.space.search_space import Validation, Value
+    from study.space.settings import Settings
 
 _INITIAL, _ORDER, _NOISE = range(3)  # what random numbers are for: keeps their seeds apart
 
@@ -50,6 +51,33 @@ class Run:
     precision: str = "float32"
     model: ModelSource | None = None
     metric: Metric = ACCURACY
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        data_fingerprint: str,
+        params: tuple[tuple[str, Value], ...],
+        repeat: int = 0,
+        until: int | None = None,
+    ) -> Self:
+        """A run of a study, as its settings say."""
+        return cls(
+            params=params,
+            repeat=repeat,
+            seed=settings["seed"],
+            epochs=settings["epochs"],
+            batch_size=settings["batch_size"],
+            validation=settings.validation,
+            threads=settings["threads"],
+            data_fingerprint=data_fingerprint,
+            until=until,
+            training=settings["training"],
+            device=settings.device,
+            precision=settings["precision"],
+            model=settings.model,
+            metric=settings.metric,
+        )
 
     @property
     def key(self) -> str:

@@ -57,6 +57,28 @@ def race_figures(
 
 
 def _contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> RaceFigure:
+    lines = (
+        (
+            units.params(one.configuration),
+            f"{100 * one.probability:.1f}",
+            units.mean(one.value, one.standard_error, metric),
+            "the answer" if one.configuration == answer else "",
+        )
+        for one in verdict.top
+    )
+    columns = ("configuration", "best with probability (%)", "mean ± standard error", "")
+    caption = (
+        f"Probability to be the best of all configurations, and {metric.words} as all runs "
+        "together say it, those of similar configurations too, with 95 % intervals. Blue is the "
+        "answer: it is chosen by the best expected value."
+    )
+    picture = _draw_contenders(verdict, answer, metric)
+    numbers = table("Leading configurations", columns, lines)
+    return RaceFigure("The leading configurations", picture, numbers, caption)
+
+
+def _draw_contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> Picture:
+    """A bar of the probability to be the best, and beside it the interval of the metric."""
     called = differing([one.configuration for one in verdict.top])
     with blank(0.9 + 0.3 * len(verdict.top), columns=2) as (canvas, left):
         right = canvas.axes[1]
@@ -82,24 +104,7 @@ def _contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> Race
         for axes in (left, right):
             axes.grid(visible=False, axis="y")
         alt = f"The {len(names)} leading configurations: probability to be the best, {metric.words}"
-        picture = rendered(canvas, "contenders", alt)
-    lines = (
-        (
-            units.params(one.configuration),
-            f"{100 * one.probability:.1f}",
-            units.mean(one.value, one.standard_error, metric),
-            "the answer" if one.configuration == answer else "",
-        )
-        for one in verdict.top
-    )
-    columns = ("configuration", "best with probability (%)", "mean ± standard error", "")
-    caption = (
-        f"Probability to be the best of all configurations, and {metric.words} as all runs "
-        "together say it, those of similar configurations too, with 95 % intervals. Blue is the "
-        "answer: it is chosen by the best expected value."
-    )
-    numbers = table("Leading configurations", columns, lines)
-    return RaceFigure("The leading configurations", picture, numbers, caption)
+        return rendered(canvas, "contenders", alt)
 
 
 def _interval(one: Contender, metric: Metric) -> tuple[float, float]:

@@ -638,21 +638,19 @@ def test_with_expired_keys_metrics_arrive_and_models_follow(made, place, s3, mfl
     assert same(place.see(made), undisturbed)
 
 
-def test_an_address_that_is_no_mlflow_server_is_said_to_be(made, tracking):
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Fault(404, b"<h1>a web page</h1>"), "not that of an MLflow server"),
+        (Fault(401, b"who are you"), "refuses the token or password"),
+    ],
+)
+def test_what_is_no_mlflow_server_or_wants_a_password_is_said_to(made, tracking, answer, said):
     fill(made)
-    tracking.rule = lambda _: Fault(404, b"<h1>a web page</h1>")
+    tracking.rule = lambda _: answer
     target = resolve(tracking.url, {}, Database.at(made.url))
     assert target is not None
-    with pytest.raises(MirrorError, match="not that of an MLflow server"):
-        mirror_once(location(made), target)
-
-
-def test_a_server_that_wants_a_password_is_said_to_refuse(made, tracking):
-    fill(made)
-    tracking.rule = lambda _: Fault(401, b"who are you")
-    target = resolve(tracking.url, {}, Database.at(made.url))
-    assert target is not None
-    with pytest.raises(MirrorError, match="refuses the token or password"):
+    with pytest.raises(MirrorError, match=said):
         mirror_once(location(made), target)
 
 

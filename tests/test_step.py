@@ -74,6 +74,26 @@ def identical(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def assert_trains_as_in_stock_fit(kind: Kind, model: Any, x: Any, y: Any, judged: float) -> None:
+    """An epoch of ours and one of `fit`, from the same weights; ``judged`` is a tolerance."""
+    from study.training.program import resident
+
+    program = kind(model, batch_size=10)
+    program.reset(seeds)
+    start = program.state()
+    trained = program.epoch(resident(x, y), np.arange(IMAGES), key=1)
+    said = program.evaluate(resident(x, y), np.arange(IMAGES))
+    weights = model.get_weights()
+
+    program.restore(start)
+    stock = model.fit(x, y, batch_size=10, shuffle=False, verbose=0).history
+    wanted = {name: stock[name][0] for name in ("loss", "accuracy")}
+    assert trained == pytest.approx(wanted, rel=1e-5)
+    assert said == pytest.approx(model.evaluate(x, y, verbose=0, return_dict=True), rel=judged)
+    for mine, theirs in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("shape", "k1", "k2"),
     [((12, 12, 1), 3, 5), ((13, 11, 3), 4, 3), ((17, 16, 1), 7, 7), ((9, 14, 3), 5, 2)],
@@ -91,24 +111,11 @@ def test_losses_and_weights_are_those_of_stock_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from study.training.fast.fourier import Correlation
-    from study.training.program import resident
 
     monkeypatch.setattr(Correlation, "pays", lambda *_: fast)
     x, y = images(shape)
     model = network(shape, k1=k1, k2=k2)
-    program = kind(model, batch_size=10)
-    program.reset(seeds)
-    start = program.state()
-    ours = program.epoch(resident(x, y), np.arange(IMAGES), key=1)
-    judged = program.evaluate(resident(x, y), np.arange(IMAGES))
-    weights = model.get_weights()
-
-    program.restore(start)
-    stock = model.fit(x, y, batch_size=10, shuffle=False, verbose=0).history
-    assert ours == pytest.approx({name: stock[name][0] for name in ("loss", "accuracy")}, rel=1e-5)
-    assert judged == pytest.approx(model.evaluate(x, y, verbose=0, return_dict=True), rel=1e-5)
-    for mine, theirs in zip(weights, model.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+    assert_trains_as_in_stock_fit(kind, model, x, y, judged=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +124,6 @@ def test_losses_and_weights_are_those_of_stock_fit(
 def test_layers_that_were_added_train_as_in_stock_fit(kind: Kind, chosen: dict[str, Any]) -> None:
     import keras
     from keras import layers
-
-    from study.training.program import resident
 
     x, y = images((12, 12, 1))
     model = keras.Sequential(
@@ -132,18 +137,7 @@ def test_layers_that_were_added_train_as_in_stock_fit(kind: Kind, chosen: dict[s
         ]
     )
     model.compile(keras.optimizers.SGD(0.01), LOSS, metrics=["accuracy"])
-    program = kind(model, batch_size=10)
-    program.reset(seeds)
-    start = program.state()
-    ours = program.epoch(resident(x, y), np.arange(IMAGES), key=1)
-    judged = program.evaluate(resident(x, y), np.arange(IMAGES))
-    weights = model.get_weights()
-    program.restore(start)
-    stock = model.fit(x, y, batch_size=10, shuffle=False, verbose=0).history
-    assert ours == pytest.approx({name: stock[name][0] for name in ("loss", "accuracy")}, rel=1e-5)
-    assert judged == pytest.approx(model.evaluate(x, y, verbose=0, return_dict=True), rel=1e-4)
-    for mine, theirs in zip(weights, model.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+    assert_trains_as_in_stock_fit(kind, model, x, y, judged=1e-4)
 
 
 @pytest.mark.parametrize("chosen", [{}, {"beta_1": 0.8, "epsilon": 0.1}, {"clipnorm": 0.1}])

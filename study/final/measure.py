@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from study.data import dataset as data
 from study.data.pixels import brightness
 from study.data.splitting import Labels
-from study.errors import ModelError
-from study.files import write_whole
 from study.final import records
 from study.final.archive import Card, Needed, with_card
 from study.final.members import Member, MemberTrainer
@@ -73,7 +71,7 @@ def measure(
     opened = datetime.now(UTC).isoformat(timespec="milliseconds")
     predicted = [export.probabilities(model.network, test) for model in models]
     packed = _packed(np.stack(predicted[: len(members)]), members, dataset.test_labels)
-    _write(records.probabilities_file(folder, name), packed)
+    records.write(records.probabilities_file(folder, name), packed)
     common = {"opened": opened, "opening": name, "trained_on": len(dataset.labels) - len(part)}
     found = []
     for model, of_test in zip(models, predicted, strict=True):
@@ -166,7 +164,7 @@ def write_files(
         model = export.with_preprocessing(trained[place], prepared.dataset.input_shape)
         card = _card(name, study, prepared, members[place])
         file = f"{name.replace(', ', '-').replace(' ', '-')}.keras"
-        _write(folder / file, with_card(to_bytes(model), card))
+        records.write(folder / file, with_card(to_bytes(model), card))
         return _Model(name, file, members[place], trained[place], model)
 
     models = [made(m.name, slice(place, place + 1)) for place, m in enumerate(members)]
@@ -195,10 +193,3 @@ def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]
         fit=settings.space.fit or "pad",
         needed=Needed.of(settings.model, network.classes) if settings.model and network else None,
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror})") from None

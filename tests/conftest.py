@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# As the program does, before NumPy is loaded: on a race's small matrices threads mostly wait.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A shell's background jobs ignore Ctrl-C, and so would every command that a test starts and stops.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

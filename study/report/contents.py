@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from study.final.records import FINALS, configurations, openings
+from study.final.records import FINALS, configurations
 from study.plan.effects import Effects
 from study.plan.plan import PlanState
 from study.plan.race import Race
@@ -40,7 +40,7 @@ class Contents:
     @property
     def opened(self) -> int:
         """How often the test set was opened."""
-        return openings(self.finals)
+        return len({final.get("opened") for final in self.finals})
 
 
 def read(database: Database, name: str | None) -> Contents:

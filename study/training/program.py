@@ -35,8 +35,6 @@ where they are numbers."""
 Parts = list[list[NDArray[Any]]]
 """What each call of a compiled function has given, an array for each of its results."""
 
-_PIECE = 0.4  # seconds of a call
-
 # Memory with large pictures: docs/log.md, "Own pictures".
 _LARGE = 2**28  # bytes
 _JUDGED_AT_ONCE = 500  # images a call when validating, fewer where they are
@@ -68,8 +66,8 @@ class Program(ABC):
     gives `num_classes` numbers, None where the model itself knows, in batches of `batch_size`.
     With `bytes_given` the data's images are uint8, of which a batch at a time is made float32; with
     `numbers_given` its labels are numbers. With `balanced` the mean of the classes' recall is
-    logged of images that are judged. An epoch is cut into pieces, calls of about `_PIECE`
-    seconds, between which signals are answered.
+    logged of images that are judged. An epoch is cut into pieces, calls of about `piece_seconds`,
+    between which signals are answered.
     """
 
     traces: ClassVar[int] = 0
@@ -83,6 +81,7 @@ class Program(ABC):
         model: keras.Model,
         batch_size: int,
         recipe: Recipe | None = None,
+        piece_seconds: float = 0.4,
         input_shape: tuple[int, ...] | None = None,
         num_classes: int | None = None,
         *,
@@ -93,6 +92,7 @@ class Program(ABC):
         self.model = model
         self._recipe = recipe or Recipe()
         self._batch = batch_size
+        self._piece_seconds = piece_seconds
         self._piece = 1  # steps
         self._classes = num_classes or model.output_shape[-1]
         self._numbers, self._balanced = numbers_given, balanced
@@ -173,7 +173,7 @@ class Program(ABC):
     def _trained(
         self, data: Data, order: NDArray[np.int64], key: int, number: int, epochs: int
     ) -> Parts:
-        """Train an epoch, in pieces that grow until they take `_PIECE` seconds."""
+        """Train an epoch, in pieces that grow until they take `piece_seconds`."""
         steps = -(-len(order) // self._batch)
         shuffled = tf.constant(order)
         rates = self._recipe.rates(number, epochs, steps)
@@ -184,7 +184,7 @@ class Program(ABC):
             results = self._train(data, shuffled, done, done + size, key, *scheduled)
             parts.append([result.numpy() for result in results])
             done += size
-            fitting = size * _PIECE / (time.perf_counter() - began)
+            fitting = size * self._piece_seconds / (time.perf_counter() - began)
             self._piece = max(1, min(int(fitting), 8 * self._piece))
         return parts
 

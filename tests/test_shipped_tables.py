@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["digits"])
+@pytest.mark.parametrize(("name", "images"), [("digits", 479), ("mnist-3000", 4000)])
 def test_a_shipped_table_is_the_whole_grid_of_the_digits_space(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     from tables import load
@@ -18,4 +18,4 @@ def test_a_shipped_table_is_the_whole_grid_of_the_digits_space(
     options = {p.name: p.options for p in space_file.load("digits").hyperparameters}
     assert {p.name: p.options for p in table.space.hyperparameters} == options
     assert (len(table.configurations), table.repeats, table.epochs) == (243, 8, 12)
-    assert table.images == 479
+    assert table.images == images

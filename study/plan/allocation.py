@@ -8,8 +8,8 @@ import numpy as np
 
 from study.plan.posterior import Array, Cells, Places, Posterior
 
-_FIRST = 3
-"""How many times the epochs of each other rung the first one has."""
+_LAST = 3
+"""How many times the epochs of each other rung the last one has."""
 
 
 class Progress:
@@ -38,7 +38,7 @@ class Progress:
             (self.promised >= epochs).sum() * step
             for epochs, step in zip(rungs, steps, strict=True)
         ]
-        spent[0] = spent[0] / _FIRST
+        spent[-1] = spent[-1] / _LAST
         for rung in np.argsort(spent, kind="stable"):
             if steps[rung] <= spare and (allowed & (here == rung)).any():
                 which, repeat = np.nonzero(allowed & (here == rung))

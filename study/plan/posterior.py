@@ -70,11 +70,11 @@ class Kernel:
         pairs = max(1, self.count * (self.count - 1) // 2)
         self.pairs = (total**2 - (effects**2).sum(0)) / 2 / pairs
         self.mean = total / self.count
-        final = [*[0.13] * self.count, 0.06, 0.03]
-        fading = [*[0.06] * self.count, 0.07]
+        final = [*[0.13] * self.count, 0.1, 0.05]
+        fading = [*[0.09] * self.count, 0.1]
         shares = (offset, 0.3 * offset, 0.2 * noise, 0.3 * noise, 0.5 * noise)
         repeats = [math.sqrt(share) for share in shares]
-        self.start = np.array([*2 * np.log([*final, *fading, *repeats]), 0.3])
+        self.start = np.array([*2 * np.log([*final, *fading, *repeats]), 0.5])
         # Variances are larger or smaller each by itself, and those of a group together.
         sizes = [len(final), len(fading), len(repeats), 1]
         own, together = np.repeat(_KNOWN, sizes, axis=0).T

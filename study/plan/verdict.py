@@ -19,9 +19,6 @@ Reason = Literal["sure", "budget", "exhausted"]
 
 _CONTENDERS = 64
 _DRAWS = 1000
-_UNKNOWN = 1.1
-"""By how much wider what is said is than if the variances were known: they are fitted to few runs.
-On tables 1.0 to 1.2 is right (docs/log.md)."""
 _TOP = 10
 _EXPECTED = 4  # complete runs that what a slope lets expect counts as
 _FITTED = 96
@@ -198,7 +195,7 @@ class Belief:
         """Contenders, and errors on new images that they may have, of shape (draws, contenders)."""
         places = self.contenders(posterior)
         spread = posterior.spread[np.ix_(places, places)]
-        root = np.linalg.cholesky(_UNKNOWN**2 * spread + 1e-9 * np.eye(len(places)))
+        root = np.linalg.cholesky(spread + 1e-9 * np.eye(len(places)))
         # The mean accuracy over repeats is that of their spread too.
         level = posterior.mean[places] + 0.5 * self.kernel.within(self.theta)
         normal = _normal(self.seed, 1 + len(places))

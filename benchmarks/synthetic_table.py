@@ -167,7 +167,7 @@ def table(space: SearchSpace, seed: int, like: str, repeats: int = 8) -> Table:
 
 def lines(space: SearchSpace, seed: int, recipe: Recipe, repeats: int) -> Iterator[dict[str, Any]]:
     """The lines of a table's file."""
-    space.require_options()
+    space.require_options("a table")
     options = [parameter.options for parameter in space.hyperparameters]
     counts = [len(held) for held in options]
     levels, val, truth = curves(counts, space.epochs, repeats, seed, recipe)

@@ -215,7 +215,7 @@ def test_a_decision_after_a_thousand_rows_of_a_million_configurations_takes_a_se
 def driven(deaths: list[int]) -> tuple[Verdict | None, dict[Any, Any]]:
     """The verdict of a study whose driver dies at these writes, and every curve that it stored."""
     storage = fakes.MortalStorage()
-    plan = Race(fakes.space(repeats=3), images=fakes.IMAGES, tolerance=0.01, budget=28)
+    plan = Race(fakes.space(repeats=3), images=fakes.IMAGES, tolerance=0.01, budget=24)
     state = fakes.drive_killed(storage, deaths, plan=plan)
     assert state.complete
     return state.verdict, fakes.counted(storage)

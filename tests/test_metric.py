@@ -80,7 +80,7 @@ def test_only_an_accuracy_is_written_in_per_cent(
     [
         (12345.6, 321.0, "12346 ± 321"),
         (0.00123456, 0.0000123, "0.001235 ± 0.000012"),
-        (3.0, 0.0, "3 ± 0"),
+        (3.0, 0.0, "3"),
         (1e-9, 1e-10, "1e-09 ± 1e-10"),
     ],
 )
@@ -285,6 +285,10 @@ def test_numbers_of_listed_pictures_are_their_labels_and_split_in_tenths(tmp_pat
     assert sorted([*found.labels, *found.test_labels]) == [number / 4 for number in range(100)]
     part = split(found.labels, Validation("holdout", 0.25), 1, 0).validation
     assert abs(found.labels[part].mean() - found.labels.mean()) < 1
+    with pytest.raises(
+        DataError, match=r'class, [\d.]+, has 1; .* give a space task = "regression"'
+    ):
+        load(str(tmp_path / "list.csv"))
     (tmp_path / "list.csv").write_text("\n".join([*lines, "1.png,large"]))
     with pytest.raises(DataError, match="its label large is no number"):
         load(str(tmp_path / "list.csv"), Reading(numbers=True))

@@ -1,5 +1,7 @@
 """What was decided and why, in sentences that a person can check against the numbers."""
 
+from dataclasses import replace
+
 from fakes import IMAGES, drive, space
 from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, fixed_scores, played, space_of
@@ -97,6 +99,13 @@ def test_one_repeat_is_one_and_its_error_an_estimate() -> None:
     plan = OneAtATime(space_of(a=([1, 2], 1), repeats=1), images=IMAGES)
     standing, _ = played(plan, fixed_scores({(1,): [0.9], (2,): [0.95]}))
     assert words.answer(standing).endswith("(the error is an estimate from 1 repeat).")
+
+
+def test_one_repeat_of_what_is_no_share_of_images_has_no_error() -> None:
+    space = replace(space_of(a=([1, 2], 1), repeats=1), metric="val_loss", direction="minimize")
+    standing, _ = played(OneAtATime(space, images=None), fixed_scores({(1,): [0.9], (2,): [0.5]}))
+    said = "validation loss 0.5 (no error can be estimated from 1 repeat)."
+    assert words.answer(standing).endswith(said)
 
 
 def test_a_search_names_what_differs_and_how_many_tie_with_the_best() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -117,7 +118,9 @@ def _require(labels: NDArray[Any], images: int, what: str, names: Sequence[int |
     fewest = int(counts.argmin())
     if counts[fewest] < images:
         name = f", {names[fewest]}," if names else ""
+        decimal = re.fullmatch(r"-?\d*\.\d+", str(names[fewest])) if names else None
         raise DataError(
             f"{what} needs {images} images of every class, but the smallest class{name} has "
             f"{counts[fewest]}; add images or leave the class out"
+            + (', or, if labels are numbers, give a space task = "regression"' if decimal else "")
         )

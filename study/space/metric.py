@@ -88,8 +88,11 @@ class Metric:
     def uncertain(self, value: float, error: float) -> str:
         """A value, or a difference, with its standard error and without unit.
 
-        An error that is not of accuracies has two digits, and its value as many decimals.
+        An error that is not of accuracies has two digits, and its value as many decimals. One of 0
+        is that of a single repeat, which is not known; an accuracy has none, as images are counted.
         """
+        if not error and not self.is_accuracy:
+            return self.number(value)
         if self.is_accuracy or not 1e-6 < error < 1e6:
             return f"{self.number(value)} ± {self.number(error)}"
         decimals = max(0, 1 - math.floor(math.log10(error)))

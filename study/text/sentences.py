@@ -145,6 +145,8 @@ def answer(standing: PlanState) -> str:
     runs = units.counted(standing.score.repeats, "repeat")
     single = standing.score.repeats == 1
     error = "the error is an estimate from" if single else "mean and standard error of"
+    if single and not standing.score.standard_error:
+        error = "no error can be estimated from"
     if standing.verdict is not None:
         error, runs = "by what all runs say;", f"{runs} to the end"
     return (

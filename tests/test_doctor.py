@@ -11,7 +11,7 @@ import servers
 from botocore.exceptions import ReadTimeoutError
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy
 
-from study.cli.devices import Library, driver_problem, judged
+from study.cli.devices import Library, counted, driver_problem, judged
 from study.cli.doctor import Finding, examine
 from study.mirror import bucket
 from study.mirror.requests import Unreachable
@@ -199,3 +199,9 @@ def test_a_driver_that_refuses_is_named():
 
     assert "cuInit gives 803" in driver_problem(lambda _: Driver(803))
     assert driver_problem(lambda _: Driver(0)) == ""
+
+
+@pytest.mark.parametrize("program", ["import time; time.sleep(60)", "raise SystemExit(1)"])
+def test_a_library_that_hangs_or_breaks_sees_no_card(program: str) -> None:
+    assert counted(program, patience=1) == 0
+    assert counted("print('devices', 2)") == 2

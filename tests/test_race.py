@@ -14,8 +14,9 @@ from plan_contract import PlanContract
 from plan_fakes import SMALL, row_of, space_of
 
 from study.errors import SettingsError, StudyError
+from study.plan.epochs import rungs
 from study.plan.plan import Plan, PlanState, Slot
-from study.plan.race import CHOOSING, MEASURED, RACE, Race, rungs
+from study.plan.race import CHOOSING, MEASURED, RACE, Race
 from study.plan.results import Configuration, Row
 from study.plan.verdict import Verdict
 from study.space.search_space import SearchSpace
@@ -250,6 +251,13 @@ def test_what_cannot_be_raced_is_said_in_a_line(options: dict[str, Any], said: s
         race(**options)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, SettingsError) or "space" in options
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, float("nan"), float("inf")])
+def test_a_tolerance_of_a_loss_is_a_number_above_0(tolerance: float) -> None:
+    of_loss = replace(WIDE, metric="val_loss", direction="minimize")
+    with pytest.raises(SettingsError, match="give a number above 0"):
+        race(of_loss, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("budget", [12, 13, 24, 40])

@@ -63,17 +63,24 @@ def jax() -> Library | None:
             version(f"jax-cuda{cuda}-plugin")
         except PackageNotFoundError:
             continue
+        return Library("jax", shown, str(cuda), counted(_JAX))
+    return Library("jax", shown, None, 0, "CUDA (pip install '.[jax]')")
+
+
+def counted(program: str, patience: float = _PATIENCE) -> int:
+    """The number that a program writes last, in a process of its own; 0 without an answer."""
+    try:
         done = subprocess.run(  # noqa: S603 - nothing in it comes from outside
-            [sys.executable, "-c", _JAX],
+            [sys.executable, "-c", program],
             capture_output=True,
             text=True,
             check=False,
-            timeout=_PATIENCE,
+            timeout=patience,
             env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
         )
-        sees = int(done.stdout.split()[-1]) if done.returncode == 0 else 0
-        return Library("jax", shown, str(cuda), sees)
-    return Library("jax", shown, None, 0, "CUDA (pip install '.[jax]')")
+    except subprocess.TimeoutExpired:
+        return 0
+    return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
 
 
 def driver_problem(load: Callable[[str], Any] = ctypes.CDLL) -> str:

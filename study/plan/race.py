@@ -21,8 +21,8 @@ from study.plan.allocation import Progress, best
 from study.plan.as_errors import AsErrors
 from study.plan.candidates import Pool, freedom, start
 from study.plan.effects import Effects, effects
+from study.plan.epochs import rungs, sweep_epochs
 from study.plan.plan import Option, OptionState, Plan, PlanState, RunIndex, Slot, Stage
-from study.plan.points import count
 from study.plan.posterior import Cells, Posterior
 from study.plan.results import Configuration, Row, configuration
 from study.plan.statistics import Score, Spread
@@ -71,14 +71,12 @@ class Race(Plan):
         confidence: float = CONFIDENCE,
         budget: int | None = None,
     ) -> None:
-        self.space = space
-        self.repeats = space.repeats if repeats is None else repeats
-        self.images = images
+        super().__init__(space, repeats, images)
         self.seed = seed
         self.epochs = epochs or space.epochs
         if tolerance is None and self.metric.is_accuracy:
             tolerance = TOLERANCE
-        self.tolerance = tolerance and tolerance / self.metric.scale
+        self.tolerance = None if tolerance is None else tolerance / self.metric.scale
         self.confidence = confidence
         self.budget = sweep_epochs(space, self.repeats, self.epochs) if budget is None else budget
         self.rungs = rungs(self.epochs)
@@ -90,10 +88,10 @@ class Race(Plan):
         self._start = self._first_slots()
 
     def _check(self) -> None:
-        if self.metric.is_accuracy and not 0 < (self.tolerance or 0) < 1:
-            raise SettingsError(
-                f"--tolerance {100 * (self.tolerance or 0):g}: give points, above 0 and below 100"
-            )
+        most = 1 if self.metric.is_accuracy else math.inf
+        if self.tolerance is not None and not 0 < self.tolerance < most:
+            unit = "points, above 0 and below 100" if most == 1 else "a number above 0"
+            raise SettingsError(f"--tolerance {self.tolerance * self.metric.scale:g}: give {unit}")
         if not 0.5 <= self.confidence < 1:
             raise SettingsError(f"--confidence {self.confidence:g}: give 0.5 or more, and below 1")
         if self.budget < self.epochs:
@@ -299,18 +297,3 @@ def _score(verdict: Verdict | None, option: Option | None) -> Score | None:
         return option.score if option else None
     runs = len(option.rows) if option else 0
     return Score(runs, verdict.leader.value, verdict.leader.standard_error)
-
-
-def rungs(epochs: int) -> tuple[int, ...]:
-    """The epochs at which runs may pause: halves of the whole, rounded up; at least an eighth."""
-    return tuple(sorted({math.ceil(epochs / 2**power) for power in range(4)}))
-
-
-def sweep_epochs(space: SearchSpace, repeats: int, epochs: int) -> int:
-    """How many epochs the one-at-a-time sweep needs at most; a range counts as five options."""
-    counts = [
-        min(count(parameter) or 5, max(5, len(parameter.options)))
-        for parameter in space.hyperparameters
-    ]
-    runs = 1 + sum(number - 1 for number in counts) + (space.tie != "best")
-    return runs * repeats * epochs

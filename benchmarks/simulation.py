@@ -317,7 +317,7 @@ class _Play:
     def _end(self, run: _Active, state: str, **changes: Any) -> None:
         row = self._row(self.rows[run.place], run.done)
         self.rows[run.place] = replace(row, state=state, **changes)
-        if "attributes" in changes:  # cancelled: the plan may want the same slot anew
+        if state != "paused":  # what was stopped is trained anew if the plan wants it once more
             del self.places[row.configuration, row.repeat]
         self.active = [other for other in self.active if other is not run]
         self.prefer = row.configuration

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from tables_fake import lines, written
 
+from study.tuning.pruning import Margin
+
 SPACE = """
 name = "tiny"
 data = "digits"
@@ -49,6 +51,18 @@ def test_a_strategy_is_replayed_with_a_standard_error_beside_every_number(
     assert sweep["strategy"] == "sweep"
     assert set(sweep["regret"]) == {"value", "error"}
     assert grid["epochs"] == {"value": 12 * 3 * 5, "error": 0}
+
+
+def test_a_run_that_was_stopped_at_its_last_epoch_is_trained_anew_where_it_is_wanted() -> None:
+    from replay import make_plan
+    from simulation import simulate
+    from tables import Table
+
+    table = Table.of(lines(noise=44), "noisy")
+    plan = make_plan("sweep", {}, tie="best", score="mean of last 3", passes=2)
+    margin = Margin(warmup=5, window=1, errors=0.3, least=0.001)
+    found = simulate(table, plan, 100, margin=margin, limits=[1000])
+    assert max(study.epochs for study in found) < 1000
 
 
 @pytest.mark.parametrize(

@@ -357,7 +357,8 @@ def test_a_run_is_shown_from_its_first_epoch_on(made, place):
 def test_a_run_that_pauses_and_goes_on_is_one_trial_one_run_and_one_curve(tmp_path, place):
     folder = tmp_path / "race"
     folder.mkdir()
-    made = mirror_fakes.make(folder, "raced", sampler="race", epochs=4, tolerance=0.001)
+    options = {"sampler": "race", "epochs": 4, "tolerance": 0.001, "budget": 16}
+    made = mirror_fakes.make(folder, "raced", **options)
     passes, statuses = here(made, place), set[tuple[str, str]]()
 
     class Mirroring:

@@ -178,7 +178,10 @@ def watched(folder: Path) -> Iterator[list[int]]:
 
     def look() -> None:
         assert process.stdout is not None
-        address = process.stdout.readline().split()[2]
+        said = process.stdout.readline().split()
+        if not said:  # the study was over before the dashboard had begun
+            return
+        address = said[2]
         while not over.wait(0.1):
             for page in ("studies", "studies/1"):
                 with (

@@ -24,7 +24,8 @@ import blas_threads  # noqa: F401 - before NumPy
 import recorded
 from known import known
 from measures import judged, measured, plain
-from simulation import Draw, Outcome, Stated, drawn, simulate
+from meter import Draw
+from simulation import Outcome, Stated, drawn, simulate
 from tables import Table, load
 
 from study.errors import SettingsError, StudyError

@@ -24,7 +24,8 @@ import blas_threads  # noqa: F401 - before NumPy
 import recorded
 from known import known
 from measures import measured, plain
-from simulation import Meter, Procedure, run
+from meter import Meter
+from simulation import Procedure, run
 from tables import Table, load
 
 REPEATS = 3

@@ -14,7 +14,7 @@ from study.plan.sweep import OneAtATime
 from study.tuning.pruning import Margin
 
 if TYPE_CHECKING:
-    from simulation import Draw
+    from meter import Draw
     from tables import Table
 
 

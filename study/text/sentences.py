@@ -167,6 +167,9 @@ def race(verdict: Verdict, metric: Metric) -> list[str]:
     """How sure a race is of its leader, why it has ended, and the two intervals, in sentences."""
     low, high = verdict.interval
     tolerance, farthest = map(metric.number, (verdict.tolerance, verdict.distance[1]))
+    better = f"the best is at most {farthest}{metric.points} better"
+    if not float(farthest):
+        better = "no other is likely to be better"
     return [
         (
             f"The leader is within {tolerance}{metric.points} of the best with probability "
@@ -175,7 +178,7 @@ def race(verdict: Verdict, metric: Metric) -> list[str]:
         ),
         (
             f"With 95 % confidence its {metric.words} is {metric.number(low)} to "
-            f"{metric.text(high)}, and the best is at most {farthest}{metric.points} better."
+            f"{metric.text(high)}, and {better}."
         ),
     ]
 

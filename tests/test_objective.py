@@ -184,7 +184,9 @@ def test_what_only_another_option_has_the_function_read_is_read() -> None:
     axes = {"wide": {"options": [False, True], "start": False}}
     space = space_of(**axes, units={"options": [4, 8], "start": 4})
     objective = Objective(replace(space, fixed={}), DATA, model=defined["build"])
-    sweep_of(space=objective.space).optimize(objective, n_trials=1)
+    found = sweep_of(space=objective.space)
+    found.optimize(objective, n_trials=1)
+    assert [trial.state.name for trial in found.trials] == ["COMPLETE"]
 
 
 def test_runs_of_a_study_keep_to_the_kind_of_device_of_those_that_have_begun() -> None:

@@ -4,7 +4,7 @@
 #   make study                      the full search on the embedded digits
 #   make study DATA=mnist           on other data: mnist, or the path of a file or folder
 #   make study SPACE=my.toml NAME=mine
-#   make study SAMPLER=race         ends when it is sure, at a fraction of the epochs
+#   make study SAMPLER=race         ends when it is sure, or its budget of epochs is spent
 #   make setup PYTHON=python3.12    with another Python than python3
 #   make setup GPU=1                with CUDA, to train on an NVIDIA GPU
 #   make bench BENCH="--log without --rounds 3"

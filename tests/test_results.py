@@ -133,10 +133,21 @@ def test_a_difference_within_one_standard_error_is_a_tie() -> None:
 
 def test_one_repeat_takes_the_spread_of_the_study() -> None:
     spread = Spread(None)
-    assert spread.score([0.9]).standard_error == 0
     spread.learn([([0.90, 0.92], [0.90, 0.90])])
     assert spread.score([0.9]).standard_error == pytest.approx(math.sqrt(0.0002))
     assert spread.difference([0.9], [0.8]).standard_error == pytest.approx(math.sqrt(0.0002))
+
+
+def test_one_repeat_alone_has_no_error_and_nothing_is_called_better_by_it() -> None:
+    spread = Spread(None)
+    spread.learn([([0.4], [0.5])])
+    assert spread.score([0.9]).standard_error is None
+    difference = spread.difference([0.9], [0.1])
+    assert (difference.standard_error, difference.tie) == (None, True)
+
+
+def test_repeats_that_agree_exactly_where_none_differ_have_an_error_of_nothing() -> None:
+    assert Spread(None).score([0.9, 0.9]).standard_error == 0
 
 
 def test_repeats_that_agree_exactly_take_the_spread_of_the_study() -> None:

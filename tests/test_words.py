@@ -6,14 +6,14 @@ from fakes import IMAGES, drive, space
 from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, fixed_scores, played, space_of
 
-from study.plan.plan import Stage
+from study.plan.plan import PlanState, Stage
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
 from study.plan.verdict import Contender, Verdict
 from study.space.metric import ACCURACY
 from study.text import sentences as words
 from study.text import units
-from study.text.view import labels
+from study.text.view import labels, views
 from study.tuning.pruning import SweepPruner
 
 
@@ -104,10 +104,38 @@ def test_one_repeat_is_one_and_its_error_an_estimate() -> None:
 
 
 def test_one_repeat_of_what_is_no_share_of_images_has_no_error() -> None:
-    space = replace(space_of(a=([1, 2], 1), repeats=1), metric="val_loss", direction="minimize")
-    standing, _ = played(OneAtATime(space, images=None), fixed_scores({(1,): [0.9], (2,): [0.5]}))
+    standing = of_losses({1: 0.9, 2: 0.5, 3: 0.7}, start=1)
     said = "validation loss 0.5 (no error can be estimated from 1 repeat)."
     assert words.answer(standing).endswith(said)
+
+
+def test_without_a_known_error_nothing_is_better_and_the_best_mean_is_selected() -> None:
+    standing = of_losses({1: 0.9, 2: 0.5, 3: 0.7}, start=1)
+    (stage,) = standing.stages
+    assert words.outcome(stage) == (
+        "2 is ahead of 3 by 0.2 (no error can be estimated from 1 repeat): a tie; 2 is selected "
+        "because its mean is better."
+    )
+    assert words.doubts(standing) == [
+        "a: 1 and 3 tie with 2 (no error can be estimated from 1 repeat); 2 is selected."
+    ]
+    assert [(view.verdict, view.record()["standard_error"]) for view in views(stage)] == [
+        ("tie", None),
+        ("best mean, selected", None),
+        ("tie", None),
+    ]
+
+
+def test_without_a_known_error_the_sweep_keeps_what_it_has_where_the_means_are_equal() -> None:
+    (stage,) = of_losses({1: 0.7, 2: 0.5, 3: 0.5}, start=3).stages
+    assert words.outcome(stage).endswith(": a tie; 3 is selected because the sweep had it already.")
+
+
+def of_losses(losses: dict[int, float], start: int) -> PlanState:
+    """A complete sweep of one hyperparameter, by one validation loss an option."""
+    one = space_of(a=(list(losses), start), repeats=1)
+    plan = OneAtATime(replace(one, metric="val_loss", direction="minimize"))
+    return played(plan, fixed_scores({(value,): [loss] for value, loss in losses.items()}))[0]
 
 
 def test_a_search_names_what_differs_and_how_many_tie_with_the_best() -> None:

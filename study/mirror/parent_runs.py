@@ -114,9 +114,9 @@ def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) ->
 
 
 def _points(score: Score, metric: Metric, at: int) -> list[Point]:
-    """A mean and its standard error at the step of its repeats, and at a time in ms."""
+    """A mean, and its standard error if known, at the step of its repeats and a time in ms."""
     values = {f"mean_{metric.series}": score.mean, "standard_error": score.standard_error}
-    return [Point(name, value, at, score.repeats) for name, value in values.items()]
+    return [Point(name, v, at, score.repeats) for name, v in values.items() if v is not None]
 
 
 def _sureness(verdict: Verdict, metric: Metric) -> dict[str, float]:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A configuration's score: the mean over its repeats (a fraction) with its standard error."""
+    """A configuration's score: the mean over its repeats (a fraction) with its standard error.
+
+    The error is None where nothing tells it: one repeat of what is no share of images.
+    """
 
     repeats: int
     mean: float
-    standard_error: float
+    standard_error: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,12 @@ class Difference:
 
     pairs: int
     mean: float
-    standard_error: float
+    standard_error: float | None
 
     @property
     def tie(self) -> bool:
-        """Whether the difference is within one standard error of nothing."""
-        return abs(self.mean) <= self.standard_error
+        """Whether it is within one standard error of nothing; where none is known, nobody knows."""
+        return self.standard_error is None or abs(self.mean) <= self.standard_error
 
 
 def image_floor(accuracy: float, images: int | None) -> float:
@@ -51,7 +54,8 @@ class Spread:
 
     With two or more repeats that differ, the sample's own standard error. With one repeat, or with
     repeats that happen to agree exactly, the variance pooled over what this object was shown so
-    far (``learn``). In both cases never below what the number of validation images allows.
+    far (``learn``). In both cases never below what the number of validation images allows. A single
+    repeat without any of these has an error that nobody knows, None.
     """
 
     def __init__(self, images: int | None) -> None:
@@ -78,11 +82,13 @@ class Spread:
         floor = math.sqrt(2) * image_floor(level, self.images)
         return Difference(len(pairs), mean, self._error(pairs, self._differences, floor))
 
-    def _error(self, values: Sequence[float], pool: _Pool, floor: float) -> float:
+    def _error(self, values: Sequence[float], pool: _Pool, floor: float) -> float | None:
         variance = sample_variance(values) or self._pooled(pool)
-        return max(math.sqrt(variance), floor) / math.sqrt(len(values))
+        if variance is None and not self.images and len(values) == 1:
+            return None
+        return max(math.sqrt(variance or 0.0), floor) / math.sqrt(len(values))
 
-    def _pooled(self, pool: _Pool) -> float:
+    def _pooled(self, pool: _Pool) -> float | None:
         while self._unread:
             for values, against in self._unread.pop(0):
                 self._scores.add(values)
@@ -103,8 +109,8 @@ class _Pool:
         self._freedom += len(values) - 1
 
     @property
-    def variance(self) -> float:
-        return self._squares / self._freedom if self._freedom else 0.0
+    def variance(self) -> float | None:
+        return self._squares / self._freedom if self._freedom else None
 
 
 def _pairs(values: Sequence[float], others: Sequence[float]) -> list[float]:

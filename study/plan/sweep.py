@@ -3,8 +3,10 @@
 Stage by stage, every option of one hyperparameter is trained with all its repeats while the others
 stay at the incumbent's values; the incumbent's own runs are reused. The option with the best mean
 is the *best*; the option *selected* is the incumbent if it ties with the best, else the cheapest
-option that does. At the end the configuration of all best values, where it differs from the
-selected one, is trained too and replaces it only if it is better by more than a tie.
+option that does. Where no error is known (one repeat of what is no share of images) all of them
+tie, and the best is selected, by its mean alone. At the end the configuration of all best values,
+where it differs from the selected one, is trained too and replaces it only if it is better by more
+than a tie.
 
 With ``passes`` of a space above 1 the sweep goes round again, at most so often, until a whole round
 has changed nothing. What a run is scored by is the space's ``score``: the value it was told with
@@ -133,7 +135,8 @@ class OneAtATime(Plan):
         stage = replace(stage, options=options)
         best = next(option for option in options if option.score and option.gap is None)
         incumbent = _incumbent(stage)
-        if self.space.tie == "best":
+        gaps = [option.gap for option in options if option.gap]
+        if self.space.tie == "best" or any(gap.standard_error is None for gap in gaps):
             selected = best
         elif incumbent.tied:
             selected = incumbent

@@ -211,13 +211,13 @@ def draw_cost(cost: Cost, name: str) -> Picture:
             for place, x in zip(cost.places, xs, strict=True):
                 if x is None:
                     continue
-                colour = KINDS[place.kind]
+                error = place.error if place.kind != "other" or few else None
                 axes.errorbar(
                     [x],
                     [metric.scale * place.mean],
-                    yerr=[metric.scale * place.error] if place.kind != "other" or few else None,
+                    yerr=None if error is None else [metric.scale * error],
                     fmt="D" if place.kind != "other" else "o",
-                    color=colour,
+                    color=KINDS[place.kind],
                     markersize=6 if place.kind != "other" else 4,
                     elinewidth=1,
                 )

@@ -85,7 +85,7 @@ class Place:
     seconds: float | None
     parameters: float | None
     mean: float
-    error: float
+    error: float | None
 
 
 @dataclass(frozen=True, slots=True)

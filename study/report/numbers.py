@@ -50,7 +50,7 @@ def stage_table(figure: StageFigure) -> Table:
             choice.label,
             "; ".join(map(metric.number, choice.values)),
             "; ".join(map(metric.number, choice.stopped)),
-            units.mean(choice.mean, choice.error, metric),
+            choice.score,
             " to ".join(map(metric.number, choice.interval or ())),
             units.gap(choice.gap, metric),
             choice.verdict,

@@ -85,13 +85,12 @@ class Metric:
         """A value with its unit."""
         return f"{self.number(value)}{self.unit}"
 
-    def uncertain(self, value: float, error: float) -> str:
-        """A value, or a difference, with its standard error and without unit.
+    def uncertain(self, value: float, error: float | None) -> str:
+        """A value, or a difference, with its standard error, if that is known; without unit.
 
-        An error that is not of accuracies has two digits, and its value as many decimals. One of 0
-        is that of a single repeat, which is not known; an accuracy has none, as images are counted.
+        An error that is not of accuracies has two digits, and its value as many decimals.
         """
-        if not error and not self.is_accuracy:
+        if error is None:
             return self.number(value)
         if self.is_accuracy or not 1e-6 < error < 1e6:
             return f"{self.number(value)} ± {self.number(error)}"

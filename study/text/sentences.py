@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from study.plan.plan import Option, PlanState, Stage
+from study.plan.statistics import Difference
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 from study.text import units
@@ -18,6 +19,8 @@ KEEPS_BEST = (
     "A run with restore_best_weights is judged by its best epoch, which looks better than it is; "
     "any other by its last"
 )
+
+_NO_ERROR = "no error can be estimated from"
 
 
 def restores_best_weights(space: SearchSpace) -> bool:
@@ -83,21 +86,31 @@ def _swept(stage: Stage, best: Option, selected: Option) -> str:
     against = _against(best, other, stage.metric)
     if not other.gap.tie:
         return f"{against}, and is selected."
-    return f"{against}: a tie; {selected.value} is selected because {_reason(stage)}."
+    return f"{against}: a tie; {selected.value} is selected because {_reason(stage, other.gap)}."
 
 
 def _against(best: Option, other: Option, metric: Metric) -> str:
     assert other.gap is not None
-    gap = f"{units.gap(other.gap, metric)}{metric.points}"
     if not float(metric.number(other.gap.mean)):  # 0.00 points
+        gap = f"{units.gap(other.gap, metric)}{metric.points}"
         return f"{best.value} and {other.value} have the same mean ({gap})"
-    return f"{best.value} beats {other.value} by {gap}"
+    return _beats(str(best.value), str(other.value), other.gap, metric)
 
 
-def _reason(stage: Stage) -> str:
+def _beats(one: str, other: str, gap: Difference, metric: Metric) -> str:
+    """By how much one is better than the other; ahead at most, where no error is known."""
+    by = f"{units.gap(gap, metric)}{metric.points}"
+    if gap.standard_error is None:
+        return f"{one} is ahead of {other} by {by} ({_NO_ERROR} 1 repeat)"
+    return f"{one} beats {other} by {by}"
+
+
+def _reason(stage: Stage, gap: Difference) -> str:
     """Why one of the options that tie is selected, as the sweep's rule has it."""
     assert stage.selected is not None
     assert stage.best is not None
+    if gap.mean and gap.standard_error is None:
+        return "its mean is better"
     places = [option.configuration for option in stage.options]
     selected, best = stage.selected.configuration, stage.best.configuration
     if selected == stage.incumbent:
@@ -127,10 +140,8 @@ def _searched(stage: Stage, best: Option) -> str:
     if other is None or other.gap is None:
         return f"{said} is {units.params(best.configuration)}; no other one has a mean."
     ties = sum(option.tied for option in stage.options) - 1
-    return (
-        f"{said} beats the next best by {units.gap(other.gap, stage.metric)}{stage.metric.points}"
-        f"{f': a tie; {_count(ties)} with it' if ties else ''}."
-    )
+    beats = _beats(said, "the next best", other.gap, stage.metric)
+    return f"{beats}{f': a tie; {_count(ties)} with it' if ties else ''}."
 
 
 def _count(ties: int) -> str:
@@ -145,8 +156,8 @@ def answer(standing: PlanState) -> str:
     runs = units.counted(standing.score.repeats, "repeat")
     single = standing.score.repeats == 1
     error = "the error is an estimate from" if single else "mean and standard error of"
-    if single and not standing.score.standard_error:
-        error = "no error can be estimated from"
+    if standing.score.standard_error is None:
+        error = _NO_ERROR
     if standing.verdict is not None:
         error, runs = "by what all runs say;", f"{runs} to the end"
     return (
@@ -223,8 +234,10 @@ def doubts(standing: PlanState) -> list[str]:
             continue
         names = units.listed([str(option.value) for option in ties])
         verb = "ties" if len(ties) == 1 else "tie"
+        unknown = any(option.gap and option.gap.standard_error is None for option in ties)
+        why = f" ({_NO_ERROR} 1 repeat)" if unknown else ""
         said.append(
-            f"{stage.name}: {names} {verb} with {stage.best.value}; "
+            f"{stage.name}: {names} {verb} with {stage.best.value}{why}; "
             f"{stage.selected.value} is selected."
         )
     return said

@@ -20,12 +20,8 @@ def gap(difference: Difference | None, metric: Metric) -> str:
     return metric.uncertain(difference.mean, difference.standard_error)
 
 
-def mean(value: float | None, error: float | None, metric: Metric) -> str:
-    """A mean with its standard error; of an open option the mean so far."""
-    if value is None:
-        return ""
-    if error is None:
-        return f"{metric.text(value)} so far"
+def mean(value: float, error: float | None, metric: Metric) -> str:
+    """A mean with its standard error, if that is known."""
     return f"{metric.uncertain(value, error)}{metric.unit}"
 
 

@@ -26,9 +26,9 @@ class OptionView:
     """An option with all that is said of it; accuracies are fractions.
 
     ``values`` are those of its complete repeats, ``stopped`` the last ones of repeats that were
-    stopped early. ``mean`` is that of an open option's repeats so far too, which has no ``error``
-    (standard error) and no ``interval`` (95 %, Student's t over the repeats). ``gap`` is the best
-    option's mean minus this one's, in pairs.
+    stopped early. ``mean`` is that of an open option's repeats so far too. ``interval`` is a 95 %
+    one by Student's t over the repeats. ``gap`` is the best option's mean minus this one's, in
+    pairs.
     """
 
     label: str
@@ -37,7 +37,6 @@ class OptionView:
     metric: Metric
     stopped: tuple[float, ...]
     mean: float | None
-    error: float | None
     interval: tuple[float, float] | None
     verdict: str
 
@@ -49,22 +48,29 @@ class OptionView:
     def gap(self) -> Difference | None:
         return self.option.gap
 
+    @property
+    def score(self) -> str:
+        """The mean with its standard error; of an open option the mean so far."""
+        if self.option.score is not None:
+            return units.score(self.option.score, self.metric)
+        return "" if self.mean is None else f"{self.metric.text(self.mean)} so far"
+
     def cells(self, repeats: int) -> tuple[str, ...]:
         """The option in words, a text for each of ``COLUMNS``."""
         runs = f"{len(self.option.rows)}/{repeats}"
-        mean = units.mean(self.mean, self.error, self.metric)
-        return (self.label, runs, mean, units.gap(self.gap, self.metric), self.verdict)
+        return (self.label, runs, self.score, units.gap(self.gap, self.metric), self.verdict)
 
     def record(self) -> dict[str, Any]:
         """The option for a program: JSON and CSV."""
         low, high = self.interval or (None, None)
+        score = self.option.score
         return {
             "option": self.option.value,
             "state": self.option.state,
             "runs": len(self.option.rows),
             "values": list(self.values),
-            "mean": self.mean if self.error is not None else None,
-            "standard_error": self.error,
+            "mean": score and score.mean,
+            "standard_error": score and score.standard_error,
             "low": low,
             "high": high,
             "gap_to_best": self.gap and self.gap.mean,
@@ -104,7 +110,6 @@ def _view(option: Option, stage: Stage, label: str) -> OptionView:
             row.reported[-1] for row in option.rows if row.value is None and row.reported
         ),
         mean=score.mean if score else _so_far(option),
-        error=score.standard_error if score else None,
         interval=interval(score, stage.metric) if score else None,
         verdict=verdict(option, stage),
     )
@@ -190,7 +195,7 @@ def _differing(configuration: Configuration, seen: Mapping[str, set[Value]]) -> 
 
 def interval(score: Score, metric: Metric) -> tuple[float, float] | None:
     """The 95 % interval of a mean by Student's t over its repeats; a single repeat has none."""
-    if score.repeats < 2:
+    if score.repeats < 2 or score.standard_error is None:
         return None
     from scipy.special import stdtrit
 

@@ -34,6 +34,7 @@ from mlflow_server import mlflow_server
 
 from study.plan.results import Row, Rows
 from study.storage import database as storage
+from study.storage.location import Database
 
 WORKERS = 2
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +80,7 @@ def run_study(folder: Path, data: str, epochs: int) -> tuple[list[Row], list[Bus
             time.sleep(0.2)
         if driver.returncode:
             raise subprocess.CalledProcessError(driver.returncode, command)
-    opened, _ = storage.load(storage.open_storage(url), "bookkeeping")
+    opened, _ = storage.load(Database.at(url).open(), "bookkeeping")
     return Rows()(opened), busy
 
 

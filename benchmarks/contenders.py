@@ -51,9 +51,10 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
 
     from study.plan.results import Rows
     from study.storage import database as storage
+    from study.storage.location import Database
     from study.storage.progress import standing_of
 
-    opened, settings = storage.load(storage.open_storage(url), "yardstick")
+    opened, settings = storage.load(Database.at(url).open(), "yardstick")
     rows = Rows()(opened)
     best = dict(standing_of(opened, settings).incumbent or ())
     images = len(job.arrays()[1])

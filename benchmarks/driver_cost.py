@@ -33,7 +33,6 @@ from study.plan.results import RUN_SPEC, Row
 from study.plan.sweep import OneAtATime
 from study.running.driver import Driver, Hooks, Observers
 from study.space.search_space import SearchSpace, Validation
-from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.write_through import write_through
 from study.training.run import Epoch, Run
@@ -73,7 +72,7 @@ def filled(folder: Path, trials: int) -> tuple[Path, SearchSpace]:
     wide = space(trials)
     plan = OneAtATime(wide, images=1000)
     path = folder / f"{trials}.db"
-    opened = storage.open_storage(f"sqlite:///{path}", create=True)
+    opened = Database.at(f"sqlite:///{path}").open(create=True)
     study = optuna.create_study(study_name="cost", storage=opened, direction="maximize")
     rows: list[Row] = []
     while len(rows) < trials:

@@ -25,6 +25,7 @@ from study.plan.plan import Option, PlanState, Stage
 from study.plan.results import Row, Rows
 from study.plan.strategies import plan_of
 from study.storage import database as storage
+from study.storage.location import Database
 from study.storage.progress import standing_of
 from study.tuning.pruning import Margin
 
@@ -56,7 +57,7 @@ class Case:
 def cases(urls: list[str]) -> Iterator[Case]:
     """Every decided stage of the unpruned studies in these databases, the last one left out."""
     for url in urls:
-        opened = storage.open_storage(url)
+        opened = Database.at(url).open()
         for name in storage.names(opened):
             study, settings = storage.load(opened, name)
             if settings["pruner"] != "none":
@@ -100,7 +101,7 @@ def pruned_sweep(url: str, name: str, margin: Margin) -> tuple[PlanState | None,
 
     None where the pruned sweep wants a configuration that the unpruned one never trained.
     """
-    study, settings = storage.load(storage.open_storage(url), name)
+    study, settings = storage.load(Database.at(url).open(), name)
     stored = {(row.configuration, row.repeat): row for row in Rows()(study)}
     plan, rows, epochs = plan_of(settings), [], 0
     while not (standing := plan.standing(rows)).complete:
@@ -131,8 +132,8 @@ def _cut(row: Row, reference: Row | None, margin: Margin, images: int | None) ->
 def answers(urls: list[str], margin: Margin) -> Iterator[str]:
     """Say, study by study, whether the pruned sweep gives the answer of the unpruned one."""
     for url in urls:
-        for name in storage.names(storage.open_storage(url)):
-            study, settings = storage.load(storage.open_storage(url), name)
+        for name in storage.names(Database.at(url).open()):
+            study, settings = storage.load(Database.at(url).open(), name)
             before = standing_of(study, settings)
             total = sum(len(row.reported) for row in Rows()(study))
             after, epochs = pruned_sweep(url, name, margin)

@@ -32,6 +32,7 @@ from task import add_options, place, settled
 from study.data import dataset as datasets
 from study.plan.results import Rows
 from study.storage import database as storage
+from study.storage.location import Database
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = Path(__file__).parent / "records" / "race_vs_sweep.jsonl"
@@ -65,7 +66,7 @@ def searched(task: Task, data: str, sampler: str, seed: int, folder: Path) -> di
     best = [*words, "best", sampler, "--json", "--storage", url]
     said = subprocess.run(best, cwd=ROOT, check=True, capture_output=True, text=True)
     answer = json.loads(said.stdout)
-    study, _ = storage.load(storage.open_storage(url), sampler)
+    study, _ = storage.load(Database.at(url).open(), sampler)
     rows = Rows().all(study)
     return {
         "sampler": sampler,

@@ -24,6 +24,7 @@ import recorded
 
 from study.plan.results import Rows
 from study.storage import database as storage
+from study.storage.location import Database
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORT = "import tensorflow, keras"
@@ -43,7 +44,7 @@ def measured() -> dict[str, float]:
         folder = Path(name)
         whole = seconds(["-m", "study", "run", "smoke", "--quiet", "--mlflow", "none"], folder)
         imported = seconds(["-c", IMPORT], folder)
-        study, _ = storage.load(storage.open_storage(f"sqlite:///{folder / 'study.db'}"), None)
+        study, _ = storage.load(Database.at(f"sqlite:///{folder / 'study.db'}").open(), None)
         training = sum(sum(row.curve["seconds"]) for row in Rows()(study))
     return {
         "command to answer": round(whole, 2),

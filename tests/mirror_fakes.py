@@ -20,6 +20,7 @@ from study.plan.strategies import plan_of
 from study.space import file as space_file
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
+from study.storage.location import Database
 from study.storage.models import IDENTITY
 
 BORN = 1_700_000_000
@@ -96,7 +97,7 @@ def make(folder: Path, name: str = "digits", **options: Any) -> Made:
     """A new study in a database in ``folder``, with the options of ``settings``."""
     url = f"sqlite:///{folder / 'study.db'}"
     chosen = settings(**options)
-    study = storage.create(storage.open_storage(url, create=True), name, chosen)
+    study = storage.create(Database.at(url).open(create=True), name, chosen)
     return Made(url, study, chosen, plan_of(chosen))
 
 
@@ -110,14 +111,14 @@ def copy(made: Made, folder: Path, name: str) -> Made:
         target.execute("UPDATE studies SET study_name = ?", (name,))
         target.commit()
     url = f"sqlite:///{database}"
-    study, chosen = storage.load(storage.open_storage(url), name)
+    study, chosen = storage.load(Database.at(url).open(), name)
     study.set_user_attr(IDENTITY, uuid.uuid4().hex)
     return Made(url, study, chosen, made.plan)
 
 
 def again(made: Made) -> Made:
     """The same study, opened anew."""
-    study, chosen = storage.load(storage.open_storage(made.url), made.study.study_name)
+    study, chosen = storage.load(Database.at(made.url).open(), made.study.study_name)
     return Made(made.url, study, chosen, plan_of(chosen))
 
 

@@ -33,7 +33,7 @@ from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import prepare, prepare_again
 from study.space.settings import Chosen
 from study.storage import database as storage
-from study.storage.location import Database
+from study.storage.location import DEFAULT, Database
 from study.storage.lock import driving
 from study.training.run import Run
 from study.tuning.pruning import PRUNERS
@@ -89,9 +89,9 @@ def study(*words: str, **environment: str) -> Result:
 def drive_fake(trainer: Callable[..., Any] = fakes.train, repeats: int | None = None) -> None:
     """What `run fake.toml --data data.npz` does, or `resume`, with a fake trainer."""
     if repeats is None:
-        prepared = prepare("fake.toml", None, Database.at(storage.DEFAULT), {"data": DATA})
+        prepared = prepare("fake.toml", None, Database.at(DEFAULT), {"data": DATA})
     else:
-        prepared = prepare_again("fake", Database.at(storage.DEFAULT), repeats)
+        prepared = prepare_again("fake", Database.at(DEFAULT), repeats)
     launch(
         prepared, Observers(), ExecutionOptions(jobs=1), print, lambda run, *_, **__: trainer(run)
     )
@@ -206,7 +206,7 @@ def state() -> str:
 
 
 def test_a_study_is_running_while_a_process_drives_it(finished: None) -> None:
-    with driving(Database.at(storage.DEFAULT).study("fake")):
+    with driving(Database.at(DEFAULT).study("fake")):
         assert state() == "running"
     assert state() == "complete"
 
@@ -297,7 +297,7 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(finished: Non
 
 
 def test_a_study_that_another_process_drives_is_refused_naming_it(finished: None) -> None:
-    with driving(Database.at(storage.DEFAULT).study("fake")):
+    with driving(Database.at(DEFAULT).study("fake")):
         for words in (["resume"], ["run", "fake.toml", "--data", "data.npz", "--quiet"]):
             result = study(*words)
             assert result.exit_code == 2
@@ -570,7 +570,7 @@ def test_failed_trials_stay_in_the_database(here: Path) -> None:
         return (yield from fakes.train(run))
 
     drive_fake(fragile)
-    trials = storage.load(storage.open_storage(), "fake")[0].trials
+    trials = storage.load(Database.at(DEFAULT).open(), "fake")[0].trials
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     assert [trial.user_attrs["failure"] for trial in failed] == ["the loss is NaN in epoch 1"]
     assert state() == "complete"

@@ -20,7 +20,6 @@ from sqlalchemy import event
 from study.mirror.follow import Passes
 from study.mirror.target import resolve
 from study.space.search_space import Validation
-from study.storage import database as storage
 from study.storage import models
 from study.storage.location import Database
 from study.training.run import Epoch, Run
@@ -100,7 +99,7 @@ def test_an_epoch_costs_five_statements_and_a_run_about_a_hundred(tmp_path: Path
 
 def _sent(database: Path, epochs: int) -> int:
     """How many statements a whole sweep sends."""
-    opened = storage.open_storage(f"sqlite:///{database}", create=True)
+    opened = Database.at(f"sqlite:///{database}").open(create=True)
     with statements(opened) as sent:
         fakes.drive(opened, train=Counting(epochs))
     return len(sent)

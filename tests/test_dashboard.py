@@ -15,7 +15,6 @@ from optuna_dashboard import get_note
 from PIL import Image
 
 from study.report.write import report
-from study.storage.database import open_storage
 from study.storage.location import Database
 
 pytestmark = [
@@ -49,7 +48,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     """A study that holds still in its sixth run, with what four runs decided in its note."""
     folder = tmp_path_factory.mktemp("shown")
     with browser.running(folder, still_at=6) as url, browser.dashboard(url) as address:
-        study = optuna.load_study(study_name="fake", storage=open_storage(url))
+        study = optuna.load_study(study_name="fake", storage=Database.at(url).open())
         while "after 4 runs" not in get_note(study):  # the test's own limit ends a vain wait
             time.sleep(0.5)
         yield Shown(url, address, folder)

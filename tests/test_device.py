@@ -27,7 +27,7 @@ from study.running.launch import ExecutionOptions, alone_on_cards, jobs_of, laun
 from study.running.prepare import Prepared, prepare, prepare_again
 from study.space.settings import Chosen, Settings
 from study.storage import database as storage
-from study.storage.location import Database
+from study.storage.location import DEFAULT, Database
 from study.training.device import CPU, Devices, devices, offered
 from study.training.startup import _choose
 from study.tuning.objective import Objective
@@ -313,7 +313,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     Path("fake.toml").write_text(SPACE)
     images = image_files.pictures(shape=(12, 12))
     Path(image_files.npz(Path(), x_train=images, x_test=None, y_test=None)).rename("data.npz")
-    return Database.at(storage.DEFAULT)
+    return Database.at(DEFAULT)
 
 
 SPACE = """

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from study.cli.app import app
 from study.storage import database as storage
+from study.storage.location import Database
 
 pytestmark = pytest.mark.slow
 
@@ -187,7 +188,7 @@ def test_a_clock_that_is_set_back_by_an_hour_changes_no_result(
         _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert answer(tmp_path) == expected
-    study, _ = storage.load(storage.open_storage(f"sqlite:///{tmp_path / 'study.db'}"))
+    study, _ = storage.load(Database.at(f"sqlite:///{tmp_path / 'study.db'}").open())
     ended = [when for trial in study.trials for when in trial.user_attrs["curve"]["ended"]]
     assert ended != sorted(ended)  # the clock was set back while the study ran
 

@@ -25,7 +25,7 @@ from study.running.launch import ExecutionOptions
 from study.running.prepare import prepare_again
 from study.space.model_source import ModelSource, NetworkFacts
 from study.storage import database as storage
-from study.storage.location import Database
+from study.storage.location import DEFAULT, Database
 from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.text import units
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("finished")
 
 
 def loaded() -> tuple[Any, Any]:
-    return storage.load(storage.open_storage(storage.DEFAULT), None)
+    return storage.load(Database.at(DEFAULT).open(), None)
 
 
 def members(count: int = 3, holdout: float = 0.1) -> list[Member]:
@@ -139,7 +139,7 @@ def test_a_member_that_cannot_be_trained_ends_it_with_the_reason() -> None:
 
 
 def test_what_models_of_an_own_network_need_is_said_before_anything_is_trained() -> None:
-    prepared = prepare_again("fake", Database.at(storage.DEFAULT), None)
+    prepared = prepare_again("fake", Database.at(DEFAULT), None)
     source, said = ModelSource("/home/me/net.py", "build", "..."), list[str]()
 
     def broken(run: Run, *_: Any, **__: Any) -> Generator[Epoch, None, bytes]:
@@ -170,7 +170,7 @@ def test_the_interval_of_an_accuracy_is_wilsons() -> None:
 
 def test_the_folder_is_named_after_the_study_and_shared_with_no_other() -> None:
     kept, _ = loaded()
-    location = Database.at(storage.DEFAULT).study("fake")
+    location = Database.at(DEFAULT).study("fake")
     folder = records.folder(location, kept)
     assert folder == Path("fake-models").resolve()
     records.claim(folder, kept)
@@ -180,7 +180,7 @@ def test_the_folder_is_named_after_the_study_and_shared_with_no_other() -> None:
 
 
 def test_a_study_at_work_is_not_finalized() -> None:
-    with driving(Database.at(storage.DEFAULT).study("fake")):
+    with driving(Database.at(DEFAULT).study("fake")):
         assert_one_line(study("finalize"), "study 'fake' is being driven by process")
 
 
@@ -249,7 +249,7 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     assert len(records.finals(loaded()[0])) == 4
 
     folder = Path("fake-models")
-    prepared = prepare_again(None, Database.at(storage.DEFAULT), None)
+    prepared = prepare_again(None, Database.at(DEFAULT), None)
     pixels = np.rint(prepared.dataset.test_images * 255).astype(np.uint8)
     np.savez("test.npz", x_test=pixels)
     said = study("predict", str(folder / models["average of 2"]["file"]), "test.npz", "--json")

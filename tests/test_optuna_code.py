@@ -18,7 +18,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySampl
 from optuna.trial import Trial, TrialState
 
 from study.errors import PlanExhausted, SlotFailed
-from study.storage.database import open_storage
+from study.storage.location import Database
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.run_spec import slot
 
@@ -183,7 +183,9 @@ def test_a_sampler_can_be_pickled_and_goes_on() -> None:
 
 
 def _work(url: str) -> None:
-    found = optuna.load_study(study_name="shared", storage=open_storage(url), sampler=sampler())
+    found = optuna.load_study(
+        study_name="shared", storage=Database.at(url).open(), sampler=sampler()
+    )
     found.optimize(lambda trial: error(*asked(trial)))
 
 
@@ -191,7 +193,7 @@ def _work(url: str) -> None:
 def test_several_processes_on_one_storage_count_each_slot_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     optuna.create_study(
-        study_name="shared", storage=open_storage(url, create=True), direction="minimize"
+        study_name="shared", storage=Database.at(url).open(create=True), direction="minimize"
     )
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_work, args=(url,)) for _ in range(2)]
@@ -200,7 +202,9 @@ def test_several_processes_on_one_storage_count_each_slot_once(tmp_path: Path) -
     for worker in workers:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    found = optuna.load_study(study_name="shared", storage=open_storage(url), sampler=sampler())
+    found = optuna.load_study(
+        study_name="shared", storage=Database.at(url).open(), sampler=sampler()
+    )
     stages = found.sampler.summary(found)
     assert [stage.selected and stage.selected.value for stage in stages] == [32, 0.1]
     assert all(len(option.rows) == 2 for stage in stages for option in stage.options)

@@ -61,10 +61,10 @@ def test_a_study_is_made_resumed_and_its_interrupted_run_adopted(url: str) -> No
         raise KeyboardInterrupt
 
     settings = settle(space_file.load("smoke"), "smoke", {})
-    storage.create(storage.open_storage(url), "fake", settings)
+    storage.create(Database.at(url).open(), "fake", settings)
     with pytest.raises(KeyboardInterrupt):
-        fakes.drive(storage.open_storage(url), train=interrupted)
-    opened = storage.open_storage(url)
+        fakes.drive(Database.at(url).open(), train=interrupted)
+    opened = Database.at(url).open()
     assert storage.names(opened) == ["fake"]
     assert storage.load(opened, "fake")[1] == settings
     assert [len(row.reported) for row in fakes.rows(opened)] == [2]
@@ -94,7 +94,7 @@ def run(url: str, folder: Path, trainer: Any) -> Any:
         jobs=1, checkpoints=str(folder / "checkpoints"), keep_models="none"
     )
     launch.launch(prepared, Observers(), means, lambda line: None, trainer)
-    study, settings = storage.load(storage.open_storage(url))
+    study, settings = storage.load(Database.at(url).open())
     standing = standing_of(study, settings)
     values = [[[r.value for r in o.rows] for o in s.options] for s in standing.stages]
     return standing.complete, standing.incumbent, values
@@ -128,6 +128,6 @@ def test_a_server_that_restarts_costs_a_line_and_no_result(
 def test_a_server_that_is_away_is_one_line_without_a_password(tmp_path: Path) -> None:
     url = f"postgresql+psycopg://me:secret@/study?host={tmp_path}"
     with pytest.raises(StorageError, match=r"postgresql.*No such file or directory") as away:
-        storage.open_storage(url)
+        Database.at(url).open()
     assert "\n" not in str(away.value)
     assert "secret" not in str(away.value)

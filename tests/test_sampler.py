@@ -25,7 +25,7 @@ from study.plan.plan import ATTEMPTS, Slot
 from study.plan.results import RUN_SPEC, Rows, configuration
 from study.plan.sweep import OneAtATime
 from study.space.search_space import SearchSpace
-from study.storage.database import open_storage
+from study.storage.location import Database
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import SweepPruner
 from study.tuning.run_spec import slot
@@ -369,7 +369,7 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
     space = space_of(a=([1, 2], 1))
 
     def loaded(*, create: bool = False) -> optuna.Study:
-        found = new_study(open_storage(url, create=create))
+        found = new_study(Database.at(url).open(create=create))
         found.sampler = OneAtATimeSampler(space)
         return found
 
@@ -398,7 +398,7 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_study_in_a_database_is_the_study_in_memory(tmp_path: Path) -> None:
     """Integers, floats and truths come back from JSON as they were."""
-    stored = open_storage(f"sqlite:///{tmp_path / 'study.db'}", create=True)
+    stored = Database.at(f"sqlite:///{tmp_path / 'study.db'}").open(create=True)
     in_memory, in_file = new_study(), new_study(stored)
     for found in (in_memory, in_file):
         Crew(found, plan, CURVES, margin=EAGER, workers=2).play()

@@ -50,29 +50,29 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
 
 def test_a_database_is_made_only_when_asked_for(path: Path, url: str) -> None:
     with pytest.raises(StorageError, match=r"no such database.*python -m study run"):
-        storage.open_storage(url)
+        Database.at(url).open()
     assert not path.exists()
-    storage.open_storage(url, create=True)
+    Database.at(url).open(create=True)
     assert path.exists()
 
 
 def test_sqlite_writes_ahead_and_syncs_as_often_as_it_must(path: Path, url: str) -> None:
-    opened = storage.open_storage(url, create=True)
+    opened = Database.at(url).open(create=True)
     with opened.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
 
 
 def test_a_study_is_found_again_with_its_settings(url: str, settings: Settings) -> None:
-    storage.create(storage.open_storage(url, create=True), "mine", settings)
-    study, found = storage.load(storage.open_storage(url), "mine")
+    storage.create(Database.at(url).open(create=True), "mine", settings)
+    study, found = storage.load(Database.at(url).open(), "mine")
     assert study.study_name == "mine"
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert found == settings
 
 
 def test_without_a_name_it_is_the_study_made_last(url: str, settings: Settings) -> None:
-    opened = storage.open_storage(url, create=True)
+    opened = Database.at(url).open(create=True)
     for name in ("first", "second"):
         storage.create(opened, name, settings)
     assert storage.names(opened) == ["first", "second"]
@@ -82,7 +82,7 @@ def test_without_a_name_it_is_the_study_made_last(url: str, settings: Settings) 
 def test_a_name_that_is_not_there_is_answered_with_those_that_are(
     url: str, settings: Settings
 ) -> None:
-    opened = storage.open_storage(url, create=True)
+    opened = Database.at(url).open(create=True)
     with pytest.raises(StorageError, match="no study in this database"):
         storage.load(opened)
     storage.create(opened, "mine", settings)
@@ -92,7 +92,7 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(
 
 
 def test_studies_of_other_programs_are_not_ours(url: str, settings: Settings) -> None:
-    opened = storage.open_storage(url, create=True)
+    opened = Database.at(url).open(create=True)
     optuna.create_study(study_name="theirs", storage=opened).add_trial(
         optuna.trial.create_trial(value=1.0)
     )
@@ -102,14 +102,14 @@ def test_studies_of_other_programs_are_not_ours(url: str, settings: Settings) ->
 
 
 def test_a_study_whose_maker_was_killed_at_once_is_completed(url: str, settings: Settings) -> None:
-    opened = storage.open_storage(url, create=True)
+    opened = Database.at(url).open(create=True)
     optuna.create_study(study_name="mine", storage=opened, direction="maximize")
     storage.create(opened, "mine", settings)
     assert storage.find(opened, "mine") == settings
 
 
 def test_changed_repeats_are_recorded(url: str, settings: Settings) -> None:
-    opened = storage.open_storage(url, create=True)
+    opened = Database.at(url).open(create=True)
     study = storage.create(opened, "mine", settings)
     storage.record(study, settings.with_repeats(5))
     found = storage.find(opened, "mine")
@@ -118,7 +118,7 @@ def test_changed_repeats_are_recorded(url: str, settings: Settings) -> None:
 
 
 def test_a_format_of_another_version_is_refused(url: str, settings: Settings) -> None:
-    opened = storage.open_storage(url, create=True)
+    opened = Database.at(url).open(create=True)
     study = storage.create(opened, "mine", settings)
     study.set_user_attr(storage.SETTINGS, settings.to_dict() | {"format": 99})
     with pytest.raises(SettingsError, match=r"'mine' was recorded in format 99.*another --name"):
@@ -137,16 +137,16 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(
 ) -> None:
     path.write_bytes(contents)
     with pytest.raises(StorageError, match=said):
-        storage.open_storage(url)
+        Database.at(url).open()
     assert path.read_bytes() == contents
 
 
 def test_a_truncated_database_is_called_damaged(path: Path, url: str) -> None:
-    storage.open_storage(url, create=True).engine.dispose()
+    Database.at(url).open(create=True).engine.dispose()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StorageError, match="damaged; restore a copy"):
-        storage.open_storage(url)
+        Database.at(url).open()
 
 
 def test_the_database_of_another_program_is_refused_and_left_alone(path: Path, url: str) -> None:
@@ -155,7 +155,7 @@ def test_the_database_of_another_program_is_refused_and_left_alone(path: Path, u
     other.close()
     before = path.read_bytes()
     with pytest.raises(StorageError, match="database of another program"):
-        storage.open_storage(url, create=True)
+        Database.at(url).open(create=True)
     assert path.read_bytes() == before
 
 
@@ -176,7 +176,7 @@ def test_an_address_that_is_of_no_use_is_refused_without_its_password(
     tmp_path: Path, address: str, said: str
 ) -> None:
     with pytest.raises(StorageError, match=said) as caught:
-        storage.open_storage(address.format(folder=tmp_path), create=True)
+        Database.at(address.format(folder=tmp_path)).open(create=True)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -186,19 +186,19 @@ def test_an_address_that_is_of_no_use_is_refused_without_its_password(
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, url: str) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StorageError, match="cannot be written; check the permissions"):
-        storage.open_storage(url, create=True)
+        Database.at(url).open(create=True)
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="a folder no one can write: Linux")
 def test_a_folder_where_not_even_root_can_write_is_refused() -> None:
     with pytest.raises(StorageError, match=r"/sys/study\.db: .*(folder|permissions)"):
-        storage.open_storage("sqlite:////sys/study.db", create=True)
+        Database.at("sqlite:////sys/study.db").open(create=True)
 
 
 def test_a_write_outlasts_the_lock_of_another_process(
     path: Path, url: str, settings: Settings
 ) -> None:
-    study = storage.create(storage.open_storage(url, create=True), "mine", settings)
+    study = storage.create(Database.at(url).open(create=True), "mine", settings)
     writing = threading.Thread(target=study.set_user_attr, args=("note", "written"))
     with locked(path) as other:
         writing.start()
@@ -206,14 +206,14 @@ def test_a_write_outlasts_the_lock_of_another_process(
         assert writing.is_alive()
         other.execute("COMMIT")
     writing.join(30)
-    assert storage.load(storage.open_storage(url), "mine")[0].user_attrs["note"] == "written"
+    assert storage.load(Database.at(url).open(), "mine")[0].user_attrs["note"] == "written"
 
 
 def test_waiting_for_a_lock_can_be_interrupted(path: Path, url: str, settings: Settings) -> None:
     def ring(*_: object) -> None:
         raise KeyboardInterrupt
 
-    study = storage.create(storage.open_storage(url, create=True), "mine", settings)
+    study = storage.create(Database.at(url).open(create=True), "mine", settings)
     before = signal.signal(signal.SIGALRM, ring)
     began = time.monotonic()
     with locked(path):
@@ -225,23 +225,23 @@ def test_waiting_for_a_lock_can_be_interrupted(path: Path, url: str, settings: S
 
 
 def test_what_the_database_layer_raises_later_is_one_line_too(url: str, settings: Settings) -> None:
-    opened = storage.open_storage(url, create=True)
+    opened = Database.at(url).open(create=True)
     study = storage.create(opened, "mine", settings)
     with opened.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE study_user_attributes")
     with (
         pytest.raises(StorageError, match=r"the.db: no such table"),
-        explained(Database.at("sqlite:///the.db")),
+        explained("sqlite:///the.db"),
     ):
         study.set_user_attr("note", "nowhere")
 
 
 def test_other_errors_are_not_taken_for_those_of_the_database() -> None:
-    with pytest.raises(RuntimeError, match="mistake"), explained(Database.at("sqlite:///the.db")):
+    with pytest.raises(RuntimeError, match="mistake"), explained("sqlite:///the.db"):
         raise RuntimeError("a mistake of the program")
 
 
 def test_recording_the_same_settings_changes_nothing(url: str, settings: Settings) -> None:
-    study = storage.create(storage.open_storage(url, create=True), "mine", settings)
+    study = storage.create(Database.at(url).open(create=True), "mine", settings)
     storage.record(study, replace(settings))
     assert study.user_attrs[storage.SETTINGS] == settings.to_dict()

@@ -119,7 +119,7 @@ def finish(folder: Path, seed: int, kind: Kind) -> None:
 
 def counted(folder: Path) -> dict[str, Any]:
     """The runs that count, of a race all: state, value and curves by configuration and repeat."""
-    opened = storage.open_storage(url_of(folder))
+    opened = Database.at(url_of(folder)).open()
     study, settings = storage.load(opened)
     standing = standing_of(study, settings)
     counts = {row.number for s in standing.stages for o in s.options for row in o.rows}
@@ -158,7 +158,7 @@ def same(one: dict[str, Any], other: dict[str, Any], kind: Kind) -> bool:
 
 def running(folder: Path) -> int:
     """Trials that are still marked as running."""
-    study, _ = storage.load(storage.open_storage(url_of(folder)))
+    study, _ = storage.load(Database.at(url_of(folder)).open())
     return sum(not trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 

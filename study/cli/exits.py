@@ -118,7 +118,7 @@ def opened(url: str) -> Iterator[Database]:
 
     with explained():
         database = Database.at(url)
-        with closing(database), connection.explained(database):
+        with closing(database), connection.explained(database.shown):
             yield database
 
 

@@ -96,7 +96,7 @@ def finalize(
     study or finalizes it.
     """
     location, say = prepared.location, observer.on_message
-    with explained(location.database), driving(location) as check_lock:
+    with explained(location.database.shown), driving(location) as check_lock:
         study = storage.load(location.database.open(), location.name)[0]
         _loadable_or_refused(prepared.settings, say)
         members = _members(study, prepared, options, say)

@@ -98,7 +98,7 @@ def follow_study(
     """Mirror a study while it is driven, and once more when it is not; see `follow`."""
 
     def live() -> bool:
-        with explained(location.database):
+        with explained(location.database.shown):
             return driven(location)
 
     follow(Passes(location, target), live, ended, say)

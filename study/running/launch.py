@@ -87,7 +87,7 @@ def launch(
     mirror = Follower(location, execution.mirror, say)
     patience = _BRIEF
     try:
-        with explained(location.database), driving(location) as check_lock:
+        with explained(location.database.shown), driving(location) as check_lock:
             study = None if prepared.new else _recorded(prepared)
             if study is not None and standing_of(study, settings).complete:
                 execution = replace(execution, jobs=1, scheduler=None, devices=CPU)  # all trained
@@ -122,7 +122,7 @@ def launch(
         raise
     finally:
         mirror.close(patience)  # after the lock is given back: nothing is running any more
-    with explained(location.database):
+    with explained(location.database.shown):
         note.again()
     return standing
 

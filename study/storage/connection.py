@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -21,9 +21,6 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from study.errors import StorageError
 
-if TYPE_CHECKING:
-    from study.storage.location import Database
-
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _BUSY = 0.2  # seconds SQLite waits by itself: a signal is answered only after it
@@ -32,16 +29,20 @@ _PATIENCE = 600.0  # seconds a lock of another process is waited for
 Answer = TypeVar("Answer")
 
 
-def connect(database: Database) -> RDBStorage:
-    """A new storage of this database, whose file is made if it is not there."""
-    address, sqlite = database.address, database.file is not None
+def connect(address: URL, shown: str) -> RDBStorage:
+    """A new storage of the database at this address, whose file is made if it is not there.
+
+    Raises ``StorageError``, which names the address as ``shown``.
+    """
+    sqlite = address.get_backend_name() == "sqlite"
     options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": network(address)}
     if sqlite:
         options = {"connect_args": {"factory": PatientConnection, "timeout": _BUSY}}
-    with explained(database), _usable(database.shown):
+    with explained(shown), _usable(shown):
         if sqlite:
             _prepare_file(address, options)
-        storage = RDBStorage(database.url, engine_kwargs=options)
+        url = address.render_as_string(hide_password=False)
+        storage = RDBStorage(url, engine_kwargs=options)
         if sqlite:
             event.listen(storage.engine, "connect", _relax)
             storage.engine.dispose()
@@ -90,12 +91,12 @@ def network(address: URL) -> dict[str, Any]:
 
 
 @contextmanager
-def explained(database: Database) -> Iterator[None]:
-    """Turn what the database layer raises into one line about this database."""
+def explained(shown: str) -> Iterator[None]:
+    """Turn what the database layer raises into one line about the database shown so."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
-        raise StorageError(f"{database.shown}: {_reason(error)}") from None
+        raise StorageError(f"{shown}: {_reason(error)}") from None
 
 
 @contextmanager

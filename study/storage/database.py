@@ -9,7 +9,7 @@ from optuna.exceptions import DuplicatedStudyError
 
 from study.errors import SettingsError, StorageError
 from study.space.settings import FORMAT, Settings
-from study.storage.location import DEFAULT, Database
+from study.storage.location import Database
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -20,11 +20,6 @@ MLFLOW = "mlflow"
 
 SETTINGS = "settings"
 """The study attribute that holds what was recorded when the study was made."""
-
-
-def open_storage(url: str = DEFAULT, *, create: bool = False) -> RDBStorage:
-    """A storage of its own for the database at ``url``; `Database.open` says what it raises."""
-    return Database.at(url).open(create=create)
 
 
 def names(storage: RDBStorage) -> list[str]:

@@ -133,9 +133,9 @@ class Database:
 
     @cached_property
     def _storage(self) -> RDBStorage:
-        from study.storage.connection import connect
+        from study.storage.connection import connect  # Optuna: who only asks where needs none
 
-        return connect(self)
+        return connect(self.address, self.shown)
 
     def close(self) -> None:
         """Close this thread's connections, at the end of a command."""

@@ -85,9 +85,9 @@ def main() -> None:
     """The commands, with this trainer."""
     import fake_trainer  # by its name, so that other processes find the trainer
 
-    import study.training.run
+    from study.training import train as real
 
-    study.training.train = fake_trainer.train
+    real.train = fake_trainer.train
     from study.__main__ import main as commands
 
     commands()

@@ -87,8 +87,10 @@ def answer(folder: Path) -> Any:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The answer of a study that nothing disturbed."""
     folder = tmp_path_factory.mktemp("calm")
-    code, err = finish(folder, "run", "tiny.toml", "--jobs", "1", FAKE_PAUSE="0")
+    fake = {"FAKE_PAUSE": "0", "FAKE_TRACE": str(folder / "trace")}
+    code, err = finish(folder, "run", "tiny.toml", "--jobs", "1", **fake)
     assert code == 0, err
+    assert (folder / "trace").read_text().count("\n") == 4 * 8  # it is the fake trainer's work
     return answer(folder)
 
 
@@ -134,7 +136,7 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_once_there_is_room(
         free = os.statvfs(small_disk)
         ballast.write_bytes(bytes(free.f_bavail * free.f_frsize))
         out, err = process.communicate()
-    lines = [line for line in err.splitlines() if not line.startswith("no checkpoint of ")]
+    lines = [line for line in err.splitlines() if not line.startswith("no checkpoint")]
     assert process.returncode == 2
     assert len(lines) == 1
     assert "the disk" in lines[0]

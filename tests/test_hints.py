@@ -1,5 +1,6 @@
 """Every command that is printed as a hint does what it says, pasted into any folder."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import servers
 import test_cli as commands
 import typer
 from test_cli import database, finished, here, home, study  # noqa: F401
+from typer.testing import CliRunner
 
 from study.cli.app import app
 from study.cli.execution import again, amounts
@@ -28,22 +30,31 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = "sqlite:///some%20where/it's.db"
 
 
+SHELL = 'python() { printf \'%s\\0\' "$PWD" "$@"; }; '
+
+
 def pasted(said: str, folder: Path, *more: str, **environment: str) -> str:
-    """What the one command in a message prints, in a shell in another folder, if it succeeds."""
+    """What the one command in a message prints where a shell in another folder is given it.
+
+    A shell reads the line; the command itself runs in this process, which has imported all.
+    """
     (line,) = re.findall(
         r"(?:cd \S+ && )?python -m study .*?(?=\)\.|, or| \(with|\)$|$)", said, re.MULTILINE
     )
-    plain = {k: v for k, v in os.environ.items() if not k.startswith(("STUDY_", "MLFLOW_"))}
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"{line} {' '.join(more)}"],
+    read = subprocess.run(
+        ["/bin/sh", "-c", f"{SHELL}{line} {' '.join(more)}"],
         cwd=folder,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
-        env=plain | {"PYTHONPATH": str(ROOT)} | environment,
+        check=True,
     )
-    assert done.returncode == 0, (line, done.stdout + done.stderr)
-    return done.stdout + done.stderr
+    there, *words = read.stdout.split("\0")[:-1]
+    assert words[:2] == ["-m", "study"]
+    mine = dict.fromkeys(name for name in os.environ if name.startswith(("STUDY_", "MLFLOW_")))
+    with contextlib.chdir(there):
+        done = CliRunner().invoke(app, words[2:], env=mine | environment)
+    assert done.exit_code == 0, (line, done.output)
+    return done.output
 
 
 @pytest.fixture
@@ -67,7 +78,7 @@ def stopped() -> None:
 
 def test_resume_after_other_settings_were_asked_for(moved: str, tmp_path: Path) -> None:
     said = study("run", "fake.toml", "--data", "data.npz", "--seed", "2", "--storage", moved).stderr
-    assert "Use k1=2" in pasted(said, tmp_path)
+    assert "Use k1=2" in pasted(said, tmp_path, STUDY_MLFLOW="none")
     assert list(tmp_path.iterdir()) == []
 
 

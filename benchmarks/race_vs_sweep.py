@@ -66,7 +66,7 @@ def searched(task: Task, data: str, sampler: str, seed: int, folder: Path) -> di
     best = [*words, "best", sampler, "--json", "--storage", url]
     said = subprocess.run(best, cwd=ROOT, check=True, capture_output=True, text=True)
     answer = json.loads(said.stdout)
-    study, _ = storage.load(Database.at(url).open(), sampler)
+    study, settings = storage.load(Database.at(url).open(), sampler)
     rows = Rows().all(study)
     return {
         "sampler": sampler,
@@ -76,6 +76,7 @@ def searched(task: Task, data: str, sampler: str, seed: int, folder: Path) -> di
         "runs": len(rows),
         "params": answer["params"],
         "validation": answer["mean"],
+        "score": settings.space.score,
         "race": answer.get("race"),
     }
 

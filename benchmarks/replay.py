@@ -135,7 +135,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--pruner", help="sweep or none (the strategy's own)")
     parser.add_argument("--tie", choices=["cheapest", "best"], default="cheapest")
     parser.add_argument("--passes", type=_count, default=1)
-    parser.add_argument("--score", choices=["last", "mean of last 3"], default="last")
+    parser.add_argument("--score", choices=["last", "mean of last 3"], default="mean of last 3")
     parser.add_argument("--json", type=Path, help="add the record to this file, as a line")
     return parser.parse_args()
 

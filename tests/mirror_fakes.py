@@ -6,7 +6,7 @@ import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,12 @@ STATES = {
 
 
 def settings(epochs: int = 3, repeats: int = 2, **options: Any) -> Settings:
-    """The settings of the smoke space on made-up data."""
+    """The settings of the smoke space on made-up data, its runs scored as others' are."""
     options |= {"epochs": epochs, "repeats": repeats}
     given = {name: Chosen(value, "command line") for name, value in options.items()}
     facts = DataFacts("f" * 64, (28, 28, 1), 10, 1437, 360, 479)
-    return settle(space_file.load("smoke"), "smoke", given).with_data(facts, VERSIONS)
+    space = replace(space_file.load("smoke"), score="mean of last 3")
+    return settle(space, "smoke", given).with_data(facts, VERSIONS)
 
 
 @dataclass

@@ -3,6 +3,8 @@
 Nothing here trains: a study is made by the driver with a fake trainer. `test_commands.py` trains.
 """
 
+import csv
+import itertools
 import json
 import os
 import re
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from typer.testing import CliRunner, Result
 
 from study.cli.app import app
 from study.errors import SlotFailed, TrainingFailed
+from study.plan.results import Rows
 from study.plan.strategies import STRATEGIES
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, launch
@@ -128,6 +132,26 @@ def test_one_of_a_thing_is_no_plural(finished: None) -> None:
     assert ", 1 thread a run, " in study("status").stdout
 
 
+def test_the_mean_is_that_of_the_last_three_epochs_of_each_run_wherever_it_stands(
+    finished: None,
+) -> None:
+    answer = json.loads(study("best", "--json").stdout)
+    kept, _ = storage.load(Database.at(DEFAULT).open())
+    runs = [row for row in Rows()(kept) if row.params == answer["params"]]
+    assert answer["mean"] == pytest.approx(np.mean([run.reported[-3:] for run in runs]))
+    assert [run.value for run in runs] == [run.reported[-1] for run in runs]
+    said = f"{100 * answer['mean']:.2f} ± {100 * answer['standard_error']:.2f} %"
+    assert said in study("best").stdout
+    assert said in study("status").stdout
+    assert "A run counts with the mean of its last 3 epochs" in study("status").stdout
+    assert study("report").exit_code == 0
+    page = Path("fake-report/report.html").read_text()
+    assert said in page
+    assert "A run counts with the mean of its last 3 epochs" in page
+    with Path("fake-report/stages.csv").open() as table:
+        assert answer["mean"] in [float(line["mean"]) for line in csv.DictReader(table)]
+
+
 def test_best_says_the_same_in_a_sentence(finished: None) -> None:
     answer = json.loads(study("best", "--json").stdout)
     said = study("best", "fake").stdout
@@ -138,7 +162,7 @@ def test_best_says_the_same_in_a_sentence(finished: None) -> None:
 
 def test_status_shows_every_stage_and_where_each_setting_came_from(finished: None) -> None:
     status = json.loads(study("status", "--json").stdout)
-    assert [stage["name"] for stage in status["stages"]] == ["filters", "dropout"]
+    assert [stage["name"] for stage in status["stages"]] == ["filters", "dropout", "combined"]
     assert status["stages"][0]["selected"] == 2
     assert status["settings"]["data"]["source"] == "command line"
     assert status["settings"]["epochs"] == {"value": 4, "source": "file"}
@@ -242,6 +266,39 @@ def test_more_repeats_continue_a_complete_study(finished: None) -> None:
     assert answer["runs"] == 9
     assert answer["state"] == "complete"
     assert_one_line(study("resume", "--repeats", "2"), "--repeats 2: the study has 3")
+
+
+def test_a_study_from_before_a_space_said_the_score_goes_on_by_the_last_epochs(here: Path) -> None:
+    stopped = itertools.count()
+
+    def mortal(run: Run) -> Any:
+        if next(stopped) == 3:
+            raise KeyboardInterrupt
+        return (yield from fakes.train(run))
+
+    with pytest.raises(KeyboardInterrupt):
+        drive_fake(mortal)
+    kept, settings = storage.load(Database.at(DEFAULT).open())
+    before = settings.to_dict()
+    del before["space"]["score"]
+    kept.set_user_attr(storage.SETTINGS, before)
+    drive_fake(repeats=2)
+    answer = json.loads(study("best", "--json").stdout)
+    last = [row.reported[-1] for row in Rows()(kept) if row.params == answer["params"]]
+    assert answer["state"] == "complete"
+    assert answer["mean"] == pytest.approx(np.mean(last))
+    asked = study("run", "fake.toml", "--data", "data.npz")
+    assert_one_line(asked, "score (last, not mean of last 3)", "resume fake")
+
+
+def test_a_search_that_takes_no_score_of_the_space_goes_on_whatever_that_is(here: Path) -> None:
+    given = {"data": DATA, "sampler": Chosen("grid", "command line")}
+    settings = prepare("fake.toml", None, Database.at(DEFAULT), given).settings
+    settings = replace(settings, space=replace(settings.space, score="last"))
+    storage.create(Database.at(DEFAULT).open(create=True), "fake", settings)
+    again = prepare("fake.toml", None, Database.at(DEFAULT), given)
+    assert again.settings.space.score == "last"
+    assert "mean of its last 3" not in study("status").stdout
 
 
 def test_a_study_that_failed_has_a_report_that_says_why(

@@ -42,7 +42,7 @@ def loaded() -> tuple[Any, Any]:
 def members(count: int = 3, holdout: float = 0.1) -> list[Member]:
     kept, settings = loaded()
     standing = standing_of(kept, settings)
-    picked = chosen(standing, Rows()(kept), settings.repeats, None, None)
+    picked = chosen(standing, settings.repeats, None)
     return plan(settings, picked, count, holdout, "fake")
 
 
@@ -90,18 +90,18 @@ def test_more_members_begin_with_the_same_ones() -> None:
 def test_the_best_configurations_are_those_of_the_best_means() -> None:
     kept, settings = loaded()
     standing, rows = standing_of(kept, settings), Rows()(kept)
-    best = chosen(standing, rows, 2, None, 3)
+    best = chosen(standing, 2, 3)
     means = []
     for configuration in best:
-        values = [row.value for row in rows if row.configuration == configuration]
-        means.append(sum(values) / len(values))
+        curves = [row.reported for row in rows if row.configuration == configuration]
+        means.append(np.mean([curve[-3:] for curve in curves]))
     assert means == sorted(means, reverse=True)
     assert [m.name for m in plan(settings, best, 1, 0.1, "fake")][:2] == [
         "configuration 1, seed 1",
         "configuration 2, seed 1",
     ]
     with pytest.raises(ModelError, match=r"--top 99: the study has \d configurations"):
-        chosen(standing, rows, 2, None, 99)
+        chosen(standing, 2, 99)
 
 
 def test_members_that_were_trained_are_not_trained_again() -> None:

@@ -1,6 +1,5 @@
 """The study's note in the dashboard is kept up to date and disturbs nobody."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,11 +50,9 @@ def test_the_note_has_the_answer_and_a_table_a_stage(standing: PlanState) -> Non
     assert "| 2/2 |" in text
 
 
-def test_the_note_says_so_where_runs_are_judged_by_their_best_epoch(standing: PlanState) -> None:
-    assert standing.incumbent is not None
-    kept = replace(standing, incumbent=(*standing.incumbent, ("restore_best_weights", True)))
-    assert "by its best epoch" in standing_note(kept, 2)
-    assert "by its best epoch" not in standing_note(standing, 2)
+def test_the_note_says_what_of_a_run_enters_means(study: Study, standing: PlanState) -> None:
+    Note(study, 2, print, "A run counts with its best epoch").see(standing, {}, None)
+    assert "A run counts with its best epoch.\n" in get_note(study)
 
 
 def test_a_name_means_nothing_in_markdown_or_html() -> None:

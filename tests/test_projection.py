@@ -106,6 +106,8 @@ def test_a_complete_study_shows_its_answer(made):
     content = parents.study_content(subject(made, live=False), rows(made), standing)
     assert content.tags["answer.filters"] == str(dict(standing.incumbent)["filters"])
     assert [point.key for point in content.points] == ["mean_val_acc", "standard_error"]
+    assert content.points[0].value == standing.score.mean
+    assert content.params["score"] == "mean of last 3"
 
 
 def test_a_reason_longer_than_an_old_server_takes_is_cut(made):

@@ -201,7 +201,7 @@ def test_a_colour_means_the_same_in_every_figure(others: int) -> None:
 
 def test_no_axis_of_an_accuracy_has_a_tick_beyond_a_hundred_percent(contents: Contents) -> None:
     curves = drawing.draw_curves(panel_of("selected", "other", accuracy=1.0), "curves")
-    perfect = [replace(row, value=1.0, reported=(0.97, 0.98, 0.99, 1.0)) for row in contents.rows]
+    perfect = [replace(row, value=1.0, curve={"val_acc": (0.9, 1, 1, 1)}) for row in contents.rows]
     standing = OneAtATime(WIDE, images=IMAGES).standing(perfect)
     stage = drawing.draw_stage(figures.stage_figure(standing.stages[0]), "stage")
     cost = drawing.draw_cost(figures.cost(standing), "cost")
@@ -334,9 +334,10 @@ def test_what_was_measured_on_the_test_set_is_shown_and_its_openings_counted(
 
 def test_a_page_of_runs_judged_by_their_best_epoch_says_so(contents: Contents) -> None:
     assert "restore_best_weights" not in text_of(contents)
+    assert "A run counts with the mean of its last 3 epochs" in text_of(contents)
     kept = replace(contents.settings.space, fixed={"restore_best_weights": True})
     page = text_of(replace(contents, settings=replace(contents.settings, space=kept)))
-    assert "judged by its best epoch, which looks better than it is" in page
+    assert "judged by its best epoch, which looks better than it is; any other by the mean" in page
 
 
 def test_a_report_of_ten_thousand_runs_stays_small_and_says_what_it_leaves_out() -> None:

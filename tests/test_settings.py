@@ -103,6 +103,12 @@ def test_settings_survive_the_database() -> None:
     assert Settings.from_dict(stored) == settings
 
 
+def test_a_space_that_was_stored_before_it_had_a_score_is_one_of_last_epochs() -> None:
+    stored = settled().to_dict()
+    assert stored["space"].pop("score") == "mean of last 3"
+    assert Settings.from_dict(stored).space.score == "last"
+
+
 def test_the_same_settings_do_not_differ_and_repeats_never_do() -> None:
     settings = settled()
     assert settings.differences(settled()) == []
@@ -114,8 +120,8 @@ def test_the_same_settings_do_not_differ_and_repeats_never_do() -> None:
     [
         (settled({"epochs": typed(5)}), "epochs (3, not 5)"),
         (settled({"data": typed("mnist")}), "data (digits, not mnist)"),
-        (settled(tie="best"), "tie rule"),
-        (settled(fixed={"k1": 3}), "fixed parameters"),
+        (settled(tie="best"), "tie (cheapest, not best)"),
+        (settled(fixed={"k1": 3}), "fixed (none, not k1 3)"),
         (
             settled(hyperparameters={"filters": {"options": [4, 9], "start": 4}}),
             "the hyperparameters",

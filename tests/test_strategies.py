@@ -104,7 +104,7 @@ class TestSweep(PlanContract):
 
 class TestSweepInPasses(PlanContract):
     def plan(self) -> Plan:
-        space = replace(SMALL, passes=3, score="mean of last 3")
+        space = replace(SMALL, passes=3, score="last")
         return OneAtATime(space, images=self.images)
 
 

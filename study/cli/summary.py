@@ -92,8 +92,8 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         f"batches of {settings['batch_size']}, {_aim(settings.metric)}"
         f"{stock}{units.counted(settings['threads'], 'thread')} a run, seed {settings['seed']}",
     )
-    if words.restores_best_weights(settings.space):
-        say(console, words.KEEPS_BEST)
+    if scoring := words.scoring(settings):
+        say(console, scoring)
 
 
 def _aim(metric: Metric) -> str:

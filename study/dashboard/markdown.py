@@ -19,12 +19,14 @@ MOST_OPTIONS = 20
 """Options of a stage in the study's note; of more, those with the best means."""
 
 
-def standing_note(standing: PlanState, repeats: int, mlflow: str | None = None) -> str:
-    """The answer so far, where MLflow shows the study, and a table for each stage."""
+def standing_note(
+    standing: PlanState, repeats: int, mlflow: str | None = None, scoring: str | None = None
+) -> str:
+    """The answer so far, how runs are scored, where MLflow shows it, and a table for each stage."""
     runs = f"{standing.runs} of at most {standing.runs_expected} runs"
     parts = [FIRST, f"{_plain(words.answer(standing))} {runs} are done."]
-    if dict(standing.incumbent or ()).get("restore_best_weights"):
-        parts.append(f"{words.KEEPS_BEST}.")
+    if scoring is not None:
+        parts.append(f"{scoring}.")
     if standing.failure:
         parts.append(f"It stopped: {_plain(standing.failure)}")
     if mlflow is not None:

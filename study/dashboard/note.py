@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 
 
 class Note:
-    """An observer that keeps the note of ``study``; ``say`` is told if that cannot be done."""
+    """An observer that keeps the note of ``study``; ``say`` is told if that cannot be done.
 
-    def __init__(self, study: Study, repeats: int, say: Callable[[str], None]) -> None:
+    ``scoring`` says what of a run enters means, where that needs saying.
+    """
+
+    def __init__(
+        self, study: Study, repeats: int, say: Callable[[str], None], scoring: str | None = None
+    ) -> None:
         self._study = study
         self._repeats = repeats
         self._say = say
+        self._scoring = scoring
         self._written: tuple[object, ...] = ()
         self._standing: PlanState | None = None
 
@@ -58,7 +64,8 @@ class Note:
 
         link = self._study.user_attrs.get(MLFLOW) or {}
         before = get_note(self._study)
-        after = replaced(before, standing_note(standing, self._repeats, link.get("address")))
+        text = standing_note(standing, self._repeats, link.get("address"), self._scoring)
+        after = replaced(before, text)
         if after != before:
             save_note(self._study, after)
 

@@ -17,8 +17,6 @@ from study.errors import ModelError
 from study.final import archive, records
 from study.final.measure import measure, write_files
 from study.final.members import Member, MemberTrainer, chosen, plan
-from study.plan.results import Rows
-from study.plan.strategies import plan_of
 from study.running.launch import (
     ExecutionOptions,
     alone_on_cards,
@@ -29,6 +27,7 @@ from study.running.launch import (
 from study.storage import database as storage
 from study.storage.connection import explained
 from study.storage.lock import driving
+from study.storage.progress import standing_of
 from study.training.train import train
 
 if TYPE_CHECKING:
@@ -174,14 +173,13 @@ def _members(
     study: Study, prepared: Prepared, options: FinalOptions, say: Callable[[str], None]
 ) -> list[Member]:
     settings = prepared.settings
-    rows = Rows()(study)
-    standing = plan_of(settings).standing(rows)
+    standing = standing_of(study, settings)
     if standing.incumbent is None or standing.score is None:
         raise ModelError(
             f"study {study.study_name!r} has no finished configuration yet: continue it with: "
             f"{prepared.location.command('resume')}"
         )
-    configurations = chosen(standing, rows, settings.repeats, settings.images, options.top)
+    configurations = chosen(standing, settings.repeats, options.top)
     if not standing.complete:
         say("The study is not complete: its choice may still change")
     if not len(prepared.dataset.test_labels):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from study.errors import ModelError
 from study.final.records import MEMBERS, write
-from study.plan.results import Configuration, Row
-from study.plan.statistics import Spread
+from study.plan.results import Configuration
 from study.space.search_space import Validation
 from study.training.run import Epoch, Run
 from study.workers.engine import Engine, EpochReported, RunFailed, RunFinished
@@ -38,9 +38,7 @@ class Member:
         return self.run.key
 
 
-def chosen(
-    standing: PlanState, rows: Sequence[Row], repeats: int, images: int | None, top: int | None
-) -> list[Configuration]:
+def chosen(standing: PlanState, repeats: int, top: int | None) -> list[Configuration]:
     """The configuration that the study chose; or its ``top`` best by mean, the best first.
 
     There is one already. Raises ``ModelError`` where there are not as many with all their repeats.
@@ -48,22 +46,18 @@ def chosen(
     assert standing.incumbent is not None
     if top is None:
         return [standing.incumbent]
-    values: dict[Configuration, dict[int, float]] = {}
-    for row in rows:
-        if row.state == "complete" and row.value is not None:
-            values.setdefault(row.configuration, {}).setdefault(row.repeat, row.value)
-    spread = Spread(images)
-    scores = {
-        configuration: spread.score(list(found.values())).mean
-        for configuration, found in values.items()
-        if set(range(repeats)) <= set(found)
+    means = {
+        option.configuration: fmean(option.values)
+        for stage in standing.stages
+        for option in stage.options
+        if set(range(repeats)) <= {row.repeat for row in option.rows if row.state == "complete"}
     }
-    if len(scores) < top:
+    if len(means) < top:
         raise ModelError(
-            f"--top {top}: the study has {len(scores)} configurations with all their repeats"
+            f"--top {top}: the study has {len(means)} configurations with all their repeats"
         )
     sign = standing.metric.sign
-    return sorted(scores, key=lambda one: -sign * scores[one])[:top]
+    return sorted(means, key=lambda one: -sign * means[one])[:top]
 
 
 def seed_of(settings: Settings, number: int) -> int:

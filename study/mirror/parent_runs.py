@@ -51,7 +51,7 @@ def configuration(subject: Subject, rows: Sequence[Row]) -> Wanted:
 
 
 def configuration_content(subject: Subject, rows: Sequence[Row]) -> Content:
-    """The mean over the first n repeats and its standard error, at step n.
+    """The mean over the first n repeats and its standard error, at step n; the rows are scored.
 
     The standard error is that of these repeats alone (with one repeat, what the number of
     validation images allows): a point that was sent never changes when other runs finish.
@@ -96,9 +96,11 @@ def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) ->
     """The settings, and once the study is complete its answer."""
     settings = subject.settings
     names = ["data", "epochs", "batch_size", "seed", "sampler", "pruner", "threads", "training"]
-    names += [name for name in strategy_of(settings).own if name in settings.chosen]
+    strategy = strategy_of(settings)
+    names += [name for name in strategy.own if name in settings.chosen]
     params = {name: str(settings[name]) for name in names}
     params |= {"metric": settings.metric.name, "direction": settings.metric.direction}
+    params |= {"score": settings.space.score} if strategy.scores else {}
     wanted = study(subject, rows, standing)
     tags = {"repeats": str(settings.repeats), **origin(settings), MARK: wanted.mark}
     points = []

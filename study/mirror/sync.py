@@ -95,7 +95,7 @@ class Mirror:
         server = self._reached()
         known = self._look(subject, server)
         transfer = Transfer(subject, known, server, report)
-        transfer.bring_runs(rows, standing)
+        transfer.bring_runs([*map(self._plan.scored, rows)], standing)
         self._bring_models(transfer, rows, report, live=live)
         report.trials = len(rows)
         self._link(server, known, rows)

@@ -193,6 +193,10 @@ class Plan(ABC):
     def standing(self, rows: Sequence[Row]) -> PlanState:
         """What is decided and which slots are next; the same for the same rows in any order."""
 
+    def scored(self, row: Row) -> Row:
+        """The row with the value that configurations are compared by; here its own."""
+        return row
+
     def suggest(self, slot: Slot, rows: Sequence[Row]) -> Configuration:
         """The configuration of a slot; only plans that leave it open have to think."""
         assert slot.configuration is not None

@@ -24,14 +24,16 @@ class Strategy:
     """How to make a plan, which pruner it has where none is named, and what it does in a sentence.
 
     ``make`` raises a ``StudyError`` for settings that do not fit. ``compares``: its runs have
-    references, which the pruner ``sweep`` needs. ``own`` are settings that no other
-    strategy has, with their defaults (None: the plan finds one).
+    references, which the pruner ``sweep`` needs. ``scores``: it takes of a run what the space's
+    ``score`` says; any other one its value. ``own`` are settings that no other strategy has, with
+    their defaults (None: the plan finds one).
     """
 
     make: Callable[[Settings], Plan]
     says: str
     pruner: str = "none"
     compares: bool = False
+    scores: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,6 +73,7 @@ STRATEGIES: dict[str, Strategy] = {
         "One hyperparameter is changed at a time, the others stay at what was selected",
         pruner="sweep",
         compares=True,
+        scores=True,
     ),
     "grid": Strategy(
         lambda settings: Grid(settings.space, settings.repeats, settings.images),

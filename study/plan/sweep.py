@@ -9,8 +9,8 @@ where it differs from the selected one, is trained too and replaces it only if i
 than a tie.
 
 With ``passes`` of a space above 1 the sweep goes round again, at most so often, until a whole round
-has changed nothing. What a run is scored by is the space's ``score``: the value it was told with
-(``last``), or the mean of its last three epochs.
+has changed nothing. What a run is scored by is the space's ``score``: the mean of its last three
+epochs, or its own value (``last``).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class OneAtATime(Plan):
         """
         last = self._last
         gone, come = last.changes(rows)
-        index = last.index.changed(gone, map(self._scored, come))
+        index = last.index.changed(gone, map(self.scored, come))
         spread = Spread(self.images)
         touched = {row.configuration for row in (*gone, *come)}
         stages = self._swept(index, spread, last.kept(touched))
@@ -89,11 +89,19 @@ class OneAtATime(Plan):
         self._last = _Fold(tuple(rows), index, tuple(stages))
         return self._closed(stages) if stages[-1].decided else self._open(stages, index)
 
-    def _scored(self, row: Row) -> Row:
-        """The row with the value that the space wants runs to be scored by."""
-        if row.value is None or not row.reported or self.space.score == "last":
+    def scored(self, row: Row) -> Row:
+        """The row with the value that the space wants runs to be scored by.
+
+        A run keeps its own where that is no last epoch's: with ``restore_best_weights`` it is that
+        of the weights that are kept, and an objective of one's own, which stores no curve, has
+        reasons of its own.
+        """
+        curve = row.curve.get(self.space.goal.series)
+        if row.value is None or not curve or self.space.score == "last":
             return row
-        return replace(row, value=fmean(row.reported[-SCORED:]))
+        if row.params.get("restore_best_weights"):
+            return row
+        return replace(row, value=fmean(curve[-SCORED:]))
 
     def _swept(self, index: RunIndex, spread: Spread, kept: Iterator[Stage]) -> list[Stage]:
         """The stage of each hyperparameter, round after round, up to one that has work left."""

@@ -162,7 +162,8 @@ def _method(settings: Settings) -> str:
     )
     search = strategy_of(settings).says
     images = f" ({settings.data.validation:,} images)" if settings.data else ""
-    judged = f" {words.KEEPS_BEST}." if words.restores_best_weights(settings.space) else ""
+    scoring = words.scoring(settings)
+    judged = f" {scoring}." if scoring else ""
     pruner = settings["pruner"]
     pruned = f" Runs that fall too far behind are stopped by the pruner {pruner}."
     trained = f"Every configuration is trained {settings.repeats} times for"

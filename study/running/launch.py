@@ -25,6 +25,7 @@ from study.storage.location import Location
 from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.storage.write_through import write_through
+from study.text.sentences import scoring
 from study.training import model
 from study.training.device import CPU, Devices
 from study.training.run import Run
@@ -102,7 +103,7 @@ def launch(
                 keeper = models.Keeper(
                     folder, models.record(study, execution.keep_models), say, settings.metric
                 )
-                note = Note(study, settings.repeats, say)
+                note = Note(study, settings.repeats, say, scoring(settings))
                 driver = Driver(
                     write_through(location),
                     plan_of(settings),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from study.data import dataset as datasets
 from study.data.parts import Reading, Told
 from study.data.splitting import Labels
 from study.errors import ParameterError, SettingsError, SpaceError
-from study.plan.strategies import completed, plan_of
+from study.plan.strategies import completed, plan_of, strategy_of
 from study.running import own_model, placement
 from study.space import file as space_file
 from study.space.messages import hint
@@ -245,6 +245,8 @@ def _existing(location: Location) -> Settings | None:
 
 
 def _same_or_refused(location: Location, existing: Settings, asked: Settings) -> None:
+    if not strategy_of(existing).scores:  # its default has been another one
+        asked = replace(asked, space=replace(asked.space, score=existing.space.score))
     differences = existing.differences(asked)
     if differences:
         raise SettingsError(

@@ -64,6 +64,9 @@ _COUNT = _key("a whole number of at least 1", ge=1)
 
 _Side = Annotated[StrictInt, Field(ge=1, le=10_000)]
 
+Score = Literal["last", "mean of last 3"]
+"""What a sweep takes of a run: its last epoch, or the mean of its last three."""
+
 
 @closed
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class SearchSpace:
     validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None
     tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "cheapest"
     passes: Annotated[StrictInt, _COUNT] = 1
-    score: Annotated[Literal["last", "mean of last 3"], _key("'last' or 'mean of last 3'")] = "last"
+    score: Annotated[Score, _key("'last' or 'mean of last 3'")] = "mean of last 3"
     seed: Annotated[StrictInt | None, _key(_SEED, ge=0, lt=2**32)] = None
     sampler: Annotated[str | None, _key("the name of a sampler, in quotes", min_length=1)] = None
     pruner: Annotated[str | None, _key("the name of a pruner, in quotes", min_length=1)] = None

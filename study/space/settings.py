@@ -38,6 +38,9 @@ _DEFAULTS: Mapping[str, Any] = {
 _BEFORE = {"device": "cpu", "precision": "float32"}
 """How every study was trained before it was recorded."""
 
+_SCORED_BEFORE = "last"
+"""What every sweep took of a run before its space said so."""
+
 _RULES = ("fixed", "tie", "passes", "score", "size", "fit", "task", "metric", "direction")
 """What a file alone decides. Each other key of it is a setting, which an option may override."""
 
@@ -157,7 +160,7 @@ class Settings:
             for key, value in stored["data"].items()
         }
         return cls(
-            space=SearchSpace.from_dict(stored["space"]),
+            space=SearchSpace.from_dict({"score": _SCORED_BEFORE, **stored["space"]}),
             origin=stored["origin"],
             chosen={name: Chosen(_BEFORE[name], "default") for name in _BEFORE}
             | {name: Chosen(**chosen) for name, chosen in stored["chosen"].items()},
@@ -172,12 +175,14 @@ class Settings:
         found = []
         if self.space.hyperparameters != other.space.hyperparameters:
             found.append("the hyperparameters")
-        if any(getattr(self.space, rule) != getattr(other.space, rule) for rule in _RULES):
-            found.append("the fixed parameters, task, metric, tie rule, passes, score, size or fit")
+        decided = {rule: (getattr(self.space, rule), getattr(other.space, rule)) for rule in _RULES}
         for name in {**self.chosen, **other.chosen}:
-            both = [one.chosen[name].value if name in one.chosen else None for one in (self, other)]
-            if both[0] != both[1] and name != "repeats":
-                found.append(f"{name} ({_short(both[0])}, not {_short(both[1])})")
+            if name != "repeats":
+                a, b = (one.chosen.get(name) for one in (self, other))
+                decided[name] = a and a.value, b and b.value
+        for name, (own, asked) in decided.items():
+            if own != asked:
+                found.append(f"{name} ({_short(own)}, not {_short(asked)})")
         if self.space.model != other.space.model:
             found.append(f"model ({self.space.model}, not {other.space.model})")
         if self.data and other.data and self.data.fingerprint != other.data.fingerprint:
@@ -219,5 +224,5 @@ def _plain(validation: Validation) -> dict[str, Any]:
 
 def _short(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
     return str(value)

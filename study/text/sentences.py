@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.statistics import Difference
+from study.plan.strategies import strategy_of
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 from study.text import units
@@ -15,15 +16,24 @@ if TYPE_CHECKING:
     from study.plan.verdict import Verdict
     from study.space.settings import Settings
 
-KEEPS_BEST = (
-    "A run with restore_best_weights is judged by its best epoch, which looks better than it is; "
-    "any other by its last"
-)
-
 _NO_ERROR = "no error can be estimated from"
 
 
-def restores_best_weights(space: SearchSpace) -> bool:
+def scoring(settings: Settings) -> str | None:
+    """What of a run enters means; None where that is its last epoch for every run."""
+    averages = strategy_of(settings).scores and settings.space.score != "last"
+    if _restores_best_weights(settings.space):
+        other = "the mean of its last 3" if averages else "its last"
+        return (
+            "A run with restore_best_weights is judged by its best epoch, which looks better than "
+            f"it is; any other by {other}"
+        )
+    if averages:
+        return "A run counts with the mean of its last 3 epochs; its own value is its last epoch's"
+    return None
+
+
+def _restores_best_weights(space: SearchSpace) -> bool:
     """Whether runs of the space may keep the weights of their best epoch."""
     name = "restore_best_weights"
     return bool(space.fixed.get(name)) or any(one.name == name for one in space.hyperparameters)

@@ -40,7 +40,8 @@ class Objective:
     """Trains one run of the configuration that a trial suggests; its value is the space's metric.
 
     The value is that of the last epoch (of an accuracy a fraction), or with
-    ``restore_best_weights`` of the best one. Every epoch is reported; the whole curve and the best
+    ``restore_best_weights`` of the best one; a sweep averages the last ones as the space's
+    ``score`` says. Every epoch is reported; the whole curve and the best
     epoch are attributes of the trial. ``training`` is "fast" or "stock", as in ``Run``;
     ``validation`` defaults to the space's, else to a tenth held out; ``device`` is "cpu" or "gpu",
     one for all trials of a study.

@@ -39,8 +39,9 @@ class OneAtATimeSampler(PlanSampler):
     ``space`` is a mapping of names to options, cheapest first, as ``GridSampler`` takes one, with
     the option of each that the sweep begins with in ``start`` (its first one if left out); or a
     ``SearchSpace``, or the name or path of a space. Every configuration is trained ``repeats``
-    times (3, or what the space says). ``images`` is the number of validation images of a repeat,
-    where it is known: it bounds the standard errors that decide what is a tie. Raises
+    times (3, or what the space says). A trial counts with its value, one of an `Objective` with
+    what the space's ``score`` makes of its epochs. ``images`` is the number of validation images of
+    a repeat, where it is known: it bounds the standard errors that decide what is a tie. Raises
     ``SpaceError``, a ``ValueError``.
     """
 

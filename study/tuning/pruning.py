@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 WINDOW = 3
-"""Epochs over which a gap is averaged."""
+"""Epochs over which a gap is averaged: as many as a sweep takes the mean of to score a run."""
 
 
 def mean_gap(curve: Sequence[float], reference: Sequence[float], window: int = WINDOW) -> float:

@@ -15,6 +15,7 @@ from study.cli.summary import print_execution
 from study.errors import TrainingFailed
 from study.mirror.target import resolve
 from study.plan.race import Race
+from study.plan.sweep import OneAtATime
 from study.running.driver import Observer, Observers
 from study.running.launch import ExecutionOptions
 from study.storage.location import Database
@@ -32,8 +33,9 @@ def console(**given: bool) -> tuple[Console, io.StringIO]:
 
 
 def watched(watch: Observer, trainer=train) -> None:
-    """A fake study with somebody looking on."""
-    looked_at = driver(InMemoryStorage(), engine=InProcess(trainer))
+    """A fake study, by last epochs, with somebody looking on."""
+    plan = OneAtATime(space(score="last"), images=IMAGES)
+    looked_at = driver(InMemoryStorage(), engine=InProcess(trainer), plan=plan)
     looked_at._watch = watch
     looked_at.drive()
 

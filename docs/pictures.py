@@ -1,7 +1,7 @@
 """The README's pictures, made of a real study: make pictures.
 
 Needs Chromium; takes some minutes. Beside the pictures lies `shown.json`: fingerprints of what the
-program shows of a small study whose numbers are made up. A test compares them, so no picture of
+program shows of the same study with made-up numbers. A test compares them, so no picture of
 what has changed since stays.
 """
 
@@ -35,6 +35,7 @@ from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import Prepared, prepare
 from study.space.settings import Chosen
 from study.storage.location import Database
+from study.text.sentences import scoring
 from study.workers.engine import EpochReported, Event
 
 ROOT = Path(__file__).parents[1]
@@ -67,8 +68,8 @@ class Moment(Screen):
 
     def _take(self) -> None:
         to = Console(file=io.StringIO(), width=WIDTH, record=True, force_terminal=True)
-        given = " ".join(f"--{name} {value}" for name, value in GIVEN.items())
-        to.print(f"$ python -m study run digits {given} --mlflow none", highlight=False)
+        options = " ".join(f"--{name} {value}" for name, value in GIVEN.items())
+        to.print(f"$ python -m study run digits {options} --mlflow none", highlight=False)
         head = Console(file=io.StringIO(), width=WIDTH)  # prints long lines, which a terminal wraps
         print_header(head, self._prepared.location.name, self._prepared.settings, new=True)
         device = self._prepared.settings.device
@@ -79,23 +80,28 @@ class Moment(Screen):
         self.svg = to.export_svg(title="study", unique_id="study")
 
 
+def given() -> dict[str, Chosen]:
+    """The options of the study, as the command line gives them."""
+    return {name: Chosen(value, "command line") for name, value in GIVEN.items()}
+
+
 def shown() -> dict[str, str]:
     """A fingerprint for each picture, of what the present program shows of a made-up study."""
     with tempfile.TemporaryDirectory() as folder:
         database = Database.at(f"sqlite:///{folder}/study.db")
-        prepared = prepare("smoke", None, database, {})
+        prepared = prepare("digits", None, database, given())
         execution = ExecutionOptions(jobs=1)
         moment = Moment(prepared, execution)
         standing = launch(
             prepared, moment, execution, print, lambda run, *_, **__: fakes.train(run)
         )
-        page = report(database, "smoke", f"{folder}/report").read_text(encoding="utf-8")
+        page = report(database, "digits", f"{folder}/report").read_text(encoding="utf-8")
         database.close()
     head = re.sub(r"<svg.*?</svg>", "", page.split('<section aria-labelledby="stages">')[0])
     texts = {
         "terminal.svg": re.sub(r"[\d.]+ (s|min|h) left", "left", moment.text),
         "report.png": head,
-        "dashboard.png": standing_note(standing, 2, None),
+        "dashboard.png": standing_note(standing, 2, None, scoring(prepared.settings)),
         "gallery.png": inspect.getsource(gallery._drawn),
     }
     return {name: _fingerprint(text) for name, text in texts.items()}
@@ -110,8 +116,7 @@ def _fingerprint(text: str) -> str:
 def make(folder: Path) -> None:
     """Run a study in an empty folder and put its pictures where the README has them."""
     database = Database.at(f"sqlite:///{folder}/study.db")
-    given = {name: Chosen(value, "command line") for name, value in GIVEN.items()}
-    prepared = prepare("digits", None, database, given)
+    prepared = prepare("digits", None, database, given())
     execution = ExecutionOptions(jobs=2)
     moment = Moment(prepared, execution)
     launch(prepared, moment, execution, print)

@@ -87,6 +87,52 @@ def test_a_name_in_the_file_that_has_no_end_is_not_read(tmp_path: Path) -> None:
     assert ModelSource.read("my_model.py:build", tmp_path, "my.toml").files == ()
 
 
+HERE = "import os.path\nfrom pathlib import Path\nHERE = Path(__file__).parent\nNAME = 'w'\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Path(__file__).parent / 'start' / 'w.h5'",
+        "HERE / 'start' / 'w.h5'",
+        "HERE.joinpath('start', 'w.h5')",
+        "str(HERE) + '/start/w.h5'",
+        "Path(__file__).with_name('start') / f'{NAME}.h5'",
+        "(HERE / 'start/w.txt').with_suffix('.h5').resolve()",
+        "f'{HERE}/start/{NAME}.h5'",
+        "os.path.join(os.path.dirname(os.path.abspath(__file__)), 'start', 'w.h5')",
+        "Path(__file__).resolve().parent.joinpath('start', NAME + '.h5')",
+        "LATER / 'w.h5'\nLATER = HERE / 'start'",
+    ],
+)
+def test_a_path_that_is_put_together_names_its_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start/w.h5").write_bytes(b"weights")
+    (tmp_path / "my_model.py").write_text(f"{HERE}def build():\n    return {text}")
+    ((name, _),) = ModelSource.read("my_model.py:build", tmp_path, "my.toml").files
+    assert name == "start/w.h5"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "open(HERE / 'gone').read() / 'w.h5'",  # what only a run could tell
+        "HERE / params['weights'] / 'w.h5'",
+        "str(NOBODY) + 'w.h5'",
+        "Path('').with_name('w.h5')",
+        " + ".join(["'w.h5'"] * 1500),
+    ],
+)
+def test_what_cannot_be_known_names_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "my_model.py").write_text(f"{HERE}{text}")
+    assert ModelSource.read("my_model.py:build", tmp_path, "my.toml").files == ()
+
+
+def test_a_text_that_doubles_itself_is_given_up(tmp_path: Path) -> None:
+    (tmp_path / "my_model.py").write_text("x = 'xx'\n" + "x = x + x\n" * 100)
+    assert ModelSource.read("my_model.py:build", tmp_path, "my.toml").files == ()
+
+
 def test_an_own_network_travels_to_a_worker_and_trains_to_the_same_bits_there() -> None:
     runs = [replace(run_of(text, drop=0.3), epochs=2) for text in (SEQUENTIAL, RESIDUAL)]
     with closing(local_engine(base.DATA, 1, 1, None)) as engine:

@@ -5,7 +5,6 @@ Nothing here runs it. Workers do (`study.training.own`).
 
 from __future__ import annotations
 
-import ast
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Self
 
 from study.errors import ModelError, SpaceError
 from study.files import NOT_FETCHED, POINTER, absolute
+from study.space.constant_paths import constant_paths
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ModelSource:
             text = path.read_text("utf-8")
             if text.startswith(POINTER):
                 raise SpaceError(f"{origin}: model: {path}: {NOT_FETCHED}")
-            return cls(str(path), function, text, _files(text, path.parent))
+            return cls(str(path), function, text, _files(text, path))
         except FileNotFoundError:
             raise SpaceError(
                 f"{origin}: model: {path} is not there; its path counts from the space's folder"
@@ -68,7 +68,7 @@ class ModelSource:
             raise SpaceError(
                 f"{origin}: model: {path}: line {error.lineno}: {error.msg}; mend the file"
             ) from None
-        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or null bytes
+        except (OSError, ValueError, RecursionError) as error:  # no UTF-8, null bytes, too deep
             raise SpaceError(
                 f"{origin}: model: {path} cannot be read ({error}); give a Python file in UTF-8"
             ) from None
@@ -78,8 +78,8 @@ class ModelSource:
         path = Path(self.path)
         try:
             text = path.read_text("utf-8")
-            return replace(self, text=text, files=_files(text, path.parent))
-        except (OSError, SyntaxError, ValueError):
+            return replace(self, text=text, files=_files(text, path))
+        except (OSError, SyntaxError, ValueError, RecursionError):
             return self
 
     def changed_in(self, now: ModelSource) -> Path:
@@ -120,14 +120,19 @@ class NetworkFacts:
         object.__setattr__(self, "classes", tuple(self.classes))
 
 
-def _files(text: str, folder: Path) -> tuple[tuple[str, str], ...]:
-    """The files that a text names, as in ``"start.weights.h5"``, with their SHA-256.
+def _files(text: str, file: Path) -> tuple[tuple[str, str], ...]:
+    """The files that the text of ``file`` names, as in ``"start.weights.h5"``, with their SHA-256.
 
-    Paths count from the folder of the text. Raises ``SyntaxError`` where it is no Python.
+    Paths count from the folder of the file. Raises ``SyntaxError`` where it is no Python.
     """
-    texts = {node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)}
-    names = sorted(one for one in texts if isinstance(one, str) and one.isprintable())
-    return tuple((name, digest) for name in names if (digest := _digest(folder / name)))
+    folder = file.parent
+    names = {
+        str(Path(one).relative_to(folder)) if Path(one).is_relative_to(folder) else one
+        for one in constant_paths(text, file)
+        if one.isprintable()
+    }
+    found = [(name, _digest(folder / name)) for name in sorted(names - {file.name})]
+    return tuple((name, digest) for name, digest in found if digest)
 
 
 def _digest(path: Path) -> str | None:

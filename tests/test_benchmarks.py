@@ -96,6 +96,7 @@ def test_tutorial_and_study_are_compared_once_and_told_again(tmp_path: Path) -> 
     assert again.stdout.strip() in first.stdout
 
 
+QUICKLY = "--xla_backend_optimization_level=0"  # what is compiled is run a few times
 NOT_NEEDED = ("dask", "mlflow", "optuna", "pandas", "pydantic", "sklearn", "tensorflow", "typer")
 
 
@@ -111,7 +112,7 @@ def test_the_benchmark_of_a_gpu_runs_on_the_processor_with_jax_keras_and_numpy_a
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "XLA_FLAGS": QUICKLY},
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())

@@ -30,6 +30,7 @@ from tables import Table, load
 
 from study.errors import SettingsError, StudyError
 from study.plan.plan import Plan
+from study.plan.race import Race
 from study.plan.strategies import plan_of, strategy_of
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.tuning.pruning import Margin
@@ -56,7 +57,10 @@ def make_plan(name: str, given: Mapping[str, Any], **space: Any) -> Callable[[Dr
 
     def made(draw: Draw) -> Plan:
         changed = replace(draw, space=replace(draw.space, **space))
-        return plan_of(settings_of(changed, name, given))
+        plan = plan_of(settings_of(changed, name, given))
+        if isinstance(plan, Race):  # of few repeats some are kept to measure the winner by
+            plan.choosing = min(plan.choosing, max(1, len(draw.order) - plan.measuring))
+        return plan
 
     return made
 

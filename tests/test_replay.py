@@ -65,6 +65,16 @@ def test_a_run_that_was_stopped_at_its_last_epoch_is_trained_anew_where_it_is_wa
     assert max(study.epochs for study in found) < 1000
 
 
+def test_a_race_on_a_table_of_few_repeats_keeps_some_of_them_to_measure_its_leader_by() -> None:
+    from replay import make_plan, stated
+    from simulation import simulate
+    from tables import Table
+
+    table = Table.of(lines(repeats=4), "few")
+    found = simulate(table, make_plan("race", {"tolerance": 0.1}), 3, stated=stated)
+    assert all(one.stated and one.stated.reason for one in found)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -82,6 +82,7 @@ class Race(Plan):
         self.rungs = rungs(self.epochs)
         self.scale = Scale(self.rungs, images, images and (pool or images))
         self.candidates = Pool(space, seed)
+        self.choosing = CHOOSING
         self._first: Configuration = ()
         self._check()
         self.measuring = min(self.repeats, max(1, self.budget // (12 * self.epochs)))
@@ -120,7 +121,7 @@ class Race(Plan):
         return tuple([self._slot(one, 0, rung) for one in found])
 
     def _slot(self, one: Configuration, repeat: int, epochs: int) -> Slot:
-        stage = RACE if repeat < CHOOSING else MEASURED
+        stage = RACE if repeat < self.choosing else MEASURED
         return Slot(stage, 0, one, repeat, None, None if epochs == self.epochs else epochs)
 
     def standing(self, rows: Sequence[Row]) -> PlanState:
@@ -171,10 +172,10 @@ class Race(Plan):
         """What the runs say; None before the first of them has reached a rung."""
         scale = self._errors(runs)
         known = [scale.row(row) for row in runs.values() if len(row.reported) >= self.rungs[0]]
-        choosing = [row for row in known if row.repeat < CHOOSING]
+        choosing = [row for row in known if row.repeat < self.choosing]
         if not choosing:
             return None
-        measured = [row for row in known if row.repeat >= CHOOSING]
+        measured = [row for row in known if row.repeat >= self.choosing]
         ahead = sorted(choosing, key=lambda r: (-len(r.reported), -r.reported[-1], r.number))
         begun = dict.fromkeys(row.configuration for row in runs.values())
         best = dict.fromkeys(row.configuration for row in ahead[: len(ahead) // 2 + 1])
@@ -188,7 +189,7 @@ class Race(Plan):
         """The slots that can be trained now, or why there is no more to train."""
         states = {key: row.state for key, row in runs.items()}
         running = "running" in states.values()
-        repeats = range(CHOOSING, CHOOSING + self.measuring)
+        repeats = range(self.choosing, self.choosing + self.measuring)
         missing = [self._slot(leader, r, self.epochs) for r in repeats if (leader, r) not in runs]
         reserve = len(missing) * self.epochs
         start = [s for s in self._start if (s.configuration, s.repeat) not in runs]
@@ -217,10 +218,10 @@ class Race(Plan):
 
     def _best(self, runs: Runs, belief: Belief, spare: int) -> Slot | None:
         """The slot that takes away the most of the expected regret an epoch; None: none is left."""
-        progress = Progress(len(belief.candidates), CHOOSING)
+        progress = Progress(len(belief.candidates), self.choosing)
         pending = []
         for (one, repeat), row in runs.items():
-            if repeat >= CHOOSING:
+            if repeat >= self.choosing:
                 continue
             at = belief.candidates.index[one], repeat
             progress.epochs[at] = len(row.reported)

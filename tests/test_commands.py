@@ -1,5 +1,6 @@
 """Real commands that really train: started, stopped in every way, and continued to the same end."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ dense = 4
 """
 
 
-@contextmanager
+@contextlib.contextmanager
 def command(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A command at work in a folder; it is killed if it is still at it in the end."""
     with subprocess.Popen(
@@ -68,6 +68,14 @@ def finish(folder: Path, *words: str, code: int = 0, **environment: str) -> tupl
         out, err = process.communicate()
     assert process.returncode == code, out + err
     return out, err
+
+
+def here(folder: Path, *words: str, code: int = 0, **environment: str) -> tuple[str, str]:
+    """The same in this process, which has imported TensorFlow."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, words, env=HERE | environment)
+    assert done.exit_code == code, done.output
+    return done.stdout, done.stderr
 
 
 def read(process: subprocess.Popen[str], pattern: str) -> str:
@@ -108,9 +116,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = image_files.pictures(80, (12, 12))
     labels = image_files.numbers(80)
     image_files.npz(folder, x_train=images, y_train=labels, x_test=None, y_test=None)
-    out, err = finish(folder, *RUN)
-    assert "Use filters=2" in out
-    assert err == ""
+    here(folder, *RUN)
     return folder
 
 
@@ -137,7 +143,9 @@ def test_a_study_stopped_in_every_way_ends_as_an_undisturbed_one(
         read(process, epoch)
         stop(process, signal.SIGKILL)
 
-    finish(tmp_path, "resume", "--jobs", "1")
+    out, err = finish(tmp_path, "resume", "--jobs", "1")
+    assert "Use filters=2" in out
+    assert err == ""
     assert results(tmp_path) == results(finished)
 
 
@@ -159,7 +167,7 @@ def test_settings_come_from_command_line_then_environment_then_file(
     for name in ("tiny.toml", "some.npz"):
         shutil.copy(finished / name, tmp_path)
     given = {"STUDY_EPOCHS": "7", "STUDY_SEED": "5", "STUDY_NAME": "mine"}
-    out, _ = finish(tmp_path, *RUN, "--epochs", "2", "--timeout", "0", **given)
+    out, _ = here(tmp_path, *RUN, "--epochs", "2", "--timeout", "0", **given)
     assert "python -m study resume mine" in out
     status = told(tmp_path)
     assert status["study"] == "mine"
@@ -177,7 +185,7 @@ def test_a_run_that_fails_three_times_ends_the_study_with_a_line(
     shutil.copy(finished / "some.npz", tmp_path)
     wild = SPACE.replace("[fixed]", "[fixed]\nlearning_rate = 1e38")
     (tmp_path / "tiny.toml").write_text(wild)
-    _, err = finish(tmp_path, *RUN, "--quiet", code=2)
+    _, err = here(tmp_path, *RUN, "--quiet", code=2)
     (line,) = err.splitlines()
     assert re.search(r"failed three times.*the (validation )?loss is (NaN|infinite)", line)
     assert told(tmp_path)["state"] == "failed"

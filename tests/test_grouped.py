@@ -189,21 +189,6 @@ def test_a_network_of_ones_own_is_trained_in_a_group(tmp_path: Path) -> None:
         assert epochs[-1].loss < epochs[0].loss
 
 
-def test_who_trains_with_tensorflow_alone_imports_no_jax() -> None:
-    code = (
-        "import sys; sys.path.insert(0, 'tests'); import test_training as t; "
-        "t.finish(t.train(t.having(filters=2), t.DATA)); print('jax' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split()[-1] == "False"
-
-
 def test_augmentation_moves_an_image_as_with_tensorflow() -> None:
     import jax.numpy as jnp
     import tensorflow as tf

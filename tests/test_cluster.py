@@ -1,5 +1,6 @@
 """Runs on real Dask clusters: workers join and die, and the answer is that of one process."""
 
+import collections
 import gc
 import os
 import signal
@@ -19,6 +20,7 @@ import fakes
 import numpy as np
 import psutil
 import pytest
+from dask.utils import parse_timedelta
 from distributed.security import Security
 from optuna.storages import BaseStorage, InMemoryStorage
 from servers import free_port
@@ -411,6 +413,23 @@ def test_a_worker_that_has_grown_is_replaced_between_two_runs(
     runs_of = {pid: {line[1] for line in traced() if line[0] == pid} for pid, *_ in traced()}
     assert len(runs_of) > 2
     assert max(map(len, runs_of.values())) <= 4
+
+
+def test_a_worker_is_not_given_up_because_it_is_being_replaced_once_more(tmp_path: Path) -> None:
+    with closing(local(tmp_path)):
+        patience = dask.config.get("distributed.deploy.lost-worker-timeout")
+    assert parse_timedelta(patience) > 365 * 24 * 3600
+
+
+def test_workers_that_cannot_be_replaced_are_one_line_and_no_wait_without_end(
+    tmp_path: Path,
+) -> None:
+    with closing(local(tmp_path)) as engine:
+        own = engine._client.cluster
+        for nanny in list(own.workers.values()):
+            own.sync(nanny.close)
+        with pytest.raises(StudyError, match=r"none could be started.*nothing is lost: resume"):
+            collections.deque(iter(engine.next_event, "the end"), maxlen=0)
 
 
 def test_a_larger_network_may_need_more_memory_than_the_first(

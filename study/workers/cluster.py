@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0  # seconds a scheduler may take to answer
 MUTE = logging.CRITICAL + 1  # Dask logs tracebacks of connections that are closed on purpose
+_NONE_LEFT = (
+    "the workers of this machine have ended and none could be started in their place; nothing is "
+    "lost: resume"
+)
 _CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
 
@@ -48,7 +52,8 @@ class DaskEngine:
     """Trains runs on the workers of ``client``, ``jobs`` at once; None: as many as there are.
 
     ``resources`` is what a run takes from the worker that trains it, as in ``{"GPU": 1}``;
-    ``close`` ends the connection, and the cluster too where it is this engine's ``own``.
+    ``close`` ends the connection. Where the cluster is this engine's own it ends that too, and
+    ``gone`` says whether no worker is left, nor will be.
     """
 
     def __init__(
@@ -62,9 +67,9 @@ class DaskEngine:
         resources: Mapping[str, float] | None = None,
         growth: float = GROWTH,
         close: Callable[[], None] = lambda: None,
-        own: bool = False,
+        gone: Callable[[], bool] | None = None,
     ) -> None:
-        self._own = own
+        self._gone = gone
         self._client = client
         self._jobs = jobs
         self._topic = f"study-{uuid.uuid4().hex}"
@@ -112,7 +117,8 @@ class DaskEngine:
     def next_event(self) -> Event | None:
         """Wait for the next event of a run that was not stopped.
 
-        None when workers have joined or left. Raises ``StudyError`` when the scheduler is gone.
+        None when workers have joined or left. Raises ``StudyError`` when the scheduler is gone, or
+        every worker of this machine for good.
         """
         while True:
             try:
@@ -120,6 +126,8 @@ class DaskEngine:
             except queue.Empty:
                 if self._client.status != "running":
                     raise self._lost() from None
+                if self._gone and self._gone():
+                    raise StudyError(_NONE_LEFT) from None
                 continue
             event = self._relay(*item) if item else None
             if event is not None or (item is None and self._recounted()):
@@ -144,7 +152,7 @@ class DaskEngine:
 
     def close(self) -> None:
         """Interrupt every run, or end the cluster if it is this engine's own."""
-        if not self._own:
+        if not self._gone:
             for task in self._tasks.values():
                 with suppress(Exception):
                     self._interrupt(task)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Status
 
 from study.training.train import train
 from study.workers import forkserver as forks
@@ -29,6 +29,10 @@ _QUIET = {  # Dask watches itself, driver and workers, at a cost of a few percen
     "distributed.worker.profile.enabled": False,
 }
 
+# Dask gives up a worker that is not there so long after it, or one before it in its place, was
+# lost: one that is being replaced again just then would never come back.
+_FOR_EVER = {"distributed.deploy.lost-worker-timeout": "3650d"}
+
 
 def local_engine(
     dataset: Dataset,
@@ -45,7 +49,7 @@ def local_engine(
     does not bear, and are not pinned: the card does the work.
     """
     logging.getLogger("distributed").setLevel(MUTE)
-    dask.config.set(_QUIET | {"distributed.nanny.pre-spawn-environ": forks.ENVIRONMENT})
+    dask.config.set(_QUIET | _FOR_EVER | {"distributed.nanny.pre-spawn-environ": forks.ENVIRONMENT})
     if cards:
         dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
     elif forks.FORKS:
@@ -76,6 +80,10 @@ def local_engine(
         with suppress(Exception):
             cluster.close(timeout=2)
 
+    def gone() -> bool:
+        nannies = list(cluster.workers.values())
+        return all(nanny.status in (Status.closed, Status.failed) for nanny in nannies)
+
     return DaskEngine(
         client,
         dataset,
@@ -84,7 +92,7 @@ def local_engine(
         trainer=trainer,
         growth=growth,
         close=close,
-        own=True,
+        gone=gone,
     )
 
 

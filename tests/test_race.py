@@ -109,6 +109,19 @@ def test_the_answer_is_measured_on_repeats_that_had_no_part_in_choosing_it() -> 
     assert all(row.repeat < CHOOSING for row in rows if row.stage == RACE)
 
 
+def test_a_configuration_leads_by_a_run_that_was_trained_to_its_end_once_there_is_one() -> None:
+    plan, rows, promised = race(budget=250, tolerance=0.05), list[Row](), 0
+    while (state := plan.standing(rows)).slots and state.slots[0].stage == RACE:
+        ended = {row.configuration for row in rows if row.state == "complete"}
+        assert not ended or state.incumbent in ended
+        belief = plan._belief({(row.configuration, row.repeat): row for row in rows})
+        if ended and belief:
+            best = int(np.argmin(belief.chosen.mean))
+            promised += belief.candidates.configurations[best] not in ended
+        rows = go_on(rows, state.slots[0], curves(0.5, seed=2))
+    assert promised  # by early epochs alone another one would have led
+
+
 def test_measuring_does_not_change_who_leads() -> None:
     plan, rows = race(budget=150), list[Row]()
     while (slots := plan.standing(rows).slots) and slots[0].stage == RACE:

@@ -2,10 +2,11 @@
 
 A few epochs of configurations that together show every effect and pair come first. From then on
 every rung has its share of the epochs, and within a rung those runs go on, or begin, that take away
-the most of the expected regret (`study.plan.posterior` says what each would tell). Once
-the leader is within the tolerance of the best with the confidence asked for, or once the rest of
-the budget is needed for it, the leader is trained on repeats that had no part in choosing it; what
-is said of its accuracy in the end is not the luck that made it the leader.
+the most of the expected regret (`study.plan.posterior` says what each would tell). Once there is a
+run that was trained to its end, such configurations alone lead. Once the leader is within the
+tolerance of the best with the confidence asked for, or once the rest of the budget is needed for
+it, the leader is trained on repeats that had no part in choosing it; what is said of its accuracy
+in the end is not the luck that made it the leader.
 """
 
 from __future__ import annotations

@@ -168,8 +168,17 @@ class Belief:
         self.cells, self.z = scale.observed(choosing, candidates)
         self._rows = [*choosing, *measured]
         self.chosen = Posterior(self.kernel, self.theta, self.cells, self.z)
-        self.leader = int(np.argmin(self.chosen.mean))
+        self.leader = self._leader()
         self.measured = bool(measured)
+
+    def _leader(self) -> int:
+        """The best of those that a run was trained to its end of; of all, before there is one.
+
+        What early epochs promise of the others is tried, and no answer by itself.
+        """
+        ended = self.cells.configuration[self.cells.rung == len(self.scale.rungs) - 1]
+        among = np.unique(ended) if len(ended) else np.arange(len(self.candidates))
+        return int(among[np.argmin(self.chosen.mean[among])])
 
     @cached_property
     def whole(self) -> Posterior:

@@ -20,14 +20,14 @@ import numpy as np
 from study.errors import SettingsError, SpaceError
 from study.plan.allocation import Progress, best
 from study.plan.as_errors import AsErrors
+from study.plan.begun import options, stated
 from study.plan.candidates import Pool, freedom, start
 from study.plan.effects import Effects, effects
 from study.plan.epochs import rungs, sweep_epochs
-from study.plan.plan import Option, OptionState, Plan, PlanState, RunIndex, Slot, Stage
+from study.plan.plan import Plan, PlanState, RunIndex, Slot, Stage
 from study.plan.posterior import Cells, Posterior
 from study.plan.results import Configuration, Row, configuration
-from study.plan.statistics import Score, Spread
-from study.plan.verdict import Belief, Reason, Scale, Verdict
+from study.plan.verdict import Belief, Reason, Scale
 from study.space.search_space import SearchSpace
 
 RACE = "race"
@@ -141,12 +141,15 @@ class Race(Plan):
             tolerance = scale.tolerance(self.tolerance)
             verdict = belief.verdict(tolerance, self.confidence, spent, self.budget)
             verdict = replace(scale.verdict(verdict), reason=reason)
-        stage = self._stage(runs, leader, complete=reason is not None)
+        begun = options(runs.values(), self.images)
+        best = next((one for one in begun if one.configuration == leader), None)
+        won = best if reason else None
+        stage = Stage(RACE, "configurations", leader, begun, best, won, self.metric)
         ahead = 0 if reason else 1 + max(0, self.budget - spent) // self.rungs[0]
         return PlanState(
             stages=(stage,),
             incumbent=leader if belief or reason else None,
-            score=_score(verdict, stage.best),
+            score=stated(verdict, best),
             slots=tuple(slots),
             complete=reason is not None,
             runs=sum(row.state != "running" for row in runs.values()),
@@ -245,34 +248,6 @@ class Race(Plan):
         one = belief.candidates.configurations[actions.configuration[chosen]]
         return self._slot(one, int(actions.repeat[chosen]), self.rungs[actions.rung[chosen]])
 
-    def _stage(self, runs: Runs, leader: Configuration, *, complete: bool) -> Stage:
-        """Every configuration that was begun, as the options of one stage."""
-        found: dict[Configuration, list[Row]] = {}
-        for row in runs.values():
-            found.setdefault(row.configuration, []).append(row)
-        spread = Spread(self.images)
-        options = []
-        for one, held in found.items():
-            whole = tuple(
-                sorted([r for r in held if r.state == "complete"], key=lambda r: r.repeat)
-            )
-            values = [row.value for row in whole if row.value is not None]
-            state: OptionState = "complete" if whole else "open"
-            score = spread.score(values) if values else None
-            number = held[0].option
-            assert number is not None
-            options.append(Option(number, one, None, whole, state, score))
-        best = next((option for option in options if option.configuration == leader), None)
-        return Stage(
-            RACE,
-            "configurations",
-            leader,
-            tuple(options),
-            best,
-            best if complete else None,
-            self.metric,
-        )
-
 
 def _runs(rows: Iterable[Row]) -> Runs:
     """The runs that count, in the order of their numbers; what was paused is pruned at the end."""
@@ -291,11 +266,3 @@ def _numbered(slots: Iterable[Slot], runs: Runs) -> Iterator[Slot]:
         option = numbers.setdefault(slot.configuration, len(numbers))
         assert option is not None
         yield replace(slot, option=option)
-
-
-def _score(verdict: Verdict | None, option: Option | None) -> Score | None:
-    """The leader's accuracy as it is stated, and how many complete runs it has."""
-    if verdict is None:  # a budget of one run: nothing was compared
-        return option.score if option else None
-    runs = len(option.rows) if option else 0
-    return Score(runs, verdict.leader.value, verdict.leader.standard_error)

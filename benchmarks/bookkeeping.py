@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import recorded
 from mlflow_server import mlflow_server
 
-from study.plan.results import Row, Rows
+from study.plan.results import StoredTrial, StoredTrials
 from study.storage import database as storage
 from study.storage.location import Database
 
@@ -64,7 +64,7 @@ class Busy:
     mirror: float
 
 
-def run_study(folder: Path, data: str, epochs: int) -> tuple[list[Row], list[Busy]]:
+def run_study(folder: Path, data: str, epochs: int) -> tuple[list[StoredTrial], list[Busy]]:
     """Its rows, and how busy driver and mirror were, looked at several times a second."""
     space = folder / "bookkeeping.toml"
     space.write_text(SPACE.format(epochs=epochs))
@@ -81,7 +81,7 @@ def run_study(folder: Path, data: str, epochs: int) -> tuple[list[Row], list[Bus
         if driver.returncode:
             raise subprocess.CalledProcessError(driver.returncode, command)
     opened, _ = storage.load(Database.at(url).open(), "bookkeeping")
-    return Rows()(opened), busy
+    return StoredTrials()(opened), busy
 
 
 def looked_at(driver: psutil.Popen, before: Busy) -> Busy:
@@ -108,7 +108,7 @@ def processor_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def outside(row: Row) -> dict[str, float]:
+def outside(row: StoredTrial) -> dict[str, float]:
     """Seconds of a run outside its training steps, once a run and once an epoch; and an epoch's."""
     seconds, ended = row.curve["seconds"], row.curve["ended"]
     assert row.ended is not None
@@ -129,7 +129,7 @@ def outside(row: Row) -> dict[str, float]:
     }
 
 
-def turnovers(rows: Sequence[Row]) -> list[float]:
+def turnovers(rows: Sequence[StoredTrial]) -> list[float]:
     """Seconds from the end of a run to the start of the next one."""
     starts = sorted(map(_started, rows))
     ends = sorted(row.ended.timestamp() for row in rows if row.ended)
@@ -143,7 +143,7 @@ def share(parts: dict[str, float], turnover: float, epochs: int) -> float:
     return rest / (parts["the run"] + turnover)
 
 
-def _started(row: Row) -> float:
+def _started(row: StoredTrial) -> float:
     assert row.started is not None
     return row.started.timestamp()
 

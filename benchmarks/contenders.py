@@ -49,13 +49,13 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
     if job.uri is not None:
         told["logged runs"] = _logged(job.uri)
 
-    from study.plan.results import Rows
+    from study.plan.results import StoredTrials
     from study.storage import database as storage
     from study.storage.location import Database
     from study.storage.progress import standing_of
 
     opened, settings = storage.load(Database.at(url).open(), "yardstick")
-    rows = Rows()(opened)
+    rows = StoredTrials()(opened)
     best = dict(standing_of(opened, settings).incumbent or ())
     images = len(job.arrays()[1])
     epochs = sum(len(row.reported) for row in rows)

@@ -28,8 +28,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from study.plan.plan import PlanState, Slot
-from study.plan.results import RUN_SPEC, Row
+from study.plan.plan import PlanState, RunSpec
+from study.plan.results import RUN_SPEC, StoredTrial
 from study.plan.sweep import OneAtATime
 from study.running.driver import Driver, Hooks, Observers
 from study.space.search_space import SearchSpace, Validation
@@ -61,7 +61,7 @@ def space(trials: int) -> SearchSpace:
     return SearchSpace.from_dict(table)
 
 
-def accuracy(run_or_slot: Run | Slot, number: int) -> float:
+def accuracy(run_or_slot: Run | RunSpec, number: int) -> float:
     """Some accuracy of an epoch that follows from the run alone."""
     where = hash((run_or_slot.repeat, number)) % 97
     return 0.9 + 0.0001 * number + 0.000001 * where
@@ -74,9 +74,9 @@ def filled(folder: Path, trials: int) -> tuple[Path, SearchSpace]:
     path = folder / f"{trials}.db"
     opened = Database.at(f"sqlite:///{path}").open(create=True)
     study = optuna.create_study(study_name="cost", storage=opened, direction="maximize")
-    rows: list[Row] = []
+    rows: list[StoredTrial] = []
     while len(rows) < trials:
-        for slot in plan.standing(rows).slots[: trials - len(rows)]:
+        for slot in plan.state(rows).slots[: trials - len(rows)]:
             rows.append(_add(study, wide, slot, len(rows)))
             if len(rows) % 1000 == 0:
                 print(f"  {len(rows)} of {trials} trials stored", flush=True)
@@ -85,7 +85,7 @@ def filled(folder: Path, trials: int) -> tuple[Path, SearchSpace]:
     return path, wide
 
 
-def _add(study: optuna.Study, wide: SearchSpace, slot: Slot, number: int) -> Row:
+def _add(study: optuna.Study, wide: SearchSpace, slot: RunSpec, number: int) -> StoredTrial:
     assert slot.configuration is not None
     series = [accuracy(slot, epoch) for epoch in range(EPOCHS)]
     curve = dict.fromkeys(("acc", "loss", "val_acc", "val_loss", "seconds", "ended"), series)
@@ -108,7 +108,7 @@ def _add(study: optuna.Study, wide: SearchSpace, slot: Slot, number: int) -> Row
             system_attrs={RUN_SPEC: ticket},
         )
     )
-    return Row(
+    return StoredTrial(
         number,
         number,
         "complete",
@@ -182,7 +182,7 @@ def events(key: int, run: Run) -> Iterator[Event]:
     yield RunFinished(key, b"")
 
 
-def run_of(slot: Slot) -> Run:
+def run_of(slot: RunSpec) -> Run:
     assert slot.configuration is not None
     return Run(slot.configuration, slot.repeat, 1, EPOCHS, 10, Validation("holdout"), 1, "cost")
 
@@ -190,15 +190,15 @@ def run_of(slot: Slot) -> Run:
 def _time_decisions(driver: Driver, costs: list[float]) -> None:
     """Take the time from the stored trials to the next slot, whenever it is asked for anew."""
     plan = driver._sampler.plan
-    ask = plan.standing
+    ask = plan.plan_state
 
-    def timed(rows: Sequence[Row]) -> PlanState:
+    def timed(rows: Sequence[StoredTrial]) -> PlanState:
         began = time.process_time()
-        standing = ask(rows)
+        plan_state = ask(rows)
         costs.append(time.process_time() - began)
-        return standing
+        return plan_state
 
-    plan.standing = timed
+    plan.plan_state = timed
 
 
 def measure(path: Path, wide: SearchSpace, workers: int, pause: float) -> dict[str, object]:

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import recorded
 
 from study.plan.plan import Option, PlanState, Stage
-from study.plan.results import Row, Rows
+from study.plan.results import StoredTrial, StoredTrials
 from study.plan.strategies import plan_of
 from study.storage import database as storage
 from study.storage.location import Database
@@ -102,10 +102,10 @@ def pruned_sweep(url: str, name: str, margin: Margin) -> tuple[PlanState | None,
     None where the pruned sweep wants a configuration that the unpruned one never trained.
     """
     study, settings = storage.load(Database.at(url).open(), name)
-    stored = {(row.configuration, row.repeat): row for row in Rows()(study)}
+    stored = {(row.configuration, row.repeat): row for row in StoredTrials()(study)}
     plan, rows, epochs = plan_of(settings), [], 0
-    while not (standing := plan.standing(rows)).complete:
-        slot = standing.slots[0]
+    while not (plan_state := plan.state(rows)).complete:
+        slot = plan_state.slots[0]
         found = stored.get((slot.configuration, slot.repeat))
         if found is None or found.state != "complete":
             return None, epochs
@@ -115,10 +115,12 @@ def pruned_sweep(url: str, name: str, margin: Margin) -> tuple[PlanState | None,
             changes |= {"state": "pruned", "value": None, "reported": found.reported[:length]}
         rows.append(replace(found, **changes))
         epochs += length
-    return standing, epochs
+    return plan_state, epochs
 
 
-def _cut(row: Row, reference: Row | None, margin: Margin, images: int | None) -> int:
+def _cut(
+    row: StoredTrial, reference: StoredTrial | None, margin: Margin, images: int | None
+) -> int:
     """After how many epochs a run is stopped; all of them if it is not."""
     for epoch in range(1, len(row.reported) + 1):
         if (
@@ -135,7 +137,7 @@ def answers(urls: list[str], margin: Margin) -> Iterator[str]:
         for name in storage.names(Database.at(url).open()):
             study, settings = storage.load(Database.at(url).open(), name)
             before = standing_of(study, settings)
-            total = sum(len(row.reported) for row in Rows()(study))
+            total = sum(len(row.reported) for row in StoredTrials()(study))
             after, epochs = pruned_sweep(url, name, margin)
             if after is None or before.incumbent is None:
                 yield f"{name}: the pruned sweep leaves the stored curves"

@@ -30,7 +30,7 @@ from job import Task
 from task import add_options, place, settled
 
 from study.data import dataset as datasets
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.storage import database as storage
 from study.storage.location import Database
 
@@ -67,7 +67,7 @@ def searched(task: Task, data: str, sampler: str, seed: int, folder: Path) -> di
     said = subprocess.run(best, cwd=ROOT, check=True, capture_output=True, text=True)
     answer = json.loads(said.stdout)
     study, settings = storage.load(Database.at(url).open(), sampler)
-    rows = Rows().all(study)
+    rows = StoredTrials().all(study)
     return {
         "sampler": sampler,
         "seed": seed,

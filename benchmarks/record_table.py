@@ -28,7 +28,7 @@ from study.data import dataset as datasets
 from study.data.dataset import Dataset
 from study.data.pixels import unit
 from study.errors import StudyError
-from study.plan.results import Row, Rows
+from study.plan.results import StoredTrial, StoredTrials
 from study.space import file as space_file
 from study.storage import database as storage
 from study.storage import models
@@ -82,7 +82,7 @@ def judge(url: str, dataset: Dataset, path: Path) -> None:
     study, _ = storage.load(database.open())
     folder = database.study(study.study_name).models(models.identity(study))
     done = {_key(line["params"], line["repeat"]) for line in recorded.read(path)}
-    rows = [row for row in Rows()(study) if row.state == "complete"]
+    rows = [row for row in StoredTrials()(study) if row.state == "complete"]
     missing = [row for row in rows if _key(row.params, row.repeat) not in done]
     for row, accuracy in zip(missing, _accuracies(missing, folder, dataset), strict=True):
         line = {"params": row.params, "repeat": row.repeat, "test_acc": accuracy}
@@ -91,7 +91,7 @@ def judge(url: str, dataset: Dataset, path: Path) -> None:
         recorded.append(path, line)
 
 
-def _accuracies(rows: Sequence[Row], folder: Path, dataset: Dataset) -> Iterator[float]:
+def _accuracies(rows: Sequence[StoredTrial], folder: Path, dataset: Dataset) -> Iterator[float]:
     """Test accuracy of each run's kept model."""
     if not rows:
         return

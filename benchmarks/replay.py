@@ -74,9 +74,9 @@ def margin_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Margin | None:
     return Margin() if pruner == "sweep" else None
 
 
-def stated(standing: Any) -> Stated | None:
-    """What a standing says of its answer, where the strategy has a verdict."""
-    verdict = getattr(standing, "verdict", None)
+def stated(plan_state: Any) -> Stated | None:
+    """What a plan_state says of its answer, where the strategy has a verdict."""
+    verdict = getattr(plan_state, "verdict", None)
     if verdict is None:
         return None
     intervals = tuple(verdict.interval), tuple(verdict.distance)

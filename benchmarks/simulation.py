@@ -16,8 +16,8 @@ import numpy as np
 from meter import Draw, Meter, Spent
 from tables import Table, TableError
 
-from study.plan.plan import Plan, PlanState, Slot
-from study.plan.results import Configuration, Row
+from study.plan.plan import Plan, PlanState, RunSpec
+from study.plan.results import Configuration, StoredTrial
 from study.tuning.pruning import Margin
 
 
@@ -121,7 +121,7 @@ def simulate(
 ) -> list[Outcome]:
     """Let a plan work on a table, study after study.
 
-    ``margin`` prunes as the sweep's pruner does. ``stated`` reads what a standing says of its
+    ``margin`` prunes as the sweep's pruner does. ``stated`` reads what a plan_state says of its
     answer. Of the studies that reach the last of the ``limits`` (epochs) nothing is stated.
     """
 
@@ -136,7 +136,7 @@ def simulate(
 class _Active:
     """A run that a simulated worker trains: its place in the rows, and when its epoch ends."""
 
-    slot: Slot
+    slot: RunSpec
     place: int
     curve: list[float]
     reference: list[float] | None
@@ -148,7 +148,7 @@ class _Active:
 class _Play:
     """One study: the driver's loop over rows in memory, on a clock that the table's seconds move.
 
-    A standing is asked for when a run starts or ends, as the driver does.
+    A plan_state is asked for when a run starts or ends, as the driver does.
     """
 
     def __init__(self, meter: Meter, plan: Plan, workers: int, margin: Margin | None) -> None:
@@ -157,7 +157,7 @@ class _Play:
         self.workers = workers
         self.margin = margin
         plan.compares = margin is not None
-        self.rows: list[Row] = []
+        self.rows: list[StoredTrial] = []
         self.places: dict[tuple[Configuration, int], int] = {}
         self.active: list[_Active] = []
         self.now = 0.0
@@ -166,9 +166,9 @@ class _Play:
     def play(self) -> PlanState:
         """Play until the plan is complete."""
         while True:
-            standing = self._fill()
+            plan_state = self._fill()
             if not self.active:
-                return standing
+                return plan_state
             ended = False
             while not ended:
                 run = min(self.active, key=lambda active: active.ends)
@@ -180,31 +180,31 @@ class _Play:
             row = self.rows[run.place]
             if len(row.reported) != run.done:
                 self.rows[run.place] = self._row(row, run.done)
-        standing = self.plan.standing(self.rows)
-        if standing.incumbent is not None:
-            self.meter.answer = self.meter.table.index[standing.incumbent]
+        plan_state = self.plan.state(self.rows)
+        if plan_state.incumbent is not None:
+            self.meter.answer = self.meter.table.index[plan_state.incumbent]
         self.meter.seconds = self.now
-        return standing
+        return plan_state
 
     def _fill(self) -> PlanState:
         """Stop runs that cannot count any more, start those that can while workers are free."""
-        standing = self._standing()
-        outdated = [run for run in self.active if standing.outdated(run.slot)]
+        plan_state = self._standing()
+        outdated = [run for run in self.active if plan_state.outdated(run.slot)]
         for run in outdated:
             self._end(run, "pruned", attributes={"cancelled": "the plan does not want it any more"})
-        standing = self._standing() if outdated else standing
+        plan_state = self._standing() if outdated else plan_state
         while len(self.active) < self.workers:
-            slots = standing.slots or (standing.speculative if self.workers > 1 else ())
+            slots = plan_state.slots or (plan_state.speculative if self.workers > 1 else ())
             if not slots:
                 break
-            preferred = (slot for slot in standing.slots if slot.configuration == self.prefer)
+            preferred = (slot for slot in plan_state.slots if slot.configuration == self.prefer)
             self._start(next(preferred, slots[0]))
             if len(self.active) == self.workers:
                 break
-            standing = self._standing()
-        return standing
+            plan_state = self._standing()
+        return plan_state
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, slot: RunSpec) -> None:
         """Begin a run, or go on with a paused one."""
         configuration = slot.configuration
         if configuration is None:
@@ -259,7 +259,7 @@ class _Play:
         self.active = [other for other in self.active if other is not run]
         self.prefer = row.configuration
 
-    def _row(self, row: Row, epochs: int) -> Row:
+    def _row(self, row: StoredTrial, epochs: int) -> StoredTrial:
         """The row with what is known of its curve after so many epochs."""
         table = self.meter.table
         cell = table.index[row.configuration], self.meter.draw.order[row.repeat]
@@ -281,9 +281,9 @@ class _Play:
         return float(table.seconds[place, order, min(run.done, table.epochs - 1)])
 
 
-def _begun(slot: Slot, number: int) -> Row:
+def _begun(slot: RunSpec, number: int) -> StoredTrial:
     assert slot.configuration is not None
-    return Row(
+    return StoredTrial(
         number=number,
         trial_id=number,
         state="running",

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import recorded
 
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.storage import database as storage
 from study.storage.location import Database
 
@@ -45,7 +45,7 @@ def measured() -> dict[str, float]:
         whole = seconds(["-m", "study", "run", "smoke", "--quiet", "--mlflow", "none"], folder)
         imported = seconds(["-c", IMPORT], folder)
         study, _ = storage.load(Database.at(f"sqlite:///{folder / 'study.db'}").open(), None)
-        training = sum(sum(row.curve["seconds"]) for row in Rows()(study))
+        training = sum(sum(row.curve["seconds"]) for row in StoredTrials()(study))
     return {
         "command to answer": round(whole, 2),
         "training": round(training, 2),

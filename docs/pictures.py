@@ -57,12 +57,12 @@ class Moment(Screen):
         self.svg = self.text = ""
 
     def see(
-        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+        self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
-        super().see(standing, active, event)
-        stage = standing.stages[-1]
+        super().see(plan_state, active, event)
+        stage = plan_state.stages[-1]
         busy = len(active) == self._execution.jobs and all(run.stored for run in active.values())
-        begun = len(standing.stages) == 2 and any(option.values for option in stage.options)
+        begun = len(plan_state.stages) == 2 and any(option.values for option in stage.options)
         if isinstance(event, EpochReported) and busy and begun and not stage.decided:
             self._take()
 
@@ -92,7 +92,7 @@ def shown() -> dict[str, str]:
         prepared = prepare("digits", None, database, given())
         execution = ExecutionOptions(jobs=1)
         moment = Moment(prepared, execution)
-        standing = launch(
+        plan_state = launch(
             prepared, moment, execution, print, lambda run, *_, **__: fakes.train(run)
         )
         page = report(database, "digits", f"{folder}/report").read_text(encoding="utf-8")
@@ -101,7 +101,7 @@ def shown() -> dict[str, str]:
     texts = {
         "terminal.svg": re.sub(r"[\d.]+ (s|min|h) left", "left", moment.text),
         "report.png": head,
-        "dashboard.png": standing_note(standing, 2, None, scoring(prepared.settings)),
+        "dashboard.png": standing_note(plan_state, 2, None, scoring(prepared.settings)),
         "gallery.png": inspect.getsource(gallery._drawn),
     }
     return {name: _fingerprint(text) for name, text in texts.items()}

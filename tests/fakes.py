@@ -10,8 +10,8 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
 
-from study.plan.plan import Plan, PlanState, Slot
-from study.plan.results import Row, Rows
+from study.plan.plan import Plan, PlanState, RunSpec
+from study.plan.results import StoredTrial, StoredTrials
 from study.plan.sweep import OneAtATime
 from study.running.driver import Driver, Hooks, Observer, Observers
 from study.space.search_space import SearchSpace, Validation
@@ -58,7 +58,7 @@ def space(**changes: Any) -> SearchSpace:
     return SearchSpace.from_dict(table | changes)
 
 
-def run_of(slot: Slot) -> Run:
+def run_of(slot: RunSpec) -> Run:
     """How a slot becomes a run here."""
     assert slot.configuration is not None
     validation = Validation("holdout")
@@ -190,9 +190,9 @@ def drive(storage: BaseStorage, **given: Any) -> PlanState:
     return driver(storage, **given).drive()
 
 
-def rows(storage: BaseStorage) -> list[Row]:
+def rows(storage: BaseStorage) -> list[StoredTrial]:
     """Every stored run."""
-    return Rows()(study_in(storage))
+    return StoredTrials()(study_in(storage))
 
 
 def counted(storage: BaseStorage) -> dict[Any, Any]:

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 from plan_fakes import IMAGES, Chance, Crew, new_study, row_of
 
-from study.plan.plan import ATTEMPTS, Plan, PlanState, Slot
-from study.plan.results import Row
+from study.plan.plan import ATTEMPTS, Plan, PlanState, RunSpec
+from study.plan.results import StoredTrial
 from study.space.metric import Metric
 
 EPOCHS = 3
@@ -31,17 +31,19 @@ class PlanContract(ABC):
     def curves(self, seed: int) -> Chance:
         return Chance(seed, EPOCHS)
 
-    def history(self, seed: int = 1, most: int = 400) -> list[Row]:
+    def history(self, seed: int = 1, most: int = 400) -> list[StoredTrial]:
         """The rows of a study played to its end, one run after the other."""
         plan, rows = self.plan(), []
         for _ in range(most):
-            slots = plan.standing(rows).slots
+            slots = plan.state(rows).slots
             if not slots:
                 return rows
             rows = self.trained(plan, slots[0], rows, seed)
         raise AssertionError(f"the plan has not ended after {most} slots")
 
-    def trained(self, plan: Plan, slot: Slot, rows: list[Row], seed: int) -> list[Row]:
+    def trained(
+        self, plan: Plan, slot: RunSpec, rows: list[StoredTrial], seed: int
+    ) -> list[StoredTrial]:
         """The rows once this slot has trained as far as it asks: a new row, or one gone on with."""
         slot = replace(slot, configuration=plan.suggest(slot, rows))
         assert slot.configuration is not None
@@ -58,7 +60,7 @@ class PlanContract(ABC):
         return [*(row for row in rows if row.number != number), new]
 
     def test_it_ends_and_has_an_answer(self) -> None:
-        state = self.plan().standing(self.history())
+        state = self.plan().state(self.history())
         assert state.complete
         assert not state.slots
         assert state.incumbent is not None
@@ -68,33 +70,33 @@ class PlanContract(ABC):
         least.metric = Metric("val_error", "minimize")
         for end in range(0, len(rows) + 1, 3):
             most, other = self.plan(), [_with_errors(row) for row in rows[:end]]
-            assert outcome(least.standing(other)) == outcome(most.standing(rows[:end]))
+            assert outcome(least.state(other)) == outcome(most.state(rows[:end]))
 
     def test_the_same_rows_in_any_order_say_the_same(self) -> None:
         rows = self.history()
         for seed in range(3):
             cut = rows[: random.Random(seed).randrange(len(rows))]
             mixed = random.Random(seed).sample(cut, len(cut))
-            assert said(self.plan().standing(mixed)) == said(self.plan().standing(cut))
+            assert said(self.plan().state(mixed)) == said(self.plan().state(cut))
 
     def test_a_plan_that_is_asked_again_says_the_same(self) -> None:
         rows, plan = self.history(), self.plan()
         for end in range(len(rows) + 1):
-            assert said(plan.standing(rows[:end])) == said(self.plan().standing(rows[:end]))
+            assert said(plan.state(rows[:end])) == said(self.plan().state(rows[:end]))
 
     def test_it_goes_on_after_every_prefix_and_ends_the_same(self) -> None:
         plan, rows, seen = self.plan(), [], 0
-        whole = said(self.plan().standing(self.history()))
-        while slots := self.plan().standing(rows).slots:  # a new process before every slot
+        whole = said(self.plan().state(self.history()))
+        while slots := self.plan().state(rows).slots:  # a new process before every slot
             rows, seen = self.trained(plan, slots[0], rows, 1), seen + 1
-        assert said(self.plan().standing(rows)) == whole
+        assert said(self.plan().state(rows)) == whole
         assert seen
 
     def test_no_slot_is_given_twice(self) -> None:
         plan = self.plan()
-        rows: list[Row] = []
+        rows: list[StoredTrial] = []
         for _ in range(6):  # none of them ends
-            slots = plan.standing(rows).slots
+            slots = plan.state(rows).slots
             if not slots:
                 break
             slot = replace(slots[0], configuration=plan.suggest(slots[0], rows))
@@ -104,15 +106,15 @@ class PlanContract(ABC):
 
     def test_a_slot_that_failed_is_given_again_and_at_last_ends_the_study(self) -> None:
         plan = self.plan()
-        first = plan.standing([]).slots[0]
+        first = plan.state([]).slots[0]
         first = replace(first, configuration=plan.suggest(first, []))
         failed = [
             row_of(first, number, state="failed", attributes={"failure": "no memory"})
             for number in range(ATTEMPTS)
         ]
-        again = [(s.configuration, s.repeat) for s in plan.standing(failed[:1]).slots]
+        again = [(s.configuration, s.repeat) for s in plan.state(failed[:1]).slots]
         assert (first.configuration, first.repeat) in again
-        state = plan.standing(failed)
+        state = plan.state(failed)
         assert state.failed is not None
         assert state.failure == "no memory"
         assert not state.slots
@@ -153,7 +155,7 @@ def outcome(state: PlanState) -> tuple[object, ...]:
     return selected, state.incumbent, state.slots, state.complete
 
 
-def _with_errors(row: Row) -> Row:
+def _with_errors(row: StoredTrial) -> StoredTrial:
     """The row with the error in place of the accuracy."""
     value = None if row.value is None else 1 - row.value
     return replace(row, value=value, reported=tuple(1 - one for one in row.reported))

@@ -14,8 +14,8 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-from study.plan.plan import Plan, PlanState, Slot
-from study.plan.results import Configuration, Row, Rows
+from study.plan.plan import Plan, PlanState, RunSpec
+from study.plan.results import Configuration, StoredTrial, StoredTrials
 from study.space.search_space import SearchSpace, Value
 from study.tuning.pruning import Margin, SweepPruner
 from study.tuning.run_spec import slot
@@ -67,10 +67,10 @@ class Chance:
         return tuple(images / IMAGES for images in correct)
 
 
-def row_of(slot: Slot, number: int, value: float | None = None, **fields: Any) -> Row:
+def row_of(slot: RunSpec, number: int, value: float | None = None, **fields: Any) -> StoredTrial:
     """A row of ``slot``: complete with ``value``, running without; ``fields`` override."""
     assert slot.configuration is not None
-    return Row(
+    return StoredTrial(
         **{
             "number": number,
             "trial_id": number,
@@ -89,35 +89,35 @@ def row_of(slot: Slot, number: int, value: float | None = None, **fields: Any) -
 
 
 def played(
-    plan: Plan, scores: Scores, rows: list[Row] | None = None, runs: int = 10**6
-) -> tuple[PlanState, list[Row]]:
+    plan: Plan, scores: Scores, rows: list[StoredTrial] | None = None, runs: int = 10**6
+) -> tuple[PlanState, list[StoredTrial]]:
     """Play a plan of known configurations one run after the other, at most ``runs`` of them."""
     rows = list(rows or [])
-    while runs and (standing := plan.standing(rows)).slots:
-        slot = standing.slots[0]
+    while runs and (plan_state := plan.state(rows)).slots:
+        slot = plan_state.slots[0]
         assert slot.configuration is not None
         rows.append(row_of(slot, len(rows), scores(slot.configuration, slot.repeat)))
         runs -= 1
-    return plan.standing(rows), rows
+    return plan.state(rows), rows
 
 
-def counted(standing: PlanState) -> dict[tuple[Configuration, int], tuple[Any, ...]]:
-    """What the standing is made of: the end and the curve of every counted slot."""
+def counted(plan_state: PlanState) -> dict[tuple[Configuration, int], tuple[Any, ...]]:
+    """What the plan_state is made of: the end and the curve of every counted slot."""
     return {
         (row.configuration, row.repeat): (row.state, row.value, row.reported)
-        for stage in standing.stages
+        for stage in plan_state.stages
         for option in stage.options
         for row in option.rows
     }
 
 
-def decided(standing: PlanState) -> list[Any]:
-    """What the standing says, stage by stage, and the answer."""
+def decided(plan_state: PlanState) -> list[Any]:
+    """What the plan_state says, stage by stage, and the answer."""
     stages = [
         (s.name, s.best and s.best.value, s.selected and s.selected.configuration)
-        for s in standing.stages
+        for s in plan_state.stages
     ]
-    return [*stages, standing.incumbent, standing.score]
+    return [*stages, plan_state.incumbent, plan_state.score]
 
 
 def new_study(storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
@@ -162,35 +162,35 @@ class Crew:
         for trial in self.active:
             self.mind.space.suggest(trial)
 
-    def rows(self) -> list[Row]:
-        return Rows()(self.study)
+    def rows(self) -> list[StoredTrial]:
+        return StoredTrials()(self.study)
 
-    def standing(self) -> PlanState:
-        return self.mind.standing(Rows()(self.study))
+    def state(self) -> PlanState:
+        return self.mind.state(StoredTrials()(self.study))
 
     def play(self, runs: int | None = None) -> PlanState:
         """Play until the plan is complete, or until ``runs`` trials were begun."""
         begun = 0
-        while not (standing := self.standing()).complete:
-            free = bool(self.sampler.slots(standing)) and len(self.active) < self.workers
+        while not (plan_state := self.state()).complete:
+            free = bool(self.sampler.slots(plan_state)) and len(self.active) < self.workers
             if runs is not None and begun >= runs:
-                return standing
+                return plan_state
             if free and (not self.active or self.chance.random() < 0.5):
-                self.sampler.standing(self.rows())
+                self.sampler.state(self.rows())
                 self.active.append(self.sampler.next_trial(self.study))
                 self.mind.space.suggest(self.active[-1])
                 begun += 1
             else:
-                self._advance(self.chance.choice(self.active), standing)
+                self._advance(self.chance.choice(self.active), plan_state)
             if self.chance.random() < self.breaks:
                 self._begin()
-        return standing
+        return plan_state
 
-    def _advance(self, trial: Trial, standing: PlanState) -> None:
+    def _advance(self, trial: Trial, plan_state: PlanState) -> None:
         """One epoch more of a run, or its failure, or its end."""
         wanted = slot(trial)
         assert wanted.configuration is not None
-        if standing.outdated(wanted) and self.chance.random() < 0.5:
+        if plan_state.outdated(wanted) and self.chance.random() < 0.5:
             trial.set_user_attr("cancelled", "the plan does not want it any more")
             self._tell(trial, state=TrialState.PRUNED)
             return
@@ -209,11 +209,11 @@ class Crew:
         elif done == wanted.epochs:
             self._release(trial)
 
-    def _failures(self, wanted: Slot) -> int:
+    def _failures(self, wanted: RunSpec) -> int:
         return sum(
             row.state == "failed"
             and (row.configuration, row.repeat) == (wanted.configuration, wanted.repeat)
-            for row in Rows()(self.study)
+            for row in StoredTrials()(self.study)
         )
 
     def _tell(
@@ -233,6 +233,6 @@ def issued(study: optuna.Study) -> list[tuple[Configuration, int, Configuration 
     """
     return [
         (row.configuration, row.repeat, row.reference)
-        for row in Rows()(study)
+        for row in StoredTrials()(study)
         if row.state in {"complete", "pruned"} and row.cancelled is None
     ]

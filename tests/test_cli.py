@@ -30,7 +30,7 @@ from typer.testing import CliRunner, Result
 
 from study.cli.app import app
 from study.errors import SlotFailed, TrainingFailed
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.plan.strategies import STRATEGIES
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, launch
@@ -137,7 +137,7 @@ def test_the_mean_is_that_of_the_last_three_epochs_of_each_run_wherever_it_stand
 ) -> None:
     answer = json.loads(study("best", "--json").stdout)
     kept, _ = storage.load(Database.at(DEFAULT).open())
-    runs = [row for row in Rows()(kept) if row.params == answer["params"]]
+    runs = [row for row in StoredTrials()(kept) if row.params == answer["params"]]
     assert answer["mean"] == pytest.approx(np.mean([run.reported[-3:] for run in runs]))
     assert [run.value for run in runs] == [run.reported[-1] for run in runs]
     said = f"{100 * answer['mean']:.2f} ± {100 * answer['standard_error']:.2f} %"
@@ -284,7 +284,7 @@ def test_a_study_from_before_a_space_said_the_score_goes_on_by_the_last_epochs(h
     kept.set_user_attr(storage.SETTINGS, before)
     drive_fake(repeats=2)
     answer = json.loads(study("best", "--json").stdout)
-    last = [row.reported[-1] for row in Rows()(kept) if row.params == answer["params"]]
+    last = [row.reported[-1] for row in StoredTrials()(kept) if row.params == answer["params"]]
     assert answer["state"] == "complete"
     assert answer["mean"] == pytest.approx(np.mean(last))
     asked = study("run", "fake.toml", "--data", "data.npz")

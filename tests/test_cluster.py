@@ -27,7 +27,7 @@ from servers import free_port
 
 from study.data.dataset import Dataset
 from study.errors import StudyError
-from study.plan.plan import PlanState, Slot
+from study.plan.plan import PlanState, RunSpec
 from study.running.driver import ActiveRun
 from study.training.checkpoint import FolderCheckpoints
 from study.training.run import Epoch, Run
@@ -35,7 +35,7 @@ from study.workers import cluster, local_cluster
 from study.workers.engine import Engine, EpochReported, Event, InProcess, RunFinished
 
 ROOT = Path(__file__).parents[1]
-SLOT = Slot("width", 1, (("width", 1),), 0, None)
+SLOT = RunSpec("width", 1, (("width", 1),), 0, None)
 PAUSE = 0.05  # seconds an epoch takes
 PATIENCE = 60  # seconds a process may take to start
 
@@ -150,7 +150,7 @@ class Once:
         self.most = 0
 
     def see(
-        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+        self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
         self.most = max(self.most, len(active))
         if isinstance(event, EpochReported):

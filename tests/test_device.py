@@ -21,7 +21,7 @@ from optuna.trial import create_trial
 
 from study.data.dataset import Dataset
 from study.errors import SettingsError, StudyLocked
-from study.plan.results import RUN_SPEC, Rows
+from study.plan.results import RUN_SPEC, StoredTrials
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, alone_on_cards, jobs_of, launch
 from study.running.prepare import Prepared, prepare, prepare_again
@@ -295,7 +295,7 @@ def test_only_runs_of_one_kind_of_device_count(kinds: list[str | None], counted:
     study = optuna.create_study()
     for repeat, kind in enumerate(kinds):
         study.add_trial(told(repeat, **({"device": kind} if kind else {})))
-    assert [row.repeat for row in Rows()(study)] == counted
+    assert [row.repeat for row in StoredTrials()(study)] == counted
 
 
 def test_a_run_that_has_not_said_its_device_yet_counts() -> None:
@@ -303,7 +303,7 @@ def test_a_run_that_has_not_said_its_device_yet_counts() -> None:
     study.add_trial(told(0, device="gpu"))
     trial = study.ask()
     trial.storage.set_trial_system_attr(trial._trial_id, RUN_SPEC, told(1).system_attrs[RUN_SPEC])
-    assert [row.repeat for row in Rows()(study)] == [0, 1]
+    assert [row.repeat for row in StoredTrials()(study)] == [0, 1]
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def test_a_study_on_a_gpu_records_it_with_every_run(database: Database, cards: D
     drive(prepared(database, cards), cards)
     study, settings = storage.load(database.open())
     assert settings.device == "gpu"
-    assert {row.device for row in Rows()(study)} == {"gpu"}
+    assert {row.device for row in StoredTrials()(study)} == {"gpu"}
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 

@@ -28,7 +28,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from study.errors import SettingsError, SlotFailed, TrainingFailed
-from study.plan.plan import Slot
+from study.plan.plan import RunSpec
 from study.plan.sweep import OneAtATime
 from study.training.run import Epoch, Run
 from study.tuning.pruning import Margin, SweepPruner
@@ -44,9 +44,9 @@ def undisturbed(pruner: optuna.pruners.BasePruner | None = None) -> dict:
 
 
 def test_a_study_is_driven_until_its_plan_is_complete() -> None:
-    standing = drive(storage := InMemoryStorage())
-    assert standing.complete
-    assert dict(standing.incumbent)["width"] == 2
+    plan_state = drive(storage := InMemoryStorage())
+    assert plan_state.complete
+    assert dict(plan_state.incumbent)["width"] == 2
     assert {trial.state for trial in study_in(storage).trials} == {TrialState.COMPLETE}
 
 
@@ -65,7 +65,7 @@ def test_a_complete_study_is_not_trained_again() -> None:
 def test_every_epoch_is_reported_and_the_value_is_the_last_one() -> None:
     drive(storage := InMemoryStorage())
     for trial, row in zip(study_in(storage).trials, rows(storage), strict=True):
-        run = run_of(Slot(row.stage, row.option, row.configuration, row.repeat, None))
+        run = run_of(RunSpec(row.stage, row.option, row.configuration, row.repeat, None))
         expected = [accuracy(run, number) for number in range(EPOCHS)]
         assert trial.intermediate_values == dict(enumerate(expected, start=1))
         assert trial.user_attrs["curve"]["val_acc"] == expected
@@ -100,11 +100,11 @@ def test_the_model_of_every_complete_run_is_kept_and_every_told_run_forgotten() 
 def test_a_run_that_falls_behind_is_pruned_and_eliminates_its_option() -> None:
     falling = space(hyperparameters={"width": {"options": [1, 3], "start": 3}}, fixed={"depth": 1})
     storage = InMemoryStorage()
-    standing = drive(storage, plan=OneAtATime(falling, images=IMAGES), pruner=EAGER)
+    plan_state = drive(storage, plan=OneAtATime(falling, images=IMAGES), pruner=EAGER)
     pruned = [trial for trial in study_in(storage).trials if trial.state == TrialState.PRUNED]
     assert len(pruned) == 1
     assert len(pruned[0].user_attrs["curve"]["val_acc"]) < EPOCHS
-    assert standing.stages[0].options[0].state == "eliminated"
+    assert plan_state.stages[0].options[0].state == "eliminated"
 
 
 def test_a_failed_run_is_recorded_with_its_reason_and_tried_again() -> None:
@@ -220,18 +220,18 @@ def test_the_answer_depends_neither_on_workers_nor_on_the_order_of_events(
 ) -> None:
     storage, alone = MortalStorage(), InMemoryStorage()
     expected = drive(alone, pruner=EAGER)
-    standing = drive_killed(
+    plan_state = drive_killed(
         storage,
         deaths,
         engine=lambda: Mixed(train, workers, seed),
         pruner=EAGER,
         speculate=speculate,
     )
-    assert standing.incumbent == expected.incumbent
-    assert standing.score == expected.score
-    assert [[o.rows and [r.value for r in o.rows] for o in s.options] for s in standing.stages] == [
-        [o.rows and [r.value for r in o.rows] for o in s.options] for s in expected.stages
-    ]
+    assert plan_state.incumbent == expected.incumbent
+    assert plan_state.score == expected.score
+    assert [
+        [o.rows and [r.value for r in o.rows] for o in s.options] for s in plan_state.stages
+    ] == [[o.rows and [r.value for r in o.rows] for o in s.options] for s in expected.stages]
 
 
 def test_a_run_that_cannot_count_any_more_is_given_up() -> None:
@@ -241,11 +241,11 @@ def test_a_run_that_cannot_count_any_more_is_given_up() -> None:
     engine.workers = 2
     storage = InMemoryStorage()
     plan = OneAtATime(falling, images=IMAGES)
-    standing = drive(storage, plan=plan, pruner=EAGER, engine=engine)
+    plan_state = drive(storage, plan=plan, pruner=EAGER, engine=engine)
     narrow = [row for row in rows(storage) if dict(row.configuration)["width"] == 1]
     assert {row.state for row in narrow} == {"pruned"}
     assert [row.cancelled is not None for row in narrow] == [False, True]
-    assert [row.repeat for row in standing.stages[0].options[0].rows] == [0]
+    assert [row.repeat for row in plan_state.stages[0].options[0].rows] == [0]
 
 
 def test_two_runs_in_flight_have_two_slots() -> None:
@@ -260,7 +260,7 @@ def test_the_watch_is_told_of_every_event() -> None:
         def __init__(self) -> None:
             self.events = []
 
-        def see(self, standing, active, event) -> None:
+        def see(self, plan_state, active, event) -> None:
             self.events.append(event)
 
     storage = InMemoryStorage()

@@ -20,7 +20,7 @@ from study.final import records
 from study.final.archive import read_card
 from study.final.finalize import FinalOptions, Observer, finalize
 from study.final.members import Member, MemberTrainer, chosen, plan, seed_of
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.running.launch import ExecutionOptions
 from study.running.prepare import prepare_again
 from study.space.model_source import ModelSource, NetworkFacts
@@ -41,8 +41,8 @@ def loaded() -> tuple[Any, Any]:
 
 def members(count: int = 3, holdout: float = 0.1) -> list[Member]:
     kept, settings = loaded()
-    standing = standing_of(kept, settings)
-    picked = chosen(standing, settings.repeats, None)
+    plan_state = standing_of(kept, settings)
+    picked = chosen(plan_state, settings.repeats, None)
     return plan(settings, picked, count, holdout, "fake")
 
 
@@ -89,8 +89,8 @@ def test_more_members_begin_with_the_same_ones() -> None:
 
 def test_the_best_configurations_are_those_of_the_best_means() -> None:
     kept, settings = loaded()
-    standing, rows = standing_of(kept, settings), Rows()(kept)
-    best = chosen(standing, 2, 3)
+    plan_state, rows = standing_of(kept, settings), StoredTrials()(kept)
+    best = chosen(plan_state, 2, 3)
     means = []
     for configuration in best:
         curves = [row.reported for row in rows if row.configuration == configuration]
@@ -101,7 +101,7 @@ def test_the_best_configurations_are_those_of_the_best_means() -> None:
         "configuration 2, seed 1",
     ]
     with pytest.raises(ModelError, match=r"--top 99: the study has \d configurations"):
-        chosen(standing, 2, 99)
+        chosen(plan_state, 2, 99)
 
 
 def test_members_that_were_trained_are_not_trained_again() -> None:

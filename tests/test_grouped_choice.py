@@ -7,7 +7,7 @@ import pytest
 from test_device import Prepared, cards, database, made, prepared  # noqa: F401
 
 from study.errors import SettingsError
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.running import prepare as preparing
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, jobs_of, launch
@@ -76,9 +76,9 @@ def test_a_whole_study_is_trained_in_groups(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     study = prepared(database, CPU, training="grouped", precision="fast")
-    standing = launch(study, Observers(), ExecutionOptions(keep_models="none"), print)
-    assert standing.complete
-    rows = Rows()(storage.load(database.open())[0])
+    plan_state = launch(study, Observers(), ExecutionOptions(keep_models="none"), print)
+    assert plan_state.complete
+    rows = StoredTrials()(storage.load(database.open())[0])
     assert {row.state for row in rows if row.value is not None} == {"complete"}
     assert {row.attributes["training"] for row in rows} == {"grouped"}
     assert not list(study.location.checkpoints.glob("*"))

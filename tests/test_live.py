@@ -77,13 +77,15 @@ def test_a_failed_run_is_told_with_its_reason_as_it_is() -> None:
 def test_a_run_that_is_not_wanted_any_more_is_not_called_stopped() -> None:
     looked_at = driver(InMemoryStorage())
     seen = []
-    looked_at._watch = seen_by(lambda standing, active, _: seen.append((standing, dict(active))))
+    looked_at._watch = seen_by(
+        lambda plan_state, active, _: seen.append((plan_state, dict(active)))
+    )
     looked_at.drive()
-    standing, active = next(pair for pair in seen if pair[1])
+    plan_state, active = next(pair for pair in seen if pair[1])
     to, written = console()
     lines = Lines(to, EPOCHS)
-    lines.see(standing, active, None)
-    lines.see(standing, {}, None)
+    lines.see(plan_state, active, None)
+    lines.see(plan_state, {}, None)
     assert "width 1, repeat 1: cancelled, the plan does not need it" in written.getvalue()
     assert "stopped" not in written.getvalue()
 
@@ -96,8 +98,8 @@ def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
     seen = []
 
     class Looking(Screen):
-        def see(self, standing, active, event) -> None:
-            super().see(standing, active, event)
+        def see(self, plan_state, active, event) -> None:
+            super().see(plan_state, active, event)
             to, written = console()
             to.print(self)
             seen.append(written.getvalue())
@@ -137,7 +139,7 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
 def test_an_open_stage_shows_the_mean_of_what_is_trained_already() -> None:
     seen = []
     looked_at = driver(InMemoryStorage())
-    looked_at._watch = seen_by(lambda standing, *_: seen.append(standing))
+    looked_at._watch = seen_by(lambda plan_state, *_: seen.append(plan_state))
     looked_at.drive()
     open_stages = [s.stages[-1] for s in seen if not s.stages[-1].decided]
     trained = [

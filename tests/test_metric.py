@@ -132,7 +132,7 @@ def test_a_run_is_pruned_by_chance_of_images_only_where_an_accuracy_has_it() -> 
 def test_a_plan_compares_by_the_metric_of_its_space(sampler: str) -> None:
     plan = plan_of(settled(sampler, metric="val_loss", direction="minimize"))
     assert plan.metric == LOSS
-    assert plan.standing([]).metric == LOSS
+    assert plan.state([]).metric == LOSS
 
 
 def test_a_study_of_another_direction_than_its_space_is_refused() -> None:

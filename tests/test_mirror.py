@@ -35,7 +35,7 @@ from study.mirror.follow import Passes, follow, mirror_once
 from study.mirror.subprocess import Follower
 from study.mirror.target import Target, resolve
 from study.plan.plan import PlanState
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.running.driver import Driver
 from study.storage import models
 from study.storage.location import Database, Location
@@ -364,9 +364,9 @@ def test_a_run_that_pauses_and_goes_on_is_one_trial_one_run_and_one_curve(tmp_pa
     class Mirroring:
         """Mirrors whatever happens as soon as it does."""
 
-        def see(self, standing: PlanState, active: object, event: object) -> None:
+        def see(self, plan_state: PlanState, active: object, event: object) -> None:
             passes.run(live=True)
-            of = {row.number: row.state for row in Rows()(made.study)}
+            of = {row.number: row.state for row in StoredTrials()(made.study)}
             statuses.update(
                 (of[int(slot.removeprefix("trial "))], run.status)
                 for slot, run in place.see(made).items()
@@ -376,7 +376,7 @@ def test_a_run_that_pauses_and_goes_on_is_one_trial_one_run_and_one_curve(tmp_pa
     engine = InProcess(fakes.train)
     Driver(made.study, made.plan, NopPruner(), engine, fakes.Kept().hooks, Mirroring()).drive()
     mirror(made, place)
-    shown, rows = place.see(made), Rows()(made.study)
+    shown, rows = place.see(made), StoredTrials()(made.study)
     assert ("paused", "RUNNING") in statuses
     assert not {(state, status) for state, status in statuses if status == "FAILED"}
     assert len({(row.configuration, row.repeat) for row in rows}) == len(rows)

@@ -7,7 +7,7 @@ import pytest
 
 from study.errors import SettingsError
 from study.files import write_whole
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.space.metric import ACCURACY
 from study.storage import models
 from study.storage.location import Database
@@ -19,7 +19,7 @@ def made(tmp_path):
 
 
 def rows(made):
-    return Rows()(made.study)
+    return StoredTrials()(made.study)
 
 
 def keep(made, keeper, params, repeat, values, state="complete"):

@@ -18,7 +18,7 @@ from study.storage.database import MLFLOW
 
 
 @pytest.fixture(scope="module")
-def standing() -> PlanState:
+def state() -> PlanState:
     return drive(InMemoryStorage())
 
 
@@ -36,22 +36,22 @@ def test_a_text_that_was_torn_is_written_anew() -> None:
     assert replaced(replaced(f"{FIRST}\nhalf of it", whole), whole) == whole
 
 
-def test_the_note_leads_to_mlflow_where_it_is_known(standing: PlanState) -> None:
-    assert "[http://here](http://here)" in standing_note(standing, 2, "http://here")
-    assert "MLflow" not in standing_note(standing, 2)
+def test_the_note_leads_to_mlflow_where_it_is_known(plan_state: PlanState) -> None:
+    assert "[http://here](http://here)" in standing_note(plan_state, 2, "http://here")
+    assert "MLflow" not in standing_note(plan_state, 2)
 
 
-def test_the_note_has_the_answer_and_a_table_a_stage(standing: PlanState) -> None:
-    text = standing_note(standing, 2)
+def test_the_note_has_the_answer_and_a_table_a_stage(plan_state: PlanState) -> None:
+    text = standing_note(plan_state, 2)
     assert text.startswith(FIRST)
     assert text.splitlines()[-1].startswith(LAST)
     assert "Use width=2" in text
-    assert text.count("| --- | --- | --- | --- | --- |") == len(standing.stages)
+    assert text.count("| --- | --- | --- | --- | --- |") == len(plan_state.stages)
     assert "| 2/2 |" in text
 
 
-def test_the_note_says_what_of_a_run_enters_means(study: Study, standing: PlanState) -> None:
-    Note(study, 2, print, "A run counts with its best epoch").see(standing, {}, None)
+def test_the_note_says_what_of_a_run_enters_means(study: Study, plan_state: PlanState) -> None:
+    Note(study, 2, print, "A run counts with its best epoch").see(plan_state, {}, None)
     assert "A run counts with its best epoch.\n" in get_note(study)
 
 
@@ -77,18 +77,18 @@ class Counting(Note):
 
     written = 0
 
-    def _write(self, standing: PlanState) -> None:
+    def _write(self, plan_state: PlanState) -> None:
         self.written += 1
-        super()._write(standing)
+        super()._write(plan_state)
 
 
 def test_it_is_written_at_the_start_when_a_stage_is_decided_and_not_in_between() -> None:
     storage, seen = InMemoryStorage(), []
 
     class Watching:
-        def see(self, standing: PlanState, active: Any, event: Any) -> None:
-            note.see(standing, active, event)
-            seen.append(sum(stage.decided for stage in standing.stages))
+        def see(self, plan_state: PlanState, active: Any, event: Any) -> None:
+            note.see(plan_state, active, event)
+            seen.append(sum(stage.decided for stage in plan_state.stages))
 
     note = Counting(study_in(storage), 2, print)
     drive(storage, watch=Watching())
@@ -97,21 +97,21 @@ def test_it_is_written_at_the_start_when_a_stage_is_decided_and_not_in_between()
     assert get_note(study_in(storage)).startswith(FIRST)
 
 
-def test_it_says_where_mlflow_shows_the_study(study: Study, standing: PlanState) -> None:
+def test_it_says_where_mlflow_shows_the_study(study: Study, plan_state: PlanState) -> None:
     save_note(study, "mine")
     study.set_user_attr(MLFLOW, {"address": "http://here"})
-    Note(study, 2, print).see(standing, {}, None)
+    Note(study, 2, print).see(plan_state, {}, None)
     assert get_note(study).startswith("mine")
     assert "http://here" in get_note(study)
 
 
 def test_an_address_that_comes_with_the_last_pass_is_written_too(
-    study: Study, standing: PlanState
+    study: Study, plan_state: PlanState
 ) -> None:
     note = Note(study, 2, print)
     note.again()
     assert get_note(study) == ""
-    note.see(standing, {}, None)
+    note.see(plan_state, {}, None)
     study.set_user_attr(MLFLOW, {"address": "http://here"})
     note.again()
     assert "http://here" in get_note(study)
@@ -122,32 +122,32 @@ class Failing(Note):
         super().__init__(study, 2, said.append)
         self._error = error
 
-    def _write(self, standing: PlanState) -> None:
+    def _write(self, plan_state: PlanState) -> None:
         raise self._error
 
 
-def test_whatever_goes_wrong_with_it_is_one_line(study: Study, standing: PlanState) -> None:
+def test_whatever_goes_wrong_with_it_is_one_line(study: Study, plan_state: PlanState) -> None:
     said: list[str] = []
-    Failing(study, KeyError("colour"), said).see(standing, {}, None)
+    Failing(study, KeyError("colour"), said).see(plan_state, {}, None)
     assert said == ["Dashboard: its note cannot be written ('colour'); the study goes on"]
 
 
 def test_a_database_that_cannot_be_written_is_the_study_s_own_line(
-    study: Study, standing: PlanState
+    study: Study, plan_state: PlanState
 ) -> None:
     said: list[str] = []
     with pytest.raises(StorageInternalError):
         Failing(study, StorageInternalError("invalid data in the commit"), said).see(
-            standing, {}, None
+            plan_state, {}, None
         )
     assert said == []
 
 
 def test_the_note_of_a_race_says_who_leads_and_how_sure_it_is() -> None:
     plan = Race(space(repeats=3), images=IMAGES, budget=28)
-    standing = drive(InMemoryStorage(), plan=plan)
-    assert standing.verdict is not None
-    note = standing_note(standing, 3)
+    plan_state = drive(InMemoryStorage(), plan=plan)
+    assert plan_state.verdict is not None
+    note = standing_note(plan_state, 3)
     assert "The leader is within 0.20 points of the best" in note
     table = [line for line in note.splitlines() if line.startswith("| ")]
-    assert len(table) == 2 + len(standing.verdict.top)
+    assert len(table) == 2 + len(plan_state.verdict.top)

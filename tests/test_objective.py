@@ -17,7 +17,7 @@ import study.tuning.objective
 from study.data.dataset import Dataset
 from study.errors import SettingsError, SlotFailed, SpaceError, TrainingFailed
 from study.plan.plan import ATTEMPTS
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.plan.sweep import OneAtATime
 from study.space.metric import ACCURACY
 from study.space.search_space import SearchSpace, Validation
@@ -223,9 +223,9 @@ def test_a_pruned_run_ends_at_once_and_keeps_its_curve() -> None:
     assert (complete.state, pruned.state) == (TrialState.COMPLETE, TrialState.PRUNED)
     assert list(pruned.intermediate_values) == [1, 2]
     assert len(pruned.user_attrs["curve"]["val_acc"]) == 2
-    standing = OneAtATime(TINY).standing(Rows()(found))
-    assert standing.complete
-    assert standing.incumbent == standing.stages[0].options[0].configuration
+    plan_state = OneAtATime(TINY).state(StoredTrials()(found))
+    assert plan_state.complete
+    assert plan_state.incumbent == plan_state.stages[0].options[0].configuration
 
 
 def test_a_run_that_fails_says_why_and_ends_the_study_the_third_time() -> None:
@@ -234,7 +234,7 @@ def test_a_run_that_fails_says_why_and_ends_the_study_the_third_time() -> None:
     found = sweep_of(space=space)
     with pytest.raises(SlotFailed, match=r"the (validation )?loss is NaN in epoch"):
         found.optimize(Objective(space, DATA), catch=(TrainingFailed,))
-    failures = [row.failure for row in Rows()(found)]
+    failures = [row.failure for row in StoredTrials()(found)]
     assert len(failures) == ATTEMPTS
     assert all(failure and "is NaN in epoch" in failure for failure in failures)
 
@@ -271,7 +271,7 @@ def test_the_example_of_the_documentation_runs() -> None:
     )
     names: dict[str, Any] = {"study": offered, "optuna": optuna}
     exec(example, names)
-    assert OneAtATime(TINY).standing(Rows()(names["optuna_study"])).complete
+    assert OneAtATime(TINY).state(StoredTrials()(names["optuna_study"])).complete
 
 
 def test_the_best_epoch_is_the_first_of_equals() -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from plan_fakes import row_of
 
 from study.plan.comparison import compared
-from study.plan.plan import ATTEMPTS, Option, PlanState, RunIndex, Slot, Stage
-from study.plan.results import Configuration, Row
+from study.plan.plan import ATTEMPTS, Option, PlanState, RunIndex, RunSpec, Stage
+from study.plan.results import Configuration, StoredTrial
 from study.plan.statistics import Spread
 from study.space.metric import ACCURACY
 
@@ -17,31 +17,31 @@ OTHER: Configuration = (("a", 2),)
 THIRD: Configuration = (("a", 3),)
 
 
-def wanted(repeat: int = 0, reference: Configuration | None = START) -> Slot:
-    return Slot("a", 2, OTHER, repeat, reference)
+def wanted(repeat: int = 0, reference: Configuration | None = START) -> RunSpec:
+    return RunSpec("a", 2, OTHER, repeat, reference)
 
 
-def complete(repeat: int = 0, value: float = 0.9) -> Row:
+def complete(repeat: int = 0, value: float = 0.9) -> StoredTrial:
     return row_of(wanted(repeat), 10 + repeat, value)
 
 
-def pruned(repeat: int = 0, reference: Configuration | None = START) -> Row:
+def pruned(repeat: int = 0, reference: Configuration | None = START) -> StoredTrial:
     row = row_of(wanted(repeat, reference), 20 + repeat, 0.5)
     return replace(row, state="pruned", value=None)
 
 
-def failed(repeat: int = 0, times: int = 1) -> list[Row]:
+def failed(repeat: int = 0, times: int = 1) -> list[StoredTrial]:
     failure = {"failure": "out of memory"}
     rows = [row_of(wanted(repeat), number, state="failed") for number in range(30, 30 + times)]
     return [replace(row, attributes=failure) for row in rows]
 
 
-def held(*repeats: int) -> list[Row]:
+def held(*repeats: int) -> list[StoredTrial]:
     """Complete runs of the incumbent."""
-    return [row_of(Slot("a", 1, START, repeat, None), repeat, 0.9) for repeat in repeats]
+    return [row_of(RunSpec("a", 1, START, repeat, None), repeat, 0.9) for repeat in repeats]
 
 
-def option(*rows: Row, repeats: int = 3, reference: Configuration | None = START) -> Option:
+def option(*rows: StoredTrial, repeats: int = 3, reference: Configuration | None = START) -> Option:
     return RunIndex(rows).option(2, OTHER, reference, repeats)
 
 
@@ -100,7 +100,7 @@ def test_an_option_is_open_until_the_repeats_before_the_pruned_one_are_known() -
 
 
 @given(st.permutations([complete(0), pruned(1), complete(2), *failed(2), pruned(3)]))
-def test_what_counts_does_not_depend_on_who_finished_first(rows: list[Row]) -> None:
+def test_what_counts_does_not_depend_on_who_finished_first(rows: list[StoredTrial]) -> None:
     assert option(*rows, repeats=4).rows == (complete(0), pruned(1))
 
 
@@ -174,15 +174,15 @@ def standing_of(*stages: Stage) -> PlanState:
 
 def test_a_run_is_outdated_once_an_earlier_repeat_was_pruned() -> None:
     other = Option(3, THIRD, START, (), "open")
-    standing = standing_of(
+    plan_state = standing_of(
         Stage("a", "hyperparameter", START, (option(complete(0), pruned(1)), other))
     )
-    assert [standing.outdated(wanted(repeat)) for repeat in range(3)] == [False, False, True]
-    assert not standing.outdated(Slot("a", 3, THIRD, 2, START))
+    assert [plan_state.outdated(wanted(repeat)) for repeat in range(3)] == [False, False, True]
+    assert not plan_state.outdated(RunSpec("a", 3, THIRD, 2, START))
 
 
 def test_a_guess_is_outdated_once_its_stage_wants_something_else() -> None:
-    guess = Slot("b", 1, THIRD, 0, OTHER)
+    guess = RunSpec("b", 1, THIRD, 0, OTHER)
     first = Stage("a", "hyperparameter", START, (option(complete(0)),))
     assert not standing_of(first).outdated(guess)
     second = Stage("b", "hyperparameter", OTHER, (Option(1, THIRD, OTHER, (), "open"),))

@@ -95,9 +95,9 @@ def run(url: str, folder: Path, trainer: Any) -> Any:
     )
     launch.launch(prepared, Observers(), means, lambda line: None, trainer)
     study, settings = storage.load(Database.at(url).open())
-    standing = standing_of(study, settings)
-    values = [[[r.value for r in o.rows] for o in s.options] for s in standing.stages]
-    return standing.complete, standing.incumbent, values
+    plan_state = standing_of(study, settings)
+    values = [[[r.value for r in o.rows] for o in s.options] for s in plan_state.stages]
+    return plan_state.complete, plan_state.incumbent, values
 
 
 def trainer(run: Run, dataset: Dataset, **given: Any) -> Generator[Epoch, None, bytes]:

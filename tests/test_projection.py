@@ -10,7 +10,7 @@ from study.mirror import projection
 from study.mirror.projection import Subject
 from study.mirror.tracking import Found
 from study.mirror.transfer import Known, Report, Transfer
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.space.model_source import ModelSource, NetworkFacts
 
 
@@ -24,7 +24,7 @@ def subject(made, *, live=True):
 
 
 def rows(made):
-    return Rows()(made.study)
+    return StoredTrials()(made.study)
 
 
 def points(made, number=0):
@@ -96,17 +96,17 @@ def test_without_a_driver_nothing_is_running(made):
     row = rows(made)[0]
     assert projection.trial(subject(made), row).status == "RUNNING"
     assert projection.trial(subject(made, live=False), row).status == "KILLED"
-    standing = made.plan.standing(rows(made))
-    assert parents.study(subject(made, live=False), rows(made), standing).status == "KILLED"
+    plan_state = made.plan.state(rows(made))
+    assert parents.study(subject(made, live=False), rows(made), plan_state).status == "KILLED"
 
 
 def test_a_complete_study_shows_its_answer(made):
     mirror_fakes.complete(made)
-    standing = made.plan.standing(rows(made))
-    content = parents.study_content(subject(made, live=False), rows(made), standing)
-    assert content.tags["answer.filters"] == str(dict(standing.incumbent)["filters"])
+    plan_state = made.plan.state(rows(made))
+    content = parents.study_content(subject(made, live=False), rows(made), plan_state)
+    assert content.tags["answer.filters"] == str(dict(plan_state.incumbent)["filters"])
     assert [point.key for point in content.points] == ["mean_val_acc", "standard_error"]
-    assert content.points[0].value == standing.score.mean
+    assert content.points[0].value == plan_state.score.mean
     assert content.params["score"] == "mean of last 3"
 
 
@@ -173,6 +173,6 @@ def test_the_metric_that_a_study_compares_by_is_the_one_that_is_summed_up(made):
     assert "best_val_acc" not in values
     parent = parents.configuration_content(compared, [row])
     assert [point.key for point in parent.points] == ["mean_val_loss"]  # of one repeat: no error
-    study = parents.study_content(compared, [row], made.plan.standing([row]))
+    study = parents.study_content(compared, [row], made.plan.state([row]))
     assert study.params["metric"] == "val_loss"
     assert study.params["direction"] == "minimize"

@@ -13,7 +13,7 @@ from plan_fakes import EAGER, IMAGES, SMALL, Chance, Crew, new_study
 
 from study.errors import SettingsError
 from study.plan.plan import Plan
-from study.plan.results import Row, Rows
+from study.plan.results import StoredTrial, StoredTrials
 from study.plan.search import Search
 from study.plan.statistics import image_floor
 from study.plan.sweep import OneAtATime
@@ -126,7 +126,7 @@ def test_a_decision_is_the_same_while_other_runs_come_and_go() -> None:
     curves = Chance(4)
     study = sweep_of(SweepPruner(IMAGES, EAGER))
     Crew(study, lambda: OneAtATime(SMALL, images=IMAGES), curves, margin=EAGER).play()
-    for row in Rows()(study):
+    for row in StoredTrials()(study):
         if row.reference:
             reference = curves(row.reference, row.repeat)
             told = [
@@ -164,13 +164,13 @@ def test_trials_without_a_plan_are_left_to_the_pruner_in_question() -> None:
         assert trial.should_prune() is stopped
 
 
-def pruned_by(name: str, plan: Plan) -> list[Row]:
+def pruned_by(name: str, plan: Plan) -> list[StoredTrial]:
     """The pruned rows of a study of longer runs, whose pruner has this name."""
     study, curves = new_study(), Chance(2, epochs=9, coarse=12)
     crew = Crew(study, lambda: plan, curves)
     study.pruner = make_pruner(name, 9, IMAGES)
     assert crew.play().complete
-    return [row for row in Rows()(study) if row.state == "pruned"]
+    return [row for row in StoredTrials()(study) if row.state == "pruned"]
 
 
 @pytest.mark.parametrize("name", PRUNERS)

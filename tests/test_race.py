@@ -15,9 +15,9 @@ from plan_fakes import SMALL, row_of, space_of
 
 from study.errors import SettingsError, StudyError
 from study.plan.epochs import rungs
-from study.plan.plan import Plan, PlanState, Slot
+from study.plan.plan import Plan, PlanState, RunSpec
 from study.plan.race import CHOOSING, MEASURED, RACE, Race
-from study.plan.results import Configuration, Row
+from study.plan.results import Configuration, StoredTrial
 from study.plan.verdict import Verdict
 from study.space.search_space import SearchSpace
 
@@ -48,7 +48,9 @@ def curves(noise: float, seed: int = 0) -> Curves:
 BEST = (("a", 3), ("b", 0.3), ("c", "x"), ("d", True))
 
 
-def go_on(rows: list[Row], slot: Slot, curve: Curves, whole: int = EPOCHS) -> list[Row]:
+def go_on(
+    rows: list[StoredTrial], slot: RunSpec, curve: Curves, whole: int = EPOCHS
+) -> list[StoredTrial]:
     """The rows once this slot has trained as far as it asks."""
     assert slot.configuration is not None
     key = slot.configuration, slot.repeat
@@ -61,11 +63,11 @@ def go_on(rows: list[Row], slot: Slot, curve: Curves, whole: int = EPOCHS) -> li
     return [*(row for row in rows if row.number != number), new]
 
 
-def raced(plan: Plan, curve: Curves, whole: int = EPOCHS) -> tuple[PlanState, list[Row]]:
-    rows: list[Row] = []
-    while slots := plan.standing(rows).slots:
+def raced(plan: Plan, curve: Curves, whole: int = EPOCHS) -> tuple[PlanState, list[StoredTrial]]:
+    rows: list[StoredTrial] = []
+    while slots := plan.state(rows).slots:
         rows = go_on(rows, slots[0], curve, whole)
-    return plan.standing(rows), rows
+    return plan.state(rows), rows
 
 
 def race(space: SearchSpace = WIDE, **options: Any) -> Race:
@@ -110,8 +112,8 @@ def test_the_answer_is_measured_on_repeats_that_had_no_part_in_choosing_it() -> 
 
 
 def test_a_configuration_leads_by_a_run_that_was_trained_to_its_end_once_there_is_one() -> None:
-    plan, rows, promised = race(budget=250, tolerance=0.05), list[Row](), 0
-    while (state := plan.standing(rows)).slots and state.slots[0].stage == RACE:
+    plan, rows, promised = race(budget=250, tolerance=0.05), list[StoredTrial](), 0
+    while (state := plan.state(rows)).slots and state.slots[0].stage == RACE:
         ended = {row.configuration for row in rows if row.state == "complete"}
         assert not ended or state.incumbent in ended
         belief = plan._belief({(row.configuration, row.repeat): row for row in rows})
@@ -123,12 +125,12 @@ def test_a_configuration_leads_by_a_run_that_was_trained_to_its_end_once_there_i
 
 
 def test_measuring_does_not_change_who_leads() -> None:
-    plan, rows = race(budget=150), list[Row]()
-    while (slots := plan.standing(rows).slots) and slots[0].stage == RACE:
+    plan, rows = race(budget=150), list[StoredTrial]()
+    while (slots := plan.state(rows).slots) and slots[0].stage == RACE:
         rows = go_on(rows, slots[0], curves(0.1))
-    leader = plan.standing(rows).incumbent
+    leader = plan.state(rows).incumbent
     unlucky = go_on(rows, slots[0], lambda one, repeat: (0.1,) * EPOCHS)
-    assert plan.standing(unlucky).incumbent == leader
+    assert plan.state(unlucky).incumbent == leader
 
 
 def test_the_stated_accuracy_holds_the_true_one() -> None:
@@ -156,12 +158,12 @@ def test_most_runs_are_paused_early() -> None:
 
 
 def test_ten_workers_get_ten_different_runs() -> None:
-    plan, rows = race(budget=300, tolerance=0.01), list[Row]()
+    plan, rows = race(budget=300, tolerance=0.01), list[StoredTrial]()
     for _ in range(30):
-        rows = go_on(rows, plan.standing(rows).slots[0], curves(0.1))
+        rows = go_on(rows, plan.state(rows).slots[0], curves(0.1))
     begun = {(row.configuration, row.repeat): len(row.reported) for row in rows}
     for _ in range(10):
-        slot = plan.standing(rows).slots[0]
+        slot = plan.state(rows).slots[0]
         key = slot.configuration, slot.repeat
         assert (slot.epochs or EPOCHS) > begun.get(key, 0)  # type: ignore[arg-type]
         old = next((r for r in rows if (r.configuration, r.repeat) == key), None)
@@ -171,13 +173,13 @@ def test_ten_workers_get_ten_different_runs() -> None:
 
 
 def test_a_run_that_has_all_its_epochs_but_is_not_told_yet_is_no_obstacle() -> None:
-    plan, rows = race(budget=300), list[Row]()
-    while plan.standing(rows).verdict is None or len(rows) < 20:
-        rows = go_on(rows, plan.standing(rows).slots[0], curves(0.1))
+    plan, rows = race(budget=300), list[StoredTrial]()
+    while plan.state(rows).verdict is None or len(rows) < 20:
+        rows = go_on(rows, plan.state(rows).slots[0], curves(0.1))
     first, *others = rows
     whole = curves(0.1)(first.configuration, first.repeat)
     untold = replace(first, state="running", reported=whole)
-    assert plan.standing([untold, *others]).slots
+    assert plan.state([untold, *others]).slots
 
 
 RANGES = SearchSpace.from_dict(
@@ -217,10 +219,10 @@ def test_a_decision_after_a_thousand_rows_of_a_million_configurations_takes_a_se
     rows = []
     for number in range(1000):
         one = tuple(zip("abcdef", map(int, rng.integers(10, size=6)), strict=True))
-        slot = Slot(RACE, number, one, 0, None, 6)
+        slot = RunSpec(RACE, number, one, 0, None, 6)
         rows.append(row_of(slot, number, state="paused", reported=tuple(rng.uniform(0.8, 0.9, 6))))
     begin = time.process_time()
-    assert plan.standing(rows).slots
+    assert plan.state(rows).slots
     assert (
         time.process_time() - begin < 5
     )  # a bound that no slow machine fails; measured: see the log

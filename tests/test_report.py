@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 
 from study.cli.app import app
 from study.final.records import FINALS
-from study.plan.plan import Plan, Slot
+from study.plan.plan import Plan, RunSpec
 from study.plan.race import RACE, Race
-from study.plan.results import Row
+from study.plan.results import StoredTrial
 from study.plan.search import SEARCH, Search
 from study.plan.statistics import Score
 from study.plan.sweep import OneAtATime
@@ -57,9 +57,9 @@ def told(plan: Plan | None = None, name: str = "fake") -> Contents:
     storage = InMemoryStorage()
     swept = isinstance(plan, OneAtATime)
     given = {"pruner": SweepPruner(IMAGES, EAGER)} if swept else {}
-    standing = drive(storage, plan=plan, **given)
+    plan_state = drive(storage, plan=plan, **given)
     settings = replace(mirror_fakes.settings(epochs=4), space=plan.space)
-    return Contents(name, settings, standing, "complete", tuple(rows(storage)))
+    return Contents(name, settings, plan_state, "complete", tuple(rows(storage)))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_one_repeat_has_no_interval() -> None:
 
 
 def test_a_stage_shows_every_repeat_and_where_a_stopped_one_was(contents: Contents) -> None:
-    stopped, kept = figures.stage_figure(contents.standing.stages[0]).choices
+    stopped, kept = figures.stage_figure(contents.plan_state.stages[0]).choices
     assert (len(stopped.values), len(stopped.stopped), stopped.mean) == (0, 1, None)
     assert (len(kept.values), len(kept.stopped), kept.kind) == (2, 0, "selected")
     assert kept.interval is not None
@@ -136,7 +136,7 @@ def test_a_stage_shows_every_repeat_and_where_a_stopped_one_was(contents: Conten
 
 
 def test_an_option_eliminated_in_a_later_repeat_gets_no_mean(contents: Contents) -> None:
-    stage = contents.standing.stages[0]
+    stage = contents.plan_state.stages[0]
     gone, kept = stage.options
     late = replace(gone, rows=(kept.rows[0], *gone.rows))
     choice, _ = figures.stage_figure(replace(stage, options=(late, kept))).choices
@@ -146,7 +146,7 @@ def test_an_option_eliminated_in_a_later_repeat_gets_no_mean(contents: Contents)
 def test_every_run_has_a_curve_and_a_stopped_one_ends_where_it_was_stopped(
     contents: Contents,
 ) -> None:
-    panels = figures.panels(contents.standing, contents.rows)
+    panels = figures.panels(contents.plan_state, contents.rows)
     own = [line.number for panel in panels for line in panel.lines if not line.reused]
     assert sorted(own) == [row.number for row in contents.rows]
     (stopped,) = [line for line in panels[0].lines if line.end == "pruned"]
@@ -154,13 +154,13 @@ def test_every_run_has_a_curve_and_a_stopped_one_ends_where_it_was_stopped(
 
 
 def test_a_stage_repeats_the_curves_that_it_took_from_the_one_before(contents: Contents) -> None:
-    depth = figures.panels(contents.standing, contents.rows)[1]
+    depth = figures.panels(contents.plan_state, contents.rows)[1]
     assert {line.label for line in depth.lines if line.reused} == {"2"}
     assert {line.repeat for line in depth.lines if line.reused} == {0, 1}
 
 
 def test_what_was_saved_is_counted_run_by_run(contents: Contents) -> None:
-    spent = figures.spent(contents.standing, contents.rows, epochs=4, repeats=2)
+    spent = figures.spent(contents.plan_state, contents.rows, epochs=4, repeats=2)
     counted = [(saving.runs, saving.epochs) for saving in spent.savings]
     again_, skipped, tails = counted
     assert skipped == (1, 4)  # width 1, repeat 2
@@ -175,7 +175,7 @@ def test_more_curves_than_can_be_seen_are_thinned_evenly_and_the_figure_says_so(
 ) -> None:
     assert figures.thinned(range(10), 4) == [0, 2, 5, 7]
     monkeypatch.setattr(figures, "MOST_LINES", 2)
-    panel = figures.panels(contents.standing, contents.rows)[1]
+    panel = figures.panels(contents.plan_state, contents.rows)[1]
     assert len(panel.lines) < panel.runs
     assert f"{len(panel.lines)} of {panel.runs} are drawn: evenly" in captions(panel)
     assert sum(line.kind == "selected" for line in panel.lines) == 2
@@ -202,9 +202,9 @@ def test_a_colour_means_the_same_in_every_figure(others: int) -> None:
 def test_no_axis_of_an_accuracy_has_a_tick_beyond_a_hundred_percent(contents: Contents) -> None:
     curves = drawing.draw_curves(panel_of("selected", "other", accuracy=1.0), "curves")
     perfect = [replace(row, value=1.0, curve={"val_acc": (0.9, 1, 1, 1)}) for row in contents.rows]
-    standing = OneAtATime(WIDE, images=IMAGES).standing(perfect)
-    stage = drawing.draw_stage(figures.stage_figure(standing.stages[0]), "stage")
-    cost = drawing.draw_cost(figures.cost(standing), "cost")
+    plan_state = OneAtATime(WIDE, images=IMAGES).state(perfect)
+    stage = drawing.draw_stage(figures.stage_figure(plan_state.stages[0]), "stage")
+    cost = drawing.draw_cost(figures.cost(plan_state), "cost")
     for picture, most in ((curves, 100), (stage, 100)):
         numbers_ = [float(text) for text in re.findall(r">([\d.]+)</text>", picture.svg)]
         assert max(numbers_) == most
@@ -269,9 +269,11 @@ def test_options_that_look_like_html_are_text_in_figures_too() -> None:
         space(hyperparameters={"width": {"options": ["<b>$x$&", "it's"], "start": "it's"}})
     )
     storage = InMemoryStorage()
-    standing = drive(storage, plan=plan, train=_flat)
+    plan_state = drive(storage, plan=plan, train=_flat)
     settings = replace(mirror_fakes.settings(epochs=4), space=plan.space)
-    page = files(Contents("x", settings, standing, "complete", tuple(rows(storage))))[PAGE].decode()
+    page = files(Contents("x", settings, plan_state, "complete", tuple(rows(storage))))[
+        PAGE
+    ].decode()
     assert Reader(page).count("b") == 0
     assert "&lt;b&gt;$x$&amp;" in page
 
@@ -286,9 +288,9 @@ def _flat(run):
 
 
 def test_a_study_without_a_finished_run_has_a_report(contents: Contents) -> None:
-    nothing = OneAtATime(WIDE, images=IMAGES).standing([])
+    nothing = OneAtATime(WIDE, images=IMAGES).state([])
     stopped = replace(contents, state="interrupted", resume="python -m study resume fake")
-    page = files(replace(stopped, standing=nothing, rows=()))[PAGE].decode()
+    page = files(replace(stopped, plan_state=nothing, rows=()))[PAGE].decode()
     Reader(page)
     assert "No configuration has a finished run yet" in page
     assert "Nothing was trained yet" in page
@@ -297,8 +299,10 @@ def test_a_study_without_a_finished_run_has_a_report(contents: Contents) -> None
 
 def test_an_unfinished_study_has_a_report(contents: Contents) -> None:
     first = contents.rows[:3]
-    standing = OneAtATime(WIDE, images=IMAGES).standing(first)
-    page = files(replace(contents, standing=standing, rows=first, state="running"))[PAGE].decode()
+    plan_state = OneAtATime(WIDE, images=IMAGES).state(first)
+    page = files(replace(contents, plan_state=plan_state, rows=first, state="running"))[
+        PAGE
+    ].decode()
     Reader(page)
     assert "The answer so far" in page
     assert "Open: " in page
@@ -306,7 +310,7 @@ def test_an_unfinished_study_has_a_report(contents: Contents) -> None:
 
 def test_a_search_has_a_report_whose_options_are_ranked() -> None:
     found = told(Search(space(), "random", 5, seed=1, images=IMAGES))
-    figure = figures.stage_figure(found.standing.stages[0])
+    figure = figures.stage_figure(found.plan_state.stages[0])
     means = [choice.mean for choice in figure.choices]
     assert len(means) == 5
     assert means == sorted(means, reverse=True)
@@ -344,7 +348,7 @@ def test_a_report_of_ten_thousand_runs_stays_small_and_says_what_it_leaves_out()
     wide = space(hyperparameters={"rate": {"low": 0.0, "high": 1.0}})
     many = 3334
     found = [
-        Row(
+        StoredTrial(
             number=3 * number + repeat,
             trial_id=3 * number + repeat,
             state="complete",
@@ -362,7 +366,7 @@ def test_a_report_of_ten_thousand_runs_stays_small_and_says_what_it_leaves_out()
     ]
     plan = Search(wide, "random", many, 1, 3, IMAGES)
     settings = replace(mirror_fakes.settings(epochs=12), space=wide)
-    made = files(Contents("many", settings, plan.standing(found), "complete", tuple(found)))
+    made = files(Contents("many", settings, plan.state(found), "complete", tuple(found)))
     assert sum(map(len, made.values())) < 20 * 2**20
     page = made[PAGE].decode()
     assert len(page) < 2**20
@@ -381,7 +385,7 @@ def test_the_csv_files_have_a_line_for_every_option_and_every_run(
     assert [int(run["trial"]) for run in runs] == [row.number for row in contents.rows]
     assert [run["value"] for run in runs].count("") == 1
     options = list(csv.DictReader(io.StringIO(made["stages.csv"].decode())))
-    assert len(options) == sum(len(stage.options) for stage in contents.standing.stages)
+    assert len(options) == sum(len(stage.options) for stage in contents.plan_state.stages)
     best = next(option for option in options if "selected" in option["verdict"])
     assert float(best["low"]) < float(best["mean"]) < float(best["high"])
 
@@ -391,7 +395,7 @@ def test_a_figure_s_table_has_what_is_drawn_and_says_where_the_rest_is(
 ) -> None:
     monkeypatch.setattr(figures, "MOST_LINES", 2)
     monkeypatch.setattr(figures, "MOST_OPTIONS", 1)
-    panel = figures.panels(contents.standing, contents.rows)[1]
+    panel = figures.panels(contents.plan_state, contents.rows)[1]
     curves = numbers.curves_table(panel)
     assert (len(curves.lines), curves.total) == (len(panel.lines), panel.runs)
     page = files(contents)[PAGE].decode()
@@ -575,7 +579,7 @@ def test_a_pair_that_interacts_is_told_from_those_that_do_not() -> None:
         one = tuple((name, number // 3**place % 3) for place, name in enumerate(names))
         a, b, c, _ = (int(value) for _, value in one)
         error = math.exp(-3 + 0.1 * c + 0.3 * (a - 1) * (b - 1) + 0.02 * chance.gauss(0, 1))
-        slot = Slot(RACE, number, one, 0, None)
+        slot = RunSpec(RACE, number, one, 0, None)
         found.append(row_of(slot, number, 1 - error))
     known = plan.effects(found)
     assert known is not None
@@ -590,8 +594,8 @@ def test_the_page_of_a_race_has_its_figures_its_intervals_and_why_it_ended(race:
     page = made[PAGE].decode()
     for heading in ("The leading configurations", "What each hyperparameter does", "Which pairs"):
         assert heading in page
-    assert race.standing.verdict is not None
-    for sentence in words.race(race.standing.verdict, ACCURACY):
+    assert race.plan_state.verdict is not None
+    for sentence in words.race(race.plan_state.verdict, ACCURACY):
         assert sentence in page
     assert "paused" in page
     assert "stopped early." not in page
@@ -600,12 +604,12 @@ def test_the_page_of_a_race_has_its_figures_its_intervals_and_why_it_ended(race:
 
 
 def test_a_run_that_nobody_went_on_with_is_drawn_and_counted_as_paused(race: Contents) -> None:
-    (panel,) = figures.panels(race.standing, race.rows)
+    (panel,) = figures.panels(race.plan_state, race.rows)
     ends = {line.number: line.end for line in panel.lines}
     assert ends == {r.number: "paused" if r.left_paused else "complete" for r in race.rows}
     assert "paused" in ends.values()
     assert not any(line.reused for line in panel.lines)
-    assert "pruned" not in figures.spent(race.standing, race.rows, 4, 3).runs
+    assert "pruned" not in figures.spent(race.plan_state, race.rows, 4, 3).runs
     assert "pruned" not in numbers.runs_csv(race.rows, ACCURACY)
 
 

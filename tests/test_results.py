@@ -1,4 +1,4 @@
-"""Rows say what is stored; spreads say how sure a mean is."""
+"""Trials say what is stored; spreads say how sure a mean is."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, SMALL, Chance, Crew, new_study
 
 from study.plan.plan import Plan
-from study.plan.results import IGNORE_FAILURES_BEFORE, Row, Rows
+from study.plan.results import IGNORE_FAILURES_BEFORE, StoredTrial, StoredTrials
 from study.plan.statistics import Spread, image_floor, sample_variance
 from study.plan.sweep import OneAtATime
 
@@ -36,7 +36,7 @@ def begun(runs: int) -> optuna.Study:
 
 def test_a_row_holds_what_the_trial_stores() -> None:
     study = begun(2)
-    first, second, third = Rows()(study)
+    first, second, third = StoredTrials()(study)
     assert [row.state for row in (first, second, third)] == ["complete", "running", "running"]
     assert (first.stage, first.option, first.repeat) == ("a", 2, 0)
     assert first.params == {"a": 2, "b": 0.1, "c": False}
@@ -49,27 +49,27 @@ def test_a_row_holds_what_the_trial_stores() -> None:
 def test_a_trial_without_a_ticket_is_no_row() -> None:
     study = new_study()
     study.ask()
-    assert Rows()(study) == []
+    assert StoredTrials()(study) == []
 
 
 def test_epochs_are_in_the_order_of_their_steps() -> None:
     study = begun(0)
     for step in (3, 1, 2):
         study._storage.set_trial_intermediate_value(study.trials[0]._trial_id, step, step / 10)
-    assert Rows()(study)[0].reported == (0.1, 0.2, 0.3)
+    assert StoredTrials()(study)[0].reported == (0.1, 0.2, 0.3)
 
 
 def test_a_pruned_value_is_no_value() -> None:
     study = new_study()
     Crew(study, plan, Chance(3), margin=EAGER).play()
-    pruned = [row for row in Rows()(study) if row.state == "pruned"]
+    pruned = [row for row in StoredTrials()(study) if row.state == "pruned"]
     assert pruned
     assert all(row.value is None and row.reported for row in pruned)
 
 
 def test_only_rows_of_trials_that_changed_are_converted_again() -> None:
     study = begun(3)
-    rows = Rows()
+    rows = StoredTrials()
     before = rows(study)
     changed = next(row for row in before if row.state == "running")
     study._storage.set_trial_intermediate_value(changed.trial_id, 99, 0.5)
@@ -80,21 +80,21 @@ def test_only_rows_of_trials_that_changed_are_converted_again() -> None:
 
 
 def test_rows_of_another_study_are_not_mistaken_for_those_of_the_first() -> None:
-    rows = Rows()
+    rows = StoredTrials()
     one, other = begun(3), new_study()
     Crew(other, plan, Chance(2)).play(3)
     assert rows(one)[0] != rows(other)[0]
-    assert rows(one) == Rows()(one)
-    assert rows(other) == Rows()(other)
+    assert rows(one) == StoredTrials()(one)
+    assert rows(other) == StoredTrials()(other)
 
 
 def test_failures_are_forgiven_up_to_a_trial() -> None:
     study = new_study()
     Crew(study, plan, Chance(1), faults=0.4).play()
-    numbers = [row.number for row in Rows()(study) if row.state == "failed"]
+    numbers = [row.number for row in StoredTrials()(study) if row.state == "failed"]
     assert len(numbers) > 1
     study.set_user_attr(IGNORE_FAILURES_BEFORE, numbers[-1])
-    assert [row.number for row in Rows()(study) if row.state == "failed"] == numbers[-1:]
+    assert [row.number for row in StoredTrials()(study) if row.state == "failed"] == numbers[-1:]
 
 
 def test_a_hyperband_study_hides_no_rows() -> None:
@@ -108,7 +108,7 @@ def test_a_hyperband_study_hides_no_rows() -> None:
     study.pruner.prune(study, last)  # sets the brackets up
     part = optuna.pruners._filter_study(study, last)
     assert len(part.trials) < len(study.trials)
-    assert len(Rows()(part)) == len(study.trials)
+    assert len(StoredTrials()(part)) == len(study.trials)
 
 
 def test_a_standard_error_is_that_of_the_sample() -> None:
@@ -218,5 +218,5 @@ def test_what_is_pooled_depends_neither_on_the_order_nor_on_when_it_is_asked(
 
 
 def test_rows_come_in_the_order_of_their_trials() -> None:
-    rows: list[Row] = Rows()(begun(4))
+    rows: list[StoredTrial] = StoredTrials()(begun(4))
     assert all(one.number < other.number for one, other in pairwise(rows))

@@ -22,8 +22,8 @@ from plan_fakes import EAGER, IMAGES, SMALL, Chance, Crew, counted, issued, new_
 import study as package
 import study.tuning.one_at_a_time
 from study.errors import PlanExhausted, SettingsError, SlotFailed, SpaceError
-from study.plan.plan import ATTEMPTS, Slot
-from study.plan.results import RUN_SPEC, Rows, configuration
+from study.plan.plan import ATTEMPTS, RunSpec
+from study.plan.results import RUN_SPEC, StoredTrials, configuration
 from study.plan.sweep import OneAtATime
 from study.space.search_space import SearchSpace
 from study.storage.location import Database
@@ -79,9 +79,9 @@ def calm() -> optuna.Study:
 
 def results(found: optuna.Study) -> dict[Any, Any]:
     """The values of the slots that count in the end."""
-    standing = plan().standing(Rows()(found))
-    assert standing.complete
-    return {key: value[1] for key, value in counted(standing).items()}
+    plan_state = plan().state(StoredTrials()(found))
+    assert plan_state.complete
+    return {key: value[1] for key, value in counted(plan_state).items()}
 
 
 def test_the_example_of_the_documentation_runs_and_ends_by_itself() -> None:
@@ -104,7 +104,7 @@ def test_a_loop_ends_with_the_plan() -> None:
     found = calm()
     assert states(found) == {"COMPLETE": len(found.trials)}
     assert max(Counter(issued(found)).values()) == 1
-    assert plan().standing(Rows()(found)).complete
+    assert plan().state(StoredTrials()(found)).complete
 
 
 def test_a_trial_suggests_what_its_slot_says() -> None:
@@ -180,7 +180,7 @@ def test_a_loop_over_a_complete_study_ends_at_once() -> None:
 
 def test_a_superfluous_trial_ends_before_it_trains_whatever_the_objective_asks_first() -> None:
     found = calm()
-    trained: list[Slot] = []
+    trained: list[RunSpec] = []
 
     def objective(trial: Trial) -> float:
         trained.append(slot(trial))
@@ -226,7 +226,7 @@ def test_a_failing_slot_is_tried_three_times_then_the_study_ends() -> None:
 
     with pytest.raises(SlotFailed, match=r"repeat 2 of a=3, b=0.1, c=False .* out of memory"):
         found.optimize(objective, catch=(MemoryError,))
-    tried = [row for row in Rows()(found) if row.option == 3 and row.repeat == 1]
+    tried = [row for row in StoredTrials()(found) if row.option == 3 and row.repeat == 1]
     assert [row.state for row in tried] == ["failed"] * ATTEMPTS
     assert states(found)["RUNNING"] == 0
 
@@ -277,7 +277,7 @@ def test_a_pruner_that_stops_the_incumbent_is_refused() -> None:
     assert states(found) == {"PRUNED": 1}
     found.pruner = NopPruner()
     found.optimize(objective)  # what was pruned does not count
-    assert plan().standing(Rows()(found)).complete
+    assert plan().state(StoredTrials()(found)).complete
 
 
 def test_optunas_default_pruner_goes_with_an_objective_that_reports() -> None:
@@ -294,7 +294,7 @@ def test_optunas_default_pruner_goes_with_an_objective_that_reports() -> None:
 
     found.optimize(objective)
     assert pruned
-    assert plan().standing(Rows()(found)).complete
+    assert plan().state(StoredTrials()(found)).complete
 
 
 @pytest.mark.parametrize("attempt", range(12))
@@ -403,8 +403,10 @@ def test_a_study_in_a_database_is_the_study_in_memory(tmp_path: Path) -> None:
     in_memory, in_file = new_study(), new_study(stored)
     for found in (in_memory, in_file):
         Crew(found, plan, CURVES, margin=EAGER, workers=2).play()
-    assert Rows()(new_study(stored))[0].configuration == configuration(SMALL.start)
-    assert counted(plan().standing(Rows()(in_file))) == counted(plan().standing(Rows()(in_memory)))
+    assert StoredTrials()(new_study(stored))[0].configuration == configuration(SMALL.start)
+    assert counted(plan().state(StoredTrials()(in_file))) == counted(
+        plan().state(StoredTrials()(in_memory))
+    )
 
 
 def test_an_interrupted_ask_leaves_a_run_to_adopt_or_nothing() -> None:
@@ -422,7 +424,7 @@ def test_an_interrupted_ask_leaves_a_run_to_adopt_or_nothing() -> None:
         found = study_of(storage)
         with pytest.raises(KeyboardInterrupt):
             found.ask()
-        assert not [row for row in Rows()(found) if row.state == "failed"]
+        assert not [row for row in StoredTrials()(found) if row.state == "failed"]
 
 
 def test_the_sweep_pruner_and_the_sampler_go_together_in_plain_code() -> None:
@@ -438,8 +440,8 @@ def test_the_sweep_pruner_and_the_sampler_go_together_in_plain_code() -> None:
     found.optimize(objective, n_jobs=2)
     by_values = replace(SMALL, score="last")  # as any objective's but the program's own
     crew = Crew(new_study(), lambda: OneAtATime(by_values, images=IMAGES), CURVES, margin=EAGER)
-    standing = plan().standing(Rows()(found))
-    assert counted(standing) == counted(crew.play())
+    plan_state = plan().state(StoredTrials()(found))
+    assert counted(plan_state) == counted(crew.play())
 
 
 def test_the_package_offers_the_sampler() -> None:

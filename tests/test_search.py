@@ -16,8 +16,8 @@ from optuna.pruners import MedianPruner
 from plan_fakes import IMAGES, SMALL, Chance, Crew, counted, decided, issued, new_study, row_of
 
 from study.errors import SettingsError
-from study.plan.plan import ATTEMPTS, Slot
-from study.plan.results import IGNORE_FAILURES_BEFORE, Configuration, Row, Rows
+from study.plan.plan import ATTEMPTS, RunSpec
+from study.plan.results import IGNORE_FAILURES_BEFORE, Configuration, StoredTrial, StoredTrials
 from study.plan.search import SEARCH, UNCOMPARED, Search
 from study.space.search_space import SearchSpace
 from study.tuning.sampler import PlanSampler
@@ -38,13 +38,13 @@ def ranges(**changes: dict[str, Any]) -> SearchSpace:
 
 def suggested(study: optuna.Study) -> list[Configuration]:
     """The configurations of a study in the order of their numbers."""
-    found = {int(row.option or 0): row.configuration for row in Rows()(study)}
+    found = {int(row.option or 0): row.configuration for row in StoredTrials()(study)}
     return [found[number] for number in sorted(found)]
 
 
-def chosen(plan: Search, number: int, rows: list[Row]) -> Slot:
+def chosen(plan: Search, number: int, rows: list[StoredTrial]) -> RunSpec:
     """The slot of the configuration with this number, as the plan suggests it."""
-    left_open = Slot(SEARCH, number, None, 0, UNCOMPARED)
+    left_open = RunSpec(SEARCH, number, None, 0, UNCOMPARED)
     return replace(left_open, configuration=plan.suggest(left_open, rows))
 
 
@@ -76,8 +76,8 @@ def test_an_interrupted_search_by_gaussian_processes_does_so_too() -> None:
 def assert_interruptions_change_nothing(plan: Search) -> None:
     calm, wild = played(plan), played(plan, breaks=0.15, faults=0.1)
     assert suggested(wild.study) == suggested(calm.study)
-    assert counted(wild.standing()) == counted(calm.standing())
-    assert decided(wild.standing()) == decided(calm.standing())
+    assert counted(wild.state()) == counted(calm.state())
+    assert decided(wild.state()) == decided(calm.state())
     assert max(Counter(suggested(calm.study)).values()) == 1
 
 
@@ -91,29 +91,29 @@ def test_every_configuration_is_repeated() -> None:
     crew = played(Search(ranges(), "random", 5, seed=1))
     times = Counter(configuration for configuration, _, _ in issued(crew.study))
     assert set(times.values()) == {2}
-    standing = crew.standing()
-    assert standing.complete
-    assert standing.runs == standing.runs_expected == 10
+    plan_state = crew.state()
+    assert plan_state.complete
+    assert plan_state.runs == plan_state.runs_expected == 10
 
 
 def test_the_best_mean_is_the_answer() -> None:
-    standing = played(Search(SMALL, "tpe", 6, seed=1)).standing()
-    means = {o.configuration: o.score.mean for o in standing.stages[0].options if o.score}
-    assert standing.score is not None
-    assert standing.incumbent is not None
-    assert means[standing.incumbent] == standing.score.mean == max(means.values())
-    carried = standing.stages[0].selected
+    plan_state = played(Search(SMALL, "tpe", 6, seed=1)).state()
+    means = {o.configuration: o.score.mean for o in plan_state.stages[0].options if o.score}
+    assert plan_state.score is not None
+    assert plan_state.incumbent is not None
+    assert means[plan_state.incumbent] == plan_state.score.mean == max(means.values())
+    carried = plan_state.stages[0].selected
     assert carried is not None
-    assert carried.configuration == standing.incumbent
+    assert carried.configuration == plan_state.incumbent
 
 
 def test_a_search_knows_its_answer_so_far() -> None:
     crew = Crew(new_study(), lambda: Search(SMALL, "random", 4, 1), Chance(1))
-    assert crew.standing().incumbent is None
-    standing = crew.play(3)
-    assert standing.incumbent == suggested(crew.study)[0]
-    assert not standing.stages[0].decided
-    assert standing.runs_expected == 8
+    assert crew.state().incumbent is None
+    plan_state = crew.play(3)
+    assert plan_state.incumbent == suggested(crew.study)[0]
+    assert not plan_state.stages[0].decided
+    assert plan_state.runs_expected == 8
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -121,7 +121,7 @@ def test_a_budget_larger_than_the_space_tries_it_whole(sampler: str) -> None:
     crew = played(Search(SMALL, sampler, 100, seed=1))
     assert len(suggested(crew.study)) == len(set(suggested(crew.study))) == 12
     assert max(Counter(issued(crew.study)).values()) == 1
-    assert crew.standing().complete
+    assert crew.state().complete
 
 
 def test_ranges_of_whole_steps_are_a_space_that_ends_too() -> None:
@@ -151,30 +151,30 @@ def test_a_pruned_configuration_has_no_mean_and_is_not_trained_on() -> None:
     study = new_study()
     crew = Crew(study, lambda: Search(SMALL, "random", 8, 5), Chance(5))
     study.pruner = MedianPruner(n_startup_trials=2, n_warmup_steps=1)
-    standing = crew.play()
-    gone = [option for option in standing.stages[0].options if option.state == "eliminated"]
+    plan_state = crew.play()
+    gone = [option for option in plan_state.stages[0].options if option.state == "eliminated"]
     assert gone
     assert all(option.score is None and option.pruned == option.rows[-1] for option in gone)
-    assert standing.incumbent not in {option.configuration for option in gone}
-    assert standing.runs < 16
+    assert plan_state.incumbent not in {option.configuration for option in gone}
+    assert plan_state.runs < 16
 
 
 def test_a_search_of_which_everything_was_pruned_has_no_answer() -> None:
     plan = Search(SMALL, "random", 2, 1)
-    rows: list[Row] = []
-    while slots := plan.standing(rows).slots:
+    rows: list[StoredTrial] = []
+    while slots := plan.state(rows).slots:
         suggested = plan.suggest(slots[0], rows)
         row = row_of(replace(slots[0], configuration=suggested), len(rows))
         rows.append(replace(row, state="pruned", reported=()))  # not even a report
-    standing = plan.standing(rows)
-    assert standing.complete
-    assert (standing.incumbent, standing.score) == (None, None)
+    plan_state = plan.state(rows)
+    assert plan_state.complete
+    assert (plan_state.incumbent, plan_state.score) == (None, None)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sampler_survives_runs_that_reported_no_number(sampler: str) -> None:
     plan = Search(ranges(), sampler, 4, 1)
-    rows: list[Row] = []
+    rows: list[StoredTrial] = []
     for number, accuracies in enumerate([(), (0.5, math.nan), (0.5, 0.6)]):
         slot = chosen(plan, number, rows)
         rows.append(replace(row_of(slot, number), state="pruned", reported=accuracies))
@@ -193,21 +193,21 @@ def test_a_configuration_whose_failures_were_forgiven_gets_its_number_again() ->
         study.tell(ahead.pop(0), state=optuna.trial.TrialState.FAIL)
         if len(study.trials) < 2 + ATTEMPTS:
             ahead.append(study.ask())
-    assert crew.standing().failed is not None
+    assert crew.state().failed is not None
     study.set_user_attr(IGNORE_FAILURES_BEFORE, len(study.trials))
-    standing = crew.play()
-    assert standing.complete
-    assert sorted(int(o.value) for o in standing.stages[0].options) == [0, 1, 2]
-    assert len({o.configuration for o in standing.stages[0].options}) == 3
+    plan_state = crew.play()
+    assert plan_state.complete
+    assert sorted(int(o.value) for o in plan_state.stages[0].options) == [0, 1, 2]
+    assert len({o.configuration for o in plan_state.stages[0].options}) == 3
 
 
 def test_numbers_left_out_are_taken_first() -> None:
     plan = Search(SMALL, "random", 4, 1)
-    rows: list[Row] = []
+    rows: list[StoredTrial] = []
     for number in (0, 2):
         slot = chosen(plan, number, rows)
         rows.append(row_of(slot, number, 0.9))
-    numbers = [slot.option for slot in plan.standing(rows).slots if slot.configuration is None]
+    numbers = [slot.option for slot in plan.state(rows).slots if slot.configuration is None]
     assert numbers == [1, 3]
 
 

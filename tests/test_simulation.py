@@ -9,7 +9,7 @@ import pytest
 from tables_fake import lines
 
 from study.plan.plan import PlanState
-from study.plan.results import Row
+from study.plan.results import StoredTrial
 from study.plan.sweep import OneAtATime
 from study.tuning.pruning import Margin
 
@@ -82,9 +82,9 @@ class Paused(OneAtATime):
 
     seen: list[list[tuple[str, int]]]
 
-    def standing(self, rows: Sequence[Row]) -> PlanState:
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         self.seen.append([(row.state, len(row.reported)) for row in rows])
-        state = super().standing(rows)
+        state = super().state(rows)
         half = {(row.configuration, row.repeat) for row in rows if row.state == "paused"}
         slots = [
             slot if (slot.configuration, slot.repeat) in half else replace(slot, epochs=2)

@@ -17,8 +17,8 @@ from study.cli.app import app
 from study.errors import SettingsError, SpaceError
 from study.plan.comparison import chosen_among, ranked
 from study.plan.grid import Grid
-from study.plan.plan import Plan, PlanState, RunIndex, Slot, Stage
-from study.plan.results import Configuration, Row, configuration
+from study.plan.plan import Plan, PlanState, RunIndex, RunSpec, Stage
+from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.search import Search
 from study.plan.strategies import STRATEGIES, Strategy, plan_of, strategy_of
 from study.plan.sweep import OneAtATime
@@ -40,12 +40,12 @@ class RandomWithRepeats(Plan):
         ]
         self.drawn: list[Configuration] = list(dict.fromkeys(drawn))
 
-    def standing(self, rows: Sequence[Row]) -> PlanState:
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         index = RunIndex(rows)
         found = [index.option(n, c, (), self.repeats) for n, c in enumerate(self.drawn)]
         options, best = ranked(found, None, metric=self.metric)
         missing = [
-            Slot("random", o.value, o.configuration, repeat, ())
+            RunSpec("random", o.value, o.configuration, repeat, ())
             for o in options
             for repeat in o.missing(self.repeats)
         ]
@@ -70,7 +70,7 @@ class Halving(Plan):
         first = SMALL.hyperparameters[0]
         self.all = [configuration(SMALL.start | {first.name: v}) for v in first.options]
 
-    def standing(self, rows: Sequence[Row]) -> PlanState:
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         index = RunIndex(rows)
         reached = {row.configuration: row.reported for row in rows if row.state != "failed"}
         begun = [c for c in self.all if reached.get(c)]
@@ -78,9 +78,9 @@ class Halving(Plan):
         if len(begun) == len(self.all):
             best = max(begun, key=lambda c: sign * reached[c][0])
         ended = [row for row in rows if row.state == "complete"]
-        wanted = [Slot("halving", "", c, 0, (), 1) for c in self.all if not reached.get(c)]
+        wanted = [RunSpec("halving", "", c, 0, (), 1) for c in self.all if not reached.get(c)]
         if best and not ended:
-            wanted = [Slot("halving", "", best, 0, ())]
+            wanted = [RunSpec("halving", "", best, 0, ())]
         slots, failed = index.slots(wanted)
         options = tuple([index.option("", c, (), 1) for c in self.all])
         stage = Stage("halving", "configurations", (), options)
@@ -139,7 +139,7 @@ def test_a_grid_trains_everything_and_takes_the_best_mean() -> None:
     means: dict[Configuration, float] = {}
     for row in rows:
         means[row.configuration] = means.get(row.configuration, 0) + (row.value or 0)
-    state = Grid(SMALL, images=500).standing(rows)
+    state = Grid(SMALL, images=500).state(rows)
     assert state.incumbent is not None
     assert means[state.incumbent] == max(means.values())
 

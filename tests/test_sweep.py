@@ -26,7 +26,7 @@ from plan_fakes import (
 
 from study.errors import SpaceError
 from study.plan.plan import PlanState
-from study.plan.results import Configuration, Row, configuration
+from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.sweep import BEST, SELECTED, OneAtATime
 from study.space.file import load
 from study.space.search_space import SearchSpace
@@ -61,7 +61,7 @@ def of(*values: Any) -> Configuration:
 
 
 def test_the_tutorials_space_without_a_tie_is_trained_in_this_order() -> None:
-    standing, rows = played(OneAtATime(TUTORIAL), CLEAR)
+    plan_state, rows = played(OneAtATime(TUTORIAL), CLEAR)
     start = of(16, 4, 5, 32, 0.2)
     stages = [
         [of(8, 4, 5, 32, 0.2), of(32, 4, 5, 32, 0.2)],
@@ -74,9 +74,9 @@ def test_the_tutorials_space_without_a_tie_is_trained_in_this_order() -> None:
     expected += [(one, repeat) for stage in stages for repeat in range(3) for one in stage]
     assert [(row.configuration, row.repeat) for row in rows] == expected
     assert len(rows) == 33
-    assert standing.complete
-    assert standing.incumbent == of(32, 3, 5, 64, 0.1)
-    assert [stage.name for stage in standing.stages] == list(TUTORIAL.start)
+    assert plan_state.complete
+    assert plan_state.incumbent == of(32, 3, 5, 64, 0.1)
+    assert [stage.name for stage in plan_state.stages] == list(TUTORIAL.start)
 
 
 def test_a_reference_is_the_incumbent_of_its_stage_and_the_incumbent_has_none() -> None:
@@ -93,10 +93,10 @@ def test_the_tutorials_space_never_takes_more_than_36_runs(
 ) -> None:
     space = replace(TUTORIAL, tie=tie, repeats=repeats)
     curves = Chance(seed)
-    standing, rows = played(OneAtATime(space, images=IMAGES), lambda c, r: curves(c, r)[-1])
-    assert standing.complete
+    plan_state, rows = played(OneAtATime(space, images=IMAGES), lambda c, r: curves(c, r)[-1])
+    assert plan_state.complete
     assert len(rows) in {repeats * 11, repeats * 12}
-    assert standing.runs == standing.runs_expected == len(rows)
+    assert plan_state.runs == plan_state.runs_expected == len(rows)
     assert len(set(issued_rows(rows))) == len(rows)
 
 
@@ -109,11 +109,11 @@ def issued_rows(rows: list[Any]) -> list[tuple[Configuration, int]]:
 def test_expected_runs_are_a_bound_that_only_falls(seed: int, tie: Any, passes: int) -> None:
     curves = Chance(seed)
     plan = OneAtATime(replace(SMALL, tie=tie, passes=passes), images=IMAGES)
-    standing, rows = played(plan, lambda c, r: curves(c, r)[-1])
-    expected = [plan.standing(rows[:length]).runs_expected for length in range(len(rows) + 1)]
+    plan_state, rows = played(plan, lambda c, r: curves(c, r)[-1])
+    expected = [plan.state(rows[:length]).runs_expected for length in range(len(rows) + 1)]
     assert expected[0] == 2 + 8 * passes + (0 if tie == "best" else 2)
     assert expected == sorted(expected, reverse=True)
-    assert expected[-1] == standing.runs == len(rows)
+    assert expected[-1] == plan_state.runs == len(rows)
 
 
 ONE = space_of(a=([1, 2, 3], 2))
@@ -125,11 +125,11 @@ def outcome(
     """What is best and selected in the first stage, and where the sweep stands then."""
     repeats = len(next(iter(table.values())))
     plan = OneAtATime(space, repeats, images)
-    standing, _ = played(plan, fixed_scores({(key,): value for key, value in table.items()}))
-    first = standing.stages[0]
+    plan_state, _ = played(plan, fixed_scores({(key,): value for key, value in table.items()}))
+    first = plan_state.stages[0]
     assert first.best is not None
     assert first.selected is not None
-    return first.best.value, first.selected.value, standing
+    return first.best.value, first.selected.value, plan_state
 
 
 def test_the_best_mean_is_selected() -> None:
@@ -161,10 +161,10 @@ def test_of_equal_means_the_incumbent_is_the_best_then_the_cheapest() -> None:
 
 def test_the_best_is_carried_whatever_it_ties_with_where_the_space_says_so() -> None:
     table = {1: [0.90, 0.91], 2: [0.95, 0.93], 3: [0.95, 0.95]}
-    best, selected, standing = outcome(table, replace(ONE, tie="best"))
+    best, selected, plan_state = outcome(table, replace(ONE, tie="best"))
     assert (best, selected) == (3, 3)
-    assert standing.complete
-    assert len(standing.stages) == 1
+    assert plan_state.complete
+    assert len(plan_state.stages) == 1
 
 
 def test_one_repeat_ties_within_what_the_validation_images_allow() -> None:
@@ -190,9 +190,9 @@ def test_the_spread_of_an_earlier_stage_is_remembered() -> None:
     quiet = loud | {(2, 1): [0.80, 0.801]}
     for table, carried in ((loud, 1), (quiet, 2)):
         table |= {(2, 2): [0.5, 0.5]}
-        standing, _ = played(OneAtATime(space), fixed_scores(table))
-        assert standing.stages[1].selected is not None
-        assert standing.stages[1].selected.value == carried
+        plan_state, _ = played(OneAtATime(space), fixed_scores(table))
+        assert plan_state.stages[1].selected is not None
+        assert plan_state.stages[1].selected.value == carried
 
 
 def test_the_spread_of_every_stage_is_remembered() -> None:
@@ -205,9 +205,9 @@ def test_the_spread_of_every_stage_is_remembered() -> None:
         (1, 2, 2): [0.5, 0.5],
     }
     for table, carried in ((quiet | {(1, 2, 1): [0.80, 0.88]}, 1), (quiet, 2)):
-        standing, _ = played(OneAtATime(space), fixed_scores(table))
-        assert standing.stages[2].selected is not None
-        assert standing.stages[2].selected.value == carried
+        plan_state, _ = played(OneAtATime(space), fixed_scores(table))
+        assert plan_state.stages[2].selected is not None
+        assert plan_state.stages[2].selected.value == carried
 
 
 TWO = space_of(a=([1, 2], 1), b=([1, 2], 1))
@@ -215,40 +215,40 @@ TIE = {(1, 1): [0.90, 0.92], (2, 1): [0.92, 0.92], (1, 2): [0.95, 0.95]}
 
 
 def test_best_means_that_were_not_selected_are_trained_together_at_the_end() -> None:
-    standing, rows = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
+    plan_state, rows = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
     assert [row.configuration for row in rows[-2:]] == [(("a", 2), ("b", 2))] * 2
     assert {(row.stage, row.option, row.reference) for row in rows[-2:]} == {
         ("combined", BEST, None)
     }
-    assert standing.incumbent == (("a", 2), ("b", 2))
-    assert [option.value for option in standing.stages[-1].options] == [SELECTED, BEST]
-    assert standing.score is not None
-    assert standing.score.mean == pytest.approx(0.975)
+    assert plan_state.incumbent == (("a", 2), ("b", 2))
+    assert [option.value for option in plan_state.stages[-1].options] == [SELECTED, BEST]
+    assert plan_state.score is not None
+    assert plan_state.score.mean == pytest.approx(0.975)
 
 
 def test_the_best_means_together_replace_the_selected_only_by_more_than_a_tie() -> None:
-    standing, _ = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.95, 0.97]}))
-    last = standing.stages[-1]
+    plan_state, _ = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.95, 0.97]}))
+    last = plan_state.stages[-1]
     assert last.best is not None
     assert last.best.value == BEST
     assert last.options[0].tied
-    assert standing.incumbent == (("a", 1), ("b", 2))
-    assert standing.score is not None
-    assert standing.score.mean == pytest.approx(0.95)
+    assert plan_state.incumbent == (("a", 1), ("b", 2))
+    assert plan_state.score is not None
+    assert plan_state.score.mean == pytest.approx(0.95)
 
 
 def test_the_best_means_together_are_left_where_it_is_worse() -> None:
-    standing, _ = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.80, 0.80]}))
-    assert standing.incumbent == (("a", 1), ("b", 2))
+    plan_state, _ = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.80, 0.80]}))
+    assert plan_state.incumbent == (("a", 1), ("b", 2))
 
 
 def test_a_combination_that_was_trained_already_is_not_trained_again() -> None:
     # a: 2 is best, 1 selected; b: 1 is best and selected, so (2, 1) is known from the first stage.
     table = {(1, 1): [0.90, 0.92], (2, 1): [0.92, 0.92], (1, 2): [0.5, 0.5]}
-    standing, rows = played(OneAtATime(TWO), fixed_scores(table))
+    plan_state, rows = played(OneAtATime(TWO), fixed_scores(table))
     assert len(rows) == 6
-    assert standing.complete
-    assert standing.stages[-1].kind == "combined"
+    assert plan_state.complete
+    assert plan_state.stages[-1].kind == "combined"
 
 
 VALLEY = {(1, 1): [0.90, 0.91], (2, 1): [0.88, 0.89], (1, 2): [0.92, 0.93], (2, 2): [0.95, 0.96]}
@@ -285,14 +285,14 @@ def by_curves(
 ) -> tuple[int, float]:
     """The option of ``a`` that a sweep declares where its runs have these curves, and its mean."""
     plan = OneAtATime(replace(space, repeats=1))
-    rows: list[Row] = []
-    while slots := plan.standing(rows).slots:
+    rows: list[StoredTrial] = []
+    while slots := plan.state(rows).slots:
         configuration = slots[0].configuration
         assert configuration is not None
         curve = curves[dict(configuration)["a"]]
         stored = {space.goal.series: curve}
         rows.append(row_of(slots[0], len(rows), worth(curve), reported=curve, curve=stored))
-    state = plan.standing(rows)
+    state = plan.state(rows)
     assert state.incumbent is not None
     assert state.score is not None
     return dict(state.incumbent)["a"], round(state.score.mean, 6)
@@ -331,20 +331,20 @@ def test_a_run_that_keeps_its_best_epochs_weights_keeps_its_value_whatever_the_s
 
 def test_an_objective_of_ones_own_has_the_last_word_whatever_it_reports() -> None:
     plan = OneAtATime(replace(TWO, repeats=1))
-    (slot, *_) = plan.standing([]).slots
+    (slot, *_) = plan.state([]).slots
     row = row_of(slot, 0, 0.7, reported=(3.0, 2.0, 1.0))  # losses, and then an accuracy
     assert plan.scored(row) == row
 
 
 def test_while_a_stage_is_open_the_answer_is_the_one_carried_into_it() -> None:
     plan = OneAtATime(TUTORIAL)
-    assert plan.standing([]).incumbent is None
-    standing, _ = played(plan, CLEAR, runs=1)
-    assert standing.incumbent == configuration(TUTORIAL.start)
-    assert standing.score is not None
-    assert standing.score.repeats == 1
-    standing, _ = played(plan, CLEAR, runs=10)
-    assert standing.incumbent == of(32, 4, 5, 32, 0.2)
+    assert plan.state([]).incumbent is None
+    plan_state, _ = played(plan, CLEAR, runs=1)
+    assert plan_state.incumbent == configuration(TUTORIAL.start)
+    assert plan_state.score is not None
+    assert plan_state.score.repeats == 1
+    plan_state, _ = played(plan, CLEAR, runs=10)
+    assert plan_state.incumbent == of(32, 4, 5, 32, 0.2)
 
 
 def test_a_range_is_refused() -> None:
@@ -357,25 +357,25 @@ def test_a_range_is_refused() -> None:
 def test_hyperparameters_may_be_named_like_stages() -> None:
     space = space_of(best=([1, 2], 1), search=([1, 2], 1))
     table = {(1, 1): [0.1, 0.1], (2, 1): [0.2, 0.2], (2, 2): [0.3, 0.3]}
-    standing, rows = played(OneAtATime(space), fixed_scores(table))
-    assert standing.complete
+    plan_state, rows = played(OneAtATime(space), fixed_scores(table))
+    assert plan_state.complete
     assert len(rows) == 6
-    assert OneAtATime(space).standing([]).runs_expected == 8
+    assert OneAtATime(space).state([]).runs_expected == 8
 
 
 def test_more_repeats_train_only_what_is_missing_and_decide_again() -> None:
     _, rows = played(OneAtATime(TWO), fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
     more = {(1, 1): 0.99, (2, 1): 0.50, (1, 2): 0.95, (2, 2): 0.5}
     table = {k: [*v, more[k]] for k, v in (TIE | {(2, 2): [0.97, 0.98]}).items()}
-    standing, longer = played(OneAtATime(TWO, repeats=3), fixed_scores(table), rows)
+    plan_state, longer = played(OneAtATime(TWO, repeats=3), fixed_scores(table), rows)
     assert [(row.repeat, row.stage) for row in longer[len(rows) :]] == [
         (2, "a"),
         (2, "a"),
         (2, "b"),
     ]
-    assert standing.stages[0].best is not None
-    assert standing.stages[0].best.value == 1
-    assert standing.complete
+    assert plan_state.stages[0].best is not None
+    assert plan_state.stages[0].best.value == 1
+    assert plan_state.complete
 
 
 def test_more_repeats_train_nothing_more_of_what_was_eliminated() -> None:
@@ -409,7 +409,7 @@ def test_a_plan_that_has_seen_rows_before_says_what_a_new_one_says(
             if shown:
                 place = chance.randrange(len(shown))
                 shown[place] = changed(shown[place], chance)
-        assert plan.standing(shown) == OneAtATime(space, images=IMAGES).standing(shown)
+        assert plan.state(shown) == OneAtATime(space, images=IMAGES).state(shown)
 
 
 def changed(row: Any, chance: random.Random) -> Any:
@@ -453,7 +453,7 @@ def test_any_order_and_any_interruption_lead_to_the_same_slots_and_decisions(
 WAITING = {(1, 1): [0.9, 0.9], (2, 1): [0.8, 0.95], (2, 2): [0.5, 0.5], (1, 2): [0.6, 0.6]}
 
 
-def waiting(repeat: int) -> list[Row]:
+def waiting(repeat: int) -> list[StoredTrial]:
     """The first stage of ``TWO``, of which the second option's ``repeat`` is still running."""
     _, rows = played(OneAtATime(TWO), fixed_scores(WAITING), runs=4)
     return [
@@ -467,36 +467,38 @@ def waiting(repeat: int) -> list[Row]:
 def test_while_a_stage_waits_the_next_one_is_guessed_from_the_leader_so_far() -> None:
     plan = OneAtATime(TWO)
     for repeat, leader in ((0, 2), (1, 1)):  # the repeat that is known is ahead, or behind
-        standing = plan.standing(waiting(repeat))
-        assert standing.slots == ()
+        plan_state = plan.state(waiting(repeat))
+        assert plan_state.slots == ()
         carried = (("a", leader), ("b", 1))
-        assert {slot.reference for slot in standing.speculative} == {carried}
-        assert {slot.configuration for slot in standing.speculative} == {(("a", leader), ("b", 2))}
-        assert {slot.stage for slot in standing.speculative} == {"b"}
+        assert {slot.reference for slot in plan_state.speculative} == {carried}
+        assert {slot.configuration for slot in plan_state.speculative} == {
+            (("a", leader), ("b", 2))
+        }
+        assert {slot.stage for slot in plan_state.speculative} == {"b"}
 
 
 def test_nothing_is_guessed_while_there_is_work_nor_in_the_last_stages() -> None:
     plan = OneAtATime(TWO)
     _, rows = played(plan, fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
     for length in range(len(rows)):
-        assert plan.standing(rows[:length]).speculative == ()
+        assert plan.state(rows[:length]).speculative == ()
     running = replace(rows[-1], state="running", value=None)
-    assert plan.standing([*rows[:-1], running]).speculative == ()
+    assert plan.state([*rows[:-1], running]).speculative == ()
 
 
 def test_a_guess_counts_when_the_plan_comes_to_want_it_and_never_otherwise() -> None:
     plan = OneAtATime(TWO)
     rows = waiting(0)
-    speculative = plan.standing(rows).speculative
+    speculative = plan.state(rows).speculative
     early = [row_of(guess, 4 + place, 0.5) for place, guess in enumerate(speculative)]
     for value, counts in ((0.95, True), (0.5, False)):
         told = [row if row.state == "complete" else complete(row, value) for row in rows]
-        standing = plan.standing([*told, *early])
-        assert all((key in counted(standing)) is counts for key in issued_rows(early))
+        plan_state = plan.state([*told, *early])
+        assert all((key in counted(plan_state)) is counts for key in issued_rows(early))
         assert early
 
 
-def complete(row: Row, value: float) -> Row:
+def complete(row: StoredTrial, value: float) -> StoredTrial:
     return replace(row, state="complete", value=value, reported=(value,))
 
 
@@ -509,7 +511,7 @@ def test_asks_before_any_run_finishes_give_different_slots(
     curves = Chance(seed)
     _, rows = played(plan, lambda c, r: curves(c, r)[-1], runs=chance.randrange(10))
     given: list[Any] = []
-    while len(given) < workers and (slots := plan.standing([*rows, *given]).slots):
+    while len(given) < workers and (slots := plan.state([*rows, *given]).slots):
         given.append(row_of(slots[0], len(rows) + len(given)))
     asked = [(row.configuration, row.repeat) for row in [*rows, *given]]
     assert len(set(asked)) == len(asked)

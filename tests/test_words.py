@@ -22,8 +22,8 @@ def stage(scores: dict[int, list[float]], start: int, tie: str = "cheapest") -> 
     given = space_of(filters=(list(scores), start))
     table = given.to_dict() | {"tie": tie}
     plan = OneAtATime(type(given).from_dict(table))
-    standing, _ = played(plan, fixed_scores({(value,): held for value, held in scores.items()}))
-    return standing.stages[0]
+    plan_state, _ = played(plan, fixed_scores({(value,): held for value, held in scores.items()}))
+    return plan_state.stages[0]
 
 
 def test_a_tie_says_who_is_ahead_by_how_much_and_why_the_other_is_carried() -> None:
@@ -59,18 +59,18 @@ def test_equal_means_are_no_victory() -> None:
 def test_an_eliminated_option_says_how_far_behind_it_was_and_when() -> None:
     wide = space(hyperparameters={"width": {"options": [1, 2], "start": 2}})
     plan = OneAtATime(wide, images=IMAGES)
-    standing = drive(InMemoryStorage(), plan=plan, pruner=SweepPruner(IMAGES, EAGER))
-    (said,) = words.eliminated(standing.stages[0])
+    plan_state = drive(InMemoryStorage(), plan=plan, pruner=SweepPruner(IMAGES, EAGER))
+    (said,) = words.eliminated(plan_state.stages[0])
     assert said.startswith("1: behind by 1")
     assert said.endswith(" points at epoch 1, in repeat 1")
-    assert words.outcome(standing.stages[0]) == "2 is selected: no other option has a mean."
+    assert words.outcome(plan_state.stages[0]) == "2 is selected: no other option has a mean."
 
 
 def test_an_open_stage_says_how_much_of_it_is_known() -> None:
     plan = OneAtATime(space_of(filters=([16, 32], 16)))
     scores = fixed_scores({(16,): [0.9, 0.91], (32,): [0.95, 0.96]})
-    standing, _ = played(plan, scores, runs=2)
-    assert words.outcome(standing.stages[0]) == "Open: 1 of 2 options are known so far."
+    plan_state, _ = played(plan, scores, runs=2)
+    assert words.outcome(plan_state.stages[0]) == "Open: 1 of 2 options are known so far."
 
 
 def test_all_best_means_together_are_compared_with_the_selected_values() -> None:
@@ -81,42 +81,42 @@ def test_all_best_means_together_are_compared_with_the_selected_values() -> None
         (1, 2): [0.91, 0.92],
         (2, 2): [0.95, 0.975],
     }
-    standing, _ = played(plan, fixed_scores(table))
-    assert words.outcome(standing.stages[-1]) == (
+    plan_state, _ = played(plan, fixed_scores(table))
+    assert words.outcome(plan_state.stages[-1]) == (
         "All best means together beat the selected values by 5.25 ± 0.25 points, and are selected."
     )
-    assert set(labels(standing.stages[-1]).values()) == {"selected", "best means"}
+    assert set(labels(plan_state.stages[-1]).values()) == {"selected", "best means"}
 
 
 def test_a_combination_that_ties_is_said_to_in_one_sentence() -> None:
     plan = OneAtATime(space_of(a=([1, 2], 1), b=([1, 2], 1)))
     level = {(1, 1): [0.90, 0.92], (2, 1): [0.905, 0.917], (1, 2): [0.905, 0.917]}
-    standing, _ = played(plan, fixed_scores({**level, (2, 2): [0.91, 0.914]}))
-    assert words.doubts(standing)[-1] == (
+    plan_state, _ = played(plan, fixed_scores({**level, (2, 2): [0.91, 0.914]}))
+    assert words.doubts(plan_state)[-1] == (
         "combined: all best means together tie with the selected values, which stay."
     )
 
 
 def test_one_repeat_is_one_and_its_error_an_estimate() -> None:
     plan = OneAtATime(space_of(a=([1, 2], 1), repeats=1), images=IMAGES)
-    standing, _ = played(plan, fixed_scores({(1,): [0.9], (2,): [0.95]}))
-    assert words.answer(standing).endswith("(the error is an estimate from 1 repeat).")
+    plan_state, _ = played(plan, fixed_scores({(1,): [0.9], (2,): [0.95]}))
+    assert words.answer(plan_state).endswith("(the error is an estimate from 1 repeat).")
 
 
 def test_one_repeat_of_what_is_no_share_of_images_has_no_error() -> None:
-    standing = of_losses({1: 0.9, 2: 0.5, 3: 0.7}, start=1)
+    plan_state = of_losses({1: 0.9, 2: 0.5, 3: 0.7}, start=1)
     said = "validation loss 0.5 (no error can be estimated from 1 repeat)."
-    assert words.answer(standing).endswith(said)
+    assert words.answer(plan_state).endswith(said)
 
 
 def test_without_a_known_error_nothing_is_better_and_the_best_mean_is_selected() -> None:
-    standing = of_losses({1: 0.9, 2: 0.5, 3: 0.7}, start=1)
-    (stage,) = standing.stages
+    plan_state = of_losses({1: 0.9, 2: 0.5, 3: 0.7}, start=1)
+    (stage,) = plan_state.stages
     assert words.outcome(stage) == (
         "2 is ahead of 3 by 0.2 (no error can be estimated from 1 repeat): a tie; 2 is selected "
         "because its mean is better."
     )
-    assert words.doubts(standing) == [
+    assert words.doubts(plan_state) == [
         "a: 1 and 3 tie with 2 (no error can be estimated from 1 repeat); 2 is selected."
     ]
     assert [(view.verdict, view.record()["standard_error"]) for view in views(stage)] == [
@@ -141,8 +141,8 @@ def of_losses(losses: dict[int, float], start: int) -> PlanState:
 def test_a_search_names_what_differs_and_how_many_tie_with_the_best() -> None:
     table = {"hyperparameters": {"a": {"options": [1, 2, 3], "start": 1}}, "fixed": {"width": 3}}
     plan = Search(space(**table), "random", 3, seed=1, images=IMAGES)
-    standing = drive(InMemoryStorage(), plan=plan)
-    stage = standing.stages[0]
+    plan_state = drive(InMemoryStorage(), plan=plan)
+    stage = plan_state.stages[0]
     assert set(labels(stage).values()) == {"a=1", "a=2", "a=3"}
     assert words.outcome(stage).startswith("The best of 3 configurations beats the next best by ")
 

@@ -37,7 +37,7 @@ if __name__ == "__main__":
 import fake_trainer
 import psutil
 
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.running import launch, prepare
 from study.running.driver import Observers
 from study.space.settings import Chosen
@@ -121,20 +121,20 @@ def counted(folder: Path) -> dict[str, Any]:
     """The runs that count, of a race all: state, value and curves by configuration and repeat."""
     opened = Database.at(url_of(folder)).open()
     study, settings = storage.load(opened)
-    standing = standing_of(study, settings)
-    counts = {row.number for s in standing.stages for o in s.options for row in o.rows}
-    if standing.verdict is not None:
-        counts |= {row.number for row in Rows()(study) if row.left_paused}
+    plan_state = standing_of(study, settings)
+    counts = {row.number for s in plan_state.stages for o in s.options for row in o.rows}
+    if plan_state.verdict is not None:
+        counts |= {row.number for row in StoredTrials()(study) if row.left_paused}
     curves = {
         f"{row.configuration} {row.repeat}": [
             row.state,
             row.value,
             {name: list(row.curve[name]) for name in COMPARED},
         ]
-        for row in Rows()(study)
+        for row in StoredTrials()(study)
         if row.number in counts
     }
-    return {"complete": standing.complete, "answer": standing.incumbent, "slots": curves}
+    return {"complete": plan_state.complete, "answer": plan_state.incumbent, "slots": curves}
 
 
 def same(one: dict[str, Any], other: dict[str, Any], kind: Kind) -> bool:

@@ -235,7 +235,7 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
                 watch = live.Screen(console, settings["epochs"], settings.repeats)
         with watch if isinstance(watch, live.Screen) else nullcontext():
             try:
-                standing = launch(
+                plan_state = launch(
                     prepared,
                     watch,
                     execution,
@@ -244,7 +244,7 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
             except SlotFailed:  # an unfinished study has a report too, which shows what failed
                 reported(location)
                 raise
-        summary.print_end(console, settings, standing, resume, quiet=quiet)
+        summary.print_end(console, settings, plan_state, resume, quiet=quiet)
         with console.status("Writing the report") if not quiet else nullcontext():
             written = reported(location)
         if not quiet:

@@ -40,14 +40,14 @@ class Progress:
         elapsed = time.monotonic() - self._times[0]
         return (len(self._times) - 1) / elapsed if elapsed > 0 else 0.0
 
-    def line(self, standing: PlanState, active: Mapping[int, ActiveRun]) -> str:
+    def line(self, plan_state: PlanState, active: Mapping[int, ActiveRun]) -> str:
         """Runs done of runs expected, epochs a second, time left at most."""
-        done = f"{standing.runs} of at most {standing.runs_expected} runs"
-        ahead = (standing.runs_expected - standing.runs) * self._epochs
+        done = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
+        ahead = (plan_state.runs_expected - plan_state.runs) * self._epochs
         ahead -= sum(run.stored for run in active.values())
-        if standing.verdict is not None:
-            done = words.race_in_short(standing.verdict, standing.metric)
-            ahead = standing.verdict.budget - standing.verdict.epochs
+        if plan_state.verdict is not None:
+            done = words.race_in_short(plan_state.verdict, plan_state.metric)
+            ahead = plan_state.verdict.budget - plan_state.verdict.epochs
         if not self.rate:
             return f"{done} · starting TensorFlow"
         left = duration(max(0, ahead) / self.rate)
@@ -66,31 +66,32 @@ class Lines:
         self._leader: Configuration | None = None
 
     def see(
-        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+        self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
         self._progress.count(event)
         for number, run in self._before.items():
             if number not in active:
                 say(
                     self._console,
-                    f"{_ended(run, event, standing)}  [{self._progress.line(standing, active)}]",
+                    f"{_ended(run, event, plan_state)}"
+                    f"  [{self._progress.line(plan_state, active)}]",
                 )
         if self._each_epoch and isinstance(event, EpochReported) and event.key in active:
-            now = _latest(active[event.key], standing.metric)
+            now = _latest(active[event.key], plan_state.metric)
             text = f"epoch {event.epoch.number + 1}, {now}"
-            say(self._console, f"  {_run(active[event.key], standing)}: {text}")
+            say(self._console, f"  {_run(active[event.key], plan_state)}: {text}")
         self._before = dict(active)
-        self._stages(standing)
-        if standing.verdict is not None and standing.incumbent != self._leader:
-            self._leader = standing.incumbent
-            say(self._console, f"{units.params(standing.incumbent or ())} leads")
+        self._stages(plan_state)
+        if plan_state.verdict is not None and plan_state.incumbent != self._leader:
+            self._leader = plan_state.incumbent
+            say(self._console, f"{units.params(plan_state.incumbent or ())} leads")
 
-    def _stages(self, standing: PlanState) -> None:
-        decided = [stage for stage in standing.stages if stage.decided]
+    def _stages(self, plan_state: PlanState) -> None:
+        decided = [stage for stage in plan_state.stages if stage.decided]
         for stage in decided[self._decided :] if self._decided >= 0 else []:
             if stage.selected is not None:
                 mean = stage.selected.score
-                shown = f", {units.score(mean, standing.metric)}" if mean else ""
+                shown = f", {units.score(mean, plan_state.metric)}" if mean else ""
                 say(self._console, f"{words.decision(stage)}{shown}")
         self._decided = len(decided)
 
@@ -121,10 +122,10 @@ class Screen:
         self._live.stop()
 
     def see(
-        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+        self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
         self._progress.count(event)
-        self._standing, self._active = standing, dict(active)
+        self._standing, self._active = plan_state, dict(active)
 
     def __rich__(self) -> RenderableType:
         if self._standing is None:
@@ -147,9 +148,9 @@ class Screen:
         return Group(*parts)
 
 
-def _active_line(run: ActiveRun, epochs: int, standing: PlanState) -> str:
-    now = f", {_latest(run, standing.metric)}" if run.stored else ""
-    return f"{_run(run, standing)}: epoch {run.stored} of {run.slot.epochs or epochs}{now}"
+def _active_line(run: ActiveRun, epochs: int, plan_state: PlanState) -> str:
+    now = f", {_latest(run, plan_state.metric)}" if run.stored else ""
+    return f"{_run(run, plan_state)}: epoch {run.stored} of {run.slot.epochs or epochs}{now}"
 
 
 def _latest(run: ActiveRun, metric: Metric) -> str:
@@ -158,17 +159,17 @@ def _latest(run: ActiveRun, metric: Metric) -> str:
     return metric.text(curve[-1]) if curve else "nothing"
 
 
-def _run(run: ActiveRun, standing: PlanState) -> str:
+def _run(run: ActiveRun, plan_state: PlanState) -> str:
     """A run's option, or its configuration where whole configurations are compared."""
     slot = run.slot
-    whole = standing.stages[-1].kind == "configurations"
+    whole = plan_state.stages[-1].kind == "configurations"
     what = units.params(slot.configuration or ()) if whole else f"{slot.stage} {slot.option}"
     return f"{what}, repeat {slot.repeat + 1}"
 
 
-def _ended(run: ActiveRun, event: Event | None, standing: PlanState) -> str:
-    named = _run(run, standing)
-    last = _latest(run, standing.metric)
+def _ended(run: ActiveRun, event: Event | None, plan_state: PlanState) -> str:
+    named = _run(run, plan_state)
+    last = _latest(run, plan_state.metric)
     if isinstance(event, RunFailed) and event.key == run.trial.number:
         return f"{named}: failed, {event.reason}"
     if isinstance(event, RunFinished) and event.key == run.trial.number:

@@ -39,13 +39,13 @@ def status(
     - `python -m study status digits --json`
     """
     with opened(storage) as database:
-        title, settings, standing, state = _stand(database, name)
+        title, settings, plan_state, state = _stand(database, name)
         from study.cli import summary
 
         if as_json:
-            print_json(summary.status(title, settings, standing, state))
+            print_json(summary.status(title, settings, plan_state, state))
         else:
-            summary.print_status(Console(), title, settings, standing, state)
+            summary.print_status(Console(), title, settings, plan_state, state)
 
 
 def best(name: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
@@ -56,13 +56,13 @@ def best(name: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: Js
     - `python -m study best digits --json`
     """
     with opened(storage) as database:
-        title, settings, standing, state = _stand(database, name)
+        title, settings, plan_state, state = _stand(database, name)
         from study.cli import summary
 
         if as_json:
-            print_json(summary.best(title, settings, standing, state))
+            print_json(summary.best(title, settings, plan_state, state))
         else:
-            summary.print_best(Console(), title, standing, state)
+            summary.print_best(Console(), title, plan_state, state)
 
 
 def list_studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
@@ -200,11 +200,11 @@ def doctor(
 
 
 def _stand(database: Database, name: str | None) -> tuple[str, Settings, PlanState, str]:
-    """A study's name, settings, standing and state, from the database alone."""
+    """A study's name, settings, plan_state and state, from the database alone."""
     from study.storage.database import load
     from study.storage.progress import standing_of, state_of
 
     study, settings = load(database.open(), name)
-    standing = standing_of(study, settings)
-    state = state_of(standing, database.study(study.study_name))
-    return study.study_name, settings, standing, state
+    plan_state = standing_of(study, settings)
+    state = state_of(plan_state, database.study(study.study_name))
+    return study.study_name, settings, plan_state, state

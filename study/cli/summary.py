@@ -24,37 +24,37 @@ if TYPE_CHECKING:
     from study.running.launch import ExecutionOptions
 
 
-def best(name: str, settings: Settings, standing: PlanState, state: str) -> dict[str, Any]:
+def best(name: str, settings: Settings, plan_state: PlanState, state: str) -> dict[str, Any]:
     """The answer so far; accuracies are fractions, ``params`` is None while there is none."""
-    score = standing.score
+    score = plan_state.score
     return {
         "study": name,
         "dataset": settings["data"],
         "classes": list(settings.data.label_names) if settings.data else [],
-        "metric": standing.metric.name,
-        "direction": standing.metric.direction,
-        "params": None if standing.incumbent is None else dict(standing.incumbent),
+        "metric": plan_state.metric.name,
+        "direction": plan_state.metric.direction,
+        "params": None if plan_state.incumbent is None else dict(plan_state.incumbent),
         "mean": score and score.mean,
         "standard_error": score and score.standard_error,
         "repeats": score.repeats if score else 0,
-        "runs": standing.runs,
-        "runs_expected": standing.runs_expected,
+        "runs": plan_state.runs,
+        "runs_expected": plan_state.runs_expected,
         "state": state,
-        **({"race": asdict(standing.verdict)} if standing.verdict else {}),
+        **({"race": asdict(plan_state.verdict)} if plan_state.verdict else {}),
     }
 
 
-def status(name: str, settings: Settings, standing: PlanState, state: str) -> dict[str, Any]:
+def status(name: str, settings: Settings, plan_state: PlanState, state: str) -> dict[str, Any]:
     """The answer so far, the settings with where each came from, and every stage."""
     return {
-        **best(name, settings, standing, state),
+        **best(name, settings, plan_state, state),
         "space": settings.origin,
-        "failure": standing.failure,
+        "failure": plan_state.failure,
         "settings": {
             key: {"value": chosen.value, "source": chosen.source}
             for key, chosen in settings.chosen.items()
         },
-        "stages": [_stage(stage) for stage in standing.stages],
+        "stages": [_stage(stage) for stage in plan_state.stages],
     }
 
 
@@ -127,50 +127,50 @@ def print_execution(
 
 
 def print_end(
-    console: Console, settings: Settings, standing: PlanState, resume: str, *, quiet: bool
+    console: Console, settings: Settings, plan_state: PlanState, resume: str, *, quiet: bool
 ) -> None:
     """The tables of every stage and the answer; where it may change, how to ``resume``."""
     if not quiet:
-        console.print(tables.stages(standing, settings.repeats))
-        for sentence in _more(standing):
+        console.print(tables.stages(plan_state, settings.repeats))
+        for sentence in _more(plan_state):
             say(console, sentence)
-    say(console, words.answer(standing))
-    if not standing.complete:
+    say(console, words.answer(plan_state))
+    if not plan_state.complete:
         say(console, f"The study is not complete. Continue with: {resume}")
 
 
 def print_status(
-    console: Console, name: str, settings: Settings, standing: PlanState, state: str
+    console: Console, name: str, settings: Settings, plan_state: PlanState, state: str
 ) -> None:
     """Settings with their sources, every stage, the answer so far."""
     print_header(console, name, settings, new=False)
-    runs = f"{standing.runs} of at most {standing.runs_expected} runs"
+    runs = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
     say(console, f"State: {state}, {runs}")
-    if standing.failure:
-        say(console, f"Failed: {standing.failure}")
+    if plan_state.failure:
+        say(console, f"Failed: {plan_state.failure}")
     table = Table("setting", "value", "from", title="settings", title_justify="left")
     for key, chosen in settings.chosen.items():
         value = chosen.value if key != "validation" else units.validation(settings.validation)
         table.add_row(key, Text(str(value)), chosen.source)
     console.print(table)
-    console.print(tables.stages(standing, settings.repeats))
-    say(console, words.answer(standing))
+    console.print(tables.stages(plan_state, settings.repeats))
+    say(console, words.answer(plan_state))
 
 
-def print_best(console: Console, name: str, standing: PlanState, state: str) -> None:
+def print_best(console: Console, name: str, plan_state: PlanState, state: str) -> None:
     """The answer in a sentence, and the state of the study it comes from."""
-    say(console, words.answer(standing))
-    for sentence in _more(standing):
+    say(console, words.answer(plan_state))
+    for sentence in _more(plan_state):
         say(console, sentence)
     say(console, f"Study {name!r} is {state}.")
 
 
-def _more(standing: PlanState) -> list[str]:
+def _more(plan_state: PlanState) -> list[str]:
     """What is to be said beside the answer: ties of a sweep, how sure a race is."""
     return (
-        words.race(standing.verdict, standing.metric)
-        if standing.verdict
-        else words.doubts(standing)
+        words.race(plan_state.verdict, plan_state.metric)
+        if plan_state.verdict
+        else words.doubts(plan_state)
     )
 
 

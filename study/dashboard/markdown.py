@@ -20,23 +20,23 @@ MOST_OPTIONS = 20
 
 
 def standing_note(
-    standing: PlanState, repeats: int, mlflow: str | None = None, scoring: str | None = None
+    plan_state: PlanState, repeats: int, mlflow: str | None = None, scoring: str | None = None
 ) -> str:
     """The answer so far, how runs are scored, where MLflow shows it, and a table for each stage."""
-    runs = f"{standing.runs} of at most {standing.runs_expected} runs"
-    parts = [FIRST, f"{_plain(words.answer(standing))} {runs} are done."]
+    runs = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
+    parts = [FIRST, f"{_plain(words.answer(plan_state))} {runs} are done."]
     if scoring is not None:
         parts.append(f"{scoring}.")
-    if standing.failure:
-        parts.append(f"It stopped: {_plain(standing.failure)}")
+    if plan_state.failure:
+        parts.append(f"It stopped: {_plain(plan_state.failure)}")
     if mlflow is not None:
         parts.append(f"MLflow shows every run: [{mlflow}]({mlflow})")
-    if standing.verdict is not None:
-        parts += map(_plain, words.race(standing.verdict, standing.metric))
-        parts.append(_contenders(standing.verdict, standing.metric))
-    for stage in [] if standing.verdict else standing.stages:
+    if plan_state.verdict is not None:
+        parts += map(_plain, words.race(plan_state.verdict, plan_state.metric))
+        parts.append(_contenders(plan_state.verdict, plan_state.metric))
+    for stage in [] if plan_state.verdict else plan_state.stages:
         parts += [f"### {_plain(stage.name)}", _plain(words.outcome(stage)), _table(stage, repeats)]
-    parts.append(f"{LAST}after {standing.runs} runs.*")
+    parts.append(f"{LAST}after {plan_state.runs} runs.*")
     return "\n\n".join(parts)
 
 

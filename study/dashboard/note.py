@@ -36,15 +36,15 @@ class Note:
         self._written: tuple[object, ...] = ()
         self._standing: PlanState | None = None
 
-    def see(self, standing: PlanState, active: Mapping[int, Any], event: object) -> None:
+    def see(self, plan_state: PlanState, active: Mapping[int, Any], event: object) -> None:
         """What the driver calls after every event; only a decision or another leader is news."""
         del active, event
-        decided = sum(stage.decided for stage in standing.stages)
-        leader = standing.incumbent if standing.verdict else None
-        news = (decided, standing.complete, standing.failure, leader)
+        decided = sum(stage.decided for stage in plan_state.stages)
+        leader = plan_state.incumbent if plan_state.verdict else None
+        news = (decided, plan_state.complete, plan_state.failure, leader)
         if news == self._written:
             return
-        self._written, self._standing = news, standing
+        self._written, self._standing = news, plan_state
         self.again()
 
     def again(self) -> None:
@@ -59,12 +59,12 @@ class Note:
             reason = " ".join(str(error).split()) or type(error).__name__
             self._say(f"Dashboard: its note cannot be written ({reason}); the study goes on")
 
-    def _write(self, standing: PlanState) -> None:
+    def _write(self, plan_state: PlanState) -> None:
         from optuna_dashboard import get_note, save_note
 
         link = self._study.user_attrs.get(MLFLOW) or {}
         before = get_note(self._study)
-        text = standing_note(standing, self._repeats, link.get("address"), self._scoring)
+        text = standing_note(plan_state, self._repeats, link.get("address"), self._scoring)
         after = replaced(before, text)
         if after != before:
             save_note(self._study, after)

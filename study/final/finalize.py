@@ -173,14 +173,14 @@ def _members(
     study: Study, prepared: Prepared, options: FinalOptions, say: Callable[[str], None]
 ) -> list[Member]:
     settings = prepared.settings
-    standing = standing_of(study, settings)
-    if standing.incumbent is None or standing.score is None:
+    plan_state = standing_of(study, settings)
+    if plan_state.incumbent is None or plan_state.score is None:
         raise ModelError(
             f"study {study.study_name!r} has no finished configuration yet: continue it with: "
             f"{prepared.location.command('resume')}"
         )
-    configurations = chosen(standing, settings.repeats, options.top)
-    if not standing.complete:
+    configurations = chosen(plan_state, settings.repeats, options.top)
+    if not plan_state.complete:
         say("The study is not complete: its choice may still change")
     if not len(prepared.dataset.test_labels):
         raise ModelError(f"{prepared.dataset.source}: has no test images to measure a model on")

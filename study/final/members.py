@@ -38,17 +38,17 @@ class Member:
         return self.run.key
 
 
-def chosen(standing: PlanState, repeats: int, top: int | None) -> list[Configuration]:
+def chosen(plan_state: PlanState, repeats: int, top: int | None) -> list[Configuration]:
     """The configuration that the study chose; or its ``top`` best by mean, the best first.
 
     There is one already. Raises ``ModelError`` where there are not as many with all their repeats.
     """
-    assert standing.incumbent is not None
+    assert plan_state.incumbent is not None
     if top is None:
-        return [standing.incumbent]
+        return [plan_state.incumbent]
     means = {
         option.configuration: fmean(option.values)
-        for stage in standing.stages
+        for stage in plan_state.stages
         for option in stage.options
         if set(range(repeats)) <= {row.repeat for row in option.rows if row.state == "complete"}
     }
@@ -56,7 +56,7 @@ def chosen(standing: PlanState, repeats: int, top: int | None) -> list[Configura
         raise ModelError(
             f"--top {top}: the study has {len(means)} configurations with all their repeats"
         )
-    sign = standing.metric.sign
+    sign = plan_state.metric.sign
     return sorted(means, key=lambda one: -sign * means[one])[:top]
 
 

@@ -17,14 +17,14 @@ from study.mirror.projection import (
     trial,
 )
 from study.plan.plan import PlanState
-from study.plan.results import Row
+from study.plan.results import StoredTrial
 from study.plan.statistics import Score, Spread
 from study.plan.strategies import strategy_of
 from study.plan.verdict import Verdict
 from study.space.metric import Metric
 
 
-def configuration(subject: Subject, rows: Sequence[Row]) -> Wanted:
+def configuration(subject: Subject, rows: Sequence[StoredTrial]) -> Wanted:
     """The parent run of the trials of one configuration."""
     repeats = len(_counted(rows))
     stopped = [row for row in rows if row.state == "pruned" and row.cancelled is None]
@@ -50,7 +50,7 @@ def configuration(subject: Subject, rows: Sequence[Row]) -> Wanted:
     )
 
 
-def configuration_content(subject: Subject, rows: Sequence[Row]) -> Content:
+def configuration_content(subject: Subject, rows: Sequence[StoredTrial]) -> Content:
     """The mean over the first n repeats and its standard error, at step n; the rows are scored.
 
     The standard error is that of these repeats alone (with one repeat, what the number of
@@ -69,30 +69,30 @@ def configuration_content(subject: Subject, rows: Sequence[Row]) -> Content:
     return cut(params, tags | {MARK: configuration(subject, rows).mark}, points)
 
 
-def _counted(rows: Sequence[Row]) -> list[Row]:
+def _counted(rows: Sequence[StoredTrial]) -> list[StoredTrial]:
     """The complete runs of repeats 0, 1, ... up to the first that is missing."""
     complete = {row.repeat: row for row in reversed(rows) if row.state == "complete"}
     if any(row.left_paused for row in rows):  # of a race: what was measured, whatever was paused
         return [complete[repeat] for repeat in sorted(complete)]
-    counted: list[Row] = []
+    counted: list[StoredTrial] = []
     while len(counted) in complete:
         counted.append(complete[len(counted)])
     return counted
 
 
-def study(subject: Subject, rows: Sequence[Row], standing: PlanState) -> Wanted:
+def study(subject: Subject, rows: Sequence[StoredTrial], plan_state: PlanState) -> Wanted:
     """The run that stands for the whole study."""
-    state = "running" if subject.live else "complete" if standing.complete else "interrupted"
-    if standing.failed is not None and not subject.live:
+    state = "running" if subject.live else "complete" if plan_state.complete else "interrupted"
+    if plan_state.failed is not None and not subject.live:
         state = "failed"
     children = [trial(subject, row) for row in rows]
     started = min((child.started for child in children), default=0)
     ended = max((child.ended for child in children), default=0)
-    mark = f"{state}, {standing.runs} runs" if state != "running" else state
+    mark = f"{state}, {plan_state.runs} runs" if state != "running" else state
     return Wanted(STUDY, None, subject.name, state, mark, started, ended)
 
 
-def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) -> Content:
+def study_content(subject: Subject, rows: Sequence[StoredTrial], plan_state: PlanState) -> Content:
     """The settings, and once the study is complete its answer."""
     settings = subject.settings
     names = ["data", "epochs", "batch_size", "seed", "sampler", "pruner", "threads", "training"]
@@ -101,16 +101,16 @@ def study_content(subject: Subject, rows: Sequence[Row], standing: PlanState) ->
     params = {name: str(settings[name]) for name in names}
     params |= {"metric": settings.metric.name, "direction": settings.metric.direction}
     params |= {"score": settings.space.score} if strategy.scores else {}
-    wanted = study(subject, rows, standing)
+    wanted = study(subject, rows, plan_state)
     tags = {"repeats": str(settings.repeats), **origin(settings), MARK: wanted.mark}
     points = []
-    if standing.complete and standing.incumbent is not None and standing.score is not None:
-        tags |= {f"answer.{name}": str(value) for name, value in standing.incumbent}
-        points = _points(standing.score, settings.metric, wanted.ended)
-    if standing.complete and standing.verdict is not None:
+    if plan_state.complete and plan_state.incumbent is not None and plan_state.score is not None:
+        tags |= {f"answer.{name}": str(value) for name, value in plan_state.incumbent}
+        points = _points(plan_state.score, settings.metric, wanted.ended)
+    if plan_state.complete and plan_state.verdict is not None:
         points += [
-            Point(name, value, wanted.ended, standing.verdict.epochs)
-            for name, value in _sureness(standing.verdict, settings.metric).items()
+            Point(name, value, wanted.ended, plan_state.verdict.epochs)
+            for name, value in _sureness(plan_state.verdict, settings.metric).items()
         ]
     return cut(params, tags, points)
 

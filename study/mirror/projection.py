@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from study.plan.results import Configuration, Row
+from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Metric
 from study.space.settings import Settings
 
@@ -125,12 +125,12 @@ def identity(subject: Subject, wanted: Wanted, parent_id: str | None) -> dict[st
     return tags | ({"mlflow.parentRunId": parent_id} if parent_id else {})
 
 
-def visible(row: Row) -> bool:
+def visible(row: StoredTrial) -> bool:
     """Whether there is anything to see of a run: an epoch, or why it failed."""
     return row.state == "failed" or epochs_stored(row) > 0
 
 
-def trial(subject: Subject, row: Row) -> Wanted:
+def trial(subject: Subject, row: StoredTrial) -> Wanted:
     """The run of one trial."""
     state = shown_state(subject, row)
     started = _start(row)
@@ -147,7 +147,7 @@ def trial(subject: Subject, row: Row) -> Wanted:
     )
 
 
-def trial_content(subject: Subject, row: Row) -> Content:
+def trial_content(subject: Subject, row: StoredTrial) -> Content:
     """Hyperparameters as params and tags, a point an epoch and series, then final and best ones."""
     settings = subject.settings
     params = {name: str(value) for name, value in row.configuration}
@@ -168,17 +168,17 @@ def trial_content(subject: Subject, row: Row) -> Content:
     return cut(params, tags, _curve(row) + _summary(row, settings.metric))
 
 
-def epochs_stored(row: Row) -> int:
+def epochs_stored(row: StoredTrial) -> int:
     """The epochs that are stored whole: a driver can die between the statements that store one."""
     return min([len(row.reported), *map(len, row.curve.values())]) if row.curve else 0
 
 
-def _series(row: Row) -> list[str]:
+def _series(row: StoredTrial) -> list[str]:
     """What is shown of each epoch."""
     return [name for name in row.curve if name != "ended"]
 
 
-def _curve(row: Row) -> list[Point]:
+def _curve(row: StoredTrial) -> list[Point]:
     return [
         Point(
             name, float(row.curve[name][epoch]), _milliseconds(row.curve["ended"][epoch]), epoch + 1
@@ -188,7 +188,7 @@ def _curve(row: Row) -> list[Point]:
     ]
 
 
-def _summary(row: Row, metric: Metric) -> list[Point]:
+def _summary(row: StoredTrial, metric: Metric) -> list[Point]:
     """Values to sort runs by, once the run has ended; only a complete run has final ones."""
     epochs = epochs_stored(row)
     if row.state in UNFINISHED or not epochs:
@@ -206,7 +206,7 @@ def _summary(row: Row, metric: Metric) -> list[Point]:
     return [Point(name, float(value), at, epochs) for name, value in values.items()]
 
 
-def shown_state(subject: Subject, row: Row) -> str:
+def shown_state(subject: Subject, row: StoredTrial) -> str:
     """The state of a trial: an unfinished one runs, or was interrupted where there is no driver.
 
     A run that was paused until the study ended says so: no pruner stopped it.
@@ -242,11 +242,11 @@ def cut(params: dict[str, str], tags: dict[str, str], points: list[Point]) -> Co
     )
 
 
-def _start(row: Row) -> int:
+def _start(row: StoredTrial) -> int:
     return _milliseconds(row.started.timestamp()) if row.started else 0
 
 
-def _last_epoch(row: Row, otherwise: int) -> int:
+def _last_epoch(row: StoredTrial, otherwise: int) -> int:
     ended: Sequence[Any] = row.curve.get("ended", ())
     return _milliseconds(ended[-1]) if ended else otherwise
 

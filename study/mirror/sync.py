@@ -21,7 +21,7 @@ from study.mirror.projection import Subject
 from study.mirror.tracking import Found
 from study.mirror.transfer import Known, Report, Tracking, Transfer
 from study.plan.plan import Plan
-from study.plan.results import Row, Rows
+from study.plan.results import StoredTrial, StoredTrials
 from study.space.settings import Settings
 from study.storage import models
 from study.storage.database import MLFLOW
@@ -59,7 +59,7 @@ class Mirror:
         self._server: Tracking | None = None
         self._known: Known | None = None
         self._noted: set[int] = set()
-        self._rows = Rows()
+        self._rows = StoredTrials()
         self._models_from = 0.0
         self._models_problems: list[str] = []
 
@@ -90,12 +90,12 @@ class Mirror:
         if not any(map(projection.visible, rows)):
             return report, False
         name, uuid = self._study.study_name, models.identity(self._study)
-        standing = self._plan.standing(self._rows.counted(self._study, rows))
-        subject = Subject(name, uuid, self._settings, live=live, complete=standing.complete)
+        plan_state = self._plan.state(self._rows.counted(self._study, rows))
+        subject = Subject(name, uuid, self._settings, live=live, complete=plan_state.complete)
         server = self._reached()
         known = self._look(subject, server)
         transfer = Transfer(subject, known, server, report)
-        transfer.bring_runs([*map(self._plan.scored, rows)], standing)
+        transfer.bring_runs([*map(self._plan.scored, rows)], plan_state)
         self._bring_models(transfer, rows, report, live=live)
         report.trials = len(rows)
         self._link(server, known, rows)
@@ -121,7 +121,7 @@ class Mirror:
         return self._known
 
     def _bring_models(
-        self, transfer: Transfer, rows: Sequence[Row], report: Report, *, live: bool
+        self, transfer: Transfer, rows: Sequence[StoredTrial], report: Report, *, live: bool
     ) -> None:
         if live and time.monotonic() < self._models_from:
             report.problems += self._models_problems
@@ -134,7 +134,7 @@ class Mirror:
             self._models_from = time.monotonic() + HOLD
             self._server = None  # the next pass asks for new keys, where keys are handed out
 
-    def _link(self, server: Tracking, known: Known, rows: Sequence[Row]) -> None:
+    def _link(self, server: Tracking, known: Known, rows: Sequence[StoredTrial]) -> None:
         """Write down, once, where study and trials are shown: for the dashboard and the report."""
         run = known.runs.get(projection.STUDY)
         if run is None:

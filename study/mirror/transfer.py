@@ -20,7 +20,7 @@ from study.mirror.projection import Content, Status, Subject, Wanted
 from study.mirror.requests import Refused, Unreachable
 from study.mirror.tracking import MODEL, PARENT, Found
 from study.plan.plan import PlanState
-from study.plan.results import Configuration, Row, by_configuration
+from study.plan.results import Configuration, StoredTrial, by_configuration
 from study.storage import models
 
 
@@ -75,7 +75,7 @@ class Transfer:
         self._server = server
         self._report = report
 
-    def bring_runs(self, rows: Sequence[Row], standing: PlanState) -> None:
+    def bring_runs(self, rows: Sequence[StoredTrial], plan_state: PlanState) -> None:
         """Bring every trial, then every configuration, then the study, up to date.
 
         What has nothing to show is left out: a run that waits for its first epoch, or was
@@ -87,15 +87,17 @@ class Transfer:
             for key, group in by_configuration(rows).items()
             if any(map(projection.visible, group))
         }
-        whole = parents.study(subject, rows, standing)
+        whole = parents.study(subject, rows, plan_state)
         above = {key: parents.configuration(subject, group) for key, group in groups.items()}
         for row in filter(projection.visible, rows):
             self._bring_trial(row, whole, above)
         for key, group in groups.items():
             self._bring(above[key], partial(parents.configuration_content, subject, group))
-        self._bring(whole, partial(parents.study_content, subject, rows, standing))
+        self._bring(whole, partial(parents.study_content, subject, rows, plan_state))
 
-    def _bring_trial(self, row: Row, whole: Wanted, above: Mapping[Configuration, Wanted]) -> None:
+    def _bring_trial(
+        self, row: StoredTrial, whole: Wanted, above: Mapping[Configuration, Wanted]
+    ) -> None:
         wanted = projection.trial(self._subject, row)
         if _key(wanted) in self._known.settled:
             return
@@ -163,7 +165,9 @@ class Transfer:
             return
         run.model = source.fingerprint
 
-    def bring_models(self, rows: Sequence[Row], policy: models.Policy, folder: Path) -> None:
+    def bring_models(
+        self, rows: Sequence[StoredTrial], policy: models.Policy, folder: Path
+    ) -> None:
         """Send the models worth keeping of the configurations that are decided."""
         numbers = models.wanted(policy, rows, self._subject.settings.metric)
         for group in by_configuration(rows).values():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from study.errors import SettingsError
 from study.plan.effects import Effects, Level, Pair
-from study.plan.results import Row
+from study.plan.results import StoredTrial
 from study.plan.verdict import Contender, Verdict
 from study.space.metric import Metric
 
@@ -34,7 +34,7 @@ class AsErrors:
     least: float
 
     @classmethod
-    def of(cls, metric: Metric, rows: Iterable[Row]) -> AsErrors:
+    def of(cls, metric: Metric, rows: Iterable[StoredTrial]) -> AsErrors:
         """By what these rows have reported; raises ``SettingsError`` for a metric out of range."""
         if metric.is_accuracy:
             return cls(metric, 1.0, 0.0)
@@ -51,7 +51,7 @@ class AsErrors:
         """How much worse than the best is as good, as a share of the error that counts as 1."""
         return (CLOSE * self.least if given is None else given) / self.whole
 
-    def row(self, row: Row) -> Row:
+    def row(self, row: StoredTrial) -> StoredTrial:
         """The row with accuracies in place of the metric."""
         if self.metric.is_accuracy:
             return row

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from study.plan.plan import Option, OptionState
-from study.plan.results import Configuration, Row
+from study.plan.results import Configuration, StoredTrial
 from study.plan.statistics import Score, Spread
 from study.plan.verdict import Verdict
 
 
-def options(runs: Iterable[Row], images: int | None) -> tuple[Option, ...]:
+def options(runs: Iterable[StoredTrial], images: int | None) -> tuple[Option, ...]:
     """Every configuration that was begun; its score is that of its complete runs."""
-    begun: dict[Configuration, list[Row]] = {}
+    begun: dict[Configuration, list[StoredTrial]] = {}
     for row in runs:
         begun.setdefault(row.configuration, []).append(row)
     spread = Spread(images)

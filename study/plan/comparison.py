@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from study.plan.plan import Option, PlanState, RunIndex, Slot, Stage
+from study.plan.plan import Option, PlanState, RunIndex, RunSpec, Stage
 from study.plan.results import Configuration
 from study.plan.statistics import Spread
 from study.space.metric import Metric
@@ -62,7 +62,7 @@ def chosen_among(
     name: str,
     options: tuple[Option, ...],
     best: Option | None,
-    slots: tuple[Sequence[Slot], Slot | None],
+    slots: tuple[Sequence[RunSpec], RunSpec | None],
     index: RunIndex,
     *,
     complete: bool,

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from study.errors import SpaceError
 from study.plan.comparison import chosen_among, ranked
-from study.plan.plan import Plan, PlanState, RunIndex, Slot
+from study.plan.plan import Plan, PlanState, RunIndex, RunSpec
 from study.plan.points import points, size
-from study.plan.results import Row
+from study.plan.results import StoredTrial
 from study.space.search_space import SearchSpace
 
 GRID = "grid"
@@ -41,7 +41,7 @@ class Grid(Plan):
             )
         self._configurations = list(points(space))
 
-    def standing(self, rows: Sequence[Row]) -> PlanState:
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         index = RunIndex(rows)
         found = [
             index.option(number, one, None, self.repeats)
@@ -49,7 +49,7 @@ class Grid(Plan):
         ]
         options, best = ranked(found, self.images, metric=self.metric)
         missing = [
-            Slot(GRID, one.value, one.configuration, repeat, None)
+            RunSpec(GRID, one.value, one.configuration, repeat, None)
             for one in options
             for repeat in one.missing(self.repeats)
         ]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from study.plan.results import Configuration, Row
+from study.plan.results import Configuration, StoredTrial
 from study.plan.statistics import Difference, Score
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import SearchSpace, Value
@@ -27,7 +27,7 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class RunSpec:
     """One training run that the plan wants: a repeat of a configuration within a stage.
 
     ``configuration`` is None where the plan is still to suggest one. ``reference`` is the
@@ -59,7 +59,7 @@ class Option:
     value: Value
     configuration: Configuration
     reference: Configuration | None
-    rows: tuple[Row, ...]
+    rows: tuple[StoredTrial, ...]
     state: OptionState
     score: Score | None = None
     gap: Difference | None = None
@@ -69,7 +69,7 @@ class Option:
         return tuple([row.value for row in self.rows if row.value is not None])
 
     @property
-    def pruned(self) -> Row | None:
+    def pruned(self) -> StoredTrial | None:
         """The pruned row that eliminates this option, once its earlier repeats are known too."""
         return self.rows[-1] if self.rows and self.rows[-1].state == "pruned" else None
 
@@ -122,13 +122,13 @@ class PlanState:
     stages: tuple[Stage, ...]
     incumbent: Configuration | None
     score: Score | None
-    slots: tuple[Slot, ...]
+    slots: tuple[RunSpec, ...]
     complete: bool
     runs: int
     runs_expected: int
-    failed: Slot | None = None
+    failed: RunSpec | None = None
     failure: str | None = None
-    speculative: tuple[Slot, ...] = ()
+    speculative: tuple[RunSpec, ...] = ()
     verdict: Verdict | None = None
 
     @property
@@ -148,7 +148,7 @@ class PlanState:
             f"{self.failure or untold}"
         )
 
-    def outdated(self, slot: Slot) -> bool:
+    def outdated(self, slot: RunSpec) -> bool:
         """Whether a run of this slot cannot count any more.
 
         An earlier repeat was pruned, or the slot was a guess that its stage does not want.
@@ -190,14 +190,14 @@ class Plan(ABC):
         self._metric = metric
 
     @abstractmethod
-    def standing(self, rows: Sequence[Row]) -> PlanState:
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         """What is decided and which slots are next; the same for the same rows in any order."""
 
-    def scored(self, row: Row) -> Row:
+    def scored(self, row: StoredTrial) -> StoredTrial:
         """The row with the value that configurations are compared by; here its own."""
         return row
 
-    def suggest(self, slot: Slot, rows: Sequence[Row]) -> Configuration:
+    def suggest(self, slot: RunSpec, rows: Sequence[StoredTrial]) -> Configuration:
         """The configuration of a slot; only plans that leave it open have to think."""
         assert slot.configuration is not None
         return slot.configuration
@@ -206,13 +206,13 @@ class Plan(ABC):
 class RunIndex:
     """Stored rows by configuration and repeat, and which of them a slot can be counted with."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows: dict[Configuration, list[Row]] = defaultdict(list)
+    def __init__(self, rows: Iterable[StoredTrial]) -> None:
+        self._rows: dict[Configuration, list[StoredTrial]] = defaultdict(list)
         for row in rows:
             if row.cancelled is None:
                 self._rows[row.configuration].append(row)
 
-    def changed(self, gone: Iterable[Row], come: Iterable[Row]) -> RunIndex:
+    def changed(self, gone: Iterable[StoredTrial], come: Iterable[StoredTrial]) -> RunIndex:
         """This index without the rows ``gone`` and with those that have ``come``, at their end."""
         index = RunIndex(())
         index._rows.update(self._rows)
@@ -226,9 +226,9 @@ class RunIndex:
 
     def counted(
         self, configuration: Configuration, reference: Configuration | None
-    ) -> dict[int, Row]:
+    ) -> dict[int, StoredTrial]:
         """The finished row that fills each repeat: complete, or pruned for the same reason."""
-        counted: dict[int, Row] = {}
+        counted: dict[int, StoredTrial] = {}
         for row in self._rows.get(configuration, ()):
             pruned = row.state == "pruned" and reference is not None and row.reference == reference
             if row.state == "complete" or pruned:
@@ -256,19 +256,19 @@ class RunIndex:
             value, candidate, reference, rows, state if len(rows) == len(wanted) else "open"
         )
 
-    def reason(self, slot: Slot) -> str | None:
+    def reason(self, slot: RunSpec) -> str | None:
         """Why the slot failed the last time."""
         rows = reversed(self._of(slot))
         return next((row.failure for row in rows if row.state == "failed"), None)
 
-    def _of(self, slot: Slot) -> list[Row]:
+    def _of(self, slot: RunSpec) -> list[StoredTrial]:
         assert slot.configuration is not None
         rows = self._rows.get(slot.configuration, ())
         return [row for row in rows if row.repeat == slot.repeat]
 
     def slots(
-        self, missing: Iterable[Slot], *, compares: bool = True
-    ) -> tuple[list[Slot], Slot | None]:
+        self, missing: Iterable[RunSpec], *, compares: bool = True
+    ) -> tuple[list[RunSpec], RunSpec | None]:
         """Those of the ``missing`` slots that can be trained now, and the one that failed for good.
 
         Where a pruner ``compares``, a slot waits until its reference's same repeat is complete. A

@@ -24,9 +24,9 @@ from study.plan.begun import options, stated
 from study.plan.candidates import Pool, freedom, start
 from study.plan.effects import Effects, effects
 from study.plan.epochs import rungs, sweep_epochs
-from study.plan.plan import Plan, PlanState, RunIndex, Slot, Stage
+from study.plan.plan import Plan, PlanState, RunIndex, RunSpec, Stage
 from study.plan.posterior import Cells, Posterior
-from study.plan.results import Configuration, Row, configuration
+from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.verdict import Belief, Reason, Scale
 from study.space.search_space import SearchSpace
 
@@ -46,7 +46,7 @@ was the same (docs/log.md, "A search that races")."""
 _RIVALS = 32  # configurations that epochs may go to
 _NEAR = 8  # configurations whose neighbours are candidates, in a large space
 
-Runs = dict[tuple[Configuration, int], Row]
+Runs = dict[tuple[Configuration, int], StoredTrial]
 
 
 class Race(Plan):
@@ -107,7 +107,7 @@ class Race(Plan):
                 "hyperparameters: a single configuration has nothing to race; add options"
             )
 
-    def _first_slots(self) -> tuple[Slot, ...]:
+    def _first_slots(self) -> tuple[RunSpec, ...]:
         """A few epochs of configurations that together show effects and pairs."""
         given = configuration(self.space.start)
         full = len(given) == len(self.space.fixed) + len(self.space.hyperparameters)
@@ -121,11 +121,11 @@ class Race(Plan):
         self._first = found[0]
         return tuple([self._slot(one, 0, rung) for one in found])
 
-    def _slot(self, one: Configuration, repeat: int, epochs: int) -> Slot:
+    def _slot(self, one: Configuration, repeat: int, epochs: int) -> RunSpec:
         stage = RACE if repeat < self.choosing else MEASURED
-        return Slot(stage, 0, one, repeat, None, None if epochs == self.epochs else epochs)
+        return RunSpec(stage, 0, one, repeat, None, None if epochs == self.epochs else epochs)
 
-    def standing(self, rows: Sequence[Row]) -> PlanState:
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         """What the rows say of the leader, and the slot that is worth the most."""
         index, runs = RunIndex(rows), _runs(rows)
         spent = sum(map(self._promised, runs.values()))
@@ -159,11 +159,11 @@ class Race(Plan):
             verdict=verdict,
         )
 
-    def _promised(self, row: Row) -> int:
+    def _promised(self, row: StoredTrial) -> int:
         """The epochs that a run has had, or that a running one will have."""
         return (row.until or self.epochs) if row.state == "running" else len(row.reported)
 
-    def effects(self, rows: Sequence[Row]) -> Effects | None:
+    def effects(self, rows: Sequence[StoredTrial]) -> Effects | None:
         """What the rows say of each hyperparameter; None before a run has reached a rung."""
         runs = _runs(rows)
         belief = self._belief(runs)
@@ -189,7 +189,7 @@ class Race(Plan):
 
     def _next(
         self, runs: Runs, belief: Belief | None, leader: Configuration, spare: int
-    ) -> tuple[list[Slot], Reason | None]:
+    ) -> tuple[list[RunSpec], Reason | None]:
         """The slots that can be trained now, or why there is no more to train."""
         states = {key: row.state for key, row in runs.items()}
         running = "running" in states.values()
@@ -220,7 +220,7 @@ class Race(Plan):
             belief.probability(tolerance, measured=look) >= self.confidence for look in looks
         )
 
-    def _best(self, runs: Runs, belief: Belief, spare: int) -> Slot | None:
+    def _best(self, runs: Runs, belief: Belief, spare: int) -> RunSpec | None:
         """The slot that takes away the most of the expected regret an epoch; None: none is left."""
         progress = Progress(len(belief.candidates), self.choosing)
         pending = []
@@ -249,7 +249,7 @@ class Race(Plan):
         return self._slot(one, int(actions.repeat[chosen]), self.rungs[actions.rung[chosen]])
 
 
-def _runs(rows: Iterable[Row]) -> Runs:
+def _runs(rows: Iterable[StoredTrial]) -> Runs:
     """The runs that count, in the order of their numbers; what was paused is pruned at the end."""
     runs: Runs = {}
     for row in sorted(rows, key=lambda row: row.number):
@@ -258,7 +258,7 @@ def _runs(rows: Iterable[Row]) -> Runs:
     return runs
 
 
-def _numbered(slots: Iterable[Slot], runs: Runs) -> Iterator[Slot]:
+def _numbered(slots: Iterable[RunSpec], runs: Runs) -> Iterator[RunSpec]:
     """The slots with the numbers of their configurations: in the order in which they were begun."""
     numbers = {row.configuration: row.option for row in runs.values()}
     for slot in slots:

@@ -42,7 +42,7 @@ def configuration(params: Mapping[str, Value]) -> Configuration:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StoredTrial:
     """One trial: one training run of one repeat of one configuration.
 
     ``reported`` holds the study's metric after each epoch (of accuracies fractions); ``curve``
@@ -96,7 +96,7 @@ class Row:
         return LEFT_PAUSED in self.attributes
 
 
-def row(trial: FrozenTrial) -> Row | None:
+def row(trial: FrozenTrial) -> StoredTrial | None:
     """The row of a stored trial; None for a trial that never received a slot."""
     spec = trial.system_attrs.get(RUN_SPEC)
     if spec is None:
@@ -106,7 +106,7 @@ def row(trial: FrozenTrial) -> Row | None:
     state = STATES[trial.state.name]
     if state == "running" and len(steps) >= (spec.get("epochs") or math.inf):
         state = "paused"
-    return Row(
+    return StoredTrial(
         number=trial.number,
         trial_id=trial._trial_id,
         state=state,
@@ -142,7 +142,7 @@ STATES: dict[str, State] = {
 }
 
 
-class Rows:
+class StoredTrials:
     """The rows of a study, read again at each call; a trial that is the same is converted once.
 
     Failures from before a study was resumed after three of them (``IGNORE_FAILURES_BEFORE``) are
@@ -151,14 +151,14 @@ class Rows:
 
     def __init__(self) -> None:
         self._source: tuple[BaseStorage, int] | None = None
-        self._finished: dict[int, Row] = {}
-        self._running: dict[int, tuple[FrozenTrial, Row | None]] = {}
+        self._finished: dict[int, StoredTrial] = {}
+        self._running: dict[int, tuple[FrozenTrial, StoredTrial | None]] = {}
         self._configurations: dict[Configuration, Configuration] = {}
 
-    def __call__(self, study: Study) -> list[Row]:
+    def __call__(self, study: Study) -> list[StoredTrial]:
         return self.counted(study, self.all(study))
 
-    def counted(self, study: Study, rows: Sequence[Row]) -> list[Row]:
+    def counted(self, study: Study, rows: Sequence[StoredTrial]) -> list[StoredTrial]:
         """Of all ``rows`` of a study those that count."""
         attributes = study._storage.get_study_user_attrs(study._study_id)
         first = attributes.get(IGNORE_FAILURES_BEFORE, 0)
@@ -167,7 +167,7 @@ class Rows:
             r for r in rows if r.device in kinds and not (r.state == "failed" and r.number < first)
         ]
 
-    def all(self, study: Study) -> list[Row]:
+    def all(self, study: Study) -> list[StoredTrial]:
         """Every trial that was a run, earlier failures among them."""
         # From the storage: Hyperband hands samplers a study that hides other brackets' trials.
         storage, study_id = source = (study._storage, study._study_id)
@@ -177,7 +177,7 @@ class Rows:
         rows = [self._finished.get(trial._trial_id) or self._row(trial) for trial in trials]
         return [row for row in rows if row]
 
-    def _row(self, trial: FrozenTrial) -> Row | None:
+    def _row(self, trial: FrozenTrial) -> StoredTrial | None:
         before, current = self._running.pop(trial._trial_id, (None, None))
         if before is not trial:
             current = row(trial)
@@ -192,9 +192,9 @@ class Rows:
         return current
 
 
-def by_configuration(rows: Sequence[Row]) -> dict[Configuration, list[Row]]:
-    """Rows by configuration, both in the order in which they were first asked for."""
-    found: dict[Configuration, list[Row]] = defaultdict(list)
+def by_configuration(rows: Sequence[StoredTrial]) -> dict[Configuration, list[StoredTrial]]:
+    """Trials by configuration, both in the order in which they were first asked for."""
+    found: dict[Configuration, list[StoredTrial]] = defaultdict(list)
     for row in rows:
         found[row.configuration].append(row)
     return dict(found)

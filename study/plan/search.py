@@ -15,9 +15,9 @@ import numpy as np
 
 from study.errors import SettingsError
 from study.plan.comparison import chosen_among, ranked
-from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot
+from study.plan.plan import Option, Plan, PlanState, RunIndex, RunSpec
 from study.plan.points import points, size
-from study.plan.results import Configuration, Row, configuration
+from study.plan.results import Configuration, StoredTrial, configuration
 from study.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Search(Plan):
         self.sampler = sampler
         self._inner = _inner_sampler(sampler)
 
-    def standing(self, rows: Sequence[Row]) -> PlanState:
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         """Every configuration so far, and the slots that are left of the budget."""
         index = RunIndex(rows)
         options, best = ranked(self._options(rows, index), self.images, metric=self.metric)
@@ -72,7 +72,7 @@ class Search(Plan):
             metric=self.metric,
         )
 
-    def _options(self, rows: Sequence[Row], index: RunIndex) -> tuple[Option, ...]:
+    def _options(self, rows: Sequence[StoredTrial], index: RunIndex) -> tuple[Option, ...]:
         found: dict[int, Configuration] = {}
         for row in rows:
             if row.stage == SEARCH:
@@ -82,10 +82,12 @@ class Search(Plan):
             for number in sorted(found)
         )
 
-    def _slots(self, options: Sequence[Option], index: RunIndex) -> tuple[list[Slot], Slot | None]:
+    def _slots(
+        self, options: Sequence[Option], index: RunIndex
+    ) -> tuple[list[RunSpec], RunSpec | None]:
         """Missing repeats of the configurations begun, then configurations to be suggested."""
         slots, failed = index.slots(
-            Slot(SEARCH, option.value, option.configuration, repeat, UNCOMPARED)
+            RunSpec(SEARCH, option.value, option.configuration, repeat, UNCOMPARED)
             for option in options
             for repeat in option.missing(self.repeats)
         )
@@ -93,9 +95,9 @@ class Search(Plan):
             return [], failed
         begun = {option.value for option in options}
         new = [number for number in range(self.budget) if number not in begun]
-        return slots + [Slot(SEARCH, number, None, 0, UNCOMPARED) for number in new], None
+        return slots + [RunSpec(SEARCH, number, None, 0, UNCOMPARED) for number in new], None
 
-    def suggest(self, slot: Slot, rows: Sequence[Row]) -> Configuration:
+    def suggest(self, slot: RunSpec, rows: Sequence[StoredTrial]) -> Configuration:
         """The slot's configuration or, where it is left open, what Optuna suggests after ``rows``.
 
         A suggestion that was tried before is drawn again with another seed; where that does not
@@ -111,7 +113,7 @@ class Search(Plan):
                 return candidate
         return next((point for point in points(self.space) if point not in tried), candidate)
 
-    def _ask(self, number: int, attempt: int, rows: Sequence[Row]) -> Configuration:
+    def _ask(self, number: int, attempt: int, rows: Sequence[StoredTrial]) -> Configuration:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)

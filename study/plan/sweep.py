@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from study.plan.comparison import compared
-from study.plan.plan import Option, Plan, PlanState, RunIndex, Slot, Stage
-from study.plan.results import Configuration, Row, configuration
+from study.plan.plan import Option, Plan, PlanState, RunIndex, RunSpec, Stage
+from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.statistics import Group, Score, Spread
 from study.space.search_space import Hyperparameter, SearchSpace, Value
 
@@ -38,11 +38,13 @@ SCORED = 3
 class _Fold:
     """What a sweep made of its rows."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[StoredTrial, ...]
     index: RunIndex
     stages: tuple[Stage, ...]
 
-    def changes(self, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    def changes(
+        self, rows: Sequence[StoredTrial]
+    ) -> tuple[Sequence[StoredTrial], Sequence[StoredTrial]]:
         """The rows of this fold that ``rows`` has no more, and those that it has in their place."""
         alike = [*map(operator.is_, self.rows, rows), False].index(False)
         return self.rows[alike:], rows[alike:]
@@ -68,7 +70,7 @@ class OneAtATime(Plan):
         self._rounds = space.hyperparameters * space.passes
         self._last = _Fold((), RunIndex(()), ())
 
-    def standing(self, rows: Sequence[Row]) -> PlanState:
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         """Fold the stages over the stored rows.
 
         What no row has touched since the last time is kept. This saves time and nothing else: the
@@ -89,7 +91,7 @@ class OneAtATime(Plan):
         self._last = _Fold(tuple(rows), index, tuple(stages))
         return self._closed(stages) if stages[-1].decided else self._open(stages, index)
 
-    def scored(self, row: Row) -> Row:
+    def scored(self, row: StoredTrial) -> StoredTrial:
         """The row with the value that the space wants runs to be scored by.
 
         A run keeps its own where that is no last epoch's: with ``restore_best_weights`` it is that
@@ -171,7 +173,7 @@ class OneAtATime(Plan):
         return replace(stage, options=options, best=best, selected=best if wins else options[0])
 
     def _open(self, stages: list[Stage], index: RunIndex) -> PlanState:
-        """The standing of a sweep whose last named stage still has work."""
+        """The plan_state of a sweep whose last named stage still has work."""
         stage = stages[-1]
         slots, failed = index.slots(_missing(stage, self.repeats), compares=self.compares)
         previous = stages[-2].selected if len(stages) > 1 else None
@@ -190,7 +192,7 @@ class OneAtATime(Plan):
             speculative=() if slots or failed else tuple(self._speculative(stages, index)),
         )
 
-    def _speculative(self, stages: Sequence[Stage], index: RunIndex) -> list[Slot]:
+    def _speculative(self, stages: Sequence[Stage], index: RunIndex) -> list[RunSpec]:
         """Slots of the next stage, should the open one select the option that leads so far."""
         if len(stages) >= len(self._rounds):
             return []
@@ -255,7 +257,7 @@ def _leader(stage: Stage) -> Configuration:
     return best
 
 
-def _missing(stage: Stage, repeats: int) -> Iterator[Slot]:
+def _missing(stage: Stage, repeats: int) -> Iterator[RunSpec]:
     """The open slots of a stage in their order: the incumbent's first, then repeat by repeat."""
     missing = [
         (option.configuration != stage.incumbent, repeat, place, option)
@@ -263,7 +265,7 @@ def _missing(stage: Stage, repeats: int) -> Iterator[Slot]:
         for repeat in option.missing(repeats)
     ]
     for _, repeat, _, option in sorted(missing, key=lambda entry: entry[:3]):
-        yield Slot(stage.name, option.value, option.configuration, repeat, option.reference)
+        yield RunSpec(stage.name, option.value, option.configuration, repeat, option.reference)
 
 
 def _variants(

@@ -12,7 +12,7 @@ import numpy as np
 
 from study.plan.candidates import Candidates
 from study.plan.posterior import Array, Cells, Kernel, Places, Posterior, fit
-from study.plan.results import Configuration, Row
+from study.plan.results import Configuration, StoredTrial
 
 Reason = Literal["sure", "budget", "exhausted"]
 """Why a race has ended; exhausted: every repeat of those that matter is trained."""
@@ -73,7 +73,7 @@ class Scale:
     pool: int | None = None
     whole: float = 1.0
 
-    def observed(self, rows: Sequence[Row], candidates: Candidates) -> tuple[Cells, Array]:
+    def observed(self, rows: Sequence[StoredTrial], candidates: Candidates) -> tuple[Cells, Array]:
         """The cells that these runs have reached, and the logarithm of the error there.
 
         Of a rung's last quarter of epochs the mean is taken: it is steadier than its last one. Of
@@ -104,7 +104,7 @@ class Scale:
         """The standard deviation of the logarithm of such an error over pools of images."""
         return 1 / math.sqrt(error * self.whole * self.pool) if self.pool else 0.0
 
-    def _value(self, row: Row, epochs: int) -> float:
+    def _value(self, row: StoredTrial, epochs: int) -> float:
         if _keeps_best(row):
             return self._log(max(row.reported[:epochs]))
         last = row.reported[epochs - _tail(epochs) : epochs]
@@ -114,7 +114,7 @@ class Scale:
         least = 0.3 / self.images if self.images else 1e-5
         return math.log(min(max(1 - accuracy, least), 1.0)) if math.isfinite(accuracy) else 0.0
 
-    def shift(self, rows: Sequence[Row]) -> float:
+    def shift(self, rows: Sequence[StoredTrial]) -> float:
         """How far, in the logarithm of the error, a run's value lies from that of its last rung.
 
         The mean over complete runs, drawn towards what the slope of their curves lets expect.
@@ -133,7 +133,7 @@ class Scale:
         return (math.fsum(off) + _EXPECTED * expected) / (len(off) + _EXPECTED)
 
 
-def _keeps_best(row: Row) -> bool:
+def _keeps_best(row: StoredTrial) -> bool:
     """Whether the value of a run is that of its best epoch."""
     return bool(row.params.get("restore_best_weights"))
 
@@ -153,8 +153,8 @@ class Belief:
         self,
         candidates: Candidates,
         scale: Scale,
-        choosing: Sequence[Row],
-        measured: Sequence[Row],
+        choosing: Sequence[StoredTrial],
+        measured: Sequence[StoredTrial],
         seed: int,
     ) -> None:
         self.candidates, self.scale, self.seed = candidates, scale, seed

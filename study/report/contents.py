@@ -10,7 +10,7 @@ from study.final.records import FINALS, configurations
 from study.plan.effects import Effects
 from study.plan.plan import PlanState
 from study.plan.race import Race
-from study.plan.results import Row, Rows
+from study.plan.results import StoredTrial, StoredTrials
 from study.plan.strategies import plan_of
 from study.space.settings import Settings
 from study.storage import database as storage
@@ -20,7 +20,7 @@ from study.storage.progress import state_of
 
 @dataclass(frozen=True)
 class Contents:
-    """A study as it is reported: settings, standing, every run, and what became of the test set.
+    """A study as it is reported: settings, plan_state, every run, and what became of the test set.
 
     ``finals`` are the models that it was opened for, as `final.records.finals` describes them, each
     with the ``configurations`` of its members; ``resume`` is the command that goes on; ``effects``
@@ -29,9 +29,9 @@ class Contents:
 
     name: str
     settings: Settings
-    standing: PlanState
+    plan_state: PlanState
     state: str
-    rows: tuple[Row, ...]
+    rows: tuple[StoredTrial, ...]
     finals: tuple[Mapping[str, Any], ...] = ()
     mlflow: str | None = None
     resume: str = ""
@@ -47,17 +47,17 @@ def read(database: Database, name: str | None) -> Contents:
     """Read the study ``name``, or the one made last; ``StorageError`` where there is none."""
     study, settings = storage.load(database.open(), name)
     location = database.study(study.study_name)
-    rows = Rows()(study)
+    rows = StoredTrials()(study)
     plan = plan_of(settings)
-    standing = plan.standing(rows)
+    plan_state = plan.state(rows)
     attributes = study.user_attrs
     finals = attributes.get(FINALS)
     link = attributes.get(storage.MLFLOW)
     return Contents(
         name=study.study_name,
         settings=settings,
-        standing=standing,
-        state=state_of(standing, location),
+        plan_state=plan_state,
+        state=state_of(plan_state, location),
         rows=tuple(rows),
         finals=tuple(
             {**final, "configurations": configurations(attributes, final.get("members", ()))}

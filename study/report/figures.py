@@ -1,4 +1,4 @@
-"""What the figures of a report show, computed from rows and standing; nothing is drawn here.
+"""What the figures of a report show, computed from rows and plan_state; nothing is drawn here.
 
 Values are those of the study's metric, accuracies fractions. What would be too much to draw is
 thinned by a rule that the figure states; the tables in the CSV files are never thinned.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from study.plan.plan import Option, PlanState, Stage
-from study.plan.results import Configuration, Row
+from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Metric
 from study.text import sentences as words
 from study.text import units
@@ -105,18 +105,18 @@ def stage_figure(stage: Stage) -> StageFigure:
     return StageFigure(stage.name, outcome, gone, shown, options, stage.metric)
 
 
-def panels(standing: PlanState, rows: Sequence[Row]) -> tuple[Panel, ...]:
+def panels(plan_state: PlanState, rows: Sequence[StoredTrial]) -> tuple[Panel, ...]:
     """The learning curves, a panel a stage; runs of a stage not reached yet have one too."""
-    own: dict[str, list[Row]] = {stage.name: [] for stage in standing.stages}
+    own: dict[str, list[StoredTrial]] = {stage.name: [] for stage in plan_state.stages}
     for row in rows:
-        name = standing.stages[0].name if standing.verdict else row.stage  # a race is one panel
+        name = plan_state.stages[0].name if plan_state.verdict else row.stage  # a race is one panel
         own.setdefault(name, []).append(row)
-    stages = {stage.name: stage for stage in standing.stages}
-    made = [_panel(name, runs, stages.get(name), standing.metric) for name, runs in own.items()]
+    stages = {stage.name: stage for stage in plan_state.stages}
+    made = [_panel(name, runs, stages.get(name), plan_state.metric) for name, runs in own.items()]
     return tuple(panel for panel in made if panel.runs)
 
 
-def _panel(name: str, rows: Sequence[Row], stage: Stage | None, metric: Metric) -> Panel:
+def _panel(name: str, rows: Sequence[StoredTrial], stage: Stage | None, metric: Metric) -> Panel:
     options = stage.options if stage else ()
     listed = {row.number for row in rows}
     reused = [row for option in options for row in option.rows if row.number not in listed]
@@ -145,33 +145,33 @@ def _panel(name: str, rows: Sequence[Row], stage: Stage | None, metric: Metric) 
     return Panel(name, tuple(called[c] for c in places), tuple(lines), len(drawn), metric)
 
 
-def end(row: Row) -> End:
+def end(row: StoredTrial) -> End:
     """How a run ended; one that was paused until the study ended was not stopped."""
     if row.cancelled is not None:
         return "cancelled"
     return "paused" if row.left_paused else row.state
 
 
-def cost(standing: PlanState) -> Cost:
+def cost(plan_state: PlanState) -> Cost:
     """Every configuration with a mean, between its cost and its mean; the answer last."""
     found: dict[Configuration, tuple[float, Option]] = {}
-    for stage in standing.stages:
+    for stage in plan_state.stages:
         found |= {o.configuration: (o.score.mean, o) for o in stage.options if o.score is not None}
-    sign = standing.metric.sign
+    sign = plan_state.metric.sign
     ranked = [o for _, o in sorted(found.values(), key=lambda entry: -sign * entry[0])]
     places = [
-        _place(option, "best" if number == 0 else "other", standing)
+        _place(option, "best" if number == 0 else "other", plan_state)
         for number, option in enumerate(ranked[:MOST_PLACES])
     ]
     places.sort(key=lambda place: ("other", "best", "selected").index(place.kind))
-    return Cost(tuple(places), len(ranked), standing.metric)
+    return Cost(tuple(places), len(ranked), plan_state.metric)
 
 
-def _place(option: Option, rank: Kind, standing: PlanState) -> Place:
+def _place(option: Option, rank: Kind, plan_state: PlanState) -> Place:
     assert option.score is not None
     return Place(
         label=units.params(option.configuration),
-        kind="selected" if option.configuration == standing.incumbent else rank,
+        kind="selected" if option.configuration == plan_state.incumbent else rank,
         seconds=_average(row.attributes.get("seconds") for row in option.rows),
         parameters=_average(row.attributes.get("parameters") for row in option.rows),
         mean=option.score.mean,
@@ -217,7 +217,7 @@ class Spent:
         return self.saved * self.seconds / self.epochs if self.epochs else 0.0
 
 
-def spent(standing: PlanState, rows: Sequence[Row], epochs: int, repeats: int) -> Spent:
+def spent(plan_state: PlanState, rows: Sequence[StoredTrial], epochs: int, repeats: int) -> Spent:
     """Count what was trained, and what a grid of all repeats over all epochs would add."""
     counts: dict[str, int] = {}
     for row in rows:
@@ -230,19 +230,19 @@ def spent(standing: PlanState, rows: Sequence[Row], epochs: int, repeats: int) -
         epochs=sum(len(row.reported) for row in rows),
         seconds=math.fsum(math.fsum(row.curve.get("seconds", ())) for row in rows),
         span=(max(ends) - min(starts)).total_seconds() if starts and ends else None,
-        savings=tuple(_savings(standing, epochs, repeats)),
+        savings=tuple(_savings(plan_state, epochs, repeats)),
     )
 
 
-def _savings(standing: PlanState, epochs: int, repeats: int) -> Iterable[Saving]:
-    if standing.verdict is not None:
-        left = standing.verdict.budget - standing.verdict.epochs
+def _savings(plan_state: PlanState, epochs: int, repeats: int) -> Iterable[Saving]:
+    if plan_state.verdict is not None:
+        left = plan_state.verdict.budget - plan_state.verdict.epochs
         yield Saving("epochs of the budget that the race did not need", 0, max(0, left))
         return
-    gone = [o for stage in standing.stages for o in stage.options if o.state == "eliminated"]
+    gone = [o for stage in plan_state.stages for o in stage.options if o.state == "eliminated"]
     reused = sum(
         row.stage != stage.name
-        for stage in standing.stages
+        for stage in plan_state.stages
         for option in stage.options
         for row in option.rows
     )

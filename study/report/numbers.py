@@ -10,7 +10,7 @@ from typing import Any
 
 from study.final.records import measured, own_words
 from study.plan.plan import PlanState
-from study.plan.results import Row
+from study.plan.results import StoredTrial
 from study.report.figures import Cost, Panel, Spent, StageFigure, end
 from study.space.metric import Metric
 from study.text import units
@@ -130,7 +130,7 @@ def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
     return table("Measured on the test set", (*columns, "test images", "opened"), lines)
 
 
-def stages_csv(standing: PlanState) -> str:
+def stages_csv(plan_state: PlanState) -> str:
     """A line an option of every stage; accuracies are fractions."""
     records = [
         {"stage": stage.name}
@@ -139,13 +139,13 @@ def stages_csv(standing: PlanState) -> str:
             "values": " ".join(map(str, view.values)),
             "configuration": units.params(view.option.configuration),
         }
-        for stage in standing.stages
+        for stage in plan_state.stages
         for view in views(stage)
     ]
     return _csv([list(records[0]), *(list(record.values()) for record in records)])
 
 
-def runs_csv(rows: Sequence[Row], metric: Metric) -> str:
+def runs_csv(rows: Sequence[StoredTrial], metric: Metric) -> str:
     """A line a run; accuracies are fractions, the metric after each epoch is in one field."""
     columns = ("trial", "stage", "option", "configuration", "repeat", "state", "value", "epochs")
     best = f"best_{metric.series}"

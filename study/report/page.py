@@ -72,17 +72,17 @@ def page(contents: Contents, drawn: Figures) -> str:
 
 
 def _texts(contents: Contents) -> dict[str, Any]:
-    settings, standing = contents.settings, contents.standing
-    stages = [] if standing.verdict else standing.stages
+    settings, plan_state = contents.settings, contents.plan_state
+    stages = [] if plan_state.verdict else plan_state.stages
     return {
         "name": contents.name,
         "state": contents.state,
-        "complete": standing.complete,
-        "runs": f"{standing.runs} of at most {standing.runs_expected} runs",
+        "complete": plan_state.complete,
+        "runs": f"{plan_state.runs} of at most {plan_state.runs_expected} runs",
         "question": _question(settings),
         "searched": _searched(settings),
         "method": _method(settings),
-        "answer": words.answer(standing),
+        "answer": words.answer(plan_state),
         "remarks": _remarks(contents),
         "outcomes": [(stage.name, words.outcome(stage)) for stage in stages],
         "test": _test(contents),
@@ -101,7 +101,7 @@ def _texts(contents: Contents) -> dict[str, Any]:
 def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
     settings = contents.settings
     spent = figures.spent(
-        contents.standing, contents.rows, settings["epochs"], int(settings.repeats)
+        contents.plan_state, contents.rows, settings["epochs"], int(settings.repeats)
     )
     return {
         "stages": drawn.stages,
@@ -110,7 +110,7 @@ def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
         "cost": drawn.cost,
         "spent": _spent(spent),
         "savings": numbers.savings_table(spent),
-        "against": _AGAINST_BUDGET if contents.standing.verdict else _AGAINST_ALL,
+        "against": _AGAINST_BUDGET if contents.plan_state.verdict else _AGAINST_ALL,
     }
 
 
@@ -177,12 +177,12 @@ def _method(settings: Settings) -> str:
 
 
 def _remarks(contents: Contents) -> list[str]:
-    standing, said = contents.standing, []
-    score = standing.score
-    metric = standing.metric
+    plan_state, said = contents.plan_state, []
+    score = plan_state.score
+    metric = plan_state.metric
     ends = interval(score, metric) if score else None
-    if standing.verdict is not None:
-        said += words.race(standing.verdict, metric)
+    if plan_state.verdict is not None:
+        said += words.race(plan_state.verdict, metric)
     elif score is not None and ends is not None:
         said.append(
             f"The 95 % interval of this mean is {metric.text(ends[0])} to "
@@ -192,12 +192,12 @@ def _remarks(contents: Contents) -> list[str]:
         )
     elif score is not None:
         said.append("One repeat has no spread of its own: the standard error is an estimate.")
-    if not standing.complete:
+    if not plan_state.complete:
         going = contents.state == "running"
         resume = "" if going else f"; to go on: {contents.resume}"
         said.append(f"The study is not complete ({contents.state}{resume}).")
-    if standing.failure:
-        said.append(f"It stopped because a run failed again and again: {standing.failure}")
+    if plan_state.failure:
+        said.append(f"It stopped because a run failed again and again: {plan_state.failure}")
     return said
 
 

@@ -43,7 +43,7 @@ def files(contents: Contents) -> dict[str, bytes]:
     """Every file of a report by its name, the page last."""
     drawn = _drawn(contents)
     texts = {
-        "stages.csv": numbers.stages_csv(contents.standing),
+        "stages.csv": numbers.stages_csv(contents.plan_state),
         "runs.csv": numbers.runs_csv(contents.rows, contents.settings.metric),
         PAGE: page(contents, drawn),
     }
@@ -52,14 +52,14 @@ def files(contents: Contents) -> dict[str, bytes]:
 
 
 def _drawn(contents: Contents) -> Figures:
-    standing = contents.standing
-    verdict, answer = standing.verdict, standing.incumbent
-    stages = [] if verdict else [figures.stage_figure(stage) for stage in standing.stages]
-    panels = figures.panels(standing, contents.rows)
-    cost = figures.cost(contents.standing)
+    plan_state = contents.plan_state
+    verdict, answer = plan_state.verdict, plan_state.incumbent
+    stages = [] if verdict else [figures.stage_figure(stage) for stage in plan_state.stages]
+    panels = figures.panels(plan_state, contents.rows)
+    cost = figures.cost(contents.plan_state)
     return Figures(
         stages=tuple(_stage(figure, place) for place, figure in enumerate(stages, start=1)),
-        race=race_figures(verdict, answer, contents.effects, standing.metric)
+        race=race_figures(verdict, answer, contents.effects, plan_state.metric)
         if verdict and answer
         else (),
         curves=tuple(_curves(panel, place) for place, panel in enumerate(panels, start=1)),

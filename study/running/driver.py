@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 from optuna.trial import Trial, TrialState
 
 from study.errors import SlotFailed
-from study.plan.plan import Plan, PlanState, Slot
-from study.plan.results import IGNORE_FAILURES_BEFORE, LEFT_PAUSED, Row, row
+from study.plan.plan import Plan, PlanState, RunSpec
+from study.plan.results import IGNORE_FAILURES_BEFORE, LEFT_PAUSED, StoredTrial, row
 from study.training import recipe
 from study.training.saved import count_parameters
 from study.tuning.run_spec import slot
@@ -36,7 +36,7 @@ class ActiveRun:
     """A run that is being trained: its trial, its slot, and what of its curve is stored."""
 
     trial: Trial
-    slot: Slot
+    slot: RunSpec
     curve: dict[str, list[float]]
     stored: int
 
@@ -45,9 +45,9 @@ class Observer(Protocol):
     """Looks on while a study runs; a projection of the database that decides nothing."""
 
     def see(
-        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+        self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
-        """A new standing after ``event``; None: runs were started, or may be."""
+        """A new plan_state after ``event``; None: runs were started, or may be."""
 
 
 class Observers:
@@ -57,10 +57,10 @@ class Observers:
         self._observers = observers
 
     def see(
-        self, standing: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+        self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
         for observer in self._observers:
-            observer.see(standing, active, event)
+            observer.see(plan_state, active, event)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Hooks:
     called with a run that is told and needs no checkpoint any more.
     """
 
-    run: Callable[[Slot], Run]
-    describe: Callable[[Slot], Mapping[str, float | str]]
-    keep: Callable[[Row, bytes, Sequence[Row]], None]
+    run: Callable[[RunSpec], Run]
+    describe: Callable[[RunSpec], Mapping[str, float | str]]
+    keep: Callable[[StoredTrial, bytes, Sequence[StoredTrial]], None]
     forget: Callable[[Run], None]
 
 
@@ -121,24 +121,24 @@ class Driver:
         self._adopt()
         event: Event | None = None
         while True:
-            standing = self._fill()
-            self._watch.see(standing, self._active, event)
-            if standing.failed is not None:
-                raise SlotFailed(standing.why_failed())
-            if standing.complete:
+            plan_state = self._fill()
+            self._watch.see(plan_state, self._active, event)
+            if plan_state.failed is not None:
+                raise SlotFailed(plan_state.why_failed())
+            if plan_state.complete:
                 self._end_paused()
             late = deadline is not None and time.monotonic() >= deadline
             if late or not self._active:
-                return standing
+                return plan_state
             event = self._engine.next_event()
             self._check_lock()
             if event is not None:
                 self._handle(event)
 
     def _standing(self) -> PlanState:
-        """The standing; it changes when a trial starts or ends, not with every epoch."""
+        """The plan_state; it changes when a trial starts or ends, not with every epoch."""
         if self._known is None:
-            self._known = self._sampler.standing(self._rows(self._study))
+            self._known = self._sampler.state(self._rows(self._study))
         return self._known
 
     def _fill(self) -> PlanState:
@@ -147,11 +147,11 @@ class Driver:
             for number, run in list(self._active.items()):
                 if self._standing().outdated(run.slot):
                     self._cancel(number, "the plan does not want it any more")
-        standing = self._standing()
-        while self._sampler.slots(standing) and len(self._active) < self._engine.workers:
+        plan_state = self._standing()
+        while self._sampler.slots(plan_state) and len(self._active) < self._engine.workers:
             self._start(self._sampler.next_trial(self._study))
-            standing = self._standing()
-        return standing
+            plan_state = self._standing()
+        return plan_state
 
     def _start(self, trial: Trial) -> None:
         """Start, or start again, the run of a trial that has its run spec."""
@@ -272,7 +272,7 @@ class Driver:
             self._tell(ActiveRun(trial, slot(trial), *_stored(trial)), TrialState.PRUNED)
 
 
-def _end(row: Row) -> datetime:
+def _end(row: StoredTrial) -> datetime:
     assert row.ended is not None
     return row.ended
 

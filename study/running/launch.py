@@ -14,7 +14,7 @@ from optuna.trial import Trial, TrialState
 from study.dashboard.note import Note
 from study.errors import SlotFailed
 from study.mirror.subprocess import LAST_PASS, Follower
-from study.plan.plan import PlanState, Slot
+from study.plan.plan import PlanState, RunSpec
 from study.plan.strategies import plan_of
 from study.running.driver import Driver, Hooks, Observer, Observers
 from study.space.settings import Settings
@@ -116,7 +116,7 @@ def launch(
                 )
                 limit = execution.timeout
                 deadline = None if limit is None else time.monotonic() + limit
-                standing = driver.drive(deadline)
+                plan_state = driver.drive(deadline)
                 patience = LAST_PASS
     except SlotFailed:
         patience = LAST_PASS
@@ -125,7 +125,7 @@ def launch(
         mirror.close(patience)  # after the lock is given back: nothing is running any more
     with explained(location.database.shown):
         note.again()
-    return standing
+    return plan_state
 
 
 def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
@@ -235,7 +235,7 @@ def checkpoints_for(location: Location, execution: ExecutionOptions) -> Checkpoi
 def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) -> Hooks:
     settings, dataset = prepared.settings, prepared.dataset
 
-    def describe(slot: Slot) -> dict[str, float | str]:
+    def describe(slot: RunSpec) -> dict[str, float | str]:
         params = dict(slot.configuration or ())
         device: dict[str, float | str] = {"device": settings.device}
         if settings["training"] == "grouped":
@@ -245,7 +245,7 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
         count = model.count_parameters(params, dataset.input_shape, dataset.num_classes)
         return {**device, "parameters": count}
 
-    def run(slot: Slot) -> Run:
+    def run(slot: RunSpec) -> Run:
         assert slot.configuration is not None
         return Run.of(settings, dataset.fingerprint, slot.configuration, slot.repeat, slot.epochs)
 

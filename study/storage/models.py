@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from study.errors import SettingsError
 from study.files import write_whole
-from study.plan.results import Row, by_configuration
+from study.plan.results import StoredTrial, by_configuration
 from study.space.metric import Metric
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def file(folder: Path, number: int) -> Path:
     return folder / f"{number}.keras"
 
 
-def wanted(policy: Policy, rows: Sequence[Row], metric: Metric) -> set[int]:
+def wanted(policy: Policy, rows: Sequence[StoredTrial], metric: Metric) -> set[int]:
     """The numbers of the trials whose models are worth keeping; of equal runs the first repeat."""
     complete = [row for row in rows if row.state == "complete"]
     if policy == "none":
@@ -80,7 +80,7 @@ def wanted(policy: Policy, rows: Sequence[Row], metric: Metric) -> set[int]:
     return {_best(group, metric).number for group in by_configuration(complete).values()}
 
 
-def _best(rows: Sequence[Row], metric: Metric) -> Row:
+def _best(rows: Sequence[StoredTrial], metric: Metric) -> StoredTrial:
     return max(rows, key=lambda row: (metric.sign * (row.value or 0.0), -row.repeat, -row.number))
 
 
@@ -95,7 +95,7 @@ class Keeper:
         self._say = say
         self._failed = False
 
-    def keep(self, row: Row, model: bytes, rows: Sequence[Row]) -> None:
+    def keep(self, row: StoredTrial, model: bytes, rows: Sequence[StoredTrial]) -> None:
         """Keep the saved model of the complete run ``row`` if it is worth it; never raises OSError.
 
         ``rows`` are all rows of the study, ``row`` among them. What it supersedes is deleted after

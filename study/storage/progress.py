@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from study.plan.plan import PlanState
-from study.plan.results import Rows
+from study.plan.results import StoredTrials
 from study.plan.strategies import plan_of
 from study.space.settings import Settings
 from study.storage.location import Location
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 def standing_of(study: Study, settings: Settings) -> PlanState:
     """What the stored trials of a study say."""
-    return plan_of(settings).standing(Rows()(study))
+    return plan_of(settings).state(StoredTrials()(study))
 
 
-def state_of(standing: PlanState, location: Location) -> str:
+def state_of(plan_state: PlanState, location: Location) -> str:
     """``complete``, ``running``, ``failed`` or ``interrupted``."""
     if driven(location):
         return "running"
-    if standing.complete:
+    if plan_state.complete:
         return "complete"
-    return "interrupted" if standing.failed is None else "failed"
+    return "interrupted" if plan_state.failed is None else "failed"

@@ -158,21 +158,21 @@ def _count(ties: int) -> str:
     return "one configuration ties" if ties == 1 else f"{ties} configurations tie"
 
 
-def answer(standing: PlanState) -> str:
+def answer(plan_state: PlanState) -> str:
     """The configuration to use and how sure to be of it, in one sentence."""
-    if standing.incumbent is None or standing.score is None:
+    if plan_state.incumbent is None or plan_state.score is None:
         return "No configuration has a finished run yet."
-    word = "Use" if standing.complete else "So far"
-    runs = units.counted(standing.score.repeats, "repeat")
-    single = standing.score.repeats == 1
+    word = "Use" if plan_state.complete else "So far"
+    runs = units.counted(plan_state.score.repeats, "repeat")
+    single = plan_state.score.repeats == 1
     error = "the error is an estimate from" if single else "mean and standard error of"
-    if standing.score.standard_error is None:
+    if plan_state.score.standard_error is None:
         error = _NO_ERROR
-    if standing.verdict is not None:
+    if plan_state.verdict is not None:
         error, runs = "by what all runs say;", f"{runs} to the end"
     return (
-        f"{word} {units.params(standing.incumbent)}: {standing.metric.words} "
-        f"{units.score(standing.score, standing.metric)} ({error} {runs})."
+        f"{word} {units.params(plan_state.incumbent)}: {plan_state.metric.words} "
+        f"{units.score(plan_state.score, plan_state.metric)} ({error} {runs})."
     )
 
 
@@ -230,10 +230,10 @@ def decision(stage: Stage) -> str:
     return f"{stage.name}: {stage.selected.value} is selected"
 
 
-def doubts(standing: PlanState) -> list[str]:
+def doubts(plan_state: PlanState) -> list[str]:
     """What the data cannot tell apart: a sentence for each stage of a sweep with a tie."""
     said = []
-    for stage in standing.stages:
+    for stage in plan_state.stages:
         ties = [o for o in stage.options if stage.decided and o.tied and o is not stage.best]
         if not ties or not stage.best or not stage.selected or stage.kind == "configurations":
             continue

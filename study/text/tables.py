@@ -40,8 +40,8 @@ def contenders(verdict: Verdict, metric: Metric) -> Table:
     return table
 
 
-def stages(standing: PlanState, repeats: int) -> RenderableType:
+def stages(plan_state: PlanState, repeats: int) -> RenderableType:
     """Every stage so far, one table below the other; of a race those that lead."""
-    if standing.verdict is not None:
-        return contenders(standing.verdict, standing.metric)
-    return Group(*(stage_table(stage, repeats) for stage in standing.stages))
+    if plan_state.verdict is not None:
+        return contenders(plan_state.verdict, plan_state.metric)
+    return Group(*(stage_table(stage, repeats) for stage in plan_state.stages))

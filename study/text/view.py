@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from study.plan.plan import Option, Stage
-from study.plan.results import Configuration, Row
+from study.plan.results import Configuration, StoredTrial
 from study.plan.statistics import Difference, Score
 from study.space.metric import Metric
 from study.space.search_space import Value
@@ -160,7 +160,7 @@ def behind(option: Option, stage: Stage) -> str:
     return f"behind by {shown}{metric.points} {epochs}"
 
 
-def _reference(pruned: Row, stage: Stage) -> Row | None:
+def _reference(pruned: StoredTrial, stage: Stage) -> StoredTrial | None:
     for option in stage.options:
         if option.configuration == pruned.reference:
             return next((row for row in option.rows if row.repeat == pruned.repeat), None)

@@ -11,11 +11,11 @@ import psutil
 from optuna.exceptions import TrialPruned
 from optuna.trial import FrozenTrial, Trial
 
-from study.plan.plan import Slot
+from study.plan.plan import RunSpec
 from study.plan.results import RUN_SPEC, configuration
 
 
-def slot(trial: Trial | FrozenTrial) -> Slot:
+def slot(trial: Trial | FrozenTrial) -> RunSpec:
     """The slot of a trial that a plan's sampler made.
 
     Raises ``TrialPruned`` for the trial of a thread that asked when the plan was complete.
@@ -28,7 +28,7 @@ def slot(trial: Trial | FrozenTrial) -> Slot:
         raise superfluous()
     spec = attributes[RUN_SPEC]
     reference = spec["reference"]
-    return Slot(
+    return RunSpec(
         spec["stage"],
         spec["option"],
         configuration(spec["params"]),

@@ -19,8 +19,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from study.errors import PlanExhausted, SettingsError, SlotFailed
-from study.plan.plan import Plan, PlanState, Slot, Stage
-from study.plan.results import RUN_SPEC, STATES, Configuration, Row, Rows, row
+from study.plan.plan import Plan, PlanState, RunSpec, Stage
+from study.plan.results import RUN_SPEC, STATES, Configuration, StoredTrial, StoredTrials, row
 from study.space.metric import Direction, Metric
 from study.tuning.run_spec import lives_elsewhere, superfluous, this_process
 from study.tuning.suggestions import contains, untrue
@@ -54,11 +54,11 @@ class PlanSampler(BaseSampler):
         self._ends_optimize = ends_optimize
         self.speculate = speculate
         self.prefer: Configuration | None = None
-        self.rows = Rows()
+        self.rows = StoredTrials()
         self._looked_at: tuple[BaseStorage, int] | None = None
         self._lock = threading.Lock()
         self._threads: dict[int, int] = {}
-        self._known: tuple[tuple[Row, ...], PlanState | None] = ((), None)
+        self._known: tuple[tuple[StoredTrial, ...], PlanState | None] = ((), None)
 
     def reseed_rng(self) -> None:
         """There is no random state: a slot is a function of the stored trials."""
@@ -77,9 +77,9 @@ class PlanSampler(BaseSampler):
             raise
 
     def next_trial(self, study: Study) -> Trial:
-        """The trial of the next slot of the last standing: a paused one that goes on, or a new."""
-        rows, standing = self._known
-        slots = self.slots(standing) if standing else ()
+        """The trial of the next slot of the last state: a paused one, or a new one."""
+        rows, plan_state = self._known
+        slots = self.slots(plan_state) if plan_state else ()
         wanted = slots and (self._preferred(slots) or slots[0])
         run = wanted and (wanted.configuration, wanted.repeat)
         for paused in rows:
@@ -118,37 +118,37 @@ class PlanSampler(BaseSampler):
             )
         with self._lock:
             rows = self.rows(study)
-            standing = self.standing(rows)
-            if standing.complete:
+            plan_state = self.state(rows)
+            if plan_state.complete:
                 return self._surplus(study)
-            slots = self.slots(standing)
+            slots = self.slots(plan_state)
             if not slots:
-                self._await_others(study, standing, rows)
+                self._await_others(study, plan_state, rows)
                 return False
-            spec = self._spec(self._preferred(standing.slots) or slots[0], rows)
-            if not standing.slots:
+            spec = self._spec(self._preferred(plan_state.slots) or slots[0], rows)
+            if not plan_state.slots:
                 spec["speculative"] = True
             trial.system_attrs[RUN_SPEC] = spec  # Optuna goes on with this copy
             study._storage.set_trial_system_attr(trial._trial_id, RUN_SPEC, spec)
             self._threads[trial.number] = threading.get_ident()
             return True
 
-    def _preferred(self, slots: Sequence[Slot]) -> Slot | None:
+    def _preferred(self, slots: Sequence[RunSpec]) -> RunSpec | None:
         if self.prefer is None:
             return None
         return next((slot for slot in slots if slot.configuration == self.prefer), None)
 
-    def standing(self, rows: Sequence[Row]) -> PlanState:
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         """What the plan says of these rows; about the same ones it is asked once."""
-        known, standing = self._known
-        if standing is None or len(known) != len(rows) or not all(map(operator.is_, known, rows)):
-            standing = self.plan.standing(rows)
-            self._known = tuple(rows), standing
-        return standing
+        known, plan_state = self._known
+        if plan_state is None or len(known) != len(rows) or not all(map(operator.is_, known, rows)):
+            plan_state = self.plan.state(rows)
+            self._known = tuple(rows), plan_state
+        return plan_state
 
-    def slots(self, standing: PlanState) -> tuple[Slot, ...]:
+    def slots(self, plan_state: PlanState) -> tuple[RunSpec, ...]:
         """What an ask can be given now."""
-        return standing.slots or (standing.speculative if self.speculate else ())
+        return plan_state.slots or (plan_state.speculative if self.speculate else ())
 
     def _surplus(self, study: Study) -> bool:
         """End the loop that asked for a trial too many: the trial has no spec and is pruned.
@@ -161,9 +161,11 @@ class PlanSampler(BaseSampler):
             raise PlanExhausted("the plan is complete: there is nothing left to ask for") from None
         return True
 
-    def _await_others(self, study: Study, standing: PlanState, rows: Sequence[Row]) -> None:
-        if standing.failed is not None:
-            raise SlotFailed(standing.why_failed())
+    def _await_others(
+        self, study: Study, plan_state: PlanState, rows: Sequence[StoredTrial]
+    ) -> None:
+        if plan_state.failed is not None:
+            raise SlotFailed(plan_state.why_failed())
         running = [entry for entry in rows if entry.state == "running"]
         if not any(self._elsewhere(study, entry) for entry in running):
             numbers = [entry.number for entry in running]
@@ -172,14 +174,14 @@ class PlanSampler(BaseSampler):
                 " (those of a process that is gone: study.tell(NUMBER, state=TrialState.FAIL))"
             )
 
-    def _elsewhere(self, study: Study, running: Row) -> bool:
+    def _elsewhere(self, study: Study, running: StoredTrial) -> bool:
         """Whether another thread or a living process trains this run, and will tell it."""
         if running.number in self._threads:
             return self._threads[running.number] != threading.get_ident()
         spec = study._storage.get_trial_system_attrs(running.trial_id)[RUN_SPEC]
         return lives_elsewhere(spec)
 
-    def _spec(self, slot: Slot, rows: Sequence[Row]) -> dict[str, Any]:
+    def _spec(self, slot: RunSpec, rows: Sequence[StoredTrial]) -> dict[str, Any]:
         return {
             "stage": slot.stage,
             "option": slot.option,
@@ -266,7 +268,7 @@ class PlanSampler(BaseSampler):
             rows = [other for other in self.rows(study) if other.number != trial.number]
             value = values[0] if values and state == TrialState.COMPLETE else None
             told = replace(last, state=STATES[state.name], value=value)
-            done = self.plan.standing([*rows, told]).complete
+            done = self.plan.state([*rows, told]).complete
         if done:
             with suppress(RuntimeError):  # asked and told by hand: there is no loop to end
                 study.stop()
@@ -275,7 +277,7 @@ class PlanSampler(BaseSampler):
         """The stages so far: options with their scores and gaps, and what was selected."""
         with self._lock:
             self.look(study)
-            return list(self.standing(self.rows(study)).stages)
+            return list(self.state(self.rows(study)).stages)
 
     def summary_frame(self, study: Study) -> pd.DataFrame:
         """``summary`` as a table, a line an option; needs pandas."""

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.space import file as space_file
-
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 COMMANDS = sorted(
     path.name
@@ -56,14 +54,6 @@ def test_every_benchmark_says_how_it_is_used() -> None:
     assert told.stdout.splitlines() == [str(["usage:", name]) for name in COMMANDS]
 
 
-def test_the_space_of_the_bookkeeping_is_one(tmp_path: Path) -> None:
-    import bookkeeping
-
-    (tmp_path / "space.toml").write_text(bookkeeping.SPACE.format(epochs=30))
-    space = space_file.load(str(tmp_path / "space.toml"))
-    assert (space.epochs, space.start["filters"], space.start["dense"]) == (30, 8, 32)
-
-
 def test_of_single_members_the_interval_is_student_s() -> None:
     from mnist_accuracy import averaged
 
@@ -76,23 +66,6 @@ def test_of_single_members_the_interval_is_student_s() -> None:
     error = statistics.stdev(right) / math.sqrt(6)
     assert found["half interval"] == pytest.approx(2.5706 * error, rel=1e-4)
     assert (averaged(said, labels, 6)["choices"], averaged(said, labels, 5)["choices"]) == (1, 6)
-
-
-def test_planted_label_errors_are_a_hundredth_and_all_are_found_by_who_knows() -> None:
-    from label_errors import measured, planted
-
-    from study.data.dataset import load
-
-    digits = load("digits")
-    labels, at_random, alike = planted(digits.labels, digits.images, digits, seed=0)
-    changed = np.flatnonzero(labels != digits.labels)
-    assert sorted([*at_random, *alike]) == changed.tolist()
-    assert (len(changed), len(at_random)) == (14, 7)
-    knows = np.eye(10, dtype=np.float32)[digits.labels][np.newaxis]
-    found = measured(knows, labels, changed)
-    assert (found["of the first 10"], found["of the first 20"]) == (1, 14 / 20)
-    assert (found["candidates"], found["of the candidates"]) == (14, 1)
-    assert found["recall of the candidates"] == found["recall of as many as are wrong"] == 1
 
 
 @pytest.mark.slow

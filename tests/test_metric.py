@@ -50,8 +50,8 @@ def settled(sampler: str = "sweep", **changes: Any):
 
 
 def test_accuracy_is_maximized_where_nothing_else_is_said() -> None:
-    assert space().goal == ACCURACY
-    assert space(metric=BALANCED).goal == SKEWED
+    assert space().metric == ACCURACY
+    assert space(metric=BALANCED).metric == SKEWED
 
 
 def test_the_best_of_what_is_minimized_is_the_first_of_the_least() -> None:
@@ -95,6 +95,7 @@ def test_a_plain_number_has_as_many_digits_as_its_error_allows(
     ("changes", "said"),
     [
         ({"metric": "val_loss"}, "direction: is missing; val_loss needs 'maximize' or 'minimize'"),
+        ({"metric": "val_inaccuracy"}, "direction: is missing; val_inaccuracy needs 'maximize'"),
         ({"metric": "accuracy"}, 'metric: "accuracy" is not allowed; give the name of a metric of'),
         (
             {"direction": "down"},

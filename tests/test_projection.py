@@ -162,7 +162,7 @@ def test_what_trains_an_own_network_is_among_the_tags(made):
 
 
 def test_the_metric_that_a_study_compares_by_is_the_one_that_is_summed_up(made):
-    space = replace(made.settings.space, metric="val_loss", direction="minimize")
+    space = replace(made.settings.space, metric_name="val_loss", direction="minimize")
     compared = replace(subject(made), settings=replace(made.settings, space=space))
     made.add(made.start(), 0, (0.5, 0.9, 0.7))
     (row,) = rows(made)

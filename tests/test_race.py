@@ -270,7 +270,7 @@ def test_what_cannot_be_raced_is_said_in_a_line(options: dict[str, Any], said: s
 
 @pytest.mark.parametrize("tolerance", [0, -1, float("nan"), float("inf")])
 def test_a_tolerance_of_a_loss_is_a_number_above_0(tolerance: float) -> None:
-    of_loss = replace(WIDE, metric="val_loss", direction="minimize")
+    of_loss = replace(WIDE, metric_name="val_loss", direction="minimize")
     with pytest.raises(SettingsError, match="give a number above 0"):
         race(of_loss, tolerance=tolerance)
 
@@ -304,7 +304,7 @@ def with_losses(curve: Curves, unit: float) -> Curves:
 
 @pytest.mark.parametrize("unit", [0.01, 1.0, 3000.0])
 def test_a_race_of_losses_finds_the_least_whatever_the_unit(unit: float) -> None:
-    space = replace(WIDE, metric="val_loss", direction="minimize")
+    space = replace(WIDE, metric_name="val_loss", direction="minimize")
     plan = Race(space, epochs=EPOCHS, seed=1, budget=600)
     state, rows = raced(plan, with_losses(curves(0.02), unit))
     assert state.incumbent == BEST
@@ -322,7 +322,7 @@ def test_a_race_of_losses_finds_the_least_whatever_the_unit(unit: float) -> None
 
 
 def test_a_program_reads_the_same_keys_of_a_race_of_any_metric() -> None:
-    losses = replace(WIDE, metric="val_loss", direction="minimize")
+    losses = replace(WIDE, metric_name="val_loss", direction="minimize")
     found = []
     for space, curve in ((WIDE, curves(0.02)), (losses, with_losses(curves(0.02), 10))):
         state, _ = raced(Race(space, epochs=EPOCHS, seed=1, budget=600), curve)
@@ -336,7 +336,7 @@ def test_a_program_reads_the_same_keys_of_a_race_of_any_metric() -> None:
 
 
 def test_a_tolerance_of_losses_is_a_loss() -> None:
-    space = replace(WIDE, metric="val_loss", direction="minimize")
+    space = replace(WIDE, metric_name="val_loss", direction="minimize")
     plan = Race(space, epochs=EPOCHS, seed=1, budget=600, tolerance=0.3)
     state, rows = raced(plan, with_losses(curves(0.02), 10))
     assert state.verdict is not None
@@ -346,7 +346,7 @@ def test_a_tolerance_of_losses_is_a_loss() -> None:
 
 
 def test_a_metric_that_can_have_no_share_is_refused_in_a_line() -> None:
-    space = replace(WIDE, metric="val_psnr", direction="maximize")
+    space = replace(WIDE, metric_name="val_psnr", direction="maximize")
     plan = Race(space, epochs=EPOCHS, seed=1, budget=600)
     with pytest.raises(SettingsError, match="val_psnr has left that: choose another sampler"):
         raced(plan, lambda one, repeat: tuple(30.0 + n for n in range(EPOCHS)))

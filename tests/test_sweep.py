@@ -290,7 +290,7 @@ def by_curves(
         configuration = slots[0].configuration
         assert configuration is not None
         curve = curves[dict(configuration)["a"]]
-        stored = {space.goal.series: curve}
+        stored = {space.metric.series: curve}
         rows.append(row_of(slots[0], len(rows), worth(curve), reported=curve, curve=stored))
     state = plan.state(rows)
     assert state.incumbent is not None
@@ -315,7 +315,7 @@ def test_a_run_of_fewer_than_three_epochs_is_scored_by_the_mean_of_all_that_ther
 
 def test_what_is_minimised_is_scored_by_the_mean_of_the_last_three_epochs_too() -> None:
     losses = {name: tuple(1 - value for value in curve) for name, curve in CALM_OR_LUCKY.items()}
-    space = replace(TWO, metric="val_loss", direction="minimize")
+    space = replace(TWO, metric_name="val_loss", direction="minimize")
     assert by_curves(space, losses) == (1, 0.09)
     assert by_curves(replace(space, score="last"), losses) == (2, 0.05)
 

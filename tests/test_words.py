@@ -134,7 +134,7 @@ def test_without_a_known_error_the_sweep_keeps_what_it_has_where_the_means_are_e
 def of_losses(losses: dict[int, float], start: int) -> PlanState:
     """A complete sweep of one hyperparameter, by one validation loss an option."""
     one = space_of(a=(list(losses), start), repeats=1)
-    plan = OneAtATime(replace(one, metric="val_loss", direction="minimize"))
+    plan = OneAtATime(replace(one, metric_name="val_loss", direction="minimize"))
     return played(plan, fixed_scores({(value,): [loss] for value, loss in losses.items()}))[0]
 
 

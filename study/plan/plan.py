@@ -183,7 +183,7 @@ class Plan(ABC):
 
     @property
     def metric(self) -> Metric:
-        return self._metric or self.space.goal
+        return self._metric or self.space.metric
 
     @metric.setter
     def metric(self, metric: Metric) -> None:

@@ -103,7 +103,7 @@ class Driver:
         study.pruner = pruner
         self._sampler.look(study)
         self._study = study
-        self._space, self._metric = plan.space, plan.space.goal
+        self._space, self._metric = plan.space, plan.space.metric
         self._engine = engine
         self._hooks = hooks
         self._watch = watch

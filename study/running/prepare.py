@@ -209,10 +209,10 @@ def _check_networks(settings: Settings, dataset: Dataset) -> None:
             f"{settings.origin}: task: the network here tells classes apart; give a model of your "
             'own for numbers, as in model = "my_model.py:build"'
         )
-    if space.metric not in model.METRICS:
+    if space.metric_name not in model.METRICS:
         raise SpaceError(
-            f"{settings.origin}: metric: {space.metric} is not logged by the network; "
-            f"{hint(space.metric, model.METRICS)}"
+            f"{settings.origin}: metric: {space.metric_name} is not logged by the network; "
+            f"{hint(space.metric_name, model.METRICS)}"
         )
     # A fraction makes decimals of a hyperparameter's whole numbers: it is the one to be named.
     ends = {

@@ -6,6 +6,7 @@ Everything that compares, rounds or labels asks this value, and nothing else kno
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -33,8 +34,8 @@ class Metric:
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether it is a share of images, whole, by classes (`BALANCED`) or other."""
-        return self.name.endswith("accuracy") or self.name == "val_acc"
+        """Whether it is a fraction of images: the last word of its name is accuracy."""
+        return re.split(r"[_/.-]", self.name)[-1] == "accuracy" or self.name == "val_acc"
 
     @property
     def series(self) -> str:

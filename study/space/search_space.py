@@ -106,7 +106,9 @@ class SearchSpace:
     fit: Annotated[Literal["pad", "crop", "stretch"] | None, _key(_FITS)] = None
     model: Annotated[str | None, _key("'FILE.py:FUNCTION', in quotes", min_length=1)] = None
     task: Annotated[Literal["classification", "regression"], _key(_TASK)] = "classification"
-    metric: Annotated[str, _key(_METRIC, pattern=r"^val_[\w/.-]{1,60}$")] = VAL_ACCURACY
+    metric_name: Annotated[str, _key(_METRIC, pattern=r"^val_[\w/.-]{1,60}$", alias="metric")] = (
+        VAL_ACCURACY
+    )
     direction: Annotated[Direction | None, _key(_DIRECTION)] = None
     validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None
     tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "cheapest"
@@ -131,13 +133,13 @@ class SearchSpace:
                 raise SpaceError(f"hyperparameters.{name}: is given twice; keep one of them")
             if name in searched and name in self.fixed:
                 raise SpaceError(f"fixed.{name}: is also in hyperparameters; keep one of them")
-        if self.direction is None and not self.goal.is_accuracy:
-            raise SpaceError(f"direction: is missing; {self.metric} needs {_DIRECTION}")
+        if self.direction is None and not self.metric.is_accuracy:
+            raise SpaceError(f"direction: is missing; {self.metric_name} needs {_DIRECTION}")
 
     @property
-    def goal(self) -> Metric:
-        """What configurations are compared by; of accuracies the higher one is better."""
-        return Metric(self.metric, self.direction or "maximize")
+    def metric(self) -> Metric:
+        """The metric that configurations are compared by; accuracies are maximized by default."""
+        return Metric(self.metric_name, self.direction or "maximize")
 
     @property
     def start(self) -> dict[str, Value]:
@@ -169,7 +171,9 @@ class SearchSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """What the file says, ready for JSON; the order of its keys is part of the space."""
-        table: dict[str, Any] = _FILE.dump_python(self, mode="json", exclude_none=True)
+        table: dict[str, Any] = _FILE.dump_python(
+            self, mode="json", by_alias=True, exclude_none=True
+        )
         table["hyperparameters"] = {p.pop("name"): p for p in table["hyperparameters"]}
         if way := self.validation:
             folds = way.kind == "folds"

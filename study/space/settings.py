@@ -41,7 +41,7 @@ _BEFORE = {"device": "cpu", "precision": "float32"}
 _SCORED_BEFORE = "last"
 """What every sweep took of a run before its space said so."""
 
-_RULES = ("fixed", "tie", "passes", "score", "size", "fit", "task", "metric", "direction")
+_RULES = ("fixed", "tie", "passes", "score", "size", "fit", "task", "metric_name", "direction")
 """What a file alone decides. Each other key of it is a setting, which an option may override."""
 
 
@@ -94,7 +94,7 @@ class Settings:
     @property
     def metric(self) -> Metric:
         """What is maximized or minimized."""
-        return self.space.goal
+        return self.space.metric
 
     @property
     def device(self) -> str:
@@ -175,7 +175,10 @@ class Settings:
         found = []
         if self.space.hyperparameters != other.space.hyperparameters:
             found.append("the hyperparameters")
-        decided = {rule: (getattr(self.space, rule), getattr(other.space, rule)) for rule in _RULES}
+        decided = {
+            rule.removesuffix("_name"): (getattr(self.space, rule), getattr(other.space, rule))
+            for rule in _RULES
+        }
         for name in {**self.chosen, **other.chosen}:
             if name != "repeats":
                 a, b = (one.chosen.get(name) for one in (self, other))

@@ -88,7 +88,7 @@ class Objective:
         self._try_network()
         from study.tuning.callback import ReportAndPrune
 
-        metric = self.space.goal
+        metric = self.space.metric
         callback = ReportAndPrune(trial, metric.name)
         try:
             epochs = list(train(self._run(trial, params), self.dataset, callbacks=[callback]))
@@ -113,7 +113,7 @@ class Objective:
         assert self.model is not None
         data = self.dataset.input_shape, self.dataset.num_classes
         try:
-            tried(self.model, self.space.each_alone(), *data, self.space.goal)
+            tried(self.model, self.space.each_alone(), *data, self.space.metric)
         except ModelError as error:
             raise SpaceError(str(error)) from None
         self._network_tried = True
@@ -132,7 +132,7 @@ class Objective:
             device=self.device,
             model=self.model,
             data_fingerprint=self.dataset.fingerprint,
-            metric=self.space.goal,
+            metric=self.space.metric,
         )
 
 

@@ -294,7 +294,7 @@ def _metric(space: SearchSpace, study: Study) -> Metric:
     direction: Direction = "maximize" if study.direction == StudyDirection.MAXIMIZE else "minimize"
     if space.direction not in (None, direction):
         raise SettingsError(
-            f"the space is to {space.direction} {space.metric}: create the study with "
+            f"the space is to {space.direction} {space.metric_name}: create the study with "
             f"direction={space.direction!r}"
         )
-    return replace(space.goal, direction=direction)
+    return replace(space.metric, direction=direction)

@@ -194,11 +194,10 @@ class _Play:
             self._end(run, "pruned", attributes={"cancelled": "the plan does not want it any more"})
         plan_state = self._standing() if outdated else plan_state
         while len(self.active) < self.workers:
-            slots = plan_state.slots or (plan_state.speculative if self.workers > 1 else ())
-            if not slots:
+            if not plan_state.slots:
                 break
             preferred = (slot for slot in plan_state.slots if slot.configuration == self.prefer)
-            self._start(next(preferred, slots[0]))
+            self._start(next(preferred, plan_state.slots[0]))
             if len(self.active) == self.workers:
                 break
             plan_state = self._standing()

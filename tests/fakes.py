@@ -171,7 +171,6 @@ def driver(
     pruner: BasePruner | None = None,
     kept: Kept | None = None,
     watch: Observer | None = None,
-    speculate: bool = False,
 ) -> Driver:
     """A new driver of the study in ``storage``, as a new process would make it."""
     return Driver(
@@ -181,7 +180,6 @@ def driver(
         engine or InProcess(train),
         (kept or Kept()).hooks,
         watch or Observers(),
-        speculate=speculate,
     )
 
 

@@ -144,7 +144,6 @@ class Crew:
     margin: Margin | None = None
     faults: float = 0.0
     breaks: float = 0.0
-    speculate: bool = False
 
     def __post_init__(self) -> None:
         self._begin()
@@ -152,7 +151,7 @@ class Crew:
     def _begin(self) -> None:
         """What a new process does: nothing is known but what is stored."""
         self.mind = self.plan()
-        self.sampler = PlanSampler(self.mind, speculate=self.speculate)
+        self.sampler = PlanSampler(self.mind)
         self.study.sampler = self.sampler
         self.study.pruner = (
             SweepPruner(IMAGES, self.margin) if self.margin else optuna.pruners.NopPruner()
@@ -172,7 +171,7 @@ class Crew:
         """Play until the plan is complete, or until ``runs`` trials were begun."""
         begun = 0
         while not (plan_state := self.state()).complete:
-            free = bool(self.sampler.slots(plan_state)) and len(self.active) < self.workers
+            free = bool(plan_state.slots) and len(self.active) < self.workers
             if runs is not None and begun >= runs:
                 return plan_state
             if free and (not self.active or self.chance.random() < 0.5):

@@ -213,10 +213,9 @@ def test_a_driver_that_dies_at_any_write_costs_no_result(deaths: list[int], prun
     workers=st.integers(2, 5),
     seed=st.integers(0, 1000),
     deaths=st.lists(st.integers(0, 170), max_size=2),
-    speculate=st.booleans(),
 )
 def test_the_answer_depends_neither_on_workers_nor_on_the_order_of_events(
-    workers: int, seed: int, deaths: list[int], speculate: bool
+    workers: int, seed: int, deaths: list[int]
 ) -> None:
     storage, alone = MortalStorage(), InMemoryStorage()
     expected = drive(alone, pruner=EAGER)
@@ -225,7 +224,6 @@ def test_the_answer_depends_neither_on_workers_nor_on_the_order_of_events(
         deaths,
         engine=lambda: Mixed(train, workers, seed),
         pruner=EAGER,
-        speculate=speculate,
     )
     assert plan_state.incumbent == expected.incumbent
     assert plan_state.score == expected.score

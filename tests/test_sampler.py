@@ -30,7 +30,6 @@ from study.storage.location import Database
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import SweepPruner
 from study.tuning.run_spec import slot
-from study.tuning.sampler import PlanSampler
 
 CURVES = Chance(1)
 
@@ -351,17 +350,6 @@ def test_an_ask_waits_for_a_run_whose_end_is_just_being_written() -> None:
         storage.released.set()
         told.result()
         assert slot(asked.result()).option == 1
-
-
-def test_an_ask_that_speculates_takes_a_marked_slot_of_the_next_stage() -> None:
-    found = study_of(sampler=PlanSampler(OneAtATime(SMALL, repeats=1), speculate=True))
-    found.tell(suggested(found), 0.5)
-    asked = [found.ask() for _ in range(3)]
-    assert [slot(trial).stage for trial in asked] == ["a", "a", "b"]
-    marks = [trial.system_attrs[RUN_SPEC].get("speculative") for trial in found.trials[1:]]
-    assert marks == [None, None, True]
-    with pytest.raises(PlanExhausted, match="depends on running trials"):
-        found.ask()  # the next stage is not guessed further ahead
 
 
 def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:

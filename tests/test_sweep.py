@@ -427,7 +427,6 @@ def changed(row: Any, chance: random.Random) -> Any:
     st.sampled_from([None, EAGER]),
     st.sampled_from([0.0, 0.1]),
     st.sampled_from([0.0, 0.1]),
-    st.booleans(),
 )
 def test_any_order_and_any_interruption_lead_to_the_same_slots_and_decisions(
     seed: int,
@@ -436,14 +435,13 @@ def test_any_order_and_any_interruption_lead_to_the_same_slots_and_decisions(
     margin: Margin | None,
     faults: float,
     breaks: float,
-    speculate: bool,
 ) -> None:
     def plan() -> OneAtATime:
         return OneAtATime(SMALL, images=IMAGES)
 
     calm = Crew(new_study(), plan, Chance(seed), margin=margin).play()
     study = new_study()
-    crew = Crew(study, plan, Chance(seed), chance, workers, margin, faults, breaks, speculate)
+    crew = Crew(study, plan, Chance(seed), chance, workers, margin, faults, breaks)
     wild = crew.play()
     assert counted(wild) == counted(calm)
     assert decided(wild) == decided(calm)

@@ -36,7 +36,6 @@ from study.cli.options import (
     Sampler,
     Scheduler,
     Seed,
-    Speculate,
     Storage,
     StudyName,
     Threads,
@@ -95,7 +94,6 @@ def run(
     scheduler: Scheduler = None,
     resources: Resources = None,
     checkpoints: CheckpointsAt = None,
-    speculate: Speculate = True,
     mlflow: Mlflow = None,
     keep_models: KeepModels = None,
     verbose: Verbose = False,
@@ -138,7 +136,6 @@ def run(
             scheduler=scheduler,
             timeout=timeout,
             checkpoints=checkpoints,
-            speculate=speculate,
             keep_models=keep_models,
         )
         with told(Console(stderr=quiet)) as reading:
@@ -167,7 +164,6 @@ def resume(
     scheduler: Scheduler = None,
     resources: Resources = None,
     checkpoints: CheckpointsAt = None,
-    speculate: Speculate = True,
     mlflow: Mlflow = None,
     keep_models: KeepModels = None,
     verbose: Verbose = False,
@@ -190,7 +186,6 @@ def resume(
             scheduler=scheduler,
             timeout=timeout,
             checkpoints=checkpoints,
-            speculate=speculate,
             keep_models=keep_models,
         )
         with told(Console(stderr=quiet)) as reading:

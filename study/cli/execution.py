@@ -44,7 +44,6 @@ def again(execution: ExecutionOptions) -> list[str]:
     if place is not None:
         found["--checkpoints"] = place if "://" in place else absolute(place)
     words = [word for option, value in found.items() if value for word in (option, str(value))]
-    words += [] if execution.speculate else ["--no-speculate"]
     return [*words, *(execution.mirror.options if execution.mirror else ("--mlflow", "none"))]
 
 

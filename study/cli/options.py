@@ -156,13 +156,6 @@ Resources = Annotated[
         help="What a run takes from a worker of the cluster, as in GPU=1.",
     ),
 ]
-Speculate = Annotated[
-    bool,
-    typer.Option(
-        "--speculate/--no-speculate",
-        help="Let idle workers start what the sweep will probably want next.",
-    ),
-]
 CheckpointsAt = Annotated[
     str | None,
     typer.Option(

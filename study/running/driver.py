@@ -94,11 +94,10 @@ class Driver:
         hooks: Hooks,
         watch: Observer,
         *,
-        speculate: bool = False,
         check_lock: Callable[[], None] = lambda: None,
     ) -> None:
         self._check_lock = check_lock
-        self._sampler = PlanSampler(plan, speculate=speculate, ends_optimize=False)
+        self._sampler = PlanSampler(plan, ends_optimize=False)
         study.sampler = self._sampler
         study.pruner = pruner
         self._sampler.look(study)
@@ -148,7 +147,7 @@ class Driver:
                 if self._standing().outdated(run.slot):
                     self._cancel(number, "the plan does not want it any more")
         plan_state = self._standing()
-        while self._sampler.slots(plan_state) and len(self._active) < self._engine.workers:
+        while plan_state.slots and len(self._active) < self._engine.workers:
             self._start(self._sampler.next_trial(self._study))
             plan_state = self._standing()
         return plan_state

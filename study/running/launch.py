@@ -61,7 +61,6 @@ class ExecutionOptions:
     resources: Mapping[str, float] | None = None
     timeout: float | None = None
     checkpoints: str | None = None
-    speculate: bool = True
     mirror: Target | None = None
     keep_models: str | None = None
     devices: Devices = CPU
@@ -111,7 +110,6 @@ def launch(
                     engine,
                     _hooks(prepared, checkpoints, keeper),
                     Observers(watch, note),
-                    speculate=execution.speculate,
                     check_lock=check_lock,
                 )
                 limit = execution.timeout

@@ -43,16 +43,14 @@ class PlanSampler(BaseSampler):
 
     Asking for more than the plan has raises ``PlanExhausted`` and leaves no trial running. Where
     the next slot depends on runs that other threads of this process are training, the ask waits
-    for them. A slot that has failed three times raises ``SlotFailed``. With ``speculate`` an ask
-    does not wait but takes the slot that the plan will probably want next, marked in its spec.
+    for them. A slot that has failed three times raises ``SlotFailed``.
     Of several slots the first is given, or the first of the configuration that ``prefer`` names.
     With ``ends_optimize`` the trial that completes the plan ends the loop of ``study.optimize``.
     """
 
-    def __init__(self, plan: Plan, *, speculate: bool = False, ends_optimize: bool = True) -> None:
+    def __init__(self, plan: Plan, *, ends_optimize: bool = True) -> None:
         self.plan = copy(plan)  # its own: what it knows of a study is written on it
         self._ends_optimize = ends_optimize
-        self.speculate = speculate
         self.prefer: Configuration | None = None
         self.rows = StoredTrials()
         self._looked_at: tuple[BaseStorage, int] | None = None
@@ -79,7 +77,7 @@ class PlanSampler(BaseSampler):
     def next_trial(self, study: Study) -> Trial:
         """The trial of the next slot of the last state: a paused one, or a new one."""
         rows, plan_state = self._known
-        slots = self.slots(plan_state) if plan_state else ()
+        slots = plan_state.slots if plan_state else ()
         wanted = slots and (self._preferred(slots) or slots[0])
         run = wanted and (wanted.configuration, wanted.repeat)
         for paused in rows:
@@ -100,11 +98,7 @@ class PlanSampler(BaseSampler):
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to another process: the plan, and nothing that is known of trials."""
-        return {
-            "plan": self.plan,
-            "speculate": self.speculate,
-            "ends_optimize": self._ends_optimize,
-        }
+        return {"plan": self.plan, "ends_optimize": self._ends_optimize}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         PlanSampler.__init__(self, **state)
@@ -121,13 +115,11 @@ class PlanSampler(BaseSampler):
             plan_state = self.state(rows)
             if plan_state.complete:
                 return self._surplus(study)
-            slots = self.slots(plan_state)
+            slots = plan_state.slots
             if not slots:
                 self._await_others(study, plan_state, rows)
                 return False
-            spec = self._spec(self._preferred(plan_state.slots) or slots[0], rows)
-            if not plan_state.slots:
-                spec["speculative"] = True
+            spec = self._spec(self._preferred(slots) or slots[0], rows)
             trial.system_attrs[RUN_SPEC] = spec  # Optuna goes on with this copy
             study._storage.set_trial_system_attr(trial._trial_id, RUN_SPEC, spec)
             self._threads[trial.number] = threading.get_ident()
@@ -145,10 +137,6 @@ class PlanSampler(BaseSampler):
             plan_state = self.plan.state(rows)
             self._known = tuple(rows), plan_state
         return plan_state
-
-    def slots(self, plan_state: PlanState) -> tuple[RunSpec, ...]:
-        """What an ask can be given now."""
-        return plan_state.slots or (plan_state.speculative if self.speculate else ())
 
     def _surplus(self, study: Study) -> bool:
         """End the loop that asked for a trial too many: the trial has no spec and is pruned.

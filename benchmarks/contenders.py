@@ -49,10 +49,10 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
     if job.uri is not None:
         told["logged runs"] = _logged(job.uri)
 
-    from study.plan.results import StoredTrials
     from study.storage import database as storage
     from study.storage.location import Database
     from study.storage.progress import standing_of
+    from study.storage.trials import StoredTrials
 
     opened, settings = storage.load(Database.at(url).open(), "yardstick")
     rows = StoredTrials()(opened)

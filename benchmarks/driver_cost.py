@@ -29,11 +29,12 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from study.plan.plan import PlanState, RunSpec
-from study.plan.results import RUN_SPEC, StoredTrial
+from study.plan.results import StoredTrial
 from study.plan.sweep import OneAtATime
 from study.running.driver import Driver, Hooks, Observers
 from study.space.search_space import SearchSpace, Validation
 from study.storage.location import Database
+from study.storage.trials import RUN_SPEC
 from study.storage.write_through import write_through
 from study.training.run import Epoch, Run
 from study.tuning.pruning import SweepPruner

@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import recorded
 
 from study.plan.plan import Option, PlanState, Stage
-from study.plan.results import StoredTrial, StoredTrials
+from study.plan.results import StoredTrial
 from study.plan.strategies import plan_of
 from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.progress import standing_of
+from study.storage.trials import StoredTrials
 from study.tuning.pruning import Margin
 
 WARMUPS = (4, 6, 8)

@@ -30,9 +30,9 @@ from job import Task
 from task import add_options, place, settled
 
 from study.data import dataset as datasets
-from study.plan.results import StoredTrials
 from study.storage import database as storage
 from study.storage.location import Database
+from study.storage.trials import StoredTrials
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = Path(__file__).parent / "records" / "race_vs_sweep.jsonl"

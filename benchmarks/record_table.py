@@ -28,11 +28,12 @@ from study.data import dataset as datasets
 from study.data.dataset import Dataset
 from study.data.pixels import unit
 from study.errors import StudyError
-from study.plan.results import StoredTrial, StoredTrials
+from study.plan.results import StoredTrial
 from study.space import file as space_file
 from study.storage import database as storage
 from study.storage import models
 from study.storage.location import Database
+from study.storage.trials import StoredTrials
 
 PASSED_ON = ("epochs", "seed", "jobs", "threads")
 AT_ONCE = 500  # test images

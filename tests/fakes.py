@@ -11,10 +11,11 @@ from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from study.plan.plan import Plan, PlanState, RunSpec
-from study.plan.results import StoredTrial, StoredTrials
+from study.plan.results import StoredTrial
 from study.plan.sweep import OneAtATime
 from study.running.driver import Driver, Hooks, Observer, Observers
 from study.space.search_space import SearchSpace, Validation
+from study.storage.trials import StoredTrials
 from study.training.run import Epoch, Run
 from study.workers.engine import Engine, Event, InProcess, Train
 

@@ -15,13 +15,14 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from study.plan.plan import Plan
-from study.plan.results import RUN_SPEC, Configuration, configuration
+from study.plan.results import Configuration, configuration
 from study.plan.strategies import plan_of
 from study.space import file as space_file
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.models import IDENTITY
+from study.storage.trials import RUN_SPEC
 
 BORN = 1_700_000_000
 """When the first trial of a made-up study started (seconds since 1970)."""
@@ -139,7 +140,7 @@ def complete(made: Made) -> None:
 
 
 def _row(trial: FrozenTrial) -> Any:
-    from study.plan.results import row
+    from study.storage.trials import stored_trial as row
 
     return row(trial)
 

@@ -15,8 +15,9 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from study.plan.plan import Plan, PlanState, RunSpec
-from study.plan.results import Configuration, StoredTrial, StoredTrials
+from study.plan.results import Configuration, StoredTrial
 from study.space.search_space import SearchSpace, Value
+from study.storage.trials import StoredTrials
 from study.tuning.pruning import Margin, SweepPruner
 from study.tuning.run_spec import slot
 from study.tuning.sampler import PlanSampler

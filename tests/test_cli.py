@@ -30,7 +30,6 @@ from typer.testing import CliRunner, Result
 
 from study.cli.app import app
 from study.errors import SlotFailed, TrainingFailed
-from study.plan.results import StoredTrials
 from study.plan.strategies import STRATEGIES
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, launch
@@ -39,6 +38,7 @@ from study.space.settings import Chosen
 from study.storage import database as storage
 from study.storage.location import DEFAULT, Database
 from study.storage.lock import driving
+from study.storage.trials import StoredTrials
 from study.training.run import Run
 from study.tuning.pruning import PRUNERS
 

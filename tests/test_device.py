@@ -21,13 +21,13 @@ from optuna.trial import create_trial
 
 from study.data.dataset import Dataset
 from study.errors import SettingsError, StudyLocked
-from study.plan.results import RUN_SPEC, StoredTrials
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, alone_on_cards, jobs_of, launch
 from study.running.prepare import Prepared, prepare, prepare_again
 from study.space.settings import Chosen, Settings
 from study.storage import database as storage
 from study.storage.location import DEFAULT, Database
+from study.storage.trials import RUN_SPEC, StoredTrials
 from study.training.device import CPU, Devices, devices, offered
 from study.training.startup import _choose
 from study.tuning.objective import Objective

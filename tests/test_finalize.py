@@ -20,7 +20,6 @@ from study.final import records
 from study.final.archive import read_card
 from study.final.finalize import FinalOptions, Observer, finalize
 from study.final.members import Member, MemberTrainer, chosen, plan, seed_of
-from study.plan.results import StoredTrials
 from study.running.launch import ExecutionOptions
 from study.running.prepare import prepare_again
 from study.space.model_source import ModelSource, NetworkFacts
@@ -28,6 +27,7 @@ from study.storage import database as storage
 from study.storage.location import DEFAULT, Database
 from study.storage.lock import driving
 from study.storage.progress import standing_of
+from study.storage.trials import StoredTrials
 from study.text import units
 from study.training.run import Epoch, Run
 from study.workers.engine import InProcess

@@ -7,13 +7,13 @@ import pytest
 from test_device import Prepared, cards, database, made, prepared  # noqa: F401
 
 from study.errors import SettingsError
-from study.plan.results import StoredTrials
 from study.running import prepare as preparing
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, jobs_of, launch
 from study.running.prepare import prepare_again
 from study.storage import database as storage
 from study.storage.location import Database
+from study.storage.trials import StoredTrials
 from study.training.device import CPU, Devices
 
 # ruff: noqa: F811 - fixtures of another file

@@ -35,11 +35,11 @@ from study.mirror.follow import Passes, follow, mirror_once
 from study.mirror.subprocess import Follower
 from study.mirror.target import Target, resolve
 from study.plan.plan import PlanState
-from study.plan.results import StoredTrials
 from study.running.driver import Driver
 from study.storage import models
 from study.storage.location import Database, Location
 from study.storage.lock import driving
+from study.storage.trials import StoredTrials
 from study.workers.engine import InProcess
 
 PATIENCE = 10.0

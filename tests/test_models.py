@@ -7,10 +7,10 @@ import pytest
 
 from study.errors import SettingsError
 from study.files import write_whole
-from study.plan.results import StoredTrials
 from study.space.metric import ACCURACY
 from study.storage import models
 from study.storage.location import Database
+from study.storage.trials import StoredTrials
 
 
 @pytest.fixture

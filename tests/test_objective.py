@@ -17,10 +17,10 @@ import study.tuning.objective
 from study.data.dataset import Dataset
 from study.errors import SettingsError, SlotFailed, SpaceError, TrainingFailed
 from study.plan.plan import ATTEMPTS
-from study.plan.results import StoredTrials
 from study.plan.sweep import OneAtATime
 from study.space.metric import ACCURACY
 from study.space.search_space import SearchSpace, Validation
+from study.storage.trials import StoredTrials
 from study.training.run import Epoch
 from study.tuning.objective import Objective, described
 from study.tuning.one_at_a_time import OneAtATimeSampler

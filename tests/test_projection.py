@@ -10,8 +10,8 @@ from study.mirror import projection
 from study.mirror.projection import Subject
 from study.mirror.tracking import Found
 from study.mirror.transfer import Known, Report, Transfer
-from study.plan.results import StoredTrials
 from study.space.model_source import ModelSource, NetworkFacts
+from study.storage.trials import StoredTrials
 
 
 @pytest.fixture

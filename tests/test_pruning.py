@@ -13,10 +13,11 @@ from plan_fakes import EAGER, IMAGES, SMALL, Chance, Crew, new_study
 
 from study.errors import SettingsError
 from study.plan.plan import Plan
-from study.plan.results import StoredTrial, StoredTrials
+from study.plan.results import StoredTrial
 from study.plan.search import Search
 from study.plan.statistics import image_floor
 from study.plan.sweep import OneAtATime
+from study.storage.trials import StoredTrials
 from study.tuning.pruning import (
     PRUNERS,
     Margin,

@@ -14,9 +14,10 @@ from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, SMALL, Chance, Crew, new_study
 
 from study.plan.plan import Plan
-from study.plan.results import IGNORE_FAILURES_BEFORE, StoredTrial, StoredTrials
+from study.plan.results import StoredTrial
 from study.plan.statistics import Spread, image_floor, sample_variance
 from study.plan.sweep import OneAtATime
+from study.storage.trials import IGNORE_FAILURES_BEFORE, StoredTrials
 
 accuracies = st.integers(0, 1000).map(lambda images: images / 1000)
 repeats = st.lists(accuracies, min_size=1, max_size=5)

@@ -23,10 +23,11 @@ import study as package
 import study.tuning.one_at_a_time
 from study.errors import PlanExhausted, SettingsError, SlotFailed, SpaceError
 from study.plan.plan import ATTEMPTS, RunSpec
-from study.plan.results import RUN_SPEC, StoredTrials, configuration
+from study.plan.results import configuration
 from study.plan.sweep import OneAtATime
 from study.space.search_space import SearchSpace
 from study.storage.location import Database
+from study.storage.trials import RUN_SPEC, StoredTrials
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import SweepPruner
 from study.tuning.run_spec import slot

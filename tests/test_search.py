@@ -17,9 +17,10 @@ from plan_fakes import IMAGES, SMALL, Chance, Crew, counted, decided, issued, ne
 
 from study.errors import SettingsError
 from study.plan.plan import ATTEMPTS, RunSpec
-from study.plan.results import IGNORE_FAILURES_BEFORE, Configuration, StoredTrial, StoredTrials
+from study.plan.results import Configuration, StoredTrial
 from study.plan.search import SEARCH, UNCOMPARED, Search
 from study.space.search_space import SearchSpace
+from study.storage.trials import IGNORE_FAILURES_BEFORE, StoredTrials
 from study.tuning.sampler import PlanSampler
 
 SAMPLERS = ["tpe", "random"]

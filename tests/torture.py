@@ -37,13 +37,13 @@ if __name__ == "__main__":
 import fake_trainer
 import psutil
 
-from study.plan.results import StoredTrials
 from study.running import launch, prepare
 from study.running.driver import Observers
 from study.space.settings import Chosen
 from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.progress import standing_of
+from study.storage.trials import StoredTrials
 from study.training.train import train as tensorflow_train
 
 SPACE = """\

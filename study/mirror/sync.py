@@ -21,10 +21,11 @@ from study.mirror.projection import Subject
 from study.mirror.tracking import Found
 from study.mirror.transfer import Known, Report, Tracking, Transfer
 from study.plan.plan import Plan
-from study.plan.results import StoredTrial, StoredTrials
+from study.plan.results import StoredTrial
 from study.space.settings import Settings
 from study.storage import models
 from study.storage.database import MLFLOW
+from study.storage.trials import StoredTrials
 
 if TYPE_CHECKING:
     from optuna import Study

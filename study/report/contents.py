@@ -10,12 +10,13 @@ from study.final.records import FINALS, configurations
 from study.plan.effects import Effects
 from study.plan.plan import PlanState
 from study.plan.race import Race
-from study.plan.results import StoredTrial, StoredTrials
+from study.plan.results import StoredTrial
 from study.plan.strategies import plan_of
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.progress import state_of
+from study.storage.trials import StoredTrials
 
 
 @dataclass(frozen=True)

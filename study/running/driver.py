@@ -17,7 +17,9 @@ from optuna.trial import Trial, TrialState
 
 from study.errors import SlotFailed
 from study.plan.plan import Plan, PlanState, RunSpec
-from study.plan.results import IGNORE_FAILURES_BEFORE, LEFT_PAUSED, StoredTrial, row
+from study.plan.results import LEFT_PAUSED, StoredTrial
+from study.storage.trials import IGNORE_FAILURES_BEFORE
+from study.storage.trials import stored_trial as row
 from study.training import recipe
 from study.training.saved import count_parameters
 from study.tuning.run_spec import slot

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from study.plan.plan import PlanState
-from study.plan.results import StoredTrials
 from study.plan.strategies import plan_of
 from study.space.settings import Settings
 from study.storage.location import Location
 from study.storage.lock import driven
+from study.storage.trials import StoredTrials
 
 if TYPE_CHECKING:
     from optuna import Study

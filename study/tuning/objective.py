@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from optuna.exceptions import TrialPruned
 
 from study.errors import ModelError, SettingsError, SpaceError, TrainingFailed
-from study.plan.results import RUN_SPEC
 from study.space.file import load
 from study.space.metric import Metric
 from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace, Validation, Value
+from study.storage.trials import RUN_SPEC
 from study.training import recipe, user_code
 from study.training.run import Epoch, Run
 from study.training.startup import start_tensorflow

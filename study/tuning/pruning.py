@@ -18,8 +18,8 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from study.errors import SettingsError
-from study.plan.results import RUN_SPEC
 from study.plan.statistics import image_floor
+from study.storage.trials import RUN_SPEC
 from study.tuning.run_spec import prunable
 
 if TYPE_CHECKING:

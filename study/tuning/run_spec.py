@@ -12,7 +12,8 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import FrozenTrial, Trial
 
 from study.plan.plan import RunSpec
-from study.plan.results import RUN_SPEC, configuration
+from study.plan.results import configuration
+from study.storage.trials import RUN_SPEC
 
 
 def slot(trial: Trial | FrozenTrial) -> RunSpec:

@@ -20,8 +20,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from study.errors import PlanExhausted, SettingsError, SlotFailed
 from study.plan.plan import Plan, PlanState, RunSpec, Stage
-from study.plan.results import RUN_SPEC, STATES, Configuration, StoredTrial, StoredTrials, row
+from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Direction, Metric
+from study.storage.trials import RUN_SPEC, STATES, StoredTrials
+from study.storage.trials import stored_trial as row
 from study.tuning.run_spec import lives_elsewhere, superfluous, this_process
 from study.tuning.suggestions import contains, untrue
 from study.tuning.summary import frame

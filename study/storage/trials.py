@@ -1,0 +1,240 @@
+"""Stored trials: what Optuna's database holds, validated, as frozen `StoredTrial`s.
+
+Everything else reads these. A database may have been changed by another program or damaged:
+whatever is not as this program stores it is a ``StorageError`` of one line that names the trial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages._rdb.models import NOT_FOUND_MSG
+from optuna.trial import TrialState
+from pydantic import ConfigDict, Field, StrictInt, StrictStr, TypeAdapter, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from typing_extensions import TypedDict
+
+from study.errors import StorageError, StudyError
+from study.plan.plan import RunSpec
+from study.plan.results import Configuration, State, StoredTrial, configuration
+from study.space.keys import Number, Scalar
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+RUN_SPEC = "study:run"
+"""The system attribute of a trial that holds its run spec; it is written before anything else."""
+
+IGNORE_FAILURES_BEFORE = "ignore_failures_before"
+"""The study attribute that holds the number of the first trial whose failure counts."""
+
+STATES: dict[str, State] = {
+    "WAITING": "running",
+    "RUNNING": "running",
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+}
+
+_Count = Annotated[StrictInt, Field(ge=0, lt=2**31)]
+_Params = dict[StrictStr, Scalar]
+
+
+class _Spec(TypedDict):
+    """A run spec as JSON; other keys say who wrote it and why."""
+
+    stage: StrictStr
+    option: Scalar | None
+    params: _Params
+    repeat: _Count
+    reference: _Params | None
+    epochs: NotRequired[Annotated[StrictInt, Field(ge=1, lt=2**31)] | None]
+
+
+class _Attributes(TypedDict, total=False):
+    """The attributes of a trial that this program reads; a user may have set others."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    curve: dict[StrictStr, list[float]]
+    device: StrictStr
+    failure: StrictStr
+    cancelled: StrictStr
+    paused: StrictStr
+    seconds: Number
+    parameters: Number
+    best_epoch: _Count
+
+
+_SPEC = TypeAdapter(_Spec)
+_ATTRIBUTES = TypeAdapter(_Attributes)
+
+
+class StoredTrials:
+    """The trials of a study, read again at each call; only those that changed are converted.
+
+    Failures from before a study was resumed after three of them (``IGNORE_FAILURES_BEFORE``) are
+    left out, and runs on another kind of device than the first one's: they cannot be paired.
+    """
+
+    def __init__(self) -> None:
+        self._source: tuple[BaseStorage, int] | None = None
+        self._name = ""
+        self._finished: dict[int, StoredTrial] = {}
+        self._running: dict[int, tuple[FrozenTrial, StoredTrial | None]] = {}
+        self._configurations: dict[Configuration, Configuration] = {}
+
+    def __call__(self, study: Study) -> list[StoredTrial]:
+        return self.counted(study, self.all(study))
+
+    def counted(self, study: Study, trials: Sequence[StoredTrial]) -> list[StoredTrial]:
+        """Of all ``trials`` of a study those that count."""
+        with readable(lambda: self._name):
+            attributes = study._storage.get_study_user_attrs(study._study_id)
+            first = int(attributes.get(IGNORE_FAILURES_BEFORE, 0))
+        kinds = {None, next((trial.device for trial in trials if trial.device), None)}
+        return [
+            trial
+            for trial in trials
+            if trial.device in kinds and not (trial.state == "failed" and trial.number < first)
+        ]
+
+    def all(self, study: Study) -> list[StoredTrial]:
+        """Every trial that was a run, earlier failures among them; raises ``StorageError``."""
+        # From the storage: Hyperband hands samplers a study that hides other brackets' trials.
+        storage, study_id = source = (study._storage, study._study_id)
+        with readable(lambda: self._name):
+            if source != self._source:
+                self._source, self._finished, self._running = source, {}, {}
+                self._name = storage.get_study_name_from_id(study_id)
+            stored = storage.get_all_trials(study_id, deepcopy=False)
+            known = self._finished
+            trials = [known.get(trial._trial_id) or self._converted(trial) for trial in stored]
+        return [trial for trial in trials if trial]
+
+    def _converted(self, trial: FrozenTrial) -> StoredTrial | None:
+        before, current = self._running.pop(trial._trial_id, (None, None))
+        if before is not trial:
+            current = stored_trial(trial)
+            if current:
+                # Equal configurations as one object: looking one up compares them all the time.
+                one = self._configurations.setdefault(current.configuration, current.configuration)
+                current = replace(current, configuration=one)
+        if current and trial.state.is_finished():
+            self._finished[trial._trial_id] = current
+        else:
+            self._running[trial._trial_id] = trial, current
+        return current
+
+
+def stored_trial(trial: FrozenTrial) -> StoredTrial | None:
+    """The trial as this program reads it; None for a trial that never received a run spec.
+
+    Raises ``ValueError`` naming the trial where something in it is malformed.
+    """
+    try:
+        spec = run_spec(trial.system_attrs)
+        attributes = _attributes(trial)
+        mistake = _mistake(trial)
+    except ValidationError as error:
+        mistake = reason(error)
+    if mistake:
+        raise ValueError(f"trial {trial.number}: {mistake}")
+    if spec is None:
+        return None
+    steps = trial.intermediate_values
+    state = STATES[trial.state.name]
+    if state == "running" and len(steps) >= (spec.epochs or math.inf):
+        state = "paused"
+    return StoredTrial(
+        number=trial.number,
+        trial_id=trial._trial_id,
+        state=state,
+        stage=spec.stage,
+        option=spec.option,
+        configuration=spec.configuration or (),
+        repeat=spec.repeat,
+        reference=spec.reference,
+        until=spec.epochs,
+        value=trial.value if state == "complete" else None,
+        reported=tuple([steps[step] for step in sorted(steps)]),
+        curve=attributes.get("curve", {}),
+        attributes=attributes,
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
+
+
+def _mistake(trial: FrozenTrial) -> str | None:
+    """What Optuna has read of a trial although it cannot be."""
+    if trial.state.is_finished() and trial.datetime_complete is None:
+        return "it is finished and has no end"
+    if trial.state == TrialState.COMPLETE and not trial.values:
+        return "it is complete and has no value"
+    if None in trial.intermediate_values.values():
+        return "a reported value is missing"
+    return None
+
+
+def run_spec(system_attributes: Mapping[str, Any]) -> RunSpec | None:
+    """The run spec among a trial's system attributes, None where there is none; ``ValueError``."""
+    if RUN_SPEC not in system_attributes:
+        return None
+    spec: Any = _SPEC.validate_python(system_attributes[RUN_SPEC])
+    reference = spec["reference"]
+    return RunSpec(
+        spec["stage"],
+        spec["option"],
+        configuration(spec["params"]),
+        spec["repeat"],
+        None if reference is None else configuration(reference),
+        spec.get("epochs"),
+    )
+
+
+@contextmanager
+def readable(name: Callable[[], str]) -> Iterator[None]:
+    """Raise ``StorageError`` where what is stored of the study ``name`` is not readable.
+
+    Optuna reads a database without checking it, and may raise anything; errors of the connection
+    and of this program pass.
+    """
+    try:
+        yield
+    except (StudyError, SQLAlchemyError, StorageInternalError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever Optuna raises of a malformed database
+        if error.args == (NOT_FOUND_MSG,):
+            raise StorageError(
+                f"study {name()!r} is no longer in the database: it was deleted or renamed"
+            ) from None
+        raise StorageError(
+            f"study {name()!r}: is malformed in the database ({reason(error)}); restore a copy of "
+            "the database, or use another --name"
+        ) from None
+
+
+def reason(error: Exception) -> str:
+    """Why something stored was refused, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "run spec"
+        return f"{where}: {first['msg']}"
+    lines = str(error).splitlines()
+    return lines[0] if isinstance(error, ValueError) and lines else type(error).__name__
+
+
+def _attributes(trial: FrozenTrial) -> Mapping[str, Any]:
+    """The user's attributes; of a trial whose objective raised, with what Optuna says of that."""
+    attributes = _ATTRIBUTES.validate_python(trial.user_attrs)
+    raised = trial.system_attrs.get("fail_reason")
+    if raised is None or "failure" in attributes:
+        return attributes
+    return {**attributes, "failure": " ".join(str(raised).split())}

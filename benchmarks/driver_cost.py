@@ -89,7 +89,9 @@ def filled(folder: Path, trials: int) -> tuple[Path, SearchSpace]:
 def _add(study: optuna.Study, wide: SearchSpace, slot: RunSpec, number: int) -> StoredTrial:
     assert slot.configuration is not None
     series = [accuracy(slot, epoch) for epoch in range(EPOCHS)]
-    curve = dict.fromkeys(("acc", "loss", "val_acc", "val_loss", "seconds", "ended"), series)
+    curve = dict.fromkeys(
+        ("accuracy", "loss", "val_accuracy", "val_loss", "seconds", "ended"), series
+    )
     params = dict(slot.configuration)
     reference = None if slot.reference is None else dict(slot.reference)
     ticket = {

@@ -88,7 +88,9 @@ def train_member(run: Run, number: int, dataset: Dataset, work: Path) -> None:
         "run": asdict(run),
         "seconds": round(sum(epoch.seconds for epoch in epochs), 1),
         "processor_seconds_of_this_process": round(time.process_time() - busy, 1),
-        "val_acc": [epoch.val_acc for epoch in epochs] if len(said["validation"]) else None,
+        "val_accuracy": [epoch.val_accuracy for epoch in epochs]
+        if len(said["validation"])
+        else None,
     }
     write_whole(work / f"{run.key}.json", json.dumps(record).encode())
     store.delete(run.key)
@@ -97,8 +99,8 @@ def train_member(run: Run, number: int, dataset: Dataset, work: Path) -> None:
 def progress(number: int, run: Run, epochs: Sequence[Epoch]) -> str:
     last = epochs[-1]
     return (
-        f"member {number}, epoch {len(epochs)} of {run.epochs}: trained on {last.acc:.4f}, "
-        f"held out {last.val_acc:.4f}, {last.seconds:.0f} s"
+        f"member {number}, epoch {len(epochs)} of {run.epochs}: trained on {last.accuracy:.4f}, "
+        f"held out {last.val_accuracy:.4f}, {last.seconds:.0f} s"
     )
 
 

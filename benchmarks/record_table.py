@@ -88,7 +88,8 @@ def judge(url: str, dataset: Dataset, path: Path) -> None:
     for row, accuracy in zip(missing, _accuracies(missing, folder, dataset), strict=True):
         line = {"params": row.params, "repeat": row.repeat, "test_acc": accuracy}
         line["pool"] = len(dataset.labels)
-        line |= {name: list(row.curve[name]) for name in ("val_acc", "val_loss", "seconds")}
+        line["val_acc"] = list(row.curve["val_accuracy"])
+        line |= {name: list(row.curve[name]) for name in ("val_loss", "seconds")}
         recorded.append(path, line)
 
 

@@ -262,13 +262,17 @@ class _Play:
         """The row with what is known of its curve after so many epochs."""
         table = self.meter.table
         cell = table.index[row.configuration], self.meter.draw.order[row.repeat]
-        series = {"val_acc": table.val_acc, "val_loss": table.val_loss, "seconds": table.seconds}
+        series = {
+            "val_accuracy": table.val_acc,
+            "val_loss": table.val_loss,
+            "seconds": table.seconds,
+        }
         curve = {
             name: values[cell][:epochs].tolist()
             for name, values in series.items()
             if values is not None
         }
-        return replace(row, reported=tuple(curve["val_acc"]), curve=curve)
+        return replace(row, reported=tuple(curve["val_accuracy"]), curve=curve)
 
     def _seconds(self, run: _Active) -> float:
         """How long the run's next epoch lasts; 1 where the table does not say."""

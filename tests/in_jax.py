@@ -165,4 +165,4 @@ def test_balanced_accuracy_is_the_mean_of_the_recalls_of_classes(tmp_path: Path)
     wanted = balanced_accuracy_score(data.labels[part], outputs.argmax(1))
     epoch = last.history.epochs[-1]
     assert epoch.logs()[BALANCED] == pytest.approx(wanted)
-    assert wanted != pytest.approx(epoch.val_acc)
+    assert wanted != pytest.approx(epoch.val_accuracy)

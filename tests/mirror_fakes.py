@@ -85,8 +85,8 @@ class Made:
         """Store one more epoch of a running trial."""
         trial = self.running(number)
         curve = trial.user_attrs["curve"]
-        epoch = len(curve["acc"])
-        for name, more in _curve(number, [*curve["val_acc"], value]).items():
+        epoch = len(curve["accuracy"])
+        for name, more in _curve(number, [*curve["val_accuracy"], value]).items():
             curve[name] = more
         trial.set_user_attr("curve", curve)
         trial.report(value, step=epoch + 1)
@@ -178,8 +178,8 @@ def _trial(
 def _curve(number: int, values: Sequence[float]) -> dict[str, list[float]]:
     epochs = range(len(values))
     return {
-        "acc": [value - 0.01 for value in values],
-        "val_acc": list(values),
+        "accuracy": [value - 0.01 for value in values],
+        "val_accuracy": list(values),
         "loss": [1 - value for value in values],
         "val_loss": [1.1 - value for value in values],
         "seconds": [1.0 + 0.25 * epoch for epoch in epochs],

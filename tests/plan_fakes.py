@@ -204,7 +204,7 @@ class Crew:
         elif trial.should_prune():
             self._tell(trial, state=TrialState.PRUNED)
         elif done == len(curve):
-            trial.set_user_attr("curve", {"val_acc": list(curve)})
+            trial.set_user_attr("curve", {"val_accuracy": list(curve)})
             self._tell(trial, curve[-1])
         elif done == wanted.epochs:
             self._release(trial)

@@ -9,7 +9,10 @@ from study.training.checkpoint import Checkpoint, FolderCheckpoints, pack, unpac
 
 CHECKPOINT = Checkpoint(
     "abc",
-    ({"number": 0, "loss": 0.1, "val_acc": 1 / 3}, {"number": 1, "loss": 1e-300, "val_acc": 1.0}),
+    (
+        {"number": 0, "loss": 0.1, "val_accuracy": 1 / 3},
+        {"number": 1, "loss": 1e-300, "val_accuracy": 1.0},
+    ),
     (np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64), np.zeros(0, np.uint32)),
 )
 

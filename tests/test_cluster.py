@@ -168,7 +168,7 @@ def drive(storage: BaseStorage, engine: Engine, watch: Any = None) -> PlanState:
 
 def results(storage: BaseStorage) -> dict[Any, Any]:
     """What training decided, run by run; a failed or unfinished one would show."""
-    series = ("acc", "loss", "val_acc", "val_loss")
+    series = ("accuracy", "loss", "val_accuracy", "val_loss")
     return {
         (row.configuration, row.repeat): (row.state, [list(row.curve[name]) for name in series])
         for row in fakes.rows(storage)

@@ -73,7 +73,7 @@ def test_a_run_that_falls_behind_is_not_trained_to_its_end() -> None:
         """Of any width or depth but those of the start."""
         start = dict(run.params) == {"width": 1, "depth": 2}
         for epoch in trainer(run):
-            yield epoch if start else replace(epoch, val_acc=epoch.val_acc / 10)
+            yield epoch if start else replace(epoch, val_accuracy=epoch.val_accuracy / 10)
         return b""
 
     trainer = Counting(epochs=30)

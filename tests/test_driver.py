@@ -68,7 +68,7 @@ def test_every_epoch_is_reported_and_the_value_is_the_last_one() -> None:
         run = run_of(RunSpec(row.stage, row.option, row.configuration, row.repeat, None))
         expected = [accuracy(run, number) for number in range(EPOCHS)]
         assert trial.intermediate_values == dict(enumerate(expected, start=1))
-        assert trial.user_attrs["curve"]["val_acc"] == expected
+        assert trial.user_attrs["curve"]["val_accuracy"] == expected
         assert trial.value == expected[-1]
 
 
@@ -77,8 +77,8 @@ def test_a_finished_trial_says_its_slot_its_best_epoch_and_its_size() -> None:
     attributes = study_in(storage).trials[0].user_attrs
     assert {"stage", "option", "repeat", "parameters"} <= attributes.keys()
     assert attributes["repeat"] == 1
-    curve = attributes["curve"]["val_acc"]
-    assert attributes["best_val_acc"] == max(curve) == curve[attributes["best_epoch"] - 1]
+    curve = attributes["curve"]["val_accuracy"]
+    assert attributes["best_val_accuracy"] == max(curve) == curve[attributes["best_epoch"] - 1]
     assert attributes["seconds"] == 0.5 * EPOCHS
 
 
@@ -103,7 +103,7 @@ def test_a_run_that_falls_behind_is_pruned_and_eliminates_its_option() -> None:
     plan_state = drive(storage, plan=OneAtATime(falling, images=IMAGES), pruner=EAGER)
     pruned = [trial for trial in study_in(storage).trials if trial.state == TrialState.PRUNED]
     assert len(pruned) == 1
-    assert len(pruned[0].user_attrs["curve"]["val_acc"]) < EPOCHS
+    assert len(pruned[0].user_attrs["curve"]["val_accuracy"]) < EPOCHS
     assert plan_state.stages[0].options[0].state == "eliminated"
 
 

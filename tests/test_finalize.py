@@ -124,7 +124,7 @@ def test_members_that_were_trained_are_not_trained_again() -> None:
     assert again.training.missing(wanted) == []
     assert again.forgotten == killed == [wanted[2].key]
     record = again.training.record(wanted[2])
-    assert (record["epochs"], record["best_val_acc"]) == (4, max(record["val_acc"]))
+    assert (record["epochs"], record["best_val_accuracy"]) == (4, max(record["val_accuracy"]))
     again.training.file(wanted[0]).unlink()
     assert [member.name for member in again.training.missing(wanted)] == ["seed 1"]
 

@@ -112,7 +112,7 @@ def test_an_epoch_is_that_of_keras_alone(tmp_path: Path) -> None:
     for [theirs], [ours] in zip(expected, found.epochs, strict=True):
         assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
         assert ours.val_loss == pytest.approx(theirs.val_loss, abs=1e-4)
-        assert (ours.acc, ours.val_acc) == (theirs.acc, theirs.val_acc)
+        assert (ours.accuracy, ours.val_accuracy) == (theirs.accuracy, theirs.val_accuracy)
 
 
 def test_a_killed_group_goes_on_with_the_same_bits_and_a_broken_run_fails_alone(
@@ -156,7 +156,7 @@ def test_a_stopped_run_leaves_no_checkpoint(tmp_path: Path) -> None:
 
 def value(run: Run, epochs: Sequence[Epoch]) -> float:
     best = Recipe.of(dict(run.params)).restore_best_weights
-    return max(e.val_acc for e in epochs) if best else epochs[-1].val_acc
+    return max(e.val_accuracy for e in epochs) if best else epochs[-1].val_acc
 
 
 def validated(model: bytes | None, run: Run) -> float:

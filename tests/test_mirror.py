@@ -183,7 +183,7 @@ def test_every_kind_of_target_shows_the_same_study(made, anywhere):
     assert best.name == "filters=4, repeat 2"
     assert best.started == (BORN + 100) * 1000
     assert best.ended == (BORN + 199) * 1000
-    assert _series(best, "val_acc") == [
+    assert _series(best, "val_accuracy") == [
         (1, (BORN + 102) * 1000 + 500, 0.5),
         (2, (BORN + 105) * 1000, 0.8),
         (3, (BORN + 107) * 1000 + 500, 0.92),
@@ -193,9 +193,9 @@ def test_every_kind_of_target_shows_the_same_study(made, anywhere):
     assert best.tags.items() >= {"trial": "1", "repeat": "2", "seed": "1", "model": "kept"}.items()
     assert shown["trial 3"].tags["failure"] == "out of memory"
     assert shown["trial 2"].tags["state"] == "pruned"
-    assert _series(best, "final_val_acc")[0][2] == 0.92
-    assert _series(shown["trial 2"], "final_val_acc") == []
-    means = [(step, round(value, 6)) for step, _, value in _series(parent, "mean_val_acc")]
+    assert _series(best, "final_val_accuracy")[0][2] == 0.92
+    assert _series(shown["trial 2"], "final_val_accuracy") == []
+    means = [(step, round(value, 6)) for step, _, value in _series(parent, "mean_val_accuracy")]
     assert means == [(1, 0.733333), (2, 0.736667)]  # of the last three epochs, as in the study
     assert [step for step, _, _ in _series(parent, "standard_error")] == [1, 2]
 
@@ -322,7 +322,7 @@ def test_a_running_trial_is_followed_epoch_by_epoch(made, place):
     passes.run(live=True)
     shown = place.see(made)["trial 0"]
     assert shown.status == "FINISHED"
-    assert [step for step, _, _ in _series(shown, "val_acc")] == [1, 2]
+    assert [step for step, _, _ in _series(shown, "val_accuracy")] == [1, 2]
 
 
 def test_a_driver_that_stopped_leaves_nothing_running_and_the_next_one_goes_on(made, place):
@@ -338,7 +338,7 @@ def test_a_driver_that_stopped_leaves_nothing_running_and_the_next_one_goes_on(m
     mirror(made, place, live=False)
     shown = place.see(made)["trial 0"]
     assert (shown.status, shown.tags["state"]) == ("FINISHED", "complete")
-    assert len(_series(shown, "acc")) == 2
+    assert len(_series(shown, "accuracy")) == 2
 
 
 def test_a_run_is_shown_from_its_first_epoch_on(made, place):
@@ -382,7 +382,7 @@ def test_a_run_that_pauses_and_goes_on_is_one_trial_one_run_and_one_curve(tmp_pa
     assert len({(row.configuration, row.repeat) for row in rows}) == len(rows)
     for row in rows:
         run = shown[f"trial {row.number}"]
-        accuracies = [value for _, _, value in _series(run, "val_acc")]
+        accuracies = [value for _, _, value in _series(run, "val_accuracy")]
         assert accuracies == pytest.approx(row.reported)
         assert run.tags["state"] == ("paused" if row.state == "pruned" else "complete")
         assert run.status in (("KILLED", "FAILED") if row.state == "pruned" else ("FINISHED",))

@@ -100,11 +100,13 @@ def test_the_value_is_the_last_epochs_validation_accuracy(swept: optuna.Study) -
 def test_every_epoch_and_the_best_one_are_attributes(swept: optuna.Study) -> None:
     for trial in swept.trials:
         curve = trial.user_attrs["curve"]
-        assert set(curve) == {"acc", "loss", "val_acc", "val_loss", "seconds", "ended"}
+        assert set(curve) == {"accuracy", "loss", "val_accuracy", "val_loss", "seconds", "ended"}
         assert {len(series) for series in curve.values()} == {EPOCHS}
-        assert curve["val_acc"] == list(trial.intermediate_values.values())
-        assert trial.user_attrs["best_val_acc"] == max(curve["val_acc"])
-        assert curve["val_acc"][trial.user_attrs["best_epoch"] - 1] == max(curve["val_acc"])
+        assert curve["val_accuracy"] == list(trial.intermediate_values.values())
+        assert trial.user_attrs["best_val_accuracy"] == max(curve["val_accuracy"])
+        assert curve["val_accuracy"][trial.user_attrs["best_epoch"] - 1] == max(
+            curve["val_accuracy"]
+        )
         assert trial.user_attrs["seconds"] == pytest.approx(sum(curve["seconds"]), abs=1e-3)
 
 
@@ -222,7 +224,7 @@ def test_a_pruned_run_ends_at_once_and_keeps_its_curve() -> None:
     complete, pruned = found.trials
     assert (complete.state, pruned.state) == (TrialState.COMPLETE, TrialState.PRUNED)
     assert list(pruned.intermediate_values) == [1, 2]
-    assert len(pruned.user_attrs["curve"]["val_acc"]) == 2
+    assert len(pruned.user_attrs["curve"]["val_accuracy"]) == 2
     plan_state = OneAtATime(TINY).state(StoredTrials()(found))
     assert plan_state.complete
     assert plan_state.incumbent == plan_state.stages[0].options[0].configuration

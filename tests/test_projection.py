@@ -60,9 +60,9 @@ def test_a_mean_that_was_shown_does_not_change_when_other_runs_finish(made):
     two = parents.configuration_content(subject(made), rows(made)).points
     assert two[: len(one)] == one
     assert [(point.key, point.step) for point in two] == [
-        ("mean_val_acc", 1),
+        ("mean_val_accuracy", 1),
         ("standard_error", 1),
-        ("mean_val_acc", 2),
+        ("mean_val_accuracy", 2),
         ("standard_error", 2),
     ]
     assert two[2].value == pytest.approx(0.92)
@@ -105,7 +105,7 @@ def test_a_complete_study_shows_its_answer(made):
     plan_state = made.plan.state(rows(made))
     content = parents.study_content(subject(made, live=False), rows(made), plan_state)
     assert content.tags["answer.filters"] == str(dict(plan_state.incumbent)["filters"])
-    assert [point.key for point in content.points] == ["mean_val_acc", "standard_error"]
+    assert [point.key for point in content.points] == ["mean_val_accuracy", "standard_error"]
     assert content.points[0].value == plan_state.score.mean
     assert content.params["score"] == "mean of last 3"
 
@@ -170,7 +170,7 @@ def test_the_metric_that_a_study_compares_by_is_the_one_that_is_summed_up(made):
     values = {point.key: point.value for point in shown.points}
     assert values["best_val_loss"] == min(row.curve["val_loss"])
     assert values["best_epoch"] == 2
-    assert "best_val_acc" not in values
+    assert "best_val_accuracy" not in values
     parent = parents.configuration_content(compared, [row])
     assert [point.key for point in parent.points] == ["mean_val_loss"]  # of one repeat: no error
     study = parents.study_content(compared, [row], made.plan.state([row]))

@@ -139,7 +139,7 @@ def test_a_run_with_every_option_on_continues_to_the_same_bits(tmp_path: Path) -
 def test_the_best_epochs_weights_are_kept(tmp_path: Path) -> None:
     wild = base.having(restore_best_weights=True, learning_rate=0.1)
     epochs, model = base.finish(train(replace(wild, epochs=8), base.DATA))
-    best = max(epochs, key=lambda epoch: (epoch.val_acc, -epoch.number))
+    best = max(epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.number))
     assert best.number < 7
     run = base.having(learning_rate=0.1)
     _, short = base.finish(train(replace(run, epochs=best.number + 1), base.DATA))
@@ -153,7 +153,7 @@ def test_the_best_epochs_weights_are_kept(tmp_path: Path) -> None:
 def test_a_run_on_every_image_reports_no_validation() -> None:
     run = replace(base.RUN, validation=Validation("none"), epochs=2)
     epochs, model = base.finish(train(run, base.DATA))
-    assert [np.isnan(epoch.val_acc) for epoch in epochs] == [True, True]
+    assert [np.isnan(epoch.val_accuracy) for epoch in epochs] == [True, True]
     assert hashlib.sha256(model).digest()
 
 

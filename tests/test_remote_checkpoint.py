@@ -40,7 +40,7 @@ def unreachable(store: BucketCheckpoints, monkeypatch: pytest.MonkeyPatch) -> Bu
 
 def curve(epochs: Any) -> list[Any]:
     """What an epoch says but for when it was."""
-    return [(e.number, e.acc, e.loss, e.val_acc, e.val_loss) for e in epochs]
+    return [(e.number, e.accuracy, e.loss, e.val_accuracy, e.val_loss) for e in epochs]
 
 
 def test_what_was_saved_is_loaded_by_another_process_bit_for_bit(store: BucketCheckpoints) -> None:

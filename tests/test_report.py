@@ -201,7 +201,9 @@ def test_a_colour_means_the_same_in_every_figure(others: int) -> None:
 
 def test_no_axis_of_an_accuracy_has_a_tick_beyond_a_hundred_percent(contents: Contents) -> None:
     curves = drawing.draw_curves(panel_of("selected", "other", accuracy=1.0), "curves")
-    perfect = [replace(row, value=1.0, curve={"val_acc": (0.9, 1, 1, 1)}) for row in contents.rows]
+    perfect = [
+        replace(row, value=1.0, curve={"val_accuracy": (0.9, 1, 1, 1)}) for row in contents.rows
+    ]
     plan_state = OneAtATime(WIDE, images=IMAGES).state(perfect)
     stage = drawing.draw_stage(figures.stage_figure(plan_state.stages[0]), "stage")
     cost = drawing.draw_cost(figures.cost(plan_state), "cost")

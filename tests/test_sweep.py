@@ -290,7 +290,7 @@ def by_curves(
         configuration = slots[0].configuration
         assert configuration is not None
         curve = curves[dict(configuration)["a"]]
-        stored = {space.metric.series: curve}
+        stored = {space.metric.name: curve}
         rows.append(row_of(slots[0], len(rows), worth(curve), reported=curve, curve=stored))
     state = plan.state(rows)
     assert state.incumbent is not None
@@ -416,7 +416,7 @@ def changed(row: Any, chance: random.Random) -> Any:
     state = chance.choice(["running", "pruned", "failed", "complete"])
     curve = [chance.random() for _ in range(3)]
     value = curve[-1] if state == "complete" else None
-    return replace(row, state=state, value=value, curve={"val_acc": curve})
+    return replace(row, state=state, value=value, curve={"val_accuracy": curve})
 
 
 @settings(deadline=None, max_examples=60)

@@ -96,7 +96,7 @@ def undisturbed(run: Run) -> tuple[list[Epoch], bytes]:
 def test_it_learns(undisturbed: tuple[list[Epoch], bytes]) -> None:
     epochs, _ = undisturbed
     assert [epoch.number for epoch in epochs] == [0, 1, 2, 3]
-    assert epochs[-1].val_acc > 0.9 > epochs[0].acc
+    assert epochs[-1].val_acc > 0.9 > epochs[0].accuracy
     assert epochs[-1].val_loss < epochs[0].val_loss
     assert all(epoch.seconds > 0 for epoch in epochs)
 

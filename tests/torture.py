@@ -63,7 +63,7 @@ k1 = 3
 k2 = 3
 dense = 8
 """
-COMPARED = ("acc", "loss", "val_acc", "val_loss")
+COMPARED = ("accuracy", "loss", "val_accuracy", "val_loss")
 
 
 @dataclass(frozen=True)

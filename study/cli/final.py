@@ -228,7 +228,7 @@ def _observer(console: Console, status: Any, *, verbose: bool) -> Observer:
     def done(member: Member, record: Mapping[str, Any]) -> None:
         latest.pop(member.name, None)
         metric = member.run.metric
-        best = record[f"best_{metric.series}"]
+        best = record[f"best_{metric.name}"]
         value = "" if best is None else f", {_held_out(metric, best)} at its best"
         _say(console, f"{member.name}: trained in {record['seconds']:.0f} s{value}")
 

@@ -155,7 +155,7 @@ def _active_line(run: ActiveRun, epochs: int, plan_state: PlanState) -> str:
 
 def _latest(run: ActiveRun, metric: Metric) -> str:
     """The metric after the last epoch that is stored."""
-    curve = run.curve.get(metric.series)
+    curve = run.curve.get(metric.name)
     return metric.text(curve[-1]) if curve else "nothing"
 
 

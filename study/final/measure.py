@@ -84,7 +84,7 @@ def measure(
         for record, own in zip(found, _own_metric(prepared, models, part), strict=True):
             record["metric"] = own
     if len(part):
-        values = [trainer.record(member)[f"best_{metric.series}"] for member in members]
+        values = [trainer.record(member)[f"best_{metric.name}"] for member in members]
         found.insert(len(members), {**found[metric.best(values)], "model": BEST})
     study.set_user_attr(records.FINALS, [*records.finals(study), *found])
     return found

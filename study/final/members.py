@@ -168,8 +168,8 @@ class MemberTrainer:
             "seed": member.run.seed,
             "params": dict(member.run.params),
             "validation": asdict(member.run.validation),
-            metric.series: curve,
-            f"best_{metric.series}": curve and curve[metric.best(curve)],
+            metric.name: curve,
+            f"best_{metric.name}": curve and curve[metric.best(curve)],
             "epochs": len(epochs),
             "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
         }

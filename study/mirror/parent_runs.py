@@ -117,7 +117,7 @@ def study_content(subject: Subject, rows: Sequence[StoredTrial], plan_state: Pla
 
 def _points(score: Score, metric: Metric, at: int) -> list[Point]:
     """A mean, and its standard error if known, at the step of its repeats and a time in ms."""
-    values = {f"mean_{metric.series}": score.mean, "standard_error": score.standard_error}
+    values = {f"mean_{metric.name}": score.mean, "standard_error": score.standard_error}
     return [Point(name, v, at, score.repeats) for name, v in values.items() if v is not None]
 
 
@@ -125,7 +125,7 @@ def _sureness(verdict: Verdict, metric: Metric) -> dict[str, float]:
     """What a race says of its leader, at the step of the epochs that it took."""
     return {
         "probability": verdict.probability,
-        f"{metric.series}_low": verdict.interval[0],
-        f"{metric.series}_high": verdict.interval[1],
+        f"{metric.name}_low": verdict.interval[0],
+        f"{metric.name}_high": verdict.interval[1],
         "distance_high": verdict.distance[1],
     }

@@ -193,9 +193,9 @@ def _summary(row: StoredTrial, metric: Metric) -> list[Point]:
     epochs = epochs_stored(row)
     if row.state in UNFINISHED or not epochs:
         return []
-    curve = row.curve[metric.series][:epochs]
+    curve = row.curve[metric.name][:epochs]
     best = metric.best(curve)
-    values = {f"best_{metric.series}": curve[best], "best_epoch": best + 1}
+    values = {f"best_{metric.name}": curve[best], "best_epoch": best + 1}
     values["total_seconds"] = math.fsum(row.curve["seconds"][:epochs])
     if row.state == "complete":
         logged = (name for name in _series(row) if name != "seconds")

@@ -98,7 +98,7 @@ class OneAtATime(Plan):
         of the weights that are kept, and an objective of one's own, which stores no curve, has
         reasons of its own.
         """
-        curve = row.curve.get(self.space.metric.series)
+        curve = row.curve.get(self.space.metric.name)
         if row.value is None or not curve or self.space.score == "last":
             return row
         if row.params.get("restore_best_weights"):

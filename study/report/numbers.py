@@ -148,8 +148,8 @@ def stages_csv(plan_state: PlanState) -> str:
 def runs_csv(rows: Sequence[StoredTrial], metric: Metric) -> str:
     """A line a run; accuracies are fractions, the metric after each epoch is in one field."""
     columns = ("trial", "stage", "option", "configuration", "repeat", "state", "value", "epochs")
-    best = f"best_{metric.series}"
-    more = ("best_epoch", best, "seconds", "parameters", "started", "why", metric.series)
+    best = f"best_{metric.name}"
+    more = ("best_epoch", best, "seconds", "parameters", "started", "why", metric.name)
     lines: list[Sequence[object]] = [(*columns, *more)]
     for row in rows:
         known = row.attributes

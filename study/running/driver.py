@@ -230,7 +230,7 @@ class Driver:
     def _complete(self, run: ActiveRun, model: bytes) -> None:
         """Keep the model, then tell: killed in between, the run is adopted and kept again."""
         value = recipe.value(
-            dict(run.slot.configuration or ()), run.curve[self._metric.series], self._metric
+            dict(run.slot.configuration or ()), run.curve[self._metric.name], self._metric
         )
         rows = {row.number: row for row in self._rows(self._study)}
         done = replace(rows[run.trial.number], state="complete", value=value)
@@ -249,7 +249,7 @@ class Driver:
 
     def _tell(self, run: ActiveRun, state: TrialState, value: float | None = None) -> None:
         """Store what the run carries (a finished trial cannot be changed), then its end."""
-        series = self._metric.series
+        series = self._metric.name
         if curve := run.curve.get(series):
             best = self._metric.best(curve)
             run.trial.set_user_attr("best_epoch", best + 1)

@@ -38,11 +38,6 @@ class Metric:
         return re.split(r"[_/.-]", self.name)[-1] == "accuracy" or self.name == "val_acc"
 
     @property
-    def series(self) -> str:
-        """What its curve is called where it is stored and in MLflow; ``val_acc`` from the first."""
-        return "val_acc" if self.name == VAL_ACCURACY else self.name
-
-    @property
     def words(self) -> str:
         """``validation accuracy``, ``validation mae``: for sentences and axes."""
         return f"validation {self.name.removeprefix('val_').replace('_', ' ')}"

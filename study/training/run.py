@@ -114,16 +114,16 @@ class Run:
 class Epoch:
     """What one epoch reports: accuracies in 0..1, seconds of training and validation, Unix time.
 
-    `number` counts from 0. `acc` and `loss` are means over the epoch, while it was trained; `loss`
+    `number` counts from 0. `accuracy` and `loss` are means over the training of the epoch; `loss`
     is of smoothed labels where a run smooths them, `val_loss` never. A run that trains on every
-    image has NaN for `val_acc` and `val_loss`, and a model without accuracy for both of them.
+    image has NaN for `val_accuracy` and `val_loss`, and a model without accuracy for both of them.
     `others` are what else it logs, by Keras' names.
     """
 
     number: int
-    acc: float
+    accuracy: float
     loss: float
-    val_acc: float
+    val_accuracy: float
     val_loss: float
     seconds: float
     ended: float
@@ -141,23 +141,22 @@ class Epoch:
         """The epoch in which a model has logged this while it trained, and while it was judged."""
         others = {**trained, **{f"val_{name}": value for name, value in judged.items()}}
         names = ("accuracy", "loss", "val_accuracy", "val_loss")
-        acc, loss, val_acc, val_loss = [others.pop(name, math.nan) for name in names]
-        return cls(number, acc, loss, val_acc, val_loss, seconds, ended, others)
+        usual = {name: others.pop(name, math.nan) for name in names}
+        return cls(number, **usual, seconds=seconds, ended=ended, others=others)
 
     def logs(self) -> dict[str, float]:
         """What Keras callbacks are told of it."""
         return {
-            "accuracy": self.acc,
+            "accuracy": self.accuracy,
             "loss": self.loss,
-            "val_accuracy": self.val_acc,
+            "val_accuracy": self.val_accuracy,
             "val_loss": self.val_loss,
             **self.others,
         }
 
     def series(self) -> dict[str, float]:
-        """What of it is stored, by the names of its curves; no accuracy where there is none."""
-        kept = {"acc": self.acc, "loss": self.loss, "val_acc": self.val_acc}
-        if math.isnan(self.acc):
-            kept = {"loss": self.loss}
-        times = {"val_loss": self.val_loss, "seconds": self.seconds, "ended": self.ended}
-        return {**kept, **times, **self.others}
+        """What is stored of it: its logs and times; no accuracy for a model without one."""
+        kept = self.logs()
+        if math.isnan(self.accuracy):
+            del kept["accuracy"], kept["val_accuracy"]
+        return {**kept, "seconds": self.seconds, "ended": self.ended}

@@ -152,10 +152,10 @@ def described(epochs: list[Epoch], metric: Metric) -> dict[str, object]:
     """What a trial keeps of its run: the curve, the best epoch (from 1) and its metric."""
     records = [epoch.series() for epoch in epochs]
     curve = {name: [record[name] for record in records] for name in records[0]}
-    best = metric.best(curve[metric.series])
+    best = metric.best(curve[metric.name])
     return {
         "curve": curve,
         "best_epoch": best + 1,
-        f"best_{metric.series}": curve[metric.series][best],
+        f"best_{metric.name}": curve[metric.name][best],
         "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
     }

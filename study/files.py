@@ -70,3 +70,24 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 def unfinished(path: Path) -> Iterable[Path]:
     """What killed processes left of ``path`` beside it."""
     return path.parent.glob(f".{glob.escape(path.name)}.*.tmp")
+
+
+def printable(text: object) -> str:
+    r"""A text from outside as one line that a terminal shows as it is.
+
+    Control characters, line breaks, marks that change the direction of writing and bytes that are
+    not UTF-8 become escapes such as ``\x1b``.
+    """
+    valid = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in valid)
+
+
+def csv_cell(value: object) -> object:
+    """A value for a CSV file: a text that a spreadsheet would run as a formula begins with ``'``.
+
+    Numbers stay numbers (see OWASP, "CSV injection").
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -70,7 +70,7 @@ class Halving(Plan):
 
     def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         index = RunIndex(rows)
-        able = [c for c in self.all if not index.failed(c)]
+        able = [c for c in self.all if not index.failed(c, 1)]
         reached = {row.configuration: row.reported for row in rows}
         begun = [c for c in able if reached.get(c)]
         sign, best = self.metric.sign, None

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
-from study.plan.results import Configuration, StoredTrial
+from study.plan.results import Configuration, State, StoredTrial
 from study.plan.statistics import Difference, Score
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import SearchSpace, Value
@@ -241,9 +241,9 @@ class RunIndex:
                 counted.setdefault(trial.repeat, trial)
         return counted
 
-    def failed(self, configuration: Configuration) -> bool:
-        """Whether a run of the configuration failed."""
-        return any(trial.state == "failed" for trial in self._trials.get(configuration, ()))
+    def failed(self, configuration: Configuration, repeats: int) -> bool:
+        """Whether a repeat of the configuration failed, and those before it are known."""
+        return self.option(0, configuration, None, repeats).state == "eliminated"
 
     def option(
         self,
@@ -272,15 +272,19 @@ class RunIndex:
 
         If the pruner ``compares``, a run waits until its reference's same repeat is complete.
         """
-        complete = functools.cache(lambda reference: self.counted(reference, None))
+        repeats = functools.cache(self._repeats)
         return [
             spec
             for spec in wanted
-            if not self._running(spec)
-            and not (compares and spec.reference and spec.repeat not in complete(spec.reference))
+            if spec.repeat not in repeats(spec.configuration, "running")
+            and not (
+                compares
+                and spec.reference
+                and spec.repeat not in repeats(spec.reference, "complete")
+            )
         ]
 
-    def _running(self, spec: RunSpec) -> bool:
-        assert spec.configuration is not None
-        trials = self._trials.get(spec.configuration, ())
-        return any(one.state == "running" and one.repeat == spec.repeat for one in trials)
+    def _repeats(self, configuration: Configuration | None, state: State) -> set[int]:
+        """The repeats of the configuration that have a trial in this state."""
+        trials = self._trials.get(configuration or (), ())
+        return {trial.repeat for trial in trials if trial.state == state}

@@ -112,8 +112,8 @@ class OneAtATime(Plan):
         number = 1 + place // len(self.space.hyperparameters)
         name = parameter.name if number == 1 else f"{parameter.name} (pass {number})"
         variants = list(_variants(incumbent, parameter))
-        able = (c for c in (incumbent, *(c for _, c in variants)) if not index.failed(c))
-        incumbent = next(able, incumbent)
+        able = [incumbent, *(candidate for _, candidate in variants)]
+        incumbent = next((c for c in able if not index.failed(c, self.repeats)), incumbent)
         options = []
         for value, candidate in variants:
             reference = None if candidate == incumbent else incumbent

@@ -78,8 +78,8 @@ class Option:
 
     @property
     def failure(self) -> str | None:
-        """Why the option's run failed, in one line; None if none has."""
-        stopped = self.stopped
+        """Why a failed run eliminates this option, in one line; None if none does."""
+        stopped = self.stopped if self.state == "eliminated" else None
         return None if stopped is None or stopped.state != "failed" else reason(stopped)
 
     def missing(self, repeats: int) -> list[int]:

@@ -4,8 +4,8 @@ The names below are imported when they are first used: importing the package cos
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # `typing` would be imported from the current folder by `python -m study`
 if TYPE_CHECKING:
     from study.data.dataset import load as load_data
     from study.space.file import load as load_space
@@ -36,8 +36,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'study' has no attribute {name!r}")
     module, attribute = _HOMES[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -72,14 +73,24 @@ def unfinished(path: Path) -> Iterable[Path]:
     return path.parent.glob(f".{glob.escape(path.name)}.*.tmp")
 
 
+# Control characters, marks and overrides of direction, separators of lines, halves of characters.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
 def printable(text: object) -> str:
     r"""A text from outside as one line that a terminal shows as it is.
 
     Control characters, line breaks, marks that change the direction of writing and bytes that are
     not UTF-8 become escapes such as ``\x1b``.
     """
-    valid = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in valid)
+    return _CONTROL.sub(_escaped, str(text))
+
+
+def _escaped(sign: re.Match[str]) -> str:
+    byte = ord(sign[0]) - 0xDC00  # of a file's name that is not UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(sign[0])[1:-1]
 
 
 def csv_cell(value: object) -> object:

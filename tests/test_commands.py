@@ -136,7 +136,7 @@ def test_a_study_stopped_in_every_way_ends_as_an_undisturbed_one(
         _, err = finish(tmp_path, *RUN, code=2)
         assert f"process {process.pid}" in err
         process.send_signal(signal.SIGCONT)
-        assert "python -m study resume tiny" in stop(process, signal.SIGINT)
+        assert "study resume tiny" in stop(process, signal.SIGINT)
     assert process.returncode == 130
 
     with command(tmp_path, "resume", "--jobs", "1", "-v") as process:
@@ -157,7 +157,7 @@ def test_a_request_to_end_is_answered_while_tensorflow_is_still_loading(
     with command(tmp_path, *RUN, "--epochs", "500") as process:  # it cannot be done before
         read(process, "dropout|Training|sweep with")
         time.sleep(1)
-        assert "python -m study resume tiny" in stop(process, signal.SIGTERM)
+        assert "study resume tiny" in stop(process, signal.SIGTERM)
     assert process.returncode == 143
 
 
@@ -168,7 +168,7 @@ def test_settings_come_from_command_line_then_environment_then_file(
         shutil.copy(finished / name, tmp_path)
     given = {"STUDY_EPOCHS": "7", "STUDY_SEED": "5", "STUDY_NAME": "mine"}
     out, _ = here(tmp_path, *RUN, "--epochs", "2", "--timeout", "0", **given)
-    assert "python -m study resume mine" in out
+    assert "study resume mine" in out
     status = told(tmp_path)
     assert status["study"] == "mine"
     assert status["state"] == "interrupted"

@@ -17,11 +17,11 @@ COMMANDS = sorted(GROUP.commands)
 
 
 def documented() -> Iterator[str]:
-    """Every `python -m study ...` of the README and of the commands' own help."""
-    texts = [README, *(str(command.help) for command in GROUP.commands.values())]
-    for text in texts:
-        for found in re.findall(r"python -m study +([a-z][^`\n|]*)", text):
-            yield found.strip()
+    """Every `python -m study ...` of the README, and `study ...` of the commands' own help."""
+    helps = "".join(str(command.help) for command in GROUP.commands.values())
+    found = re.findall(r"python -m study +([a-z][^`\n|]*)", README)
+    found += re.findall(r"`study +([a-z][^`]*)`", helps + README)
+    yield from map(str.strip, found)
 
 
 def blocks(language: str) -> list[str]:

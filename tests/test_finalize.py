@@ -188,7 +188,7 @@ def test_wrong_wishes_are_one_line() -> None:
     assert_one_line(study("finalize", "none"), "no study named 'none'")
     assert_one_line(study("finalize", "--top", "50"), "--top 50: the study has")
     assert_one_line(study("finalize", "--holdout", "0.01"), "cannot be drawn with all 4 classes")
-    assert_one_line(study("gallery"), "has no final model yet", "python -m study finalize")
+    assert_one_line(study("gallery"), "has no final model yet", "study finalize")
 
 
 def test_the_command_that_goes_on_keeps_a_holdout_of_nothing(
@@ -203,7 +203,7 @@ def test_the_command_that_goes_on_keeps_a_holdout_of_nothing(
     monkeypatch.setattr("study.final.finalize.finalize", interrupted)
     stopped = study("finalize", "--holdout", "0", "--top", "2")
     assert stopped.exit_code == 130
-    assert "python -m study finalize fake --top 2 --holdout 0.0" in stopped.stdout
+    assert "study finalize fake --top 2 --holdout 0.0" in stopped.stdout
 
 
 def test_a_study_without_a_finished_configuration_is_one_line() -> None:
@@ -215,7 +215,7 @@ def test_a_study_without_a_finished_configuration_is_one_line() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         commands.drive_fake(interrupted)
-    assert_one_line(study("finalize"), "no finished configuration yet", "python -m study resume")
+    assert_one_line(study("finalize"), "no finished configuration yet", "study resume")
 
 
 def assert_a_broken_picture_is_left_out(model: str, picture: Any) -> None:

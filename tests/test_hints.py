@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = "sqlite:///some%20where/it's.db"
 
 
-SHELL = 'python() { printf \'%s\\0\' "$PWD" "$@"; }; '
+SHELL = 'study() { printf \'%s\\0\' "$PWD" "$@"; }; '
 
 
 def pasted(said: str, folder: Path, *more: str, **environment: str) -> str:
@@ -39,7 +39,9 @@ def pasted(said: str, folder: Path, *more: str, **environment: str) -> str:
     A shell reads the line; the command itself runs in this process, which has imported all.
     """
     (line,) = re.findall(
-        r"(?:cd \S+ && )?python -m study .*?(?=\)\.|, or| \(with|\)$|$)", said, re.MULTILINE
+        r"(?:cd \S+ && )?\bstudy (?:run|resume|finalize|mirror) .*?(?=\)\.|, or| \(with|\)$|$)",
+        said,
+        re.MULTILINE,
     )
     read = subprocess.run(
         ["/bin/sh", "-c", f"{SHELL}{line} {' '.join(more)}"],
@@ -49,10 +51,9 @@ def pasted(said: str, folder: Path, *more: str, **environment: str) -> str:
         check=True,
     )
     there, *words = read.stdout.split("\0")[:-1]
-    assert words[:2] == ["-m", "study"]
     mine = dict.fromkeys(name for name in os.environ if name.startswith(("STUDY_", "MLFLOW_")))
     with contextlib.chdir(there):
-        done = CliRunner().invoke(app, words[2:], env=mine | environment)
+        done = CliRunner().invoke(app, words, env=mine | environment)
     assert done.exit_code == 0, (line, done.output)
     return done.output
 
@@ -102,7 +103,7 @@ def test_a_new_study_where_there_is_none_of_this_name(moved: str, tmp_path: Path
 def test_every_hint_of_a_study_that_was_stopped(tmp_path: Path) -> None:
     stopped()
     for said in (study("finalize").stderr, report()):
-        line = re.findall(r"python -m study resume fake --storage \S+db", said)
+        line = re.findall(r"study resume fake --storage \S+db", said)
         assert line == [Database.at("sqlite:///study.db").study("fake").command("resume")]
     said = study("run", "fake.toml", "--data", "data.npz", "--timeout", "0", "--jobs", "1").stdout
     assert "Continue with: " in said
@@ -182,7 +183,7 @@ def test_what_was_given_is_given_again(command: str, tmp_path: Path) -> None:
     )
     line = there.command(command, *again(means), name="-odd name")
     parsed = (
-        typer.main.get_command(app).commands[command].make_context("study", shlex.split(line)[4:])
+        typer.main.get_command(app).commands[command].make_context("study", shlex.split(line)[2:])
     )
     given = parsed.params
     assert given["name"] == "-odd name"

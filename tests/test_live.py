@@ -1,7 +1,6 @@
 """What is seen of a study while it runs: a live view in a terminal, plain lines elsewhere."""
 
 import io
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from fakes import EPOCHS, IMAGES, driver, rows, space, train
 from optuna.storages import InMemoryStorage
 from rich.console import Console
 
-from study.cli.exits import show_cursor
 from study.cli.live import Lines, Screen
 from study.cli.summary import print_execution
 from study.errors import TrainingFailed
@@ -155,18 +153,6 @@ def test_the_cursor_is_seen_while_the_live_view_is() -> None:
     with Screen(to, EPOCHS, 2):
         said = written.getvalue()
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
-
-
-def test_a_terminal_s_cursor_is_shown_again_by_the_next_command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr("sys.stdout", Terminal())
-    show_cursor()
-    assert sys.stdout.getvalue() == "\x1b[?25h"
 
 
 def test_the_first_lines_say_what_mlflow_writes_and_how_to_have_none(tmp_path: Path) -> None:

@@ -9,6 +9,13 @@ import pytest
 from study.errors import StorageError
 from study.storage.location import Database, Location, typed
 
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell finds the `study` command of this Python."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+
+
 SERVER = "postgresql+psycopg://me:pass%40word@db.example.org:5433/studies"
 
 
@@ -72,7 +79,7 @@ def test_a_password_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for text in (said, database.shown, repr(database), repr(database.study("digits"))):
             assert "pass@word" not in text
             assert "pass%40word" not in text
-        assert said.startswith(f"cd {tmp_path} && python -m study resume digits (with ")
+        assert said.startswith(f"cd {tmp_path} && study resume digits (with ")
         assert f"STUDY_STORAGE set to {database.shown} and its password" in said
 
 
@@ -81,14 +88,23 @@ def test_a_command_needs_no_variable_where_there_is_no_secret(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     url = "postgresql+psycopg://me@host/studies"
-    assert (
-        Database.at(url).command("run") == f"cd {tmp_path} && python -m study run --storage {url}"
-    )
+    assert Database.at(url).command("run") == f"cd {tmp_path} && study run --storage {url}"
 
 
-def test_where_python_is_another_the_command_names_this_one(
+def test_where_the_shell_finds_another_study_the_command_names_this_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert typed("list") == "python -m study list"
+    home = Path(sys.executable).parent
+    assert typed("list") == "study list"
     monkeypatch.setenv("PATH", "/nowhere")
-    assert typed("list") == f"{sys.executable} -m study list"
+    assert typed("list") == f"{home / 'study'} list"
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert typed("list") == "/nowhere/python -m study list"
+
+
+def test_long_names_that_begin_alike_have_two_folders(tmp_path: Path) -> None:
+    database = Database.at(f"sqlite:///{tmp_path / 'study.db'}")
+    for beginning in ("a" * 200, "é" * 140, "/" * 60):
+        folders = [database.study(beginning + end).report for end in ("", "1", "2")]
+        assert len(set(folders)) == 3
+        assert all(len(folder.name.encode()) < 200 for folder in folders)

@@ -245,7 +245,7 @@ def test_the_page_says_the_answer_what_was_stopped_and_how_to_do_it_again(page: 
     assert "Use width=2" in page
     assert re.search(r"1: behind by \d+\.\d points at epoch 1", page)
     assert "The test set was never opened" in page
-    assert "python -m study run smoke --name fake" in page
+    assert "study run smoke --name fake" in page
     assert "f" * 64 in page
 
 
@@ -291,12 +291,12 @@ def _flat(run):
 
 def test_a_study_without_a_finished_run_has_a_report(contents: Contents) -> None:
     nothing = OneAtATime(WIDE, images=IMAGES).state([])
-    stopped = replace(contents, state="interrupted", resume="python -m study resume fake")
+    stopped = replace(contents, state="interrupted", resume="study resume fake")
     page = files(replace(stopped, plan_state=nothing, rows=()))[PAGE].decode()
     Reader(page)
     assert "No configuration has a finished run yet" in page
     assert "Nothing was trained yet" in page
-    assert "python -m study resume fake" in page
+    assert "study resume fake" in page
 
 
 def test_an_unfinished_study_has_a_report(contents: Contents) -> None:
@@ -424,7 +424,7 @@ def test_the_command_has_what_was_given_and_not_what_is_default() -> None:
     chosen = {**settings.chosen, "data": Chosen("my data.npz", "environment")}
     said = again.command("a name", replace(settings, chosen=chosen))
     assert said == (
-        "python -m study run smoke --name 'a name' --data 'my data.npz' --repeats 2 --epochs 4"
+        "study run smoke --name 'a name' --data 'my data.npz' --device cpu --epochs 4 --repeats 2"
     )
 
 

@@ -49,7 +49,7 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def test_a_database_is_made_only_when_asked_for(path: Path, url: str) -> None:
-    with pytest.raises(StorageError, match=r"no such database.*python -m study run"):
+    with pytest.raises(StorageError, match=r"no such database.*study run"):
         Database.at(url).open()
     assert not path.exists()
     Database.at(url).open(create=True)

@@ -1,4 +1,4 @@
-"""The commands: declare options, call one function, print.
+"""The program and its commands that train: declare options, call one function, print.
 
 Nothing here imports TensorFlow, MLflow, Dask or Optuna before a command needs it.
 """
@@ -10,42 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from study.cli import final, look
+from study.cli import final, look, options
 from study.cli.execution import again, execution_options
-from study.cli.exits import Commands, interruptible, opened, reported, say
-from study.cli.options import (
-    AcceptChangedModel,
-    Budget,
-    CheckpointsAt,
-    Confidence,
-    Configurations,
-    Data,
-    Device,
-    Epochs,
-    Jobs,
-    KeepModels,
-    Mlflow,
-    Name,
-    Precision,
-    Pruner,
-    Quiet,
-    Repeats,
-    Resources,
-    Sampler,
-    Scheduler,
-    Seed,
-    Storage,
-    StudyName,
-    Threads,
-    Timeout,
-    Tolerance,
-    Training,
-    Verbose,
-)
-from study.cli.reading import told
-from study.storage.location import DEFAULT as DEFAULT_STORAGE
+from study.cli.exits import Commands, interruptible, opened, reported
+from study.cli.options import STUDY_NAME, only, takes
+from study.cli.terminal import SafeConsole, progress_bar, say
 
 if TYPE_CHECKING:
     from study.running.launch import ExecutionOptions
@@ -58,147 +28,118 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="A hyperparameter study for small image classifiers: start it with one command, kill it "
-    "at any moment, watch it live, and believe it in the end.",
+    "at any moment, watch it live, and rely on its answer.\n\n"
+    "Options that take a value may be set in the environment: STUDY_EPOCHS=3 for --epochs 3.",
 )
+
+_SETTINGS = ("data", *options.SEARCH, *options.TRAINING)
+_EXECUTION = (*options.WHERE, *options.LIMITS, "mlflow", "keep_models")
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001
+    if asked:
+        from study.cli.summary import versions
+
+        typer.echo(versions())
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            metavar="",
+            help="Print the versions of this program and its libraries.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take the options of the program itself; `Typer` above has its help."""
 
 
 @app.command()
+@takes(
+    options.STUDY,
+    options.SEARCH,
+    options.TRAINING,
+    options.WHERE,
+    options.LIMITS,
+    options.MIRROR,
+    options.OUTPUT,
+)
 def run(
     context: typer.Context,
     space: Annotated[
         str | None,
         typer.Argument(
             metavar="SPACE",
-            help="A search-space file, or a shipped space: digits (default), mnist, modern, smoke.",
+            help="A search-space file, or digits (default), mnist, modern or smoke.",
         ),
     ] = None,
-    storage: Storage = DEFAULT_STORAGE,
-    name: Name = None,
-    data: Data = None,
-    sampler: Sampler = None,
-    pruner: Pruner = None,
-    repeats: Repeats = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    configurations: Configurations = None,
-    tolerance: Tolerance = None,
-    confidence: Confidence = None,
-    budget: Budget = None,
-    threads: Threads = None,
-    training: Training = None,
-    precision: Precision = None,
-    device: Device = None,
-    accept_changed_model: AcceptChangedModel = False,
-    timeout: Timeout = None,
-    jobs: Jobs = None,
-    scheduler: Scheduler = None,
-    resources: Resources = None,
-    checkpoints: CheckpointsAt = None,
-    mlflow: Mlflow = None,
-    keep_models: KeepModels = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
 ) -> None:
     """Run a study; one of the same name and settings is continued.
 
     Examples:
-    - `python -m study run`
-    - `python -m study run mnist --name first`
-    - `python -m study run my.toml --data my.npz --repeats 5`
-    - `python -m study run digits --sampler race --tolerance 0.2`
+    - `study run`
+    - `study run my.toml --data my.npz --repeats 5`
+    - `study run digits --sampler race --tolerance 0.2`
     """
-    with opened(storage) as database:
+    with opened(context) as database:
         from study.running.launch import ahead
         from study.running.prepare import prepare
 
-        given = _given(
-            context,
-            data=data,
-            sampler=sampler,
-            pruner=pruner,
-            repeats=repeats,
-            epochs=epochs,
-            seed=seed,
-            configurations=configurations,
-            tolerance=tolerance,
-            confidence=confidence,
-            budget=budget,
-            threads=threads,
-            training=training,
-            precision=precision,
-            device=device,
-        )
-        execution = execution_options(
-            database,
-            mlflow,
-            resources,
-            jobs=jobs,
-            scheduler=scheduler,
-            timeout=timeout,
-            checkpoints=checkpoints,
-            keep_models=keep_models,
-        )
-        with told(Console(stderr=quiet)) as reading:
+        given = context.params
+        execution = execution_options(database, **options.values(context, _EXECUTION))
+        with progress_bar(SafeConsole(stderr=given["quiet"])) as callbacks:
             prepared = prepare(
                 space,
-                name,
+                given["name"],
                 database,
-                given,
+                _settings(context),
                 ahead(execution),
-                reading,
+                callbacks,
                 execution.devices,
-                accept_changed_model=accept_changed_model,
+                accept_changed_model=given["accept_changed_model"],
             )
-        _drive(prepared, execution, verbose=verbose, quiet=quiet)
+        _drive(prepared, execution, verbose=given["verbose"], quiet=given["quiet"])
 
 
 @app.command()
-def resume(
-    name: StudyName = None,
-    storage: Storage = DEFAULT_STORAGE,
-    repeats: Repeats = None,
-    device: Device = None,
-    accept_changed_model: AcceptChangedModel = False,
-    timeout: Timeout = None,
-    jobs: Jobs = None,
-    scheduler: Scheduler = None,
-    resources: Resources = None,
-    checkpoints: CheckpointsAt = None,
-    mlflow: Mlflow = None,
-    keep_models: KeepModels = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
+@takes(
+    only(options.STUDY, "storage", "accept_changed_model"),
+    only(options.SEARCH, "repeats"),
+    only(options.TRAINING, "device"),
+    options.WHERE,
+    options.LIMITS,
+    options.MIRROR,
+    options.OUTPUT,
+)
+def resume(context: typer.Context, name: STUDY_NAME = None) -> None:
     """Continue a study with everything it recorded; more repeats are allowed.
 
     Examples:
-    - `python -m study resume`
-    - `python -m study resume digits --repeats 5`
+    - `study resume`
+    - `study resume digits --repeats 5`
     """
-    with opened(storage) as database:
+    with opened(context) as database:
         from study.running.prepare import prepare_again
 
-        execution = execution_options(
-            database,
-            mlflow,
-            resources,
-            jobs=jobs,
-            scheduler=scheduler,
-            timeout=timeout,
-            checkpoints=checkpoints,
-            keep_models=keep_models,
-        )
-        with told(Console(stderr=quiet)) as reading:
+        given = context.params
+        execution = execution_options(database, **options.values(context, _EXECUTION))
+        with progress_bar(SafeConsole(stderr=given["quiet"])) as callbacks:
             prepared = prepare_again(
                 name,
                 database,
-                repeats,
-                reading,
+                given["repeats"],
+                callbacks,
                 execution.devices,
-                device,
-                accept_changed_model=accept_changed_model,
+                given["device"],
+                accept_changed_model=given["accept_changed_model"],
             )
-        _drive(prepared, execution, verbose=verbose, quiet=quiet)
+        _drive(prepared, execution, verbose=given["verbose"], quiet=given["quiet"])
 
 
 look.add_to(app)
@@ -208,11 +149,11 @@ final.add_to(app)
 def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, quiet: bool) -> None:
     """Drive a study with the view that fits the terminal, then print tables and answer."""
     from study.cli import live, summary
-    from study.errors import StudyError
+    from study.errors import SlotFailed
     from study.running.driver import Observers
     from study.running.launch import jobs_of, launch
 
-    console = Console()
+    console = SafeConsole()
     settings, location = prepared.settings, prepared.location
     resume = location.command(
         "resume", *again(execution), needs=execution.mirror.needs if execution.mirror else ()
@@ -229,28 +170,30 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
             if console.is_terminal and not verbose:
                 watch = live.Screen(console, settings["epochs"], settings.repeats)
         with watch if isinstance(watch, live.Screen) else nullcontext():
-            plan_state = launch(
-                prepared,
-                watch,
-                execution,
-                partial(say, Console(stderr=True) if quiet else console),
-            )
+            try:
+                plan_state = launch(
+                    prepared,
+                    watch,
+                    execution,
+                    partial(say, SafeConsole(stderr=True) if quiet else console),
+                )
+            except SlotFailed:  # an unfinished study has a report too, which shows what failed
+                reported(location)
+                raise
         summary.print_end(console, settings, plan_state, resume, quiet=quiet)
         with console.status("Writing the report") if not quiet else nullcontext():
             written = reported(location)
         if not quiet:
             say(console, written)
-    if plan_state.failure is not None:
-        raise StudyError(f"The study has no answer: {plan_state.failure}")
 
 
-def _given(context: typer.Context, **options: Any) -> dict[str, Chosen]:
-    """The options that the command line or the environment gave, and which of the two it was."""
+def _settings(context: typer.Context) -> dict[str, Chosen]:
+    """The settings that the command line or the environment gave, and which of the two it was."""
     from study.space.settings import Chosen, Source
 
     sources: dict[str, Source] = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment"}
     found = {}
-    for name, value in options.items():
+    for name, value in options.values(context, _SETTINGS).items():
         origin = context.get_parameter_source(name)
         if value is not None and origin is not None and origin.name in sources:
             found[name] = Chosen(value, sources[origin.name])

@@ -1,4 +1,4 @@
-"""Where and how a command trains: from its options, and to the options of the next command."""
+"""Where and how a command trains: from its options, and back to the options of the next command."""
 
 from __future__ import annotations
 
@@ -17,22 +17,37 @@ if TYPE_CHECKING:
 
 
 def execution_options(
-    database: Database, mlflow: str | None, resources: str | None, **given: Any
+    database: Database,
+    *,
+    mlflow: str | None = None,
+    scheduler: str | None = None,
+    resources: str | None = None,
+    checkpoints: str | None = None,
+    keep_models: str | None = None,
+    **given: Any,
 ) -> ExecutionOptions:
-    """How to drive, on what there is, with the MLflow server that is to follow.
+    """How to drive a study, on the devices of this machine or cluster, and where to mirror it.
 
-    Raises the ``StudyError`` that names the option which cannot be.
+    Raises the ``StudyError`` that names an option which cannot be used.
     """
     from study.mirror.target import resolve
     from study.running.launch import ExecutionOptions
     from study.training.device import offered
 
-    if given.get("keep_models") is not None:
-        models.parse(given["keep_models"])
+    if keep_models is not None:
+        models.parse(keep_models)
+    _refuse_keys("--checkpoints", checkpoints, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    _refuse_keys("--scheduler", scheduler, "Dask reads them from its own configuration")
     wanted = amounts(resources)
-    devices = offered(os.environ, given["scheduler"], wanted)
-    mirror = resolve(mlflow, os.environ, database)
-    return ExecutionOptions(**given, resources=wanted, mirror=mirror, devices=devices)
+    return ExecutionOptions(
+        scheduler=scheduler,
+        resources=wanted,
+        checkpoints=checkpoints,
+        keep_models=keep_models,
+        mirror=resolve(mlflow, os.environ, database),
+        devices=offered(os.environ, scheduler, wanted),
+        **given,
+    )
 
 
 def again(execution: ExecutionOptions) -> list[str]:
@@ -48,7 +63,7 @@ def again(execution: ExecutionOptions) -> list[str]:
 
 
 def amounts(given: str | None) -> dict[str, float] | None:
-    """``GPU=1`` as Dask wants it."""
+    """The resources of Dask that ``--resources GPU=1`` names."""
     if given is None:
         return None
     name, _, amount = given.partition("=")
@@ -56,3 +71,10 @@ def amounts(given: str | None) -> dict[str, float] | None:
         if name and 0 < (number := float(amount)) < math.inf:
             return {name: number}
     raise SettingsError(f"--resources {given}: write NAME=NUMBER, as in GPU=1")
+
+
+def _refuse_keys(option: str, address: str | None, instead: str) -> None:
+    """Refuse an address that holds keys: hints repeat it, and others on this machine see it."""
+    if address is not None and "://" in address and "@" in address:
+        scheme = address.partition("://")[0]
+        raise SettingsError(f"{option} {scheme}://***@...: keys are not given there; {instead}")

@@ -1,12 +1,13 @@
-"""How commands end: the one place that exits. A mistake is one line and 2, Ctrl-C 130.
+"""How commands end: a mistake is one line and exit code 2, Ctrl-C 130, SIGTERM 143, SIGHUP 129.
 
 1 is for what is done but for a part, as ``predict`` where a picture cannot be read.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,23 +21,28 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from study.errors import StudyError
+from study.files import printable
 from study.storage.location import typed
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from rich.console import Console
-    from rich.text import Text
-
     from study.storage.location import Database, Location
+
+# Text that looks like a user's password in an address, which a message may have repeated.
+_PASSWORD = re.compile(r"(://[^\s/@:]*):(?!\*\*\*@)\S*@")
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, to be answered as Ctrl-C is."""
+    """SIGTERM, or SIGHUP, to be answered as Ctrl-C is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 class Commands(TyperGroup):
-    """All commands; a word that is none of theirs ends as every mistake does: a line and 2."""
+    """All commands; every mistake in a command line ends in one line and exit code 2."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Without any word, print the help."""
@@ -52,8 +58,14 @@ class Commands(TyperGroup):
             said = _not_allowed(mistake) or " ".join(mistake.format_message().split()).rstrip(".")
             if close := getattr(mistake, "possibilities", None):
                 said = f"{mistake.message}; did you mean {' or '.join(close)}?"
-            typer.echo(f"study: {said} (see: {typed(*command, '--help')})", err=True)
+            _complain(f"{said} (see: {typed(*command, '--help')})")
             sys.exit(2)
+
+
+def _complain(message: str) -> None:
+    """Print one line on standard error, without control characters and passwords."""
+    line = _PASSWORD.sub(r"\1:***@", " ".join(message.splitlines()))
+    typer.echo(f"study: {printable(line)}", err=True)
 
 
 def _not_allowed(mistake: TyperException) -> str | None:
@@ -75,25 +87,33 @@ def _not_allowed(mistake: TyperException) -> str | None:
 
 @contextmanager
 def interruptible(command: str) -> Iterator[None]:
-    """Answer Ctrl-C with exit code 130 and SIGTERM with 143, and say which command goes on."""
+    """End on Ctrl-C, SIGTERM and SIGHUP without loss, and print the command that continues.
 
-    def terminate(_: int, __: FrameType | None) -> None:
+    A SIGHUP that is ignored already, as under nohup, stays ignored.
+    """
+
+    def terminate(number: int, _: FrameType | None) -> None:
         # An import or a callback of C code can swallow what is raised in it: then ask again.
-        again = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM))
+        again = threading.Timer(2.0, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()
-        raise Terminated
+        raise Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, terminate) for number in numbers}
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *before):
             signal.signal(number, signal.SIG_IGN)
-        typer.echo(f"\nStopped; nothing is lost. Continue with: {command}")
-        raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
+        typer.echo(f"\nStopped; nothing is lost. Continue with: {printable(command)}")
+        code = interrupt.exit_code if isinstance(interrupt, Terminated) else 130
+        raise typer.Exit(code) from None
     else:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -105,25 +125,34 @@ def explained() -> Iterator[None]:
         typer.echo("Stopped.", err=True)
         raise typer.Exit(130) from None
     except StudyError as error:
-        message = " ".join(str(error).splitlines())
-        typer.echo(f"study: {message}", err=True)
+        _complain(str(error))
         raise typer.Exit(error.exit_code) from None
+    except OSError as error:
+        _complain(_of_the_system(error))
+        raise typer.Exit(2) from None
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the operating system refused, and of which file."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    more = "; raise the limit with: ulimit -n 1024" if error.errno == errno.EMFILE else ""
+    return f"{where}{error.strerror or error}{more}"
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Database]:
-    """The database that a command is about; a mistake, its own too, ends as `explained` says."""
+def opened(context: typer.Context) -> Iterator[Database]:
+    """The database that a command is about; errors end as `explained` says."""
     from study.storage import connection
     from study.storage.location import Database
 
     with explained():
-        database = Database.at(url)
+        database = Database.at(context.params["storage"])
         with closing(database), connection.explained(database.shown):
             yield database
 
 
 def reported(location: Location) -> str:
-    """Write a study's report; where it is or why there is none, as nothing else depends on it."""
+    """Write a study's report; where it is, or why there is none: nothing else depends on it."""
     from study.report.write import report
 
     try:
@@ -131,23 +160,3 @@ def reported(location: Location) -> str:
     except Exception as error:  # noqa: BLE001 - the study is done, whatever a drawing may raise
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"Report: not written ({reason})"
-
-
-def show_cursor() -> None:
-    """Show the terminal's cursor: a live view that was killed has left it hidden."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream.isatty():
-            stream.write("\x1b[?25h")
-            stream.flush()
-            return
-
-
-def print_json(value: object) -> None:
-    """Print what a program is to read."""
-    json.dump(value, sys.stdout, indent=2)
-    sys.stdout.write("\n")
-
-
-def say(console: Console, sentence: str | Text) -> None:
-    """One line, however wide the terminal is; brackets in names and paths are not markup."""
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -5,41 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from study.cli import options
 from study.cli.execution import again, execution_options
-from study.cli.exits import explained, interruptible, opened, print_json, reported
-from study.cli.exits import say as _say
-from study.cli.options import (
-    Center,
-    CheckpointsAt,
-    Files,
-    FinalMembers,
-    Holdout,
-    Invert,
-    Jobs,
-    Json,
-    Mlflow,
-    ModelFile,
-    Network,
-    OutputFolder,
-    Resources,
-    Scheduler,
-    Storage,
-    StudyName,
-    Submission,
-    Top,
-    Verbose,
-)
-from study.cli.reading import told
+from study.cli.exits import explained, interruptible, opened, reported
+from study.cli.options import JSON, MIRROR, STORAGE, STUDY_NAME, WHERE, only, takes
+from study.cli.terminal import SafeConsole, print_json, progress_bar, say
 from study.errors import ModelError, Unfinished
+from study.files import printable
 from study.space.metric import ACCURACY, Metric
-from study.storage.location import DEFAULT as DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from study.final.finalize import FinalModels, FinalOptions, Observer
@@ -51,80 +33,96 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Give the program these commands."""
+    """Add the commands, in the order in which the help lists them."""
     for command in (finalize, gallery, predict):
         app.command()(command)
 
 
+@takes(STORAGE, WHERE, MIRROR, only(options.OUTPUT, "verbose"), JSON)
 def finalize(
-    name: StudyName = None,
-    storage: Storage = DEFAULT_STORAGE,
-    members: FinalMembers = None,
-    top: Top = None,
-    holdout: Holdout = 0.1,
-    jobs: Jobs = None,
-    scheduler: Scheduler = None,
-    resources: Resources = None,
-    checkpoints: CheckpointsAt = None,
-    mlflow: Mlflow = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
+    context: typer.Context,
+    name: STUDY_NAME = None,
+    members: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=99,
+            metavar="N",
+            help="Trainings of each configuration with fresh seeds (default: 3, or 1 with --top).",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Train the K best configurations, not one."),
+    ] = None,
+    holdout: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.9,
+            metavar="FRACTION",
+            help="Images held out to choose the best epoch and model; 0: train on every image.",
+        ),
+    ] = 0.1,
 ) -> None:
     """Train the chosen configuration anew, save the models, and open the test set, once.
 
     Examples:
-    - `python -m study finalize`
-    - `python -m study finalize digits --members 5`
-    - `python -m study finalize digits --top 3 --holdout 0`
+    - `study finalize`
+    - `study finalize digits --members 5`
+    - `study finalize digits --top 3 --holdout 0`
     """
-    console = Console(stderr=as_json)
-    with opened(storage) as database:
+    given = context.params
+    console = SafeConsole(stderr=given["json"])
+    with opened(context) as database:
         from study.final.finalize import FinalOptions
         from study.running.prepare import prepare_again
 
-        execution = execution_options(
-            database, mlflow, resources, jobs=jobs, scheduler=scheduler, checkpoints=checkpoints
-        )
-        with told(console) as reading:
-            prepared = prepare_again(name, database, None, reading, execution.devices)
-        options = FinalOptions(members, top, holdout)
+        execution = execution_options(database, **options.values(context, (*WHERE, "mlflow")))
+        with progress_bar(console) as callbacks:
+            prepared = prepare_again(name, database, None, callbacks, execution.devices)
         asked = {"--members": members, "--top": top, "--holdout": holdout}
-        given = {option: str(value) for option, value in asked.items() if value is not None}
-        words = [word for pair in given.items() for word in pair]
+        pairs = {option: str(value) for option, value in asked.items() if value is not None}
+        words = [word for pair in pairs.items() for word in pair]
         target = execution.mirror
         needs = target.needs if target else ()
         with interruptible(
             prepared.location.command("finalize", *words, *again(execution), needs=needs)
         ):
-            made = _finalize(console, prepared, options, execution, verbose=verbose)
-            if as_json:
+            wanted = FinalOptions(members, top, holdout)
+            made = _finalize(console, prepared, wanted, execution, verbose=given["verbose"])
+            if given["json"]:
                 print_json({"folder": str(made.folder), "models": list(made.models)})
             else:
                 _print_models(console, made)
             with _waiting(console, "Writing the report"):
                 written = reported(prepared.location)
-            _say(console, written)
+            say(console, written)
             if target is not None:
                 _register(console, prepared, made, target)
 
 
+@takes(STORAGE)
 def gallery(
-    name: StudyName = None,
-    storage: Storage = DEFAULT_STORAGE,
-    output: OutputFolder = None,
+    context: typer.Context,
+    name: STUDY_NAME = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder to write (default: beside the models)."),
+    ] = None,
 ) -> None:
     """Show the test images that the final model gets wrong, as a picture and as a table.
 
     Examples:
-    - `python -m study gallery`
-    - `python -m study gallery digits --output wrong`
+    - `study gallery`
+    - `study gallery digits --output wrong`
     """
-    with opened(storage) as database:
+    with opened(context) as database:
         from study.final import gallery as wrong
         from study.final import records
         from study.storage.database import load
 
-        console = Console()
+        console = SafeConsole()
         study, settings = load(database.open(), name)
         location = database.study(study.study_name)
         if not records.finals(study):  # said before the data is read
@@ -133,41 +131,60 @@ def gallery(
                 f"{location.command('finalize')}"
             )
         place = records.folder(location, study)
-        with told(console) as reading:
-            dataset = wrong.dataset_of(settings, database, reading)
+        with progress_bar(console) as callbacks:
+            dataset = wrong.dataset_of(settings, database, callbacks)
         with _waiting(console, "Collecting what is wrong"):
             found = wrong.collect(study, place, dataset)
             picture, table = wrong.write(found, dataset, output or place)
-        _say(
+        say(
             console,
             f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong"
             f"{records.own_words(records.latest(study)[-1])}; "
             f"candidates for a wrong label among them: {found.candidates}",
         )
-        _say(console, f"Written: {picture} and {table}")
+        say(console, f"Written: {picture} and {table}")
 
 
+@takes(JSON)
 def predict(
-    model: ModelFile,
-    files: Files,
-    as_json: Json = False,
-    submission: Submission = None,
-    invert: Invert = False,
-    center: Center = False,
-    network: Network = None,
+    context: typer.Context,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A .keras file that finalize has written.")
+    ],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES", help="Pictures, folders of pictures, CSV or npz files."),
+    ],
+    submission: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write ImageId,Label as Kaggle wants it.")
+    ] = None,
+    invert: Annotated[
+        bool, typer.Option("--invert", metavar="", help="Swap dark and bright: ink on paper.")
+    ] = False,
+    center: Annotated[
+        bool,
+        typer.Option("--center", metavar="", help="Crop to the ink and centre it, as MNIST does."),
+    ] = False,
+    network: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.py",
+            help="The file of the custom model, if the model uses classes from it. It is run.",
+        ),
+    ] = None,
 ) -> None:
     """Say what is on images: files or folders, or the rows of a CSV or npz file.
 
     Examples:
-    - `python -m study predict digits-models/average-of-3.keras my.png`
-    - `python -m study predict digits-models/average-of-3.keras photos/ --invert --center`
-    - `python -m study predict digits-models/seed-1.keras test.csv --submission submission.csv`
+    - `study predict digits-models/average-of-3.keras my.png`
+    - `study predict digits-models/average-of-3.keras photos/ --invert --center`
+    - `study predict digits-models/seed-1.keras test.csv --submission submission.csv`
     """
     with explained():
         from study.final import archive
         from study.final import predict as final
 
-        console = Console(stderr=True)
+        console = SafeConsole(stderr=True)
         card = archive.read_card(model)
         source = archive.source_of(model, card, network)
         with _waiting(console, "Reading the images") as status:
@@ -183,16 +200,16 @@ def predict(
             final.submission(submission, found.predictions)
             notes += dict.fromkeys(note for one in found.predictions for note in one.notes)
         for note in notes:
-            _say(console, f"Note: {note}")
-        if as_json:
+            say(console, f"Note: {note}")
+        if context.params["json"]:
             print_json([asdict(prediction) for prediction in found.predictions])
         elif submission is not None:
-            typer.echo(f"Written: {submission} with {len(found.predictions)} labels")
+            typer.echo(printable(f"Written: {submission} with {len(found.predictions)} labels"))
         else:
             for prediction in found.predictions:
-                typer.echo(final.line(prediction))
+                typer.echo(printable(final.line(prediction)))
         for reason in found.left_out:
-            _say(console, f"Left out: {reason}")
+            say(console, f"Left out: {reason}")
         if found.left_out:
             raise Unfinished(f"{len(found.left_out)} of the files could not be read")
 
@@ -223,16 +240,16 @@ def _observer(console: Console, status: Any, *, verbose: bool) -> Observer:
         latest[member.name] = f"{member.name}: {of}{value}"
         status("; ".join(latest.values()))
         if verbose:
-            _say(console, latest[member.name])
+            say(console, latest[member.name])
 
     def done(member: Member, record: Mapping[str, Any]) -> None:
         latest.pop(member.name, None)
         metric = member.run.metric
         best = record[f"best_{metric.name}"]
         value = "" if best is None else f", {_held_out(metric, best)} at its best"
-        _say(console, f"{member.name}: trained in {record['seconds']:.0f} s{value}")
+        say(console, f"{member.name}: trained in {record['seconds']:.0f} s{value}")
 
-    return Observer(lambda line: _say(console, line), see, done)
+    return Observer(partial(say, console), see, done)
 
 
 def _held_out(metric: Metric, value: float) -> str:
@@ -252,10 +269,10 @@ def _print_models(console: Console, made: FinalModels) -> None:
         table.add_row(model["model"], shown, _measured(model), model["file"])
     console.print(table)
     if not made.new:
-        _say(console, "All of it was recorded before; the test set was not opened for it again.")
+        say(console, "All of it was recorded before; the test set was not opened for it again.")
     times = "once" if made.openings == 1 else f"{made.openings} times"
-    _say(console, f"The test set has been opened {times} in this study.")
-    _say(console, f"Files: {made.folder}")
+    say(console, f"The test set has been opened {times} in this study.")
+    say(console, f"Files: {made.folder}")
 
 
 def _measured(model: Mapping[str, Any]) -> str:
@@ -274,9 +291,9 @@ def _register(console: Console, prepared: Prepared, made: FinalModels, target: T
     with _waiting(console, f"Sending the models to {target.shown}"):
         problems = register(study, prepared.settings, made.folder, made.models, target)
     for problem in problems:
-        _say(console, problem)
+        say(console, problem)
     if not problems:
-        _say(console, f"Registered as {prepared.location.name!r} in MLflow at {target.shown}")
+        say(console, f"Registered as {prepared.location.name!r} in MLflow at {target.shown}")
 
 
 @contextmanager

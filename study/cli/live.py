@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from study.cli.exits import say
+from study.cli.terminal import say
 from study.plan.plan import PlanState
 from study.plan.results import Configuration
 from study.running.driver import ActiveRun

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from study.cli.exits import opened, print_json, say
-from study.cli.options import Data, Follow, Json, Mlflow, Output, Storage, StudyName
-from study.storage.location import DEFAULT as DEFAULT_STORAGE
+from study.cli.exits import opened
+from study.cli.options import JSON, MIRROR, STORAGE, STUDY, STUDY_NAME, only, takes
+from study.cli.terminal import SafeConsole, print_json, say
+from study.errors import MirrorError, StudyError, Unfinished
+from study.files import printable
 
 if TYPE_CHECKING:
     from study.plan.plan import PlanState
@@ -23,184 +24,192 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands, in the order in which the help lists them."""
-    for command in (status, best, report, mirror, dashboard, doctor):
-        app.command()(command)
-        if command is best:
-            app.command("list")(list_studies)
+    for command in (status, best, list_studies, report, mirror, dashboard, doctor):
+        app.command(command.__name__.partition("_")[0])(command)
 
 
-def status(
-    name: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = False
-) -> None:
-    """Show how a study stands: settings, every stage, the answer so far.
+@takes(STORAGE, JSON)
+def status(context: typer.Context, name: STUDY_NAME = None) -> None:
+    """Show the settings of a study, every stage, and the answer so far.
 
     Examples:
-    - `python -m study status`
-    - `python -m study status digits --json`
+    - `study status`
+    - `study status digits --json`
     """
-    with opened(storage) as database:
-        title, settings, plan_state, state = _stand(database, name)
+    with opened(context) as database:
+        found = _state(database, name)
         from study.cli import summary
 
-        if as_json:
-            print_json(summary.status(title, settings, plan_state, state))
+        if context.params["json"]:
+            print_json(summary.status(*found))
         else:
-            summary.print_status(Console(), title, settings, plan_state, state)
+            summary.print_status(SafeConsole(), *found)
 
 
-def best(name: StudyName = None, storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
-    """Name the configuration to use, with its mean and standard error.
+@takes(STORAGE, JSON)
+def best(context: typer.Context, name: STUDY_NAME = None) -> None:
+    """Print the configuration to use, with its mean and standard error.
 
     Examples:
-    - `python -m study best`
-    - `python -m study best digits --json`
+    - `study best`
+    - `study best digits --json`
     """
-    with opened(storage) as database:
-        title, settings, plan_state, state = _stand(database, name)
+    with opened(context) as database:
+        title, settings, plan_state, state = _state(database, name)
         from study.cli import summary
 
-        if as_json:
+        if context.params["json"]:
             print_json(summary.best(title, settings, plan_state, state))
         else:
-            summary.print_best(Console(), title, plan_state, state)
+            summary.print_best(SafeConsole(), title, plan_state, state)
 
 
-def list_studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
+@takes(STORAGE, JSON)
+def list_studies(context: typer.Context) -> None:
     """List the studies of a database.
 
     Examples:
-    - `python -m study list`
-    - `python -m study list --json --storage sqlite:///other.db`
+    - `study list`
+    - `study list --json --storage sqlite:///other.db`
     """
-    with opened(storage) as database:
+    with opened(context) as database:
         from study.cli import summary
-        from study.errors import StudyError, Unfinished
         from study.storage.database import names
 
         found, left_out = [], []
         for name in names(database.open()):
             try:
-                found.append(summary.best(*_stand(database, name)))
+                found.append(summary.best(*_state(database, name)))
             except StudyError as error:
                 left_out.append(f"Left out: {error}")
-        if as_json:
+        if context.params["json"]:
             print_json(found)
         else:
-            summary.print_list(Console(), found)
+            summary.print_list(SafeConsole(), found)
         for line in left_out:
-            typer.echo(line, err=True)
+            typer.echo(printable(line), err=True)
         if left_out:
             raise Unfinished(f"{len(left_out)} of the studies could not be read")
 
 
+@takes(STORAGE)
 def report(
-    name: StudyName = None, storage: Storage = DEFAULT_STORAGE, output: Output = None
+    context: typer.Context,
+    name: STUDY_NAME = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder to write (default: NAME-report beside study.db; for another database DB "
+            "in DB.studies).",
+        ),
+    ] = None,
 ) -> None:
     """Write a report of a study: one page to mail, its figures and its tables.
 
     Examples:
-    - `python -m study report`
-    - `python -m study report digits --output digits-report`
+    - `study report`
+    - `study report digits --output digits-report`
     """
-    with opened(storage) as database:
+    with opened(context) as database:
         from study.report.write import report as write
 
-        console = Console(stderr=True)
-        with console.status("Writing the report"):
+        with SafeConsole(stderr=True).status("Writing the report"):
             page = write(database, name, output)
-        typer.echo(f"Report: {page}")
+        typer.echo(printable(f"Report: {page}"))
 
 
+@takes(STORAGE, MIRROR)
 def mirror(
-    name: StudyName = None,
-    storage: Storage = DEFAULT_STORAGE,
-    mlflow: Mlflow = None,
-    follow: Follow = False,
+    context: typer.Context,
+    name: STUDY_NAME = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", metavar="", help="Send for as long as the study is driven.")
+    ] = False,
 ) -> None:
     """Send a study to MLflow: whatever is missing there, and nothing twice.
 
     Examples:
-    - `python -m study mirror`
-    - `python -m study mirror digits --mlflow http://127.0.0.1:5000`
-    - `python -m study mirror digits --follow`
+    - `study mirror`
+    - `study mirror digits --mlflow http://127.0.0.1:5000`
+    - `study mirror digits --follow`
     """
-    with opened(storage) as database:
-        from study.errors import MirrorError
+    with opened(context) as database:
         from study.mirror.follow import follow_study, mirror_once
         from study.mirror.subprocess import parent_ended
         from study.mirror.target import resolve
         from study.storage.database import load
 
         title = load(database.open(), name)[0].study_name
-        target = resolve(mlflow, os.environ, database)
+        target = resolve(context.params["mlflow"], os.environ, database)
         if target is None:
             raise MirrorError("--mlflow none: there is nothing to mirror to; give an address")
-        console = Console()
+        console = SafeConsole()
         if follow:
-            follow_study(
-                database.study(title), target, parent_ended(), partial(say, Console(stderr=True))
-            )
+            warn = partial(say, SafeConsole(stderr=True))
+            follow_study(database.study(title), target, parent_ended(), warn)
             return
         with console.status(escape(f"Sending {title!r} to {target.shown}")):
-            report = mirror_once(database.study(title), target)
-        for problem in report.problems:
+            sent = mirror_once(database.study(title), target)
+        for problem in sent.problems:
             say(console, problem)
-        but = ", but for what is said above" if report.problems else ""
+        but = ", but for what is said above" if sent.problems else ""
         say(console, f"Study {title!r} is mirrored to {target.shown}{but}")
 
 
+@takes(STORAGE)
 def dashboard(
-    storage: Storage = DEFAULT_STORAGE,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port.")] = 8080,
+    context: typer.Context,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port.")] = 8080,
 ) -> None:
     """Show the studies of a database in the browser, live, on 127.0.0.1.
 
     Examples:
-    - `python -m study dashboard`
-    - `python -m study dashboard --port 9000`
+    - `study dashboard`
+    - `study dashboard --port 9000`
     """
-    with opened(storage) as database:
+    with opened(context) as database:
         from study.dashboard.serve import serve
 
         serve(database, port, typer.echo)
 
 
+@takes(STORAGE, only(STUDY, "data"), MIRROR, JSON)
 def doctor(
+    context: typer.Context,
     space: Annotated[
         str | None,
-        typer.Argument(metavar="SPACE", help="A search space: its data are read as it says."),
+        typer.Argument(metavar="SPACE", help="A search space: its data is read as it says."),
     ] = None,
-    storage: Storage = DEFAULT_STORAGE,
-    data: Data = None,
-    mlflow: Mlflow = None,
-    as_json: Json = False,
 ) -> None:
-    """Probe everything a study needs, and say in plain words what is wrong.
+    """Probe everything a study needs, and say what is wrong.
 
     Examples:
-    - `python -m study doctor`
-    - `python -m study doctor my.toml`
-    - `python -m study doctor --data my.npz --mlflow http://127.0.0.1:5000`
+    - `study doctor`
+    - `study doctor my.toml`
+    - `study doctor --data my.npz --mlflow http://127.0.0.1:5000`
     """
     from dataclasses import asdict
 
     from study.cli import summary
     from study.cli.doctor import examine
 
-    console, found = Console(), []
-    with console.status("Probing") if not as_json else nullcontext():
-        for finding in examine(storage, data, mlflow, os.environ, space):
+    given: dict[str, Any] = context.params
+    console, found = SafeConsole(), []
+    with console.status("Probing") if not given["json"] else nullcontext():
+        probes = examine(given["storage"], given["data"], given["mlflow"], os.environ, space)
+        for finding in probes:
             found.append(finding)
-            if not as_json:
+            if not given["json"]:
                 summary.print_finding(console, finding)
-    if as_json:
+    if given["json"]:
         print_json([asdict(finding) for finding in found])
     if any(finding.fine is False for finding in found):
         raise typer.Exit(2)
 
 
-def _stand(database: Database, name: str | None) -> tuple[str, Settings, PlanState, str]:
-    """A study's name, settings, plan_state and state, from the database alone."""
+def _state(database: Database, name: str | None) -> tuple[str, Settings, PlanState, str]:
+    """A study's name, settings, plan state and state, from the database alone."""
     from study.storage.database import load
     from study.storage.progress import standing_of, state_of
 

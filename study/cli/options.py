@@ -1,254 +1,161 @@
-"""The options of the commands, each with its one name, its variable and its help."""
+"""The options that several commands share, each declared once: name, variable, panel and help.
+
+`takes` adds them to a command, which reads them from ``context.params``. An option of one command
+alone is declared in that command's signature. Options that take a value may be set by an
+environment variable: ``STUDY_EPOCHS=3`` for ``--epochs 3``.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
 
 import typer
 
-Storage = Annotated[
-    str,
-    typer.Option("--storage", envvar="STUDY_STORAGE", metavar="URL", help="Database of the study."),
-]
-Name = Annotated[
-    str | None,
-    typer.Option("--name", envvar="STUDY_NAME", metavar="NAME", help="Name of the study."),
-]
-StudyName = Annotated[
-    str | None, typer.Argument(metavar="NAME", help="The study; the one made last if left out.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        envvar="STUDY_DATA",
-        metavar="DATA",
-        help="digits, mnist, fashion_mnist, cifar10, cifar100, or a path: .npz, CSV, a folder of "
-        "IDX files, or one with a folder of pictures for each class.",
+from study.storage.location import DEFAULT as DEFAULT_STORAGE
+
+Panel = dict[str, inspect.Parameter]
+"""Options by the name of their parameter."""
+
+
+def _option(kind: Any, metavar: str, said: str, default: Any = None, **more: Any) -> Any:
+    """Declare an option of a panel: ``metavar`` is its value in the help, ``said`` the help."""
+    return kind, default, {"metavar": metavar, "help": said, **more}
+
+
+def _panel(title: str, **options: Any) -> Panel:
+    """The options of a panel of the help, as parameters of a command."""
+    found = {}
+    for name, (kind, default, given) in options.items():
+        flags = given.pop("flags", (f"--{name.replace('_', '-')}",))
+        variable = None if kind is bool else f"STUDY_{name.upper()}"
+        option = typer.Option(
+            *flags,
+            envvar=variable,
+            show_envvar=False,
+            show_default=False,
+            rich_help_panel=title or None,
+            **given,
+        )
+        value: Any = kind if default is not None else kind | None
+        annotation: Any = Annotated[value, option]
+        found[name] = inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+    return found
+
+
+def takes(*panels: Panel) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options of these panels to a command, which finds them in ``context.params``."""
+    added = {name: option for panel in panels for name, option in panel.items()}
+
+    def declared(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters
+
+        @functools.wraps(command)
+        def wrapper(**given: Any) -> None:
+            command(**{name: given[name] for name in own})
+
+        vars(wrapper)["__signature__"] = inspect.Signature([*own.values(), *added.values()])
+        return wrapper
+
+    return declared
+
+
+def only(panel: Panel, *names: str) -> Panel:
+    """Some options of a panel."""
+    return {name: panel[name] for name in names}
+
+
+def values(context: typer.Context, names: Iterable[str]) -> dict[str, Any]:
+    """The options of these names with their values."""
+    return {name: context.params[name] for name in names}
+
+
+STUDY = _panel(
+    "Study",
+    name=_option(str, "NAME", "Name of the study (default: that of the space)."),
+    data=_option(
+        str,
+        "DATA",
+        "digits, mnist, fashion_mnist, cifar10, cifar100, or a path: .npz, CSV, or a folder of "
+        "class folders.",
     ),
-]
-Sampler = Annotated[
-    str | None,
-    typer.Option(
-        "--sampler",
-        envvar="STUDY_SAMPLER",
-        help="sweep (one at a time), grid, race, tpe, random or gp.",
+    storage=_option(
+        str, "URL", f"Database of the study (default: {DEFAULT_STORAGE}).", DEFAULT_STORAGE
     ),
-]
-Pruner = Annotated[
-    str | None,
-    typer.Option("--pruner", envvar="STUDY_PRUNER", help="none, sweep or median."),
-]
-Repeats = Annotated[
-    int | None,
-    typer.Option("--repeats", envvar="STUDY_REPEATS", min=1, help="Runs of each configuration."),
-]
-Epochs = Annotated[
-    int | None, typer.Option("--epochs", envvar="STUDY_EPOCHS", min=1, help="Epochs of a run.")
-]
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", envvar="STUDY_SEED", min=0, help="Seed of splits, weights and order."),
-]
-Configurations = Annotated[
-    int | None,
-    typer.Option(
-        "--configurations",
-        envvar="STUDY_CONFIGURATIONS",
-        min=1,
-        help="How many configurations tpe, random or gp try.",
+    accept_changed_model=_option(
+        bool, "", "Continue although the file of the custom model has changed.", False
     ),
-]
-Tolerance = Annotated[
-    float | None,
-    typer.Option(
-        "--tolerance",
-        envvar="STUDY_TOLERANCE",
-        metavar="POINTS",
-        help="A race ends once its leader is this close to the best: 0.2 points of accuracy; of "
-        "another metric, its own unit.",
+)
+SEARCH = _panel(
+    "Search",
+    sampler=_option(str, "NAME", "sweep (default: one at a time), grid, race, tpe, random or gp."),
+    pruner=_option(str, "NAME", "none, sweep or median."),
+    repeats=_option(int, "N", "Runs of each configuration.", min=1),
+    configurations=_option(int, "N", "Configurations that tpe, random or gp try.", min=1),
+    tolerance=_option(
+        float,
+        "POINTS",
+        "A race ends when its leader is this close to the best (default: 0.2; of a metric other "
+        "than accuracy, in its unit).",
     ),
-]
-Confidence = Annotated[
-    float | None,
-    typer.Option(
-        "--confidence",
-        envvar="STUDY_CONFIDENCE",
-        metavar="PROBABILITY",
-        help="How sure a race has to be of that: 0.95.",
+    budget=_option(int, "N", "Maximum epochs of a race (default: what a full sweep needs).", min=1),
+    seed=_option(int, "N", "Seed of splits, weights and order (default: 1).", min=0),
+)
+TRAINING = _panel(
+    "Training",
+    epochs=_option(int, "N", "Epochs of each run.", min=1),
+    threads=_option(
+        int, "N", "Threads per run (default: 1). Results depend on it bit for bit.", min=1
     ),
-]
-Budget = Annotated[
-    int | None,
-    typer.Option(
-        "--budget",
-        envvar="STUDY_BUDGET",
-        min=1,
-        metavar="EPOCHS",
-        help="Epochs that a race may train; what the sweep needs at most, if left out.",
+    training=_option(
+        str,
+        "HOW",
+        "fast (default), stock (Keras alone), or grouped (with JAX, runs of one network as one "
+        "program; default if JAX has a GPU).",
     ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads", envvar="STUDY_THREADS", min=1, help="Threads of a run; they decide its bits."
+    precision=_option(str, "HOW", "float32 or fast, with --training grouped."),
+    device=_option(
+        str,
+        "cpu|gpu",
+        "Device to train on (default: GPU if available). Fixed for a study.",
     ),
-]
-Training = Annotated[
-    str | None,
-    typer.Option(
-        "--training",
-        envvar="STUDY_TRAINING",
-        metavar="fast|stock|grouped",
-        help="How a step is computed: fast where it can be, or by Keras alone; grouped: runs of "
-        "one network as one program, with JAX, which is the default where that has a GPU.",
+)
+WHERE = _panel(
+    "Where it runs",
+    jobs=_option(int, "N", "Runs trained at once (default: one per core or GPU).", min=1),
+    scheduler=_option(str, "ADDRESS", "Dask cluster to train on, as in tcp://host:8786."),
+    resources=_option(str, "NAME=N", "Resource of the cluster that each run takes, as in GPU=1."),
+    checkpoints=_option(
+        str, "PLACE", "Folder or s3://BUCKET/PREFIX of checkpoints (default: beside study.db)."
     ),
-]
-Precision = Annotated[
-    str | None,
-    typer.Option(
-        "--precision",
-        envvar="STUDY_PRECISION",
-        metavar="float32|fast",
-        help="Of products where runs are trained in groups; fast: of bfloat16, summed in float32.",
+)
+LIMITS = _panel(
+    "Where it runs",
+    timeout=_option(float, "SECONDS", "Stop after this time; resume continues.", min=0),
+)
+MIRROR = _panel(
+    "Output",
+    mlflow=_option(
+        str,
+        "URI|none",
+        "MLflow server that shows every run (default: MFLUX_TOKEN, MLFLOW_TRACKING_URI, else "
+        "mlflow.db beside the database).",
     ),
-]
-AcceptChangedModel = Annotated[
-    bool,
-    typer.Option(
-        "--accept-changed-model",
-        help="Go on although the file of the space's own model has changed; runs are then mixed.",
+)
+OUTPUT = _panel(
+    "Output",
+    keep_models=_option(
+        str, "WHICH", "Models to keep: all, none or best (default: of each configuration)."
     ),
-]
-Timeout = Annotated[
-    float | None,
-    typer.Option("--timeout", min=0, metavar="SECONDS", help="Stop, resumable, after this time."),
-]
-Jobs = Annotated[
-    int | None, typer.Option("--jobs", envvar="STUDY_JOBS", min=1, help="Runs trained at once.")
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        envvar="STUDY_DEVICE",
-        metavar="cpu|gpu",
-        help="What trains; a GPU where there is one, if left out. A study keeps to its kind.",
-    ),
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler",
-        envvar="STUDY_SCHEDULER",
-        metavar="ADDRESS",
-        help="A Dask cluster that exists, as in tcp://host:8786, instead of this machine.",
-    ),
-]
-Resources = Annotated[
-    str | None,
-    typer.Option(
-        "--resources",
-        envvar="STUDY_RESOURCES",
-        metavar="NAME=N",
-        help="What a run takes from a worker of the cluster, as in GPU=1.",
-    ),
-]
-CheckpointsAt = Annotated[
-    str | None,
-    typer.Option(
-        "--checkpoints",
-        envvar="STUDY_CHECKPOINTS",
-        metavar="FOLDER|s3://BUCKET/PREFIX",
-        help="Where unfinished runs are kept; a folder beside the database if left out.",
-    ),
-]
-Mlflow = Annotated[
-    str | None,
-    typer.Option(
-        "--mlflow",
-        envvar="STUDY_MLFLOW",
-        metavar="URI|none",
-        help="MLflow server that shows every run. If left out MFLUX_TOKEN or MLFLOW_TRACKING_URI "
-        "say which, else mlflow.db and mlflow-artifacts/ are made beside the database; none: "
-        "nothing is sent and nothing made.",
-    ),
-]
-Follow = Annotated[
-    bool, typer.Option("--follow", help="Go on sending for as long as the study is driven.")
-]
-KeepModels = Annotated[
-    str | None,
-    typer.Option(
-        "--keep-models",
-        envvar="STUDY_KEEP_MODELS",
-        metavar="all|best|none",
-        help="Whose models to keep: of each configuration the best run's, if left out.",
-    ),
-]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more: a line an epoch.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print the answer alone.")]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "--output",
-        metavar="FOLDER",
-        help="Where to write; NAME-report beside study.db if left out (for another database DB: "
-        "in DB.studies).",
-    ),
-]
-FinalMembers = Annotated[
-    int | None,
-    typer.Option(
-        "--members",
-        min=1,
-        max=99,
-        metavar="N",
-        help="Trainings of each configuration with fresh seeds: 3, or 1 with --top.",
-    ),
-]
-Top = Annotated[
-    int | None,
-    typer.Option(
-        "--top", min=1, metavar="K", help="Members of the K best configurations, not of one."
-    ),
-]
-Holdout = Annotated[
-    float,
-    typer.Option(
-        "--holdout",
-        min=0,
-        max=0.9,
-        metavar="FRACTION",
-        help="Images left out to choose the best epoch and model by; 0: every image is trained on.",
-    ),
-]
-OutputFolder = Annotated[
-    Path | None,
-    typer.Option("--output", metavar="FOLDER", help="Where to write; beside the models if not."),
-]
-ModelFile = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A .keras file that finalize has written.")
-]
-Files = Annotated[
-    list[Path],
-    typer.Argument(metavar="FILES", help="Pictures, folders of pictures, CSV or npz files."),
-]
-Network = Annotated[
-    Path | None,
-    typer.Option(
-        "--network",
-        metavar="FILE.py",
-        help="The file of a network of one's own, where the model has classes of it; it is run.",
-    ),
-]
-Submission = Annotated[
-    Path | None,
-    typer.Option("--submission", metavar="FILE", help="Write ImageId,Label as Kaggle wants it."),
-]
-Invert = Annotated[bool, typer.Option("--invert", help="Swap dark and bright: ink on paper.")]
-Center = Annotated[
-    bool, typer.Option("--center", help="Crop to the ink and centre it, as MNIST's digits are.")
+    verbose=_option(bool, "", "Print a line per epoch.", False, flags=("-v", "--verbose")),
+    quiet=_option(bool, "", "Print only the answer.", False),
+)
+JSON = _panel("", json=_option(bool, "", "Print JSON for a program to read.", False))
+STORAGE = only(STUDY, "storage")
+STUDY_NAME = Annotated[
+    str | None, typer.Argument(metavar="NAME", help="The study (default: the newest).")
 ]

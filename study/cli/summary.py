@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from study.cli.exits import say
+from study.cli.terminal import say
 from study.mirror.target import DEFAULT
 from study.plan.plan import PlanState, Stage
 from study.space.metric import ACCURACY, Metric
@@ -71,7 +74,7 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
     """What is about to run: the study, its data, how runs are validated and trained."""
     data = settings.data
     kind = "New study" if new else "Study"
-    say(console, Text(f"{kind} {name!r}, space {settings.origin}", "bold"))
+    say(console, f"{kind} {name!r}, space {settings.origin}", "bold")
     if data is not None:
         height, width, channels = data.input_shape
         how = units.validation(settings.validation)
@@ -146,6 +149,8 @@ def print_status(
     print_header(console, name, settings, new=False)
     runs = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
     say(console, f"State: {state}, {runs}")
+    if plan_state.failure:
+        say(console, f"Failed: {plan_state.failure}")
     table = Table("setting", "value", "from", title="settings", title_justify="left")
     for key, chosen in settings.chosen.items():
         value = chosen.value if key != "validation" else units.validation(settings.validation)
@@ -188,11 +193,14 @@ def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:
 def print_finding(console: Console, finding: Finding) -> None:
     """A line of the doctor."""
     mark = {True: "ok", False: "WRONG", None: "-"}[finding.fine]
-    say(
-        console,
-        Text.assemble(
-            (f"{mark:<7}", "bold red" if mark == "WRONG" else ""),
-            finding.link.ljust(11),
-            finding.says,
-        ),
-    )
+    style = "bold red" if mark == "WRONG" else ""
+    say(console, f"{mark:<7}{finding.link:<11}{finding.says}", style)
+
+
+def versions() -> str:
+    """The version of this program, and of what decides the bits of a run."""
+    found = []
+    for name in ("mnist-study", "tensorflow", "keras", "optuna", "numpy"):
+        with suppress(PackageNotFoundError):  # a checkout that is not installed
+            found.append(f"{name} {version(name)}")
+    return ", ".join([*found, f"Python {platform.python_version()}"])

@@ -83,8 +83,8 @@ def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
     members = records.load_probabilities(folder, final["opening"])
     if members is None:
         raise ModelError(
-            f"{path}: is missing or damaged; write it again with the python -m study finalize of "
-            "before (which opens the test set again, and records that)"
+            f"{path}: is missing or damaged; write it again with: study finalize "
+            "(which opens the test set again, and records that)"
         )
     if members.shape[1:] != (len(dataset.test_labels), dataset.num_classes):
         raise ModelError(f"{path}: belongs to other data; finalize the study again")

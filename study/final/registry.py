@@ -86,7 +86,7 @@ class _Sender:
         if run is None:
             tags = {
                 "mlflow.runName": f"final: {model['model']}",
-                "mlflow.source.name": "python -m study finalize",
+                "mlflow.source.name": "study finalize",
                 "mlflow.source.type": "LOCAL",
                 UUID: models.identity(self._study),
                 SLOT: slot,

@@ -117,7 +117,7 @@ def identity(subject: Subject, wanted: Wanted, parent_id: str | None) -> dict[st
     """The tags a run is made with: they are all it takes to find it again."""
     tags = {
         "mlflow.runName": wanted.name,
-        "mlflow.source.name": "python -m study",
+        "mlflow.source.name": "study",
         "mlflow.source.type": "LOCAL",
         UUID: subject.uuid,
         SLOT: wanted.slot,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from study.plan.plan import Option, PlanState, RunSpec, Stage, all_failed
+from study.plan.plan import Option, PlanState, RunIndex, RunSpec, Stage
 from study.plan.results import Configuration
 from study.plan.statistics import Spread
 from study.space.metric import Metric
@@ -62,7 +62,8 @@ def chosen_among(
     name: str,
     options: tuple[Option, ...],
     best: Option | None,
-    ready: Sequence[RunSpec],
+    slots: tuple[Sequence[RunSpec], RunSpec | None],
+    index: RunIndex,
     *,
     complete: bool,
     runs_expected: int,
@@ -70,21 +71,20 @@ def chosen_among(
 ) -> PlanState:
     """The state of a plan of one stage, which compares configurations: the best mean wins.
 
-    ``ready`` are the runs that can be started now.
+    ``slots`` are those that can be trained, and the one that failed for good.
     """
+    free, failed = slots
     answer = best.configuration if best else None
     selected = best if complete else None
-    failure = all_failed(options) if complete else None
-    stage = Stage(
-        name, "configurations", answer or (), options, best, selected, metric, failure=failure
-    )
+    stage = Stage(name, "configurations", answer or (), options, best, selected, metric)
     return PlanState(
         stages=(stage,),
         incumbent=answer,
         score=best.score if best else None,
-        next=tuple(ready),
+        slots=tuple(free),
         complete=complete,
         runs=sum(len(option.rows) for option in options),
         runs_expected=runs_expected,
-        failure=failure,
+        failed=failed,
+        failure=index.reason(failed) if failed else None,
     )

@@ -12,7 +12,6 @@ from study.plan.comparison import chosen_among, ranked
 from study.plan.plan import Plan, PlanState, RunIndex, RunSpec
 from study.plan.points import points, size
 from study.plan.results import StoredTrial
-from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 
 GRID = "grid"
@@ -30,13 +29,9 @@ class Grid(Plan):
     """
 
     def __init__(
-        self,
-        space: SearchSpace,
-        repeats: int | None = None,
-        images: int | None = None,
-        metric: Metric | None = None,
+        self, space: SearchSpace, repeats: int | None = None, images: int | None = None
     ) -> None:
-        super().__init__(space, repeats, images, metric)
+        super().__init__(space, repeats, images)
         space.require_options("a grid")
         number = size(space) or 0
         if number > LARGEST:
@@ -46,8 +41,8 @@ class Grid(Plan):
             )
         self._configurations = list(points(space))
 
-    def state(self, trials: Sequence[StoredTrial]) -> PlanState:
-        index = RunIndex(trials)
+    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
+        index = RunIndex(rows)
         found = [
             index.option(number, one, None, self.repeats)
             for number, one in enumerate(self._configurations)
@@ -62,7 +57,8 @@ class Grid(Plan):
             GRID,
             options,
             best,
-            index.ready(missing),
+            index.slots(missing),
+            index,
             complete=not missing,
             runs_expected=len(options) * self.repeats,
             metric=self.metric,

@@ -9,33 +9,21 @@ import tomlkit
 from study.space.search_space import SearchSpace
 from study.space.settings import Settings
 
-_OPTIONS = (
-    "data",
-    "sampler",
-    "configurations",
-    "tolerance",
-    "confidence",
-    "budget",
-    "pruner",
-    "repeats",
-    "epochs",
-    "seed",
-    "threads",
-    "training",
-    "precision",
-)
-
 
 def command(name: str, settings: Settings) -> str:
-    """The command that makes the same study in another database."""
-    words = ["python", "-m", "study", "run", settings.origin, "--name", name]
-    for option in _OPTIONS:
-        chosen = settings.chosen.get(option)
-        if chosen is not None and chosen.source in {"command line", "environment"}:
+    """The command that makes the same study in another database, on any machine.
+
+    The device is always given: without it a machine with a GPU would make another study.
+    """
+    words = ["study", "run", settings.origin, "--name", name]
+    for option, chosen in settings.chosen.items():
+        asked = chosen.source in {"command line", "environment"}
+        found = option == "device" or (option == "training" and settings.device == "gpu")
+        if asked or found:
             words += [f"--{option}", str(chosen.value)]
     return shlex.join(words)
 
 
 def toml(space: SearchSpace) -> str:
-    """The search space as a file that `python -m study run` takes."""
+    """The search space as a file that `study run` takes."""
     return tomlkit.dumps({key: value for key, value in space.to_dict().items() if value != {}})

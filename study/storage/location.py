@@ -219,16 +219,25 @@ class Location:
 
 
 def file_name(text: str) -> str:
-    """A text as the name of a file: signs that it cannot have as %XX, of bounded length."""
-    name = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^[.]', lambda sign: f"%{ord(sign[0]):02X}", text)
-    return name.encode()[:150].decode(errors="ignore")
+    """A text as the name of a file: characters that it cannot have as %XX, at most 150 bytes.
+
+    Two texts have two names: a long one ends in its hash.
+    """
+    name = re.sub(r'[/\\:*?"<>|%\x00-\x1f\x7f]|^[.]', lambda sign: f"%{ord(sign[0]):02X}", text)
+    if len(name.encode()) <= 150:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{name.encode()[:133].decode(errors='ignore')}-{digest}"
 
 
 def typed(*words: str) -> str:
-    """What to type for ``study WORDS``: the path of this Python where ``python`` is another."""
-    python = shutil.which("python")
-    here = python is not None and Path(python).absolute() == Path(sys.executable)
-    return shlex.join(["python" if here else sys.executable, "-m", "study", *words])
+    """What to type for ``study WORDS``: its path where the shell would find another, or none."""
+    installed = shutil.which("study", path=str(Path(sys.executable).parent))
+    if installed is None:
+        return shlex.join([sys.executable, "-m", "study", *words])
+    found = shutil.which("study")
+    known = found is not None and Path(found).resolve() == Path(installed).resolve()
+    return shlex.join(["study" if known else installed, *words])
 
 
 def _secret(name: str) -> bool:

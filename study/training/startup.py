@@ -46,7 +46,7 @@ def _choose(tf: Any, device: str) -> None:
     else:
         raise SettingsError(
             f"TensorFlow sees no GPU on {socket.gethostname()}; nothing is lost: what is missing "
-            "says python -m study doctor"
+            "says study doctor"
         )
 
 

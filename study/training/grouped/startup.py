@@ -44,7 +44,7 @@ def start_jax(device: str) -> Any:
     if device == "gpu" and jax.default_backend() != "gpu":  # it falls back without a word
         raise SettingsError(
             f"JAX sees no GPU on {socket.gethostname()}; nothing is lost: what is missing says "
-            "python -m study doctor"
+            "study doctor"
         )
     return jax
 

@@ -77,7 +77,7 @@ def filled(folder: Path, trials: int) -> tuple[Path, SearchSpace]:
     study = optuna.create_study(study_name="cost", storage=opened, direction="maximize")
     rows: list[StoredTrial] = []
     while len(rows) < trials:
-        for slot in plan.state(rows).slots[: trials - len(rows)]:
+        for slot in plan.state(rows).next[: trials - len(rows)]:
             rows.append(_add(study, wide, slot, len(rows)))
             if len(rows) % 1000 == 0:
                 print(f"  {len(rows)} of {trials} trials stored", flush=True)

@@ -149,7 +149,7 @@ def swept(turns: Turns, size: Size) -> dict[str, Any]:
         ]
         found: dict[tuple[Any, ...], list[float]] = {}
         for member, turn in trained(turns, wanted).items():
-            found.setdefault(member.run.params, []).append(turn.history.epochs[-1].val_acc)
+            found.setdefault(member.run.params, []).append(turn.history.epochs[-1].val_accuracy)
         scores |= {params: statistics.fmean(values) for params, values in found.items()}
         runs += len(wanted)
         incumbent = max(tried, key=lambda params: scores[tuple(params.items())])

@@ -106,7 +106,7 @@ def pruned_sweep(url: str, name: str, margin: Margin) -> tuple[PlanState | None,
     stored = {(row.configuration, row.repeat): row for row in StoredTrials()(study)}
     plan, rows, epochs = plan_of(settings), [], 0
     while not (plan_state := plan.state(rows)).complete:
-        slot = plan_state.slots[0]
+        slot = plan_state.next[0]
         found = stored.get((slot.configuration, slot.repeat))
         if found is None or found.state != "complete":
             return None, epochs

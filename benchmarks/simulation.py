@@ -189,15 +189,15 @@ class _Play:
     def _fill(self) -> PlanState:
         """Stop runs that cannot count any more, start those that can while workers are free."""
         plan_state = self._standing()
-        outdated = [run for run in self.active if plan_state.outdated(run.slot)]
+        outdated = [run for run in self.active if plan_state.superseded(run.slot)]
         for run in outdated:
             self._end(run, "pruned", attributes={"cancelled": "the plan does not want it any more"})
         plan_state = self._standing() if outdated else plan_state
         while len(self.active) < self.workers:
-            if not plan_state.slots:
+            if not plan_state.next:
                 break
-            preferred = (slot for slot in plan_state.slots if slot.configuration == self.prefer)
-            self._start(next(preferred, plan_state.slots[0]))
+            preferred = (slot for slot in plan_state.next if slot.configuration == self.prefer)
+            self._start(next(preferred, plan_state.next[0]))
             if len(self.active) == self.workers:
                 break
             plan_state = self._standing()

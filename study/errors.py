@@ -9,7 +9,6 @@ Exception
 │   ├── StorageError      the database cannot be opened, read or written
 │   │   └── StudyLocked   another process drives this study
 │   ├── PlanExhausted     asked for a slot the plan does not have
-│   ├── SlotFailed        one slot failed three times
 │   ├── ModelError        a final model cannot be made, read or used
 │   ├── MirrorError       the MLflow server or MFlux cannot be used as asked
 │   ├── ReportError       the report cannot be written where it was asked for
@@ -57,10 +56,6 @@ class StudyLocked(StorageError):
 
 class PlanExhausted(StudyError):
     """A trial was asked for that the plan does not have."""
-
-
-class SlotFailed(StudyError):
-    """One slot failed three times; the study can be resumed once the reason is gone."""
 
 
 class ModelError(StudyError):

@@ -128,7 +128,7 @@ def complete(made: Made) -> None:
     """Add every trial that the plan of the study wants, in order."""
     while True:
         rows = [row for trial in made.study.get_trials() if (row := _row(trial)) is not None]
-        slots = made.plan.state(rows).slots
+        slots = made.plan.state(rows).next
         if not slots:
             return
         for slot in slots:

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 from plan_fakes import IMAGES, Chance, Crew, new_study, row_of
 
-from study.plan.plan import ATTEMPTS, Plan, PlanState, RunSpec
-from study.plan.results import StoredTrial
+from study.plan.plan import Plan, PlanState, RunSpec
+from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Metric
 
 EPOCHS = 3
@@ -35,7 +35,7 @@ class PlanContract(ABC):
         """The rows of a study played to its end, one run after the other."""
         plan, rows = self.plan(), []
         for _ in range(most):
-            slots = plan.state(rows).slots
+            slots = plan.state(rows).next
             if not slots:
                 return rows
             rows = self.trained(plan, slots[0], rows, seed)
@@ -62,12 +62,12 @@ class PlanContract(ABC):
     def test_it_ends_and_has_an_answer(self) -> None:
         state = self.plan().state(self.history())
         assert state.complete
-        assert not state.slots
+        assert not state.next
         assert state.incumbent is not None
 
     def test_the_least_error_is_decided_as_the_highest_accuracy(self) -> None:
         rows, least = self.history(), self.plan()
-        least.metric = Metric("val_error", "minimize")
+        least = least.adapted(metric=Metric("val_error", "minimize"), compares=least.compares)
         for end in range(0, len(rows) + 1, 3):
             most, other = self.plan(), [_with_errors(row) for row in rows[:end]]
             assert outcome(least.state(other)) == outcome(most.state(rows[:end]))
@@ -87,7 +87,7 @@ class PlanContract(ABC):
     def test_it_goes_on_after_every_prefix_and_ends_the_same(self) -> None:
         plan, rows, seen = self.plan(), [], 0
         whole = said(self.plan().state(self.history()))
-        while slots := self.plan().state(rows).slots:  # a new process before every slot
+        while slots := self.plan().state(rows).next:  # a new process before every slot
             rows, seen = self.trained(plan, slots[0], rows, 1), seen + 1
         assert said(self.plan().state(rows)) == whole
         assert seen
@@ -96,7 +96,7 @@ class PlanContract(ABC):
         plan = self.plan()
         rows: list[StoredTrial] = []
         for _ in range(6):  # none of them ends
-            slots = plan.state(rows).slots
+            slots = plan.state(rows).next
             if not slots:
                 break
             slot = replace(slots[0], configuration=plan.suggest(slots[0], rows))
@@ -104,35 +104,62 @@ class PlanContract(ABC):
         given = Counter((row.configuration, row.repeat) for row in rows)
         assert max(given.values()) == 1
 
-    def test_a_slot_that_failed_is_given_again_and_at_last_ends_the_study(self) -> None:
+    def test_a_failed_run_eliminates_its_option_and_the_study_continues(self) -> None:
         plan = self.plan()
-        first = plan.state([]).slots[0]
+        first = plan.state([]).next[0]
         first = replace(first, configuration=plan.suggest(first, []))
-        failed = [
-            row_of(first, number, state="failed", attributes={"failure": "no memory"})
-            for number in range(ATTEMPTS)
-        ]
-        again = [(s.configuration, s.repeat) for s in plan.state(failed[:1]).slots]
-        assert (first.configuration, first.repeat) in again
-        state = plan.state(failed)
-        assert state.failed is not None
-        assert state.failure == "no memory"
-        assert not state.slots
+        rows = [failed(first, 0)]
+        for _ in range(400):
+            if not (wanted := plan.state(rows).next):
+                break
+            assert (wanted[0].configuration, wanted[0].repeat) != (first.configuration, 0)
+            rows = self.trained(plan, wanted[0], rows, 1)
+        state = plan.state(rows)
+        options = [o for s in state.stages for o in s.options]
+        reasons = {o.failure for o in options if o.configuration == first.configuration}
+        assert reasons == {"the loss is NaN"}
+        assert state.complete
+        assert state.incumbent not in {None, first.configuration}
+        assert state.failure is None
+
+    def test_a_study_whose_every_option_fails_is_complete_and_says_why(self) -> None:
+        plan, rows = self.plan(), []
+        for number in range(400):
+            if not (wanted := plan.state(rows).next):
+                break
+            spec = replace(wanted[0], configuration=plan.suggest(wanted[0], rows))
+            rows.append(failed(spec, number))
+        state = plan.state(rows)
+        assert state.complete
+        assert state.incumbent is None
+        assert state.score is None
+        assert "the loss is NaN" in (state.failure or "")
+        assert "\n" not in (state.failure or "")
 
     @pytest.mark.parametrize("workers", [2, 10])
-    def test_several_workers_with_faults_and_deaths_come_to_an_end(self, workers: int) -> None:
+    def test_several_workers_with_failures_and_deaths_come_to_an_end(self, workers: int) -> None:
         crew = Crew(
             new_study(),
             self.plan,
             self.curves(2),
             random.Random(workers),
             workers=workers,
-            faults=0.05,
+            fails=lambda configuration, _: hash_of(configuration) % 4 == 0,
             breaks=0.05,
         )
         assert crew.play().complete
         rows = [r for r in crew.rows() if r.state in {"complete", "pruned"} and not r.cancelled]
         assert max(Counter((row.configuration, row.repeat) for row in rows).values()) == 1
+
+
+def failed(spec: RunSpec, number: int) -> StoredTrial:
+    """A run that failed in its first epoch."""
+    return row_of(spec, number, state="failed", attributes={"failure": "the loss is NaN"})
+
+
+def hash_of(configuration: Configuration) -> int:
+    """The same number in every process."""
+    return sum(map(ord, str(configuration)))
 
 
 def said(state: PlanState) -> tuple[object, ...]:
@@ -146,13 +173,13 @@ def said(state: PlanState) -> tuple[object, ...]:
         )
         for stage in state.stages
     ]
-    return (stages, state.incumbent, state.score, state.slots, state.complete, state.runs_expected)
+    return (stages, state.incumbent, state.score, state.next, state.complete, state.runs_expected)
 
 
 def outcome(state: PlanState) -> tuple[object, ...]:
     """What is decided and which slots are next, without the values."""
     selected = [(s.name, s.selected and s.selected.configuration) for s in state.stages]
-    return selected, state.incumbent, state.slots, state.complete
+    return selected, state.incumbent, state.next, state.complete
 
 
 def _with_errors(row: StoredTrial) -> StoredTrial:

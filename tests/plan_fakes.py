@@ -94,8 +94,8 @@ def played(
 ) -> tuple[PlanState, list[StoredTrial]]:
     """Play a plan of known configurations one run after the other, at most ``runs`` of them."""
     rows = list(rows or [])
-    while runs and (plan_state := plan.state(rows)).slots:
-        slot = plan_state.slots[0]
+    while runs and (plan_state := plan.state(rows)).next:
+        slot = plan_state.next[0]
         assert slot.configuration is not None
         rows.append(row_of(slot, len(rows), scores(slot.configuration, slot.repeat)))
         runs -= 1
@@ -133,8 +133,8 @@ class Crew:
     """Workers who ask for the slots of a plan, report epoch by epoch and tell.
 
     ``chance`` decides who goes on next, whether a run that cannot count any more is given up, and,
-    with the probabilities ``faults`` and ``breaks``, whether a run fails (a slot at most twice) or
-    everything is killed and begun anew.
+    with the probability ``breaks``, whether everything is killed and begun anew. ``fails`` says
+    which runs fail, after their first epoch.
     """
 
     study: optuna.Study
@@ -143,7 +143,7 @@ class Crew:
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     workers: int = 1
     margin: Margin | None = None
-    faults: float = 0.0
+    fails: Callable[[Configuration, int], bool] = lambda _configuration, _repeat: False
     breaks: float = 0.0
 
     def __post_init__(self) -> None:
@@ -172,7 +172,7 @@ class Crew:
         """Play until the plan is complete, or until ``runs`` trials were begun."""
         begun = 0
         while not (plan_state := self.state()).complete:
-            free = bool(plan_state.slots) and len(self.active) < self.workers
+            free = bool(plan_state.next) and len(self.active) < self.workers
             if runs is not None and begun >= runs:
                 return plan_state
             if free and (not self.active or self.chance.random() < 0.5):
@@ -190,7 +190,7 @@ class Crew:
         """One epoch more of a run, or its failure, or its end."""
         wanted = slot(trial)
         assert wanted.configuration is not None
-        if plan_state.outdated(wanted) and self.chance.random() < 0.5:
+        if plan_state.superseded(wanted) and self.chance.random() < 0.5:
             trial.set_user_attr("cancelled", "the plan does not want it any more")
             self._tell(trial, state=TrialState.PRUNED)
             return
@@ -199,7 +199,8 @@ class Crew:
         if done < len(curve):
             trial.report(curve[done], step=done + 1)
             done += 1
-        if self.chance.random() < self.faults and self._failures(wanted) < 2:
+        if self.fails(wanted.configuration, wanted.repeat):
+            trial.set_user_attr("failure", "the loss is NaN")
             self._tell(trial, state=TrialState.FAIL)
         elif trial.should_prune():
             self._tell(trial, state=TrialState.PRUNED)
@@ -208,13 +209,6 @@ class Crew:
             self._tell(trial, curve[-1])
         elif done == wanted.epochs:
             self._release(trial)
-
-    def _failures(self, wanted: RunSpec) -> int:
-        return sum(
-            row.state == "failed"
-            and (row.configuration, row.repeat) == (wanted.configuration, wanted.repeat)
-            for row in StoredTrials()(self.study)
-        )
 
     def _tell(
         self, trial: Trial, value: float | None = None, state: TrialState | None = None

@@ -156,7 +156,7 @@ def test_a_stopped_run_leaves_no_checkpoint(tmp_path: Path) -> None:
 
 def value(run: Run, epochs: Sequence[Epoch]) -> float:
     best = Recipe.of(dict(run.params)).restore_best_weights
-    return max(e.val_accuracy for e in epochs) if best else epochs[-1].val_acc
+    return max(e.val_accuracy for e in epochs) if best else epochs[-1].val_accuracy
 
 
 def validated(model: bytes | None, run: Run) -> float:

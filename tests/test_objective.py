@@ -15,8 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 import study.tuning.objective
 from study.data.dataset import Dataset
-from study.errors import SettingsError, SlotFailed, SpaceError, TrainingFailed
-from study.plan.plan import ATTEMPTS
+from study.errors import SettingsError, SpaceError, TrainingFailed
 from study.plan.sweep import OneAtATime
 from study.space.metric import ACCURACY
 from study.space.search_space import SearchSpace, Validation
@@ -230,20 +229,19 @@ def test_a_pruned_run_ends_at_once_and_keeps_its_curve() -> None:
     assert plan_state.incumbent == plan_state.stages[0].options[0].configuration
 
 
-def test_a_run_that_fails_says_why_and_ends_the_study_the_third_time() -> None:
+def test_a_run_that_diverges_eliminates_its_option_and_says_why() -> None:
     space = space_of(dropout={"options": [0.1, 0.2], "start": 0.1})
     space = replace(space, fixed={**space.fixed, "learning_rate": 1e30})
     found = sweep_of(space=space)
-    with pytest.raises(SlotFailed, match=r"the (validation )?loss is NaN in epoch"):
-        found.optimize(Objective(space, DATA), catch=(TrainingFailed,))
+    found.optimize(Objective(space, DATA), catch=(TrainingFailed,))
     failures = [row.failure for row in StoredTrials()(found)]
-    assert len(failures) == ATTEMPTS
+    assert len(failures) == 2  # one of each option
     assert all(failure and "is NaN in epoch" in failure for failure in failures)
 
 
 def test_an_interruption_is_no_failure(swept: optuna.Study) -> None:
     found = sweep_of()
-    for _ in range(ATTEMPTS + 1):
+    for _ in range(4):
         found.pruner = At(1, KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             found.optimize(Objective(TINY, DATA))

@@ -58,7 +58,7 @@ def test_weights_beside_the_file_are_where_every_run_starts(pretrained: ModelSou
     ]
     assert all(np.array_equal(one, other) for one, other in zip(*starts, strict=True))
     run = replace(run_of("", width=4), model=pretrained)
-    assert base.finish(train(run, base.DATA))[0][-1].val_acc > 0.5
+    assert base.finish(train(run, base.DATA))[0][-1].val_accuracy > 0.5
 
 
 def test_other_weights_are_another_network(pretrained: ModelSource, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_any_model_learns_and_continues_to_the_same_bits(text: str, tmp_path: Pa
 
     run = run_of(text, drop=0.3)
     epochs, saved = base.finish(train(run, base.DATA))
-    assert epochs[-1].val_acc > 0.9
+    assert epochs[-1].val_accuracy > 0.9
     store = FolderCheckpoints(tmp_path)
     training = train(run, base.DATA, checkpoints=store)
     next(training), next(training)
@@ -329,7 +329,7 @@ def test_the_example_is_keras_own_mnist_network_and_trains() -> None:
         epochs=2,
     )
     epochs, _ = base.finish(train(run, digits))
-    assert epochs[-1].val_acc > 0.85
+    assert epochs[-1].val_accuracy > 0.85
 
 
 def example(name: str) -> tuple[SearchSpace, ModelSource]:
@@ -361,7 +361,7 @@ def test_the_residual_example_learns() -> None:
         epochs=6,
     )
     epochs, _ = base.finish(train(run, data))
-    assert epochs[-1].val_acc > 0.8
+    assert epochs[-1].val_accuracy > 0.8
 
 
 def test_another_text_or_function_is_another_run() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from plan_fakes import row_of
 
 from study.plan.comparison import compared
-from study.plan.plan import ATTEMPTS, Option, PlanState, RunIndex, RunSpec, Stage
+from study.plan.plan import Option, PlanState, RunIndex, RunSpec, Stage
 from study.plan.results import Configuration, StoredTrial
 from study.plan.statistics import Spread
 from study.space.metric import ACCURACY
@@ -30,10 +30,8 @@ def pruned(repeat: int = 0, reference: Configuration | None = START) -> StoredTr
     return replace(row, state="pruned", value=None)
 
 
-def failed(repeat: int = 0, times: int = 1) -> list[StoredTrial]:
-    failure = {"failure": "out of memory"}
-    rows = [row_of(wanted(repeat), number, state="failed") for number in range(30, 30 + times)]
-    return [replace(row, attributes=failure) for row in rows]
+def failed(repeat: int = 0) -> StoredTrial:
+    return row_of(wanted(repeat), 30, state="failed", attributes={"failure": "out of memory"})
 
 
 def held(*repeats: int) -> list[StoredTrial]:
@@ -64,10 +62,9 @@ def test_a_pruned_run_that_was_never_to_be_pruned_does_not_count() -> None:
 
 def test_a_run_that_was_given_up_does_not_count_and_is_no_failure() -> None:
     cancelled = {"cancelled": "interrupted"}
-    rows = [replace(row, attributes=cancelled) for row in failed(times=ATTEMPTS)]
-    rows += [replace(pruned(), attributes=cancelled)]
+    rows = [replace(row, attributes=cancelled) for row in (failed(), pruned())]
     assert option(*rows).rows == ()
-    assert RunIndex([*held(0), *rows]).slots([wanted()]) == ([wanted()], None)
+    assert RunIndex([*held(0), *rows]).ready([wanted()]) == [wanted()]
 
 
 def test_of_two_runs_of_one_slot_the_earlier_counts() -> None:
@@ -85,7 +82,17 @@ def test_a_pruned_run_eliminates_its_option() -> None:
     eliminated = option(complete(0), pruned(1))
     assert eliminated.state == "eliminated"
     assert eliminated.missing(3) == []
-    assert eliminated.pruned == pruned(1)
+    assert eliminated.stopped == pruned(1)
+    assert eliminated.failure is None
+
+
+def test_a_failed_run_eliminates_its_option_whatever_it_was_compared_with() -> None:
+    for reference in (START, THIRD, None):
+        eliminated = option(complete(0), failed(1), complete(2), reference=reference)
+        assert eliminated.state == "eliminated"
+        assert eliminated.values == (0.9,)
+        assert eliminated.failure == "out of memory"
+        assert eliminated.missing(3) == []
 
 
 def test_repeats_after_the_pruned_one_do_not_count() -> None:
@@ -99,42 +106,25 @@ def test_an_option_is_open_until_the_repeats_before_the_pruned_one_are_known() -
     assert option_.missing(3) == [0]
 
 
-@given(st.permutations([complete(0), pruned(1), complete(2), *failed(2), pruned(3)]))
+@given(st.permutations([complete(0), pruned(1), complete(2), failed(2), pruned(3)]))
 def test_what_counts_does_not_depend_on_who_finished_first(rows: list[StoredTrial]) -> None:
     assert option(*rows, repeats=4).rows == (complete(0), pruned(1))
 
 
 def test_a_running_slot_is_not_issued() -> None:
     running = row_of(wanted(1), 5)
-    slots, _ = RunIndex([*held(0, 1), running]).slots([wanted(0), wanted(1)])
-    assert slots == [wanted(0)]
+    assert RunIndex([*held(0, 1), running]).ready([wanted(0), wanted(1)]) == [wanted(0)]
 
 
 def test_a_slot_waits_for_the_same_repeat_of_its_reference() -> None:
-    slots, _ = RunIndex(held(1)).slots([wanted(0), wanted(1)])
-    assert slots == [wanted(1)]
+    index = RunIndex(held(1))
+    assert index.ready([wanted(0), wanted(1)]) == [wanted(1)]
+    assert index.ready([wanted(0), wanted(1)], compares=False) == [wanted(0), wanted(1)]
 
 
 def test_a_slot_without_a_reference_waits_for_nothing() -> None:
     for reference in (None, ()):
-        slot = wanted(0, reference)
-        assert RunIndex([]).slots([slot]) == ([slot], None)
-
-
-def test_a_failed_slot_is_issued_again_at_most_twice_more() -> None:
-    for times in range(ATTEMPTS):
-        assert RunIndex([*held(0), *failed(times=times)]).slots([wanted()]) == ([wanted()], None)
-    book = RunIndex([*held(0, 1), *failed(times=ATTEMPTS)])
-    assert book.slots([wanted(), wanted(1)]) == ([], wanted())
-    assert book.reason(wanted()) == "out of memory"
-
-
-def test_a_slot_that_an_earlier_repeat_may_make_superfluous_has_not_failed_for_good() -> None:
-    book = RunIndex([*held(0, 1), *failed(1, times=ATTEMPTS)])
-    assert book.slots([wanted(0), wanted(1)]) == ([wanted(0)], None)
-    running = row_of(wanted(0), 5)
-    book = RunIndex([*held(0, 1), *failed(1, times=ATTEMPTS), running])
-    assert book.slots([wanted(0), wanted(1)]) == ([], None)
+        assert RunIndex([]).ready([wanted(0, reference)]) == [wanted(0, reference)]
 
 
 def scored(*means: float, prefer: Configuration | None = None) -> tuple[Option, ...]:
@@ -172,27 +162,27 @@ def standing_of(*stages: Stage) -> PlanState:
     return PlanState(stages, START, None, (), complete=False, runs=0, runs_expected=9)
 
 
-def test_a_run_is_outdated_once_an_earlier_repeat_was_pruned() -> None:
+def test_a_run_is_superseded_once_an_earlier_repeat_was_pruned() -> None:
     other = Option(3, THIRD, START, (), "open")
     plan_state = standing_of(
         Stage("a", "hyperparameter", START, (option(complete(0), pruned(1)), other))
     )
-    assert [plan_state.outdated(wanted(repeat)) for repeat in range(3)] == [False, False, True]
-    assert not plan_state.outdated(RunSpec("a", 3, THIRD, 2, START))
+    assert [plan_state.superseded(wanted(repeat)) for repeat in range(3)] == [False, False, True]
+    assert not plan_state.superseded(RunSpec("a", 3, THIRD, 2, START))
 
 
-def test_a_guess_is_outdated_once_its_stage_wants_something_else() -> None:
+def test_a_guess_is_superseded_once_its_stage_wants_something_else() -> None:
     guess = RunSpec("b", 1, THIRD, 0, OTHER)
     first = Stage("a", "hyperparameter", START, (option(complete(0)),))
-    assert not standing_of(first).outdated(guess)
+    assert not standing_of(first).superseded(guess)
     second = Stage("b", "hyperparameter", OTHER, (Option(1, THIRD, OTHER, (), "open"),))
-    assert not standing_of(first, second).outdated(guess)
-    assert standing_of(first, replace(second, options=())).outdated(guess)
-    assert standing_of(first, second).outdated(replace(guess, reference=START))
-    assert replace(standing_of(first), complete=True).outdated(guess)
+    assert not standing_of(first, second).superseded(guess)
+    assert standing_of(first, replace(second, options=())).superseded(guess)
+    assert standing_of(first, second).superseded(replace(guess, reference=START))
+    assert replace(standing_of(first), complete=True).superseded(guess)
 
 
-def test_a_run_is_outdated_in_a_stage_that_is_decided_too() -> None:
+def test_a_run_is_superseded_in_a_stage_that_is_decided_too() -> None:
     decided = Stage("a", "hyperparameter", START, (option(pruned(0)),))
     later = Stage("b", "hyperparameter", START, (option(complete(0)),))
-    assert standing_of(decided, replace(later, options=())).outdated(wanted(1))
+    assert standing_of(decided, replace(later, options=())).superseded(wanted(1))

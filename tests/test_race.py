@@ -65,7 +65,7 @@ def go_on(
 
 def raced(plan: Plan, curve: Curves, whole: int = EPOCHS) -> tuple[PlanState, list[StoredTrial]]:
     rows: list[StoredTrial] = []
-    while slots := plan.state(rows).slots:
+    while slots := plan.state(rows).next:
         rows = go_on(rows, slots[0], curve, whole)
     return plan.state(rows), rows
 
@@ -113,20 +113,20 @@ def test_the_answer_is_measured_on_repeats_that_had_no_part_in_choosing_it() -> 
 
 def test_a_configuration_leads_by_a_run_that_was_trained_to_its_end_once_there_is_one() -> None:
     plan, rows, promised = race(budget=250, tolerance=0.05), list[StoredTrial](), 0
-    while (state := plan.state(rows)).slots and state.slots[0].stage == RACE:
+    while (state := plan.state(rows)).next and state.next[0].stage == RACE:
         ended = {row.configuration for row in rows if row.state == "complete"}
         assert not ended or state.incumbent in ended
-        belief = plan._belief({(row.configuration, row.repeat): row for row in rows})
+        belief = plan._belief({(row.configuration, row.repeat): row for row in rows}, [])
         if ended and belief:
             best = int(np.argmin(belief.chosen.mean))
             promised += belief.candidates.configurations[best] not in ended
-        rows = go_on(rows, state.slots[0], curves(0.5, seed=2))
+        rows = go_on(rows, state.next[0], curves(0.5, seed=2))
     assert promised  # by early epochs alone another one would have led
 
 
 def test_measuring_does_not_change_who_leads() -> None:
     plan, rows = race(budget=150), list[StoredTrial]()
-    while (slots := plan.state(rows).slots) and slots[0].stage == RACE:
+    while (slots := plan.state(rows).next) and slots[0].stage == RACE:
         rows = go_on(rows, slots[0], curves(0.1))
     leader = plan.state(rows).incumbent
     unlucky = go_on(rows, slots[0], lambda one, repeat: (0.1,) * EPOCHS)
@@ -160,10 +160,10 @@ def test_most_runs_are_paused_early() -> None:
 def test_ten_workers_get_ten_different_runs() -> None:
     plan, rows = race(budget=300, tolerance=0.01), list[StoredTrial]()
     for _ in range(30):
-        rows = go_on(rows, plan.state(rows).slots[0], curves(0.1))
+        rows = go_on(rows, plan.state(rows).next[0], curves(0.1))
     begun = {(row.configuration, row.repeat): len(row.reported) for row in rows}
     for _ in range(10):
-        slot = plan.state(rows).slots[0]
+        slot = plan.state(rows).next[0]
         key = slot.configuration, slot.repeat
         assert (slot.epochs or EPOCHS) > begun.get(key, 0)  # type: ignore[arg-type]
         old = next((r for r in rows if (r.configuration, r.repeat) == key), None)
@@ -175,11 +175,11 @@ def test_ten_workers_get_ten_different_runs() -> None:
 def test_a_run_that_has_all_its_epochs_but_is_not_told_yet_is_no_obstacle() -> None:
     plan, rows = race(budget=300), list[StoredTrial]()
     while plan.state(rows).verdict is None or len(rows) < 20:
-        rows = go_on(rows, plan.state(rows).slots[0], curves(0.1))
+        rows = go_on(rows, plan.state(rows).next[0], curves(0.1))
     first, *others = rows
     whole = curves(0.1)(first.configuration, first.repeat)
     untold = replace(first, state="running", reported=whole)
-    assert plan.state([untold, *others]).slots
+    assert plan.state([untold, *others]).next
 
 
 RANGES = SearchSpace.from_dict(
@@ -222,7 +222,7 @@ def test_a_decision_after_a_thousand_rows_of_a_million_configurations_takes_a_se
         slot = RunSpec(RACE, number, one, 0, None, 6)
         rows.append(row_of(slot, number, state="paused", reported=tuple(rng.uniform(0.8, 0.9, 6))))
     begin = time.process_time()
-    assert plan.state(rows).slots
+    assert plan.state(rows).next
     assert (
         time.process_time() - begin < 5
     )  # a bound that no slow machine fails; measured: see the log

@@ -169,7 +169,7 @@ def test_images_are_moved_and_labels_smoothed_while_it_trains_and_not_while_it_i
     part = split(base.DATA.labels, wild.validation, wild.seed, wild.repeat).validation
     saved = keras.models.load_model(tmp_path / "model.keras")
     loss, accuracy = saved.evaluate(base.DATA.images[part], base.DATA.labels[part], verbose=0)
-    assert epochs[-1].val_acc == pytest.approx(accuracy)
+    assert epochs[-1].val_accuracy == pytest.approx(accuracy)
     assert epochs[-1].val_loss == pytest.approx(loss, rel=1e-4)
     plain, _ = base.finish(train(base.RUN, base.DATA))
     assert plain[-1].loss < epochs[-1].loss

@@ -17,7 +17,7 @@ from study.plan.plan import Plan
 from study.plan.results import StoredTrial
 from study.plan.statistics import Spread, image_floor, sample_variance
 from study.plan.sweep import OneAtATime
-from study.storage.trials import IGNORE_FAILURES_BEFORE, StoredTrials
+from study.storage.trials import StoredTrials
 
 accuracies = st.integers(0, 1000).map(lambda images: images / 1000)
 repeats = st.lists(accuracies, min_size=1, max_size=5)
@@ -87,15 +87,6 @@ def test_rows_of_another_study_are_not_mistaken_for_those_of_the_first() -> None
     assert rows(one)[0] != rows(other)[0]
     assert rows(one) == StoredTrials()(one)
     assert rows(other) == StoredTrials()(other)
-
-
-def test_failures_are_forgiven_up_to_a_trial() -> None:
-    study = new_study()
-    Crew(study, plan, Chance(1), faults=0.4).play()
-    numbers = [row.number for row in StoredTrials()(study) if row.state == "failed"]
-    assert len(numbers) > 1
-    study.set_user_attr(IGNORE_FAILURES_BEFORE, numbers[-1])
-    assert [row.number for row in StoredTrials()(study) if row.state == "failed"] == numbers[-1:]
 
 
 def test_a_hyperband_study_hides_no_rows() -> None:

@@ -16,11 +16,11 @@ from optuna.pruners import MedianPruner
 from plan_fakes import IMAGES, SMALL, Chance, Crew, counted, decided, issued, new_study, row_of
 
 from study.errors import SettingsError
-from study.plan.plan import ATTEMPTS, RunSpec
+from study.plan.plan import RunSpec
 from study.plan.results import Configuration, StoredTrial
 from study.plan.search import SEARCH, UNCOMPARED, Search
 from study.space.search_space import SearchSpace
-from study.storage.trials import IGNORE_FAILURES_BEFORE, StoredTrials
+from study.storage.trials import StoredTrials
 from study.tuning.sampler import PlanSampler
 
 SAMPLERS = ["tpe", "random"]
@@ -75,7 +75,7 @@ def test_an_interrupted_search_by_gaussian_processes_does_so_too() -> None:
 
 
 def assert_interruptions_change_nothing(plan: Search) -> None:
-    calm, wild = played(plan), played(plan, breaks=0.15, faults=0.1)
+    calm, wild = played(plan), played(plan, breaks=0.15)
     assert suggested(wild.study) == suggested(calm.study)
     assert counted(wild.state()) == counted(calm.state())
     assert decided(wild.state()) == decided(calm.state())
@@ -142,7 +142,7 @@ def test_a_space_without_end_keeps_its_budget() -> None:
 @given(st.integers(0, 10**6), st.integers(2, 4))
 def test_several_workers_never_get_the_same_slot(chance: int, workers: int) -> None:
     plan = Search(SMALL, "random", 10, seed=chance)
-    crew = played(plan, 0.1, chance, workers=workers, faults=0.1)
+    crew = played(plan, 0.1, chance, workers=workers)
     assert max(Counter(issued(crew.study)).values()) == 1
     assert len(issued(crew.study)) == 20
     assert len(set(suggested(crew.study))) == 10
@@ -155,7 +155,7 @@ def test_a_pruned_configuration_has_no_mean_and_is_not_trained_on() -> None:
     plan_state = crew.play()
     gone = [option for option in plan_state.stages[0].options if option.state == "eliminated"]
     assert gone
-    assert all(option.score is None and option.pruned == option.rows[-1] for option in gone)
+    assert all(option.score is None and option.stopped == option.rows[-1] for option in gone)
     assert plan_state.incumbent not in {option.configuration for option in gone}
     assert plan_state.runs < 16
 
@@ -163,7 +163,7 @@ def test_a_pruned_configuration_has_no_mean_and_is_not_trained_on() -> None:
 def test_a_search_of_which_everything_was_pruned_has_no_answer() -> None:
     plan = Search(SMALL, "random", 2, 1)
     rows: list[StoredTrial] = []
-    while slots := plan.state(rows).slots:
+    while slots := plan.state(rows).next:
         suggested = plan.suggest(slots[0], rows)
         row = row_of(replace(slots[0], configuration=suggested), len(rows))
         rows.append(replace(row, state="pruned", reported=()))  # not even a report
@@ -182,33 +182,13 @@ def test_a_sampler_survives_runs_that_reported_no_number(sampler: str) -> None:
     assert chosen(plan, 3, rows).configuration not in {row.configuration for row in rows}
 
 
-def test_a_configuration_whose_failures_were_forgiven_gets_its_number_again() -> None:
-    """The numbers that are left may lie before those that are taken."""
-    study, curves = new_study(), Chance(1)
-    crew = Crew(study, lambda: Search(SMALL, "random", 3, 1), curves)
-    for _ in range(2):  # number 0 and its second repeat, complete
-        SMALL.suggest(trial := study.ask())
-        study.tell(trial, 0.9)
-    ahead = [study.ask()]  # number 1 fails while its second repeat and number 2 are under way
-    for _ in range(ATTEMPTS):
-        study.tell(ahead.pop(0), state=optuna.trial.TrialState.FAIL)
-        if len(study.trials) < 2 + ATTEMPTS:
-            ahead.append(study.ask())
-    assert crew.state().failed is not None
-    study.set_user_attr(IGNORE_FAILURES_BEFORE, len(study.trials))
-    plan_state = crew.play()
-    assert plan_state.complete
-    assert sorted(int(o.value) for o in plan_state.stages[0].options) == [0, 1, 2]
-    assert len({o.configuration for o in plan_state.stages[0].options}) == 3
-
-
 def test_numbers_left_out_are_taken_first() -> None:
     plan = Search(SMALL, "random", 4, 1)
     rows: list[StoredTrial] = []
     for number in (0, 2):
         slot = chosen(plan, number, rows)
         rows.append(row_of(slot, number, 0.9))
-    numbers = [slot.option for slot in plan.state(rows).slots if slot.configuration is None]
+    numbers = [slot.option for slot in plan.state(rows).next if slot.configuration is None]
     assert numbers == [1, 3]
 
 

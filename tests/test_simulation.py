@@ -88,7 +88,7 @@ class Paused(OneAtATime):
         half = {(row.configuration, row.repeat) for row in rows if row.state == "paused"}
         slots = [
             slot if (slot.configuration, slot.repeat) in half else replace(slot, epochs=2)
-            for slot in state.slots
+            for slot in state.next
         ]
         return replace(state, slots=tuple(slots))
 

@@ -17,7 +17,7 @@ from study.cli.app import app
 from study.errors import SettingsError, SpaceError
 from study.plan.comparison import chosen_among, ranked
 from study.plan.grid import Grid
-from study.plan.plan import Plan, PlanState, RunIndex, RunSpec, Stage
+from study.plan.plan import Plan, PlanState, RunIndex, RunSpec, Stage, all_failed
 from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.search import Search
 from study.plan.strategies import STRATEGIES, Strategy, plan_of, strategy_of
@@ -30,7 +30,7 @@ class RandomWithRepeats(Plan):
     """Plain random search: configurations drawn in advance, each with all its repeats."""
 
     def __init__(self, space: SearchSpace, repeats: int, budget: int, seed: int) -> None:
-        self.space, self.repeats = space, repeats
+        super().__init__(space, repeats)
         draw = random.Random(seed)
         drawn = [
             configuration(
@@ -53,8 +53,7 @@ class RandomWithRepeats(Plan):
             "random",
             options,
             best,
-            index.slots(missing),
-            index,
+            index.ready(missing),
             complete=not missing,
             runs_expected=len(options) * self.repeats,
             metric=self.metric,
@@ -65,35 +64,34 @@ class Halving(Plan):
     """Every option of one hyperparameter for one epoch; then the best of them to the end."""
 
     def __init__(self) -> None:
-        self.space = SMALL
-        self.repeats = 1
+        super().__init__(SMALL, repeats=1)
         first = SMALL.hyperparameters[0]
         self.all = [configuration(SMALL.start | {first.name: v}) for v in first.options]
 
     def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         index = RunIndex(rows)
-        reached = {row.configuration: row.reported for row in rows if row.state != "failed"}
-        begun = [c for c in self.all if reached.get(c)]
+        able = [c for c in self.all if not index.failed(c, 1)]
+        reached = {row.configuration: row.reported for row in rows}
+        begun = [c for c in able if reached.get(c)]
         sign, best = self.metric.sign, None
-        if len(begun) == len(self.all):
+        if begun and len(begun) == len(able):
             best = max(begun, key=lambda c: sign * reached[c][0])
         ended = [row for row in rows if row.state == "complete"]
-        wanted = [RunSpec("halving", "", c, 0, (), 1) for c in self.all if not reached.get(c)]
+        wanted = [RunSpec("halving", "", c, 0, (), 1) for c in able if not reached.get(c)]
         if best and not ended:
             wanted = [RunSpec("halving", "", best, 0, ())]
-        slots, failed = index.slots(wanted)
         options = tuple([index.option("", c, (), 1) for c in self.all])
-        stage = Stage("halving", "configurations", (), options)
+        failure = all_failed(options)
+        stage = Stage("halving", "configurations", (), options, failure=failure)
         return PlanState(
             (stage,),
             best,
             None,
-            tuple(slots),
-            bool(ended),
+            tuple(index.ready(wanted)),
+            bool(ended) or failure is not None,
             len(ended),
             1,
-            failed,
-            index.reason(failed) if failed else None,
+            failure,
         )
 
 

@@ -286,7 +286,7 @@ def by_curves(
     """The option of ``a`` that a sweep declares where its runs have these curves, and its mean."""
     plan = OneAtATime(replace(space, repeats=1))
     rows: list[StoredTrial] = []
-    while slots := plan.state(rows).slots:
+    while slots := plan.state(rows).next:
         configuration = slots[0].configuration
         assert configuration is not None
         curve = curves[dict(configuration)["a"]]
@@ -331,7 +331,7 @@ def test_a_run_that_keeps_its_best_epochs_weights_keeps_its_value_whatever_the_s
 
 def test_an_objective_of_ones_own_has_the_last_word_whatever_it_reports() -> None:
     plan = OneAtATime(replace(TWO, repeats=1))
-    (slot, *_) = plan.state([]).slots
+    (slot, *_) = plan.state([]).next
     row = row_of(slot, 0, 0.7, reported=(3.0, 2.0, 1.0))  # losses, and then an accuracy
     assert plan.scored(row) == row
 
@@ -393,39 +393,13 @@ def test_more_repeats_train_nothing_more_of_what_was_eliminated() -> None:
     assert all(len(option.rows) <= 2 for option in eliminated)
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), CHANCE, st.integers(1, 2), st.sampled_from(["last", MEAN]))
-def test_a_plan_that_has_seen_rows_before_says_what_a_new_one_says(
-    seed: int, chance: random.Random, passes: int, score: Any
-) -> None:
-    """What the plan keeps from one call to the next saves time only."""
-    curves = Chance(seed)
-    space = replace(SMALL, passes=passes, score=score)
-    _, rows = played(OneAtATime(space, images=IMAGES), lambda c, r: curves(c, r)[-1])
-    plan = OneAtATime(space, images=IMAGES)
-    for _ in range(12):
-        shown = rows[: chance.randrange(len(rows) + 1)]
-        for _ in range(chance.randrange(3)):
-            if shown:
-                place = chance.randrange(len(shown))
-                shown[place] = changed(shown[place], chance)
-        assert plan.state(shown) == OneAtATime(space, images=IMAGES).state(shown)
-
-
-def changed(row: Any, chance: random.Random) -> Any:
-    state = chance.choice(["running", "pruned", "failed", "complete"])
-    curve = [chance.random() for _ in range(3)]
-    value = curve[-1] if state == "complete" else None
-    return replace(row, state=state, value=value, curve={"val_accuracy": curve})
-
-
 @settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 10**6),
     CHANCE,
     st.integers(1, 4),
     st.sampled_from([None, EAGER]),
-    st.sampled_from([0.0, 0.1]),
+    st.sampled_from([0, 1, 3]),
     st.sampled_from([0.0, 0.1]),
 )
 def test_any_order_and_any_interruption_lead_to_the_same_slots_and_decisions(
@@ -433,15 +407,20 @@ def test_any_order_and_any_interruption_lead_to_the_same_slots_and_decisions(
     chance: random.Random,
     workers: int,
     margin: Margin | None,
-    faults: float,
+    failing: int,
     breaks: float,
 ) -> None:
     def plan() -> OneAtATime:
         return OneAtATime(SMALL, images=IMAGES)
 
-    calm = Crew(new_study(), plan, Chance(seed), margin=margin).play()
+    def fails(configuration: Configuration, repeat: int) -> bool:
+        """Some fail in every repeat, others in the second one."""
+        draw = random.Random(f"{seed}{configuration}").randrange(8)
+        return draw < failing and (draw == 0 or repeat == 1)
+
+    calm = Crew(new_study(), plan, Chance(seed), margin=margin, fails=fails).play()
     study = new_study()
-    crew = Crew(study, plan, Chance(seed), chance, workers, margin, faults, breaks)
+    crew = Crew(study, plan, Chance(seed), chance, workers, margin, fails, breaks)
     wild = crew.play()
     assert counted(wild) == counted(calm)
     assert decided(wild) == decided(calm)
@@ -462,44 +441,6 @@ def waiting(repeat: int) -> list[StoredTrial]:
     ]
 
 
-def test_while_a_stage_waits_the_next_one_is_guessed_from_the_leader_so_far() -> None:
-    plan = OneAtATime(TWO)
-    for repeat, leader in ((0, 2), (1, 1)):  # the repeat that is known is ahead, or behind
-        plan_state = plan.state(waiting(repeat))
-        assert plan_state.slots == ()
-        carried = (("a", leader), ("b", 1))
-        assert {slot.reference for slot in plan_state.speculative} == {carried}
-        assert {slot.configuration for slot in plan_state.speculative} == {
-            (("a", leader), ("b", 2))
-        }
-        assert {slot.stage for slot in plan_state.speculative} == {"b"}
-
-
-def test_nothing_is_guessed_while_there_is_work_nor_in_the_last_stages() -> None:
-    plan = OneAtATime(TWO)
-    _, rows = played(plan, fixed_scores(TIE | {(2, 2): [0.97, 0.98]}))
-    for length in range(len(rows)):
-        assert plan.state(rows[:length]).speculative == ()
-    running = replace(rows[-1], state="running", value=None)
-    assert plan.state([*rows[:-1], running]).speculative == ()
-
-
-def test_a_guess_counts_when_the_plan_comes_to_want_it_and_never_otherwise() -> None:
-    plan = OneAtATime(TWO)
-    rows = waiting(0)
-    speculative = plan.state(rows).speculative
-    early = [row_of(guess, 4 + place, 0.5) for place, guess in enumerate(speculative)]
-    for value, counts in ((0.95, True), (0.5, False)):
-        told = [row if row.state == "complete" else complete(row, value) for row in rows]
-        plan_state = plan.state([*told, *early])
-        assert all((key in counted(plan_state)) is counts for key in issued_rows(early))
-        assert early
-
-
-def complete(row: StoredTrial, value: float) -> StoredTrial:
-    return replace(row, state="complete", value=value, reported=(value,))
-
-
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), CHANCE, st.integers(2, 4))
 def test_asks_before_any_run_finishes_give_different_slots(
@@ -509,7 +450,7 @@ def test_asks_before_any_run_finishes_give_different_slots(
     curves = Chance(seed)
     _, rows = played(plan, lambda c, r: curves(c, r)[-1], runs=chance.randrange(10))
     given: list[Any] = []
-    while len(given) < workers and (slots := plan.state([*rows, *given]).slots):
+    while len(given) < workers and (slots := plan.state([*rows, *given]).next):
         given.append(row_of(slots[0], len(rows) + len(given)))
     asked = [(row.configuration, row.repeat) for row in [*rows, *given]]
     assert len(set(asked)) == len(asked)

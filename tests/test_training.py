@@ -96,7 +96,7 @@ def undisturbed(run: Run) -> tuple[list[Epoch], bytes]:
 def test_it_learns(undisturbed: tuple[list[Epoch], bytes]) -> None:
     epochs, _ = undisturbed
     assert [epoch.number for epoch in epochs] == [0, 1, 2, 3]
-    assert epochs[-1].val_acc > 0.9 > epochs[0].accuracy
+    assert epochs[-1].val_accuracy > 0.9 > epochs[0].accuracy
     assert epochs[-1].val_loss < epochs[0].val_loss
     assert all(epoch.seconds > 0 for epoch in epochs)
 
@@ -232,7 +232,7 @@ def test_a_saved_model_needs_keras_alone_and_is_the_last_epochs(tmp_path: Path) 
     for path in ("fast", "stock"):
         epochs, model = finish(train(replace(RUN, training=path), DATA))
         (tmp_path / f"{path}.keras").write_bytes(model)
-        last[path] = epochs[-1].val_acc
+        last[path] = epochs[-1].val_accuracy
     np.savez(tmp_path / "images.npz", DATA.images)
     program = """if True:
         import sys, numpy, keras

@@ -149,7 +149,7 @@ final.add_to(app)
 def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, quiet: bool) -> None:
     """Drive a study with the view that fits the terminal, then print tables and answer."""
     from study.cli import live, summary
-    from study.errors import SlotFailed
+    from study.errors import StudyError
     from study.running.driver import Observers
     from study.running.launch import jobs_of, launch
 
@@ -170,21 +170,19 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
             if console.is_terminal and not verbose:
                 watch = live.Screen(console, settings["epochs"], settings.repeats)
         with watch if isinstance(watch, live.Screen) else nullcontext():
-            try:
-                plan_state = launch(
-                    prepared,
-                    watch,
-                    execution,
-                    partial(say, SafeConsole(stderr=True) if quiet else console),
-                )
-            except SlotFailed:  # an unfinished study has a report too, which shows what failed
-                reported(location)
-                raise
+            plan_state = launch(
+                prepared,
+                watch,
+                execution,
+                partial(say, SafeConsole(stderr=True) if quiet else console),
+            )
         summary.print_end(console, settings, plan_state, resume, quiet=quiet)
         with console.status("Writing the report") if not quiet else nullcontext():
             written = reported(location)
         if not quiet:
             say(console, written)
+    if plan_state.failure is not None:
+        raise StudyError(f"The study has no answer: {plan_state.failure}")
 
 
 def _settings(context: typer.Context) -> dict[str, Chosen]:

@@ -149,8 +149,6 @@ def print_status(
     print_header(console, name, settings, new=False)
     runs = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
     say(console, f"State: {state}, {runs}")
-    if plan_state.failure:
-        say(console, f"Failed: {plan_state.failure}")
     table = Table("setting", "value", "from", title="settings", title_justify="left")
     for key, chosen in settings.chosen.items():
         value = chosen.value if key != "validation" else units.validation(settings.validation)

@@ -27,8 +27,6 @@ def standing_note(
     parts = [FIRST, f"{_plain(words.answer(plan_state))} {runs} are done."]
     if scoring is not None:
         parts.append(f"{scoring}.")
-    if plan_state.failure:
-        parts.append(f"It stopped: {_plain(plan_state.failure)}")
     if mlflow is not None:
         parts.append(f"MLflow shows every run: [{mlflow}]({mlflow})")
     if plan_state.verdict is not None:

@@ -83,7 +83,7 @@ def _counted(rows: Sequence[StoredTrial]) -> list[StoredTrial]:
 def study(subject: Subject, rows: Sequence[StoredTrial], plan_state: PlanState) -> Wanted:
     """The run that stands for the whole study."""
     state = "running" if subject.live else "complete" if plan_state.complete else "interrupted"
-    if plan_state.failed is not None and not subject.live:
+    if plan_state.failure is not None and not subject.live:
         state = "failed"
     children = [trial(subject, row) for row in rows]
     started = min((child.started for child in children), default=0)

@@ -19,12 +19,13 @@ def options(runs: Iterable[StoredTrial], images: int | None) -> tuple[Option, ..
     found = []
     for one, held in begun.items():
         whole = tuple(sorted([r for r in held if r.state == "complete"], key=lambda r: r.repeat))
+        failed = tuple([row for row in held if row.state == "failed"])
         values = [row.value for row in whole if row.value is not None]
-        state: OptionState = "complete" if whole else "open"
+        state: OptionState = "eliminated" if failed else "complete" if whole else "open"
         score = spread.score(values) if values else None
         number = held[0].option
         assert number is not None
-        found.append(Option(number, one, None, whole, state, score))
+        found.append(Option(number, one, None, (*whole, *failed), state, score))
     return tuple(found)
 
 

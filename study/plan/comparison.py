@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from study.plan.plan import Option, PlanState, RunIndex, RunSpec, Stage
+from study.plan.plan import Option, PlanState, RunSpec, Stage, all_failed
 from study.plan.results import Configuration
 from study.plan.statistics import Spread
 from study.space.metric import Metric
@@ -62,8 +62,7 @@ def chosen_among(
     name: str,
     options: tuple[Option, ...],
     best: Option | None,
-    slots: tuple[Sequence[RunSpec], RunSpec | None],
-    index: RunIndex,
+    ready: Sequence[RunSpec],
     *,
     complete: bool,
     runs_expected: int,
@@ -71,20 +70,21 @@ def chosen_among(
 ) -> PlanState:
     """The state of a plan of one stage, which compares configurations: the best mean wins.
 
-    ``slots`` are those that can be trained, and the one that failed for good.
+    ``ready`` are the runs that can be started now.
     """
-    free, failed = slots
     answer = best.configuration if best else None
     selected = best if complete else None
-    stage = Stage(name, "configurations", answer or (), options, best, selected, metric)
+    failure = all_failed(options) if complete else None
+    stage = Stage(
+        name, "configurations", answer or (), options, best, selected, metric, failure=failure
+    )
     return PlanState(
         stages=(stage,),
         incumbent=answer,
         score=best.score if best else None,
-        slots=tuple(free),
+        next=tuple(ready),
         complete=complete,
         runs=sum(len(option.rows) for option in options),
         runs_expected=runs_expected,
-        failed=failed,
-        failure=index.reason(failed) if failed else None,
+        failure=failure,
     )

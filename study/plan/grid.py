@@ -12,6 +12,7 @@ from study.plan.comparison import chosen_among, ranked
 from study.plan.plan import Plan, PlanState, RunIndex, RunSpec
 from study.plan.points import points, size
 from study.plan.results import StoredTrial
+from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 
 GRID = "grid"
@@ -29,9 +30,13 @@ class Grid(Plan):
     """
 
     def __init__(
-        self, space: SearchSpace, repeats: int | None = None, images: int | None = None
+        self,
+        space: SearchSpace,
+        repeats: int | None = None,
+        images: int | None = None,
+        metric: Metric | None = None,
     ) -> None:
-        super().__init__(space, repeats, images)
+        super().__init__(space, repeats, images, metric)
         space.require_options("a grid")
         number = size(space) or 0
         if number > LARGEST:
@@ -41,8 +46,8 @@ class Grid(Plan):
             )
         self._configurations = list(points(space))
 
-    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
-        index = RunIndex(rows)
+    def state(self, trials: Sequence[StoredTrial]) -> PlanState:
+        index = RunIndex(trials)
         found = [
             index.option(number, one, None, self.repeats)
             for number, one in enumerate(self._configurations)
@@ -57,8 +62,7 @@ class Grid(Plan):
             GRID,
             options,
             best,
-            index.slots(missing),
-            index,
+            index.ready(missing),
             complete=not missing,
             runs_expected=len(options) * self.repeats,
             metric=self.metric,

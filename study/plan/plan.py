@@ -1,20 +1,21 @@
-"""What a plan is: (search space, stored rows) -> what is decided, and which slots are next.
+"""The plan of a study: a pure function (search space, stored trials) -> decisions and next runs.
 
-A plan is a pure function of its arguments: no counter, no random state, no memory. That is why a
-study can be killed and resumed, and why two workers never get the same slot. Each strategy has a
-file of its own beside this one, and an entry in `strategies`.
+A plan has no counter, no random state and no memory. That is why a study can be killed and resumed,
+and why the answer does not depend on the number of workers. Each strategy is a file (or folder)
+beside this one and an entry in `strategies`.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from study.plan.results import Configuration, StoredTrial
+from study.plan.results import Configuration, State, StoredTrial
 from study.plan.statistics import Difference, Score
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import SearchSpace, Value
@@ -22,19 +23,19 @@ from study.space.search_space import SearchSpace, Value
 if TYPE_CHECKING:
     from study.plan.verdict import Verdict
 
-ATTEMPTS = 3
-"""How often one slot may fail before the study ends."""
+_NO_REASON = "it raised an exception or returned no number (Optuna's log says which)"
+"""The reason of a failed trial that stores none: one of plain Optuna code."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """One training run that the plan wants: a repeat of a configuration within a stage.
 
-    ``configuration`` is None where the plan is still to suggest one. ``reference`` is the
-    configuration that a pruner may compare the run with; empty: there is none, a pruner sees to
-    it by itself; None: the run is never pruned. ``epochs`` is the number of epochs after which the
-    run is paused (None: it trains to its end); a later slot of the same configuration and repeat
-    goes on with it.
+    ``configuration`` is None where the plan has still to suggest one (``Plan.suggest``).
+    ``reference`` is the configuration that a pruner may compare the run with; ``()`` if the pruner
+    needs no reference; None if the run is never pruned. ``epochs`` is the number of epochs after
+    which the run is paused (None: it trains to its end); a later spec of the same configuration and
+    repeat resumes it.
     """
 
     stage: str
@@ -50,10 +51,11 @@ OptionState = Literal["open", "complete", "eliminated"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a stage: its counted rows and, once all repeats are there, its score.
+    """One option of a stage: the trials that count and, once all repeats are complete, its score.
 
-    ``gap`` is how much better the best option's mean is, in pairs; None for the best itself and
-    where there is no mean.
+    An option is ``eliminated`` by the first of its repeats that was pruned or that failed. ``gap``
+    is how much better the best option's mean is, in pairs; None for the best itself and for an
+    option without a mean.
     """
 
     value: Value
@@ -66,17 +68,24 @@ class Option:
 
     @property
     def values(self) -> tuple[float, ...]:
-        return tuple([row.value for row in self.rows if row.value is not None])
+        return tuple([trial.value for trial in self.rows if trial.value is not None])
 
     @property
-    def pruned(self) -> StoredTrial | None:
-        """The pruned row that eliminates this option, once its earlier repeats are known too."""
-        return self.rows[-1] if self.rows and self.rows[-1].state == "pruned" else None
+    def stopped(self) -> StoredTrial | None:
+        """The pruned or failed trial that eliminates this option."""
+        last = self.rows[-1] if self.rows else None
+        return last if last is not None and last.state in {"pruned", "failed"} else None
+
+    @property
+    def failure(self) -> str | None:
+        """Why a failed run eliminates this option, in one line; None if none does."""
+        stopped = self.stopped if self.state == "eliminated" else None
+        return None if stopped is None or stopped.state != "failed" else reason(stopped)
 
     def missing(self, repeats: int) -> list[int]:
-        """The repeats that are still to be trained: none after a pruned one."""
-        known = {row.repeat for row in self.rows}
-        end = repeats if self.pruned is None else self.pruned.repeat
+        """The repeats that are still to be trained: none after a pruned or failed one."""
+        known = {trial.repeat for trial in self.rows}
+        end = repeats if self.stopped is None else self.stopped.repeat
         return [repeat for repeat in range(end) if repeat not in known]
 
     @property
@@ -86,15 +95,17 @@ class Option:
 
 
 StageKind = Literal["hyperparameter", "combined", "configurations"]
-"""What the options of a stage are: values of one hyperparameter, two whole configurations of a
-sweep (the selected values, the best means), or any number of configurations."""
+"""What the options of a stage are: values of one hyperparameter, two configurations of a sweep (the
+selected values, the best means), or any number of configurations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Options that are compared with each other, and what was decided once all are known.
 
-    ``best`` has the best mean of the ``metric``; ``selected`` is what the study goes on with.
+    ``best`` has the best mean of the ``metric``; the study continues with ``selected``. ``failure``
+    is why a stage has neither: the runs of all its options failed. ``incumbent`` is the
+    configuration that the others are compared with.
     """
 
     name: str
@@ -104,136 +115,135 @@ class Stage:
     best: Option | None = None
     selected: Option | None = None
     metric: Metric = ACCURACY
+    failure: str | None = None
 
     @property
     def decided(self) -> bool:
-        return self.selected is not None
+        return self.selected is not None or self.failure is not None
 
 
 @dataclass(frozen=True, slots=True)
 class PlanState:
-    """What the stored rows say: the stages so far, the answer so far, and the work that is left.
+    """The stages so far, the answer so far, and the runs that are left to train.
 
-    ``slots`` are those that can be trained now, in order; ``speculative`` those that the plan will
-    probably want once the open stage is decided; ``runs_expected`` is an upper bound. ``verdict``
-    is what a race says of its leader.
+    ``next`` are the runs that can be started now, in order; ``runs_expected`` is an upper bound.
+    ``failure`` is set in a complete study without an answer: why every option failed, in one line.
+    ``verdict`` is what a race says of its leader.
     """
 
     stages: tuple[Stage, ...]
     incumbent: Configuration | None
     score: Score | None
-    slots: tuple[RunSpec, ...]
+    next: tuple[RunSpec, ...]
     complete: bool
     runs: int
     runs_expected: int
-    failed: RunSpec | None = None
     failure: str | None = None
-    speculative: tuple[RunSpec, ...] = ()
     verdict: Verdict | None = None
 
     @property
     def metric(self) -> Metric:
-        """What configurations are compared by."""
+        """The metric that configurations are compared by."""
         return self.stages[0].metric
 
-    def why_failed(self) -> str:
-        """Which slot failed three times, and why, in one line."""
-        slot = self.failed
-        assert slot is not None
-        assert slot.configuration is not None
-        params = ", ".join(f"{name}={value}" for name, value in slot.configuration)
-        untold = "it raised, or gave no number (Optuna's log says which)"
-        return (
-            f"repeat {slot.repeat + 1} of {params} failed three times, the last time because: "
-            f"{self.failure or untold}"
-        )
+    def superseded(self, spec: RunSpec) -> bool:
+        """Whether a run of this spec cannot count any more.
 
-    def outdated(self, slot: RunSpec) -> bool:
-        """Whether a run of this slot cannot count any more.
-
-        An earlier repeat was pruned, or the slot was a guess that its stage does not want.
+        True if an earlier repeat of its option was pruned or failed, or if its stage compares with
+        another reference now.
         """
-        stage = next((stage for stage in self.stages if stage.name == slot.stage), None)
+        stage = next((stage for stage in self.stages if stage.name == spec.stage), None)
         if stage is None:
             return self.complete
         for option in stage.options:
-            if (option.configuration, option.reference) == (slot.configuration, slot.reference):
-                return option.pruned is not None and option.pruned.repeat < slot.repeat
+            if (option.configuration, option.reference) == (spec.configuration, spec.reference):
+                return option.stopped is not None and option.stopped.repeat < spec.repeat
         return True
 
 
 class Plan(ABC):
-    """What a study is to train, as a pure function of its rows.
+    """Which runs a study trains, as a pure function of its stored trials.
 
-    ``images`` is the number of validation images of a repeat (None: not known, or what is measured
-    is no share of images): it bounds standard errors from below. ``compares`` says whether the
-    pruner compares a run with its reference's same repeat: a slot then waits for that; whoever
-    knows the pruner sets it. ``metric`` is the space's, until somebody sets one whose direction is
-    an Optuna study's.
+    ``repeats`` defaults to the space's. ``images`` is the number of validation images of a repeat
+    (None: not known, or the metric is no share of images): it bounds standard errors from below.
+    ``metric`` defaults to the space's. ``compares``: the pruner compares a run with the same repeat
+    of its reference, so that the run waits until that repeat is complete.
     """
 
-    compares: bool = True
-    _metric: Metric | None = None
-
     def __init__(
-        self, space: SearchSpace, repeats: int | None = None, images: int | None = None
+        self,
+        space: SearchSpace,
+        repeats: int | None = None,
+        images: int | None = None,
+        metric: Metric | None = None,
+        *,
+        compares: bool = True,
     ) -> None:
-        self.space, self.images = space, images
+        self.space, self.images, self.compares = space, images, compares
         self.repeats = space.repeats if repeats is None else repeats
+        self.metric = space.metric if metric is None else metric
 
-    @property
-    def metric(self) -> Metric:
-        return self._metric or self.space.metric
-
-    @metric.setter
-    def metric(self, metric: Metric) -> None:
-        self._metric = metric
+    def adapted(self, *, metric: Metric, compares: bool) -> Self:
+        """A copy of this plan for an Optuna study with this metric and this kind of pruner."""
+        plan = copy.copy(self)
+        plan.metric, plan.compares = metric, compares
+        return plan
 
     @abstractmethod
-    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
-        """What is decided and which slots are next; the same for the same rows in any order."""
+    def state(self, trials: Sequence[StoredTrial]) -> PlanState:
+        """What is decided and which runs are next; the same for the same trials in any order."""
 
-    def scored(self, row: StoredTrial) -> StoredTrial:
-        """The row with the value that configurations are compared by; here its own."""
-        return row
+    def scored(self, trial: StoredTrial) -> StoredTrial:
+        """The trial with the value that configurations are compared by; by default its own."""
+        return trial
 
-    def suggest(self, slot: RunSpec, rows: Sequence[StoredTrial]) -> Configuration:
-        """The configuration of a slot; only plans that leave it open have to think."""
-        assert slot.configuration is not None
-        return slot.configuration
+    def suggest(self, spec: RunSpec, trials: Sequence[StoredTrial]) -> Configuration:
+        """The configuration of a spec; overridden by plans that leave it open."""
+        assert spec.configuration is not None
+        return spec.configuration
+
+
+def reason(failed: StoredTrial) -> str:
+    """Why a trial failed, in one line."""
+    return failed.failure or _NO_REASON
+
+
+def all_failed(options: Iterable[Option]) -> str | None:
+    """Why every one of these options failed, in one line; None if one has not."""
+    failed = [option.stopped for option in options if option.failure]
+    if not failed or len(failed) < len(tuple(options)):
+        return None
+    last = max((trial for trial in failed if trial), key=lambda trial: trial.number)
+    count = "the only configuration" if len(failed) == 1 else f"all {len(failed)} configurations"
+    return f"{count} failed, the last one because: {reason(last)}"
 
 
 class RunIndex:
-    """Stored rows by configuration and repeat, and which of them a slot can be counted with."""
+    """Stored trials by configuration and repeat, without the cancelled ones."""
 
-    def __init__(self, rows: Iterable[StoredTrial]) -> None:
-        self._rows: dict[Configuration, list[StoredTrial]] = defaultdict(list)
-        for row in rows:
-            if row.cancelled is None:
-                self._rows[row.configuration].append(row)
-
-    def changed(self, gone: Iterable[StoredTrial], come: Iterable[StoredTrial]) -> RunIndex:
-        """This index without the rows ``gone`` and with those that have ``come``, at their end."""
-        index = RunIndex(())
-        index._rows.update(self._rows)
-        for row in gone:
-            index._rows[row.configuration] = [
-                r for r in index._rows[row.configuration] if r.number != row.number
-            ]
-        for configuration, rows in RunIndex(come)._rows.items():
-            index._rows[configuration] = [*index._rows[configuration], *rows]
-        return index
+    def __init__(self, trials: Iterable[StoredTrial]) -> None:
+        self._trials: dict[Configuration, list[StoredTrial]] = defaultdict(list)
+        for trial in trials:
+            if trial.cancelled is None:
+                self._trials[trial.configuration].append(trial)
 
     def counted(
         self, configuration: Configuration, reference: Configuration | None
     ) -> dict[int, StoredTrial]:
-        """The finished row that fills each repeat: complete, or pruned for the same reason."""
+        """The ended trial of each repeat; a pruned one only if pruned against ``reference``."""
         counted: dict[int, StoredTrial] = {}
-        for row in self._rows.get(configuration, ()):
-            pruned = row.state == "pruned" and reference is not None and row.reference == reference
-            if row.state == "complete" or pruned:
-                counted.setdefault(row.repeat, row)
+        for trial in self._trials.get(configuration, ()):
+            if trial.state == "pruned":
+                ended = reference is not None and trial.reference == reference
+            else:
+                ended = trial.state in {"complete", "failed"}
+            if ended:
+                counted.setdefault(trial.repeat, trial)
         return counted
+
+    def failed(self, configuration: Configuration, repeats: int) -> bool:
+        """Whether a repeat of the configuration failed, and those before it are known."""
+        return self.option(0, configuration, None, repeats).state == "eliminated"
 
     def option(
         self,
@@ -242,50 +252,39 @@ class RunIndex:
         reference: Configuration | None,
         repeats: int,
     ) -> Option:
-        """Count an option's repeats in order, up to the first pruned one, which eliminates it.
+        """An option with its repeats, up to the first pruned or failed one, which eliminates it.
 
-        Later repeats of an eliminated option do not count, even where they had begun: which of
-        them had depends on how many workers there were.
+        Later repeats of an eliminated option do not count, even if they had begun: which of them
+        had depends on the number of workers.
         """
         counted = self.counted(candidate, reference)
-        stop = min((r for r, row in counted.items() if row.state == "pruned"), default=repeats)
+        stops = (repeat for repeat, trial in counted.items() if trial.state != "complete")
+        stop = min(stops, default=repeats)
         wanted = range(min(stop + 1, repeats))
-        rows = tuple([counted[repeat] for repeat in wanted if repeat in counted])
+        trials = tuple([counted[repeat] for repeat in wanted if repeat in counted])
         state: OptionState = "eliminated" if stop < repeats else "complete"
         return Option(
-            value, candidate, reference, rows, state if len(rows) == len(wanted) else "open"
+            value, candidate, reference, trials, state if len(trials) == len(wanted) else "open"
         )
 
-    def reason(self, slot: RunSpec) -> str | None:
-        """Why the slot failed the last time."""
-        rows = reversed(self._of(slot))
-        return next((row.failure for row in rows if row.state == "failed"), None)
+    def ready(self, wanted: Iterable[RunSpec], *, compares: bool = True) -> list[RunSpec]:
+        """Those of the ``wanted`` runs that can be started now: not running, and not waiting.
 
-    def _of(self, slot: RunSpec) -> list[StoredTrial]:
-        assert slot.configuration is not None
-        rows = self._rows.get(slot.configuration, ())
-        return [row for row in rows if row.repeat == slot.repeat]
-
-    def slots(
-        self, missing: Iterable[RunSpec], *, compares: bool = True
-    ) -> tuple[list[RunSpec], RunSpec | None]:
-        """Those of the ``missing`` slots that can be trained now, and the one that failed for good.
-
-        Where a pruner ``compares``, a slot waits until its reference's same repeat is complete. A
-        slot has failed for good once nothing can make it superfluous any more: a pruned earlier
-        repeat would.
+        If the pruner ``compares``, a run waits until its reference's same repeat is complete.
         """
-        complete = functools.cache(lambda reference: self.counted(reference, None))
-        slots = []
-        doubtful = set()
-        for slot in missing:
-            states = [row.state for row in self._of(slot)]
-            if states.count("failed") >= ATTEMPTS:
-                if slot.configuration not in doubtful:
-                    return [], slot
-            elif "running" not in states and (
-                not compares or not slot.reference or slot.repeat in complete(slot.reference)
-            ):
-                slots.append(slot)
-            doubtful.add(slot.configuration)
-        return slots, None
+        repeats = functools.cache(self._repeats)
+        return [
+            spec
+            for spec in wanted
+            if spec.repeat not in repeats(spec.configuration, "running")
+            and not (
+                compares
+                and spec.reference
+                and spec.repeat not in repeats(spec.reference, "complete")
+            )
+        ]
+
+    def _repeats(self, configuration: Configuration | None, state: State) -> set[int]:
+        """The repeats of the configuration that have a trial in this state."""
+        trials = self._trials.get(configuration or (), ())
+        return {trial.repeat for trial in trials if trial.state == state}

@@ -24,10 +24,11 @@ from study.plan.begun import options, stated
 from study.plan.candidates import Pool, freedom, start
 from study.plan.effects import Effects, effects
 from study.plan.epochs import rungs, sweep_epochs
-from study.plan.plan import Plan, PlanState, RunIndex, RunSpec, Stage
+from study.plan.plan import Plan, PlanState, RunIndex, RunSpec, Stage, all_failed
 from study.plan.posterior import Cells, Posterior
 from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.verdict import Belief, Reason, Scale
+from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 
 RACE = "race"
@@ -64,6 +65,7 @@ class Race(Plan):
         space: SearchSpace,
         repeats: int | None = None,
         images: int | None = None,
+        metric: Metric | None = None,
         *,
         pool: int | None = None,
         seed: int = 0,
@@ -72,7 +74,7 @@ class Race(Plan):
         confidence: float = CONFIDENCE,
         budget: int | None = None,
     ) -> None:
-        super().__init__(space, repeats, images)
+        super().__init__(space, repeats, images, metric)
         self.seed = seed
         self.epochs = epochs or space.epochs
         if tolerance is None and self.metric.is_accuracy:
@@ -128,34 +130,33 @@ class Race(Plan):
     def state(self, rows: Sequence[StoredTrial]) -> PlanState:
         """What the rows say of the leader, and the slot that is worth the most."""
         index, runs = RunIndex(rows), _runs(rows)
+        failed = _failed(rows)
         spent = sum(map(self._promised, runs.values()))
-        belief = self._belief(runs)
+        spent += sum(max(1, len(row.reported)) for row in failed)
+        belief = self._belief(runs, failed)
         leader = belief.candidates.configurations[belief.leader] if belief else self._first
-        wanted, reason = self._next(runs, belief, leader, self.budget - spent)
-        slots, failed = index.slots(_numbered(wanted, runs))
-        if failed:
-            reason = None
+        wanted, reason = self._next(runs, failed, belief, leader, self.budget - spent)
         verdict = None
         if belief:
             scale = self._errors(runs)
             tolerance = scale.tolerance(self.tolerance)
             verdict = belief.verdict(tolerance, self.confidence, spent, self.budget)
             verdict = replace(scale.verdict(verdict), reason=reason)
-        begun = options(runs.values(), self.images)
+        begun = options([*runs.values(), *failed], self.images)
         best = next((one for one in begun if one.configuration == leader), None)
         won = best if reason else None
-        stage = Stage(RACE, "configurations", leader, begun, best, won, self.metric)
+        none = all_failed(begun) if reason else None
+        stage = Stage(RACE, "configurations", leader, begun, best, won, self.metric, none)
         ahead = 0 if reason else 1 + max(0, self.budget - spent) // self.rungs[0]
         return PlanState(
             stages=(stage,),
-            incumbent=leader if belief or reason else None,
+            incumbent=None if none or not (belief or reason) else leader,
             score=stated(verdict, best),
-            slots=tuple(slots),
+            next=tuple(index.ready(_numbered(wanted, runs))),
             complete=reason is not None,
-            runs=sum(row.state != "running" for row in runs.values()),
-            runs_expected=len(runs) + ahead,
-            failed=failed,
-            failure=index.reason(failed) if failed else None,
+            runs=sum(row.state != "running" for row in runs.values()) + len(failed),
+            runs_expected=len(runs) + len(failed) + ahead,
+            failure=none,
             verdict=verdict,
         )
 
@@ -166,13 +167,13 @@ class Race(Plan):
     def effects(self, rows: Sequence[StoredTrial]) -> Effects | None:
         """What the rows say of each hyperparameter; None before a run has reached a rung."""
         runs = _runs(rows)
-        belief = self._belief(runs)
+        belief = self._belief(runs, _failed(rows))
         return self._errors(runs).effects(effects(belief, self.space)) if belief else None
 
     def _errors(self, runs: Runs) -> AsErrors:
         return AsErrors.of(self.metric, runs.values())
 
-    def _belief(self, runs: Runs) -> Belief | None:
+    def _belief(self, runs: Runs, failed: Sequence[StoredTrial]) -> Belief | None:
         """What the runs say; None before the first of them has reached a rung."""
         scale = self._errors(runs)
         known = [scale.row(row) for row in runs.values() if len(row.reported) >= self.rungs[0]]
@@ -181,14 +182,20 @@ class Race(Plan):
             return None
         measured = [row for row in known if row.repeat >= self.choosing]
         ahead = sorted(choosing, key=lambda r: (-len(r.reported), -r.reported[-1], r.number))
-        begun = dict.fromkeys(row.configuration for row in runs.values())
+        begun = dict.fromkeys(row.configuration for row in (*runs.values(), *failed))
         best = dict.fromkeys(row.configuration for row in ahead[: len(ahead) // 2 + 1])
         candidates = self.candidates.draw([*begun], [*best][:_NEAR], len(choosing))
         values = replace(self.scale, whole=scale.whole)
-        return Belief(candidates, values, choosing, measured, self.seed)
+        out = frozenset(candidates.index[row.configuration] for row in failed)
+        return Belief(candidates, values, choosing, measured, self.seed, out)
 
     def _next(
-        self, runs: Runs, belief: Belief | None, leader: Configuration, spare: int
+        self,
+        runs: Runs,
+        failed: Sequence[StoredTrial],
+        belief: Belief | None,
+        leader: Configuration,
+        spare: int,
     ) -> tuple[list[RunSpec], Reason | None]:
         """The slots that can be trained now, or why there is no more to train."""
         states = {key: row.state for key, row in runs.items()}
@@ -196,7 +203,14 @@ class Race(Plan):
         repeats = range(self.choosing, self.choosing + self.measuring)
         missing = [self._slot(leader, r, self.epochs) for r in repeats if (leader, r) not in runs]
         reserve = len(missing) * self.epochs
-        start = [s for s in self._start if (s.configuration, s.repeat) not in runs]
+        gone = {row.configuration for row in failed}
+        if leader in gone:
+            missing = []  # no run has ended well so far
+        start = [
+            s
+            for s in self._start
+            if (s.configuration, s.repeat) not in runs and s.configuration not in gone
+        ]
         if start and spare - reserve >= self.rungs[0]:
             return start, None
         sure = belief is not None and self._sure(belief, runs, measured=not missing)
@@ -240,6 +254,7 @@ class Race(Plan):
             posterior = Posterior(
                 belief.kernel, belief.theta, belief.cells, belief.z, pending=cells
             )
+        progress.busy[list(belief.failed)] = True
         places = belief.contenders(posterior)
         actions = progress.actions(places[:_RIVALS], self.rungs, spare)
         if actions is None:
@@ -252,10 +267,20 @@ class Race(Plan):
 def _runs(rows: Iterable[StoredTrial]) -> Runs:
     """The runs that count, in the order of their numbers; what was paused is pruned at the end."""
     runs: Runs = {}
+    gone = {row.configuration for row in _failed(rows)}
     for row in sorted(rows, key=lambda row: row.number):
-        if row.cancelled is None and row.state != "failed":
+        if row.cancelled is None and row.configuration not in gone:
             runs[row.configuration, row.repeat] = row
     return runs
+
+
+def _failed(rows: Iterable[StoredTrial]) -> list[StoredTrial]:
+    """The failed run of each configuration that has one, by number; none of its runs counts."""
+    failed: dict[Configuration, StoredTrial] = {}
+    for row in sorted(rows, key=lambda row: row.number):
+        if row.cancelled is None and row.state == "failed":
+            failed.setdefault(row.configuration, row)
+    return list(failed.values())
 
 
 def _numbered(slots: Iterable[RunSpec], runs: Runs) -> Iterator[RunSpec]:

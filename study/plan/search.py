@@ -18,6 +18,7 @@ from study.plan.comparison import chosen_among, ranked
 from study.plan.plan import Option, Plan, PlanState, RunIndex, RunSpec
 from study.plan.points import points, size
 from study.plan.results import Configuration, StoredTrial, configuration
+from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -48,77 +49,73 @@ class Search(Plan):
         seed: int,
         repeats: int | None = None,
         images: int | None = None,
+        metric: Metric | None = None,
     ) -> None:
-        super().__init__(space, repeats, images)
+        super().__init__(space, repeats, images, metric)
         self.seed = seed
         self.budget = min(budget, size(space) or budget)
         self.sampler = sampler
         self._inner = _inner_sampler(sampler)
 
-    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
-        """Every configuration so far, and the slots that are left of the budget."""
-        index = RunIndex(rows)
-        options, best = ranked(self._options(rows, index), self.images, metric=self.metric)
+    def state(self, trials: Sequence[StoredTrial]) -> PlanState:
+        """Every configuration so far, and the runs that are left of the budget."""
+        index = RunIndex(trials)
+        options, best = ranked(self._options(trials, index), self.images, metric=self.metric)
         ended = sum(len(option.rows) for option in options if option.state != "open")
         unended = self.budget - sum(option.state != "open" for option in options)
         return chosen_among(
             SEARCH,
             options,
             best,
-            self._slots(options, index),
-            index,
+            self._ready(options, index),
             complete=not unended,
             runs_expected=ended + unended * self.repeats,
             metric=self.metric,
         )
 
-    def _options(self, rows: Sequence[StoredTrial], index: RunIndex) -> tuple[Option, ...]:
+    def _options(self, trials: Sequence[StoredTrial], index: RunIndex) -> tuple[Option, ...]:
         found: dict[int, Configuration] = {}
-        for row in rows:
-            if row.stage == SEARCH:
-                found.setdefault(int(row.option or 0), row.configuration)
+        for trial in trials:
+            if trial.stage == SEARCH:
+                found.setdefault(int(trial.option or 0), trial.configuration)
         return tuple(
             index.option(number, found[number], UNCOMPARED, self.repeats)
             for number in sorted(found)
         )
 
-    def _slots(
-        self, options: Sequence[Option], index: RunIndex
-    ) -> tuple[list[RunSpec], RunSpec | None]:
-        """Missing repeats of the configurations begun, then configurations to be suggested."""
-        slots, failed = index.slots(
+    def _ready(self, options: Sequence[Option], index: RunIndex) -> list[RunSpec]:
+        """Missing repeats of the configurations tried so far, then configurations to suggest."""
+        ready = index.ready(
             RunSpec(SEARCH, option.value, option.configuration, repeat, UNCOMPARED)
             for option in options
             for repeat in option.missing(self.repeats)
         )
-        if failed is not None:
-            return [], failed
-        begun = {option.value for option in options}
-        new = [number for number in range(self.budget) if number not in begun]
-        return slots + [RunSpec(SEARCH, number, None, 0, UNCOMPARED) for number in new], None
+        known = {option.value for option in options}
+        new = [number for number in range(self.budget) if number not in known]
+        return ready + [RunSpec(SEARCH, number, None, 0, UNCOMPARED) for number in new]
 
-    def suggest(self, slot: RunSpec, rows: Sequence[StoredTrial]) -> Configuration:
-        """The slot's configuration or, where it is left open, what Optuna suggests after ``rows``.
+    def suggest(self, spec: RunSpec, trials: Sequence[StoredTrial]) -> Configuration:
+        """The spec's configuration or, if it is left open, what Optuna suggests after ``trials``.
 
-        A suggestion that was tried before is drawn again with another seed; where that does not
-        help, the first configuration that is left is taken.
+        A suggestion that was tried before is drawn again with another seed; after 20 draws the
+        first configuration that was not tried is taken.
         """
-        if slot.configuration is not None:
-            return slot.configuration
-        number = int(slot.option)
-        tried = {row.configuration for row in rows}
+        if spec.configuration is not None:
+            return spec.configuration
+        number = int(spec.option)
+        tried = {trial.configuration for trial in trials}
         for attempt in range(_RETRIES):
-            candidate = self._ask(number, attempt, rows)
+            candidate = self._ask(number, attempt, trials)
             if candidate not in tried:
                 return candidate
         return next((point for point in points(self.space) if point not in tried), candidate)
 
-    def _ask(self, number: int, attempt: int, rows: Sequence[StoredTrial]) -> Configuration:
+    def _ask(self, number: int, attempt: int, trials: Sequence[StoredTrial]) -> Configuration:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         options = [
-            option for option in self._options(rows, RunIndex(rows)) if option.value != number
+            option for option in self._options(trials, RunIndex(trials)) if option.value != number
         ]
         seed = int(np.random.SeedSequence([self.seed, number, attempt]).generate_state(1)[0])
         inner = optuna.create_study(direction=self.metric.direction, sampler=self._inner(seed))
@@ -138,10 +135,13 @@ class Search(Plan):
 
 
 def _mean(option: Option) -> float | None:
-    """What the sampler is told: the mean over repeats, or where a run was pruned its last report.
+    """The value that Optuna's sampler is told: the mean over repeats.
 
-    None while repeats are missing, and where no number was reported.
+    A pruned repeat counts with its last report. None while repeats are missing, if a run failed,
+    and if no number was reported.
     """
+    if option.failure:
+        return None
     reports = [row.reported[-1:] if row.value is None else (row.value,) for row in option.rows]
     values = [value for report in reports for value in report if math.isfinite(value)]
     return math.fsum(values) / len(values) if values and option.state != "open" else None

@@ -45,6 +45,7 @@ def _search(sampler: str, settings: Settings) -> Plan:
         settings["seed"],
         settings.repeats,
         settings.images,
+        settings.metric,
     )
 
 
@@ -55,10 +56,21 @@ def _race(settings: Settings) -> Plan:
         settings.space,
         settings.repeats,
         settings.images,
+        settings.metric,
         pool=settings.data.images if settings.data else None,
         seed=settings["seed"],
         epochs=settings["epochs"],
         **given,
+    )
+
+
+def _sweep(settings: Settings) -> Plan:
+    return OneAtATime(
+        settings.space,
+        settings.repeats,
+        settings.images,
+        settings.metric,
+        compares=settings["pruner"] == "sweep",
     )
 
 
@@ -69,14 +81,14 @@ def _optuna(sampler: str, title: str) -> Strategy:
 
 STRATEGIES: dict[str, Strategy] = {
     "sweep": Strategy(
-        lambda settings: OneAtATime(settings.space, settings.repeats, settings.images),
+        _sweep,
         "One hyperparameter is changed at a time, the others stay at what was selected",
         pruner="sweep",
         compares=True,
         scores=True,
     ),
     "grid": Strategy(
-        lambda settings: Grid(settings.space, settings.repeats, settings.images),
+        lambda settings: Grid(settings.space, settings.repeats, settings.images, settings.metric),
         "Every configuration is trained; the best mean wins",
     ),
     "race": Strategy(

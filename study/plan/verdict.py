@@ -156,8 +156,9 @@ class Belief:
         choosing: Sequence[StoredTrial],
         measured: Sequence[StoredTrial],
         seed: int,
+        failed: frozenset[int] = frozenset(),
     ) -> None:
-        self.candidates, self.scale, self.seed = candidates, scale, seed
+        self.candidates, self.scale, self.seed, self.failed = candidates, scale, seed, failed
         rungs = np.array(scale.rungs, dtype=float)
         early = np.log(rungs[-1] / rungs)
         every = max(1, math.ceil(len(choosing) / _FITTED))
@@ -178,6 +179,7 @@ class Belief:
         """
         ended = self.cells.configuration[self.cells.rung == len(self.scale.rungs) - 1]
         among = np.unique(ended) if len(ended) else np.arange(len(self.candidates))
+        among = among[~np.isin(among, list(self.failed))]
         return int(among[np.argmin(self.chosen.mean[among])])
 
     @cached_property
@@ -190,7 +192,8 @@ class Belief:
         """Places of those that would be the best with some luck, the leader first."""
         lucky = posterior.mean - 2 * posterior.deviations
         lucky[self.leader] = -np.inf
-        return np.argsort(lucky, kind="stable")[:_CONTENDERS]
+        lucky[list(self.failed)] = np.inf
+        return np.argsort(lucky, kind="stable")[: min(_CONTENDERS, len(lucky) - len(self.failed))]
 
     @cached_property
     def _by_choice(self) -> tuple[Places, Array]:

@@ -196,8 +196,6 @@ def _remarks(contents: Contents) -> list[str]:
         going = contents.state == "running"
         resume = "" if going else f"; to go on: {contents.resume}"
         said.append(f"The study is not complete ({contents.state}{resume}).")
-    if plan_state.failure:
-        said.append(f"It stopped because a run failed again and again: {plan_state.failure}")
     return said
 
 

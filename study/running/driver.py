@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from optuna.trial import Trial, TrialState
 
-from study.errors import SlotFailed
 from study.plan.plan import Plan, PlanState, RunSpec
 from study.plan.results import LEFT_PAUSED, StoredTrial
-from study.storage.trials import IGNORE_FAILURES_BEFORE
 from study.storage.trials import stored_trial as row
 from study.training import recipe
 from study.training.saved import count_parameters
@@ -115,17 +113,14 @@ class Driver:
     def drive(self, deadline: float | None = None) -> PlanState:
         """Run the plan; returns early, with the study resumable, at ``deadline`` (monotonic time).
 
-        Raises ``SlotFailed`` when one slot has failed three times. Whatever ends the loop, the
-        runs in progress stay in the database as they are, for the next driver to adopt.
+        Whatever ends the loop, the runs in progress stay in the database as they are, for the next
+        driver to adopt.
         """
-        self._ignore_earlier_failures()
         self._adopt()
         event: Event | None = None
         while True:
             plan_state = self._fill()
             self._watch.see(plan_state, self._active, event)
-            if plan_state.failed is not None:
-                raise SlotFailed(plan_state.why_failed())
             if plan_state.complete:
                 self._end_paused()
             late = deadline is not None and time.monotonic() >= deadline
@@ -146,10 +141,10 @@ class Driver:
         """Cancel runs that no longer count; start new ones while there are workers and slots."""
         if self._known is None:  # else nothing has started or ended since the last look
             for number, run in list(self._active.items()):
-                if self._standing().outdated(run.slot):
+                if self._standing().superseded(run.slot):
                     self._cancel(number, "the plan does not want it any more")
         plan_state = self._standing()
-        while plan_state.slots and len(self._active) < self._engine.workers:
+        while plan_state.next and len(self._active) < self._engine.workers:
             self._start(self._sampler.next_trial(self._study))
             plan_state = self._standing()
         return plan_state
@@ -190,14 +185,6 @@ class Driver:
             elif known.state != "paused":
                 self._start(Trial(self._study, frozen._trial_id))
         self._known = None
-
-    def _ignore_earlier_failures(self) -> None:
-        """A resumed study tries a slot again that failed three times."""
-        if self._standing().failed is not None:
-            self._study.set_user_attr(
-                IGNORE_FAILURES_BEFORE, len(self._study.get_trials(deepcopy=False))
-            )
-            self._known = None
 
     def _handle(self, event: Event) -> None:
         run = self._active[event.key]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from optuna.trial import Trial, TrialState
 
 from study.dashboard.note import Note
-from study.errors import SlotFailed
 from study.mirror.subprocess import LAST_PASS, Follower
 from study.plan.plan import PlanState, RunSpec
 from study.plan.strategies import plan_of
@@ -79,8 +78,8 @@ def launch(
     """Drive a prepared study; a timeout ends it early, resumable.
 
     ``say`` is told, in a line, what does not stop the study. Raises ``StudyLocked`` where another
-    process drives it or other studies hold all the GPUs, ``SlotFailed`` where one slot failed three
-    times, ``StorageError`` where the database cannot be written any more.
+    process drives it or other studies hold all the GPUs, ``StorageError`` where the database
+    cannot be written any more.
     """
     location, settings = prepared.location, prepared.settings
     checkpoints = checkpoints_for(location, execution)
@@ -116,9 +115,6 @@ def launch(
                 deadline = None if limit is None else time.monotonic() + limit
                 plan_state = driver.drive(deadline)
                 patience = LAST_PASS
-    except SlotFailed:
-        patience = LAST_PASS
-        raise
     finally:
         mirror.close(patience)  # after the lock is given back: nothing is running any more
     with explained(location.database.shown):

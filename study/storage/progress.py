@@ -21,9 +21,9 @@ def standing_of(study: Study, settings: Settings) -> PlanState:
 
 
 def state_of(plan_state: PlanState, location: Location) -> str:
-    """``complete``, ``running``, ``failed`` or ``interrupted``."""
+    """``running``, ``complete``, ``interrupted``, or ``failed`` if every option failed."""
     if driven(location):
         return "running"
-    if plan_state.complete:
-        return "complete"
-    return "interrupted" if plan_state.failed is None else "failed"
+    if plan_state.failure is not None:
+        return "failed"
+    return "complete" if plan_state.complete else "interrupted"

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 RUN_SPEC = "study:run"
 """The system attribute of a trial that holds its run spec; it is written before anything else."""
 
-IGNORE_FAILURES_BEFORE = "ignore_failures_before"
-"""The study attribute that holds the number of the first trial whose failure counts."""
-
 STATES: dict[str, State] = {
     "WAITING": "running",
     "RUNNING": "running",
@@ -80,8 +77,7 @@ _ATTRIBUTES = TypeAdapter(_Attributes)
 class StoredTrials:
     """The trials of a study, read again at each call; only those that changed are converted.
 
-    Failures from before a study was resumed after three of them (``IGNORE_FAILURES_BEFORE``) are
-    left out, and runs on another kind of device than the first one's: they cannot be paired.
+    Runs on another kind of device than the first one's are left out: they cannot be paired.
     """
 
     def __init__(self) -> None:
@@ -96,18 +92,11 @@ class StoredTrials:
 
     def counted(self, study: Study, trials: Sequence[StoredTrial]) -> list[StoredTrial]:
         """Of all ``trials`` of a study those that count."""
-        with readable(lambda: self._name):
-            attributes = study._storage.get_study_user_attrs(study._study_id)
-            first = int(attributes.get(IGNORE_FAILURES_BEFORE, 0))
         kinds = {None, next((trial.device for trial in trials if trial.device), None)}
-        return [
-            trial
-            for trial in trials
-            if trial.device in kinds and not (trial.state == "failed" and trial.number < first)
-        ]
+        return [trial for trial in trials if trial.device in kinds]
 
     def all(self, study: Study) -> list[StoredTrial]:
-        """Every trial that was a run, earlier failures among them; raises ``StorageError``."""
+        """Every trial that was a run; raises ``StorageError``."""
         # From the storage: Hyperband hands samplers a study that hides other brackets' trials.
         storage, study_id = source = (study._storage, study._study_id)
         with readable(lambda: self._name):

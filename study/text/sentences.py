@@ -57,6 +57,8 @@ def network(settings: Settings) -> str | None:
 
 def outcome(stage: Stage) -> str:
     """What a stage decided and by how much, in a sentence or two; while it is open, that it is."""
+    if stage.failure is not None:
+        return f"No option can be trained: {stage.failure}."
     if stage.best is None or stage.selected is None:
         known = sum(option.state != "open" for option in stage.options)
         return f"Open: {known} of {len(stage.options)} {_kind(stage)} are known so far."
@@ -135,7 +137,8 @@ def _together(stage: Stage) -> str:
     selected, together = stage.options[0], stage.options[-1]
     gap = together.gap or selected.gap
     if gap is None:
-        return "All best means together were stopped early; the selected values stay."
+        ended = "failed" if together.failure else "were stopped early"
+        return f"All best means together {ended}; the selected values stay."
     ahead = together.gap is None
     word = "beat" if ahead else "are behind"
     by = f"{units.gap(gap, stage.metric)}{stage.metric.points}"
@@ -160,6 +163,8 @@ def _count(ties: int) -> str:
 
 def answer(plan_state: PlanState) -> str:
     """The configuration to use and how sure to be of it, in one sentence."""
+    if plan_state.failure is not None:
+        return f"The study has no answer: {plan_state.failure}."
     if plan_state.incumbent is None or plan_state.score is None:
         return "No configuration has a finished run yet."
     word = "Use" if plan_state.complete else "So far"
@@ -220,6 +225,8 @@ def _probability(value: float) -> str:
 
 def decision(stage: Stage) -> str:
     """What a decided stage decided, in a few words."""
+    if stage.failure is not None:
+        return f"{stage.name}: {stage.failure}"
     assert stage.selected is not None
     if stage.kind == "configurations":
         return f"{stage.name}: {units.params(stage.selected.configuration)} is the best"

@@ -135,7 +135,7 @@ def verdict(option: Option, stage: Stage) -> str:
     if option.state == "open":
         return "open"
     if option.state == "eliminated":
-        return f"eliminated: {behind(option, stage)}"
+        return behind(option, stage) if option.failure else f"eliminated: {behind(option, stage)}"
     whole = stage.kind == "configurations"
     said = []
     if stage.best is not None and option.configuration == stage.best.configuration:
@@ -148,7 +148,9 @@ def verdict(option: Option, stage: Stage) -> str:
 
 
 def behind(option: Option, stage: Stage) -> str:
-    """How far an eliminated option was behind its reference, and when."""
+    """Why an option was eliminated: its failure, or how far it was behind and at which epoch."""
+    if option.failure is not None:
+        return f"failed, {option.failure}"
     pruned = option.rows[-1]
     reference = _reference(pruned, stage)
     epochs = f"at epoch {len(pruned.reported)}"

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from study.errors import PlanExhausted, SettingsError, SlotFailed
+from study.errors import PlanExhausted, SettingsError
 from study.plan.plan import Plan, PlanState, RunSpec, Stage
 from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Direction, Metric
@@ -45,17 +44,17 @@ class PlanSampler(BaseSampler):
 
     Asking for more than the plan has raises ``PlanExhausted`` and leaves no trial running. Where
     the next slot depends on runs that other threads of this process are training, the ask waits
-    for them. A slot that has failed three times raises ``SlotFailed``.
+    for them. A trial that fails eliminates its option.
     Of several slots the first is given, or the first of the configuration that ``prefer`` names.
     With ``ends_optimize`` the trial that completes the plan ends the loop of ``study.optimize``.
     """
 
     def __init__(self, plan: Plan, *, ends_optimize: bool = True) -> None:
-        self.plan = copy(plan)  # its own: what it knows of a study is written on it
+        self.plan = plan
         self._ends_optimize = ends_optimize
         self.prefer: Configuration | None = None
         self.rows = StoredTrials()
-        self._looked_at: tuple[BaseStorage, int] | None = None
+        self._looked_at: tuple[BaseStorage, int, bool] | None = None
         self._lock = threading.Lock()
         self._threads: dict[int, int] = {}
         self._known: tuple[tuple[StoredTrial, ...], PlanState | None] = ((), None)
@@ -79,7 +78,7 @@ class PlanSampler(BaseSampler):
     def next_trial(self, study: Study) -> Trial:
         """The trial of the next slot of the last state: a paused one, or a new one."""
         rows, plan_state = self._known
-        slots = plan_state.slots if plan_state else ()
+        slots = plan_state.next if plan_state else ()
         wanted = slots and (self._preferred(slots) or slots[0])
         run = wanted and (wanted.configuration, wanted.repeat)
         for paused in rows:
@@ -91,12 +90,13 @@ class PlanSampler(BaseSampler):
         return study.ask()
 
     def look(self, study: Study) -> None:
-        """Tell the plan what it has to know of the study: its direction and its pruner."""
-        self.plan.compares = getattr(study.pruner, "compares", False)
-        if self._looked_at != (study._storage, study._study_id):
+        """Adapt the plan to the study: to its direction and its pruner."""
+        compares = getattr(study.pruner, "compares", False)
+        if self._looked_at != (study._storage, study._study_id, compares):
             _require_one_objective(study)
-            self.plan.metric = _metric(self.plan.space, study)
-            self._looked_at = (study._storage, study._study_id)
+            metric = _metric(self.plan.space, study)
+            self.plan = self.plan.adapted(metric=metric, compares=compares)
+            self._looked_at = (study._storage, study._study_id, compares)
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to another process: the plan, and nothing that is known of trials."""
@@ -117,9 +117,9 @@ class PlanSampler(BaseSampler):
             plan_state = self.state(rows)
             if plan_state.complete:
                 return self._surplus(study)
-            slots = plan_state.slots
+            slots = plan_state.next
             if not slots:
-                self._await_others(study, plan_state, rows)
+                self._await_others(study, rows)
                 return False
             spec = self._spec(self._preferred(slots) or slots[0], rows)
             trial.system_attrs[RUN_SPEC] = spec  # Optuna goes on with this copy
@@ -151,11 +151,7 @@ class PlanSampler(BaseSampler):
             raise PlanExhausted("the plan is complete: there is nothing left to ask for") from None
         return True
 
-    def _await_others(
-        self, study: Study, plan_state: PlanState, rows: Sequence[StoredTrial]
-    ) -> None:
-        if plan_state.failed is not None:
-            raise SlotFailed(plan_state.why_failed())
+    def _await_others(self, study: Study, rows: Sequence[StoredTrial]) -> None:
         running = [entry for entry in rows if entry.state == "running"]
         if not any(self._elsewhere(study, entry) for entry in running):
             numbers = [entry.number for entry in running]

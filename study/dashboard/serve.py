@@ -1,19 +1,46 @@
-"""optuna-dashboard on this machine alone, with the storage options of the study."""
+"""optuna-dashboard on this machine alone, with the storage options of the study.
+
+It has no password: every user of this machine may look. Web pages that are open in a browser may
+not: a request must name this host, and come from a page of it (DNS rebinding, cross-site requests).
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from study.errors import StorageError
 from study.storage.location import Database
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-class _QuietHandler(WSGIRequestHandler):
+# A Host header; the port may be another one that was forwarded.
+_OWN = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]+)?", re.IGNORECASE)
+
+_log = logging.getLogger(__name__)
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 30.0  # seconds that a connection may be idle
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        logging.getLogger(__name__).debug(format, *args)
+        _log.debug(format, *args)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers each connection in its own thread; a browser's aborted request is not reported."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        _log.debug("a request of %s failed", client_address)
 
 
 def serve(database: Database, port: int, say: Callable[[str], None]) -> None:
@@ -24,10 +51,9 @@ def serve(database: Database, port: int, say: Callable[[str], None]) -> None:
     storage = database.open()
     from optuna_dashboard import wsgi
 
+    app = local_only(wsgi(storage), storage.remove_session)
     try:
-        server = make_server(
-            "127.0.0.1", port, wsgi(storage), server_class=_Server, handler_class=_QuietHandler
-        )
+        server = make_server("127.0.0.1", port, app, server_class=_Server, handler_class=_Handler)
     except OSError as error:
         raise StorageError(
             f"--port {port}: cannot be served ({error.strerror}); choose another"
@@ -42,8 +68,17 @@ def serve(database: Database, port: int, say: Callable[[str], None]) -> None:
             return
 
 
-class _Server(WSGIServer):
-    """Answers requests one at a time; a browser's aborted request is no news."""
+def local_only(app: WSGIApplication, done: Callable[[], None]) -> WSGIApplication:
+    """Refuse requests of other hosts' pages with 403; call ``done`` after each request."""
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        logging.getLogger(__name__).debug("a request of %s failed", client_address)
+    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        if not _OWN.fullmatch(host) or origin not in {None, f"http://{host}"}:
+            start_response("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"This dashboard answers on 127.0.0.1 and localhost alone.\n"]
+        try:
+            return list(app(environ, start_response))
+        finally:
+            done()  # this thread's connection to the database
+
+    return checked

@@ -27,7 +27,8 @@ from study.data.dataset import Dataset
 from study.data.pixels import unit
 from study.space.search_space import Validation
 from study.training.run import Run
-from study.workers.engine import RunFailed, RunFinished, cores
+from study.workers.engine import RunFailed, RunFinished
+from study.workers.machine import cores
 
 SEEDS = 10
 FRESH = 1_000_000  # seeds of searches are small
@@ -79,10 +80,10 @@ def accuracies(task: Task, params: Params, records: Path) -> dict[int, float]:
 
 def _trained(task: Task, params: Params, dataset: Dataset, seeds: Sequence[int]) -> Any:
     """Train the seeds, a run a core, and judge each model as it is finished."""
-    from study.workers.local_cluster import local_engine
+    from study.workers.pool import local_pool
 
     validation = Validation("holdout", fraction=task.held_out)
-    with closing(local_engine(dataset, min(len(cores()), len(seeds)), 1, None)) as engine:
+    with closing(local_pool(dataset, min(cores(), len(seeds)))) as engine:
         for seed in seeds:
             run = Run(
                 params=tuple({**task.fixed, **params}.items()),

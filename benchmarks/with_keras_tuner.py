@@ -15,7 +15,7 @@ from typing import Any
 import recorded
 from job import ONE_EACH, Job, Tally
 
-from study.workers.engine import cores
+from study.workers.machine import cores
 
 CONTENDERS = Path(__file__).with_name("contenders.py")
 
@@ -64,7 +64,7 @@ def _chief_and_workers(job: Job) -> list[str]:
         return subprocess.Popen(command, env=os.environ | place | {"KERASTUNER_TUNER_ID": name})
 
     chief = start("chief")
-    workers = {name: start(name) for name in (f"tuner{one}" for one in range(len(cores())))}
+    workers = {name: start(name) for name in (f"tuner{one}" for one in range(cores()))}
     codes = [worker.wait() for worker in workers.values()]
     chief.kill()  # it would look every 20 seconds whether somebody is left
     chief.wait()

@@ -8,7 +8,7 @@ from typing import Any
 
 from job import ONE_EACH, Job, Params, Tally
 
-from study.workers.engine import cores
+from study.workers.machine import cores
 
 
 def search(job: Job, tally: Tally) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def search(job: Job, tally: Tally) -> dict[str, Any]:
     """
     study = _optuna_study(job)
     spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_optuna_worker, args=(job, one)) for one in range(len(cores()))]
+    workers = [spawn.Process(target=_optuna_worker, args=(job, one)) for one in range(cores())]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -7,7 +7,7 @@ from typing import Any
 
 from job import ONE_EACH, Job, Params, Tally
 
-from study.workers.engine import cores
+from study.workers.machine import cores
 
 
 def search(job: Job, tally: Tally) -> dict[str, Any]:
@@ -20,9 +20,7 @@ def search(job: Job, tally: Tally) -> dict[str, Any]:
     task = job.task
     data = job.arrays()
     train_on, _ = job.split(len(data[0]))
-    ray.init(
-        num_cpus=len(cores()), include_dashboard=False, log_to_driver=False, logging_level="error"
-    )
+    ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False, logging_level="error")
     part = tune.with_resources(tune.with_parameters(_ray_run, job=job, data=data), {"cpu": 1})
     logger = MLflowLoggerCallback(tracking_uri=job.uri, experiment_name="ray")
     place = Path(job.folder) / "ray"

@@ -7,9 +7,12 @@ It leaves checkpoints like the real one. As a program it is `python -m study` wi
 ``FAKE_PAUSE`` is how many seconds an epoch takes; ``FAKE_TRACE`` a file that gets a line for every
 epoch that is trained, with the process that trained it; ``FAKE_GROWTH`` how many bytes the process
 keeps of every run; ``FAKE_DEATH`` a file: whoever finds it in the middle of a run takes it and dies
-of SIGKILL, with all its process group where the file says "group".
+of SIGKILL, with all its process group where the file says "group", or stops where it says "hang".
+
+A run whose parameters have a ``trouble`` meets it in the middle, each time: see `_trouble`.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -24,6 +27,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from study.data.dataset import Dataset
+from study.errors import SettingsError, TrainingFailed
 from study.training.checkpoint import Checkpoint, Checkpoints
 from study.training.run import Epoch, Run
 
@@ -47,6 +51,7 @@ def train(
         number = len(history)
         if number == run.epochs // 2:
             _die()
+            _trouble(dict(run.params).get("trouble"))
         acc, val_acc = (quality - 0.3 / (number + 1) + 0.01 * drawn[number]).tolist()
         history.append(Epoch(number, acc, 1 - acc, val_acc, 1 - val_acc, pause, time.time()))
         _trace(run, number)
@@ -61,7 +66,7 @@ def _save(checkpoints: Checkpoints, checkpoint: Checkpoint) -> None:
     try:
         checkpoints.save(checkpoint)
     except OSError as error:
-        sys.stderr.write(f"no checkpoint: {error}\n")
+        logging.getLogger("study.training").warning("no checkpoint can be written: %s", error)
 
 
 def _die() -> None:
@@ -71,7 +76,28 @@ def _die() -> None:
         file.unlink()
     except FileNotFoundError:
         return
+    if whom == "hang":
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
     os.kill(os.getpid() if whom != "group" else -os.getpgid(0), signal.SIGKILL)
+
+
+def _trouble(kind: object) -> None:
+    match kind:
+        case "diverges":
+            raise TrainingFailed("the loss is NaN in epoch 3")
+        case "memory":
+            raise MemoryError
+        case "error":
+            raise ValueError("no such\nlayer")
+        case "machine":
+            raise SettingsError("no GPU here")
+        case "warning":
+            logging.getLogger("study.training").warning("no checkpoint can be\nwritten")
+        case "death":
+            sys.stderr.write("out of luck\n")
+            sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _trace(run: Run, number: int) -> None:

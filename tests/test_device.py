@@ -32,8 +32,9 @@ from study.training.device import CPU, Devices, devices, offered
 from study.training.startup import _choose
 from study.tuning.objective import Objective
 from study.workers.cards import held
-from study.workers.engine import RunFinished, cores, visible
-from study.workers.local_cluster import local_engine
+from study.workers.engine import RunFinished
+from study.workers.machine import cores
+from study.workers.pool import local_pool
 
 LINES = (
     "GPU-aaaa1111, NVIDIA H100 80GB HBM3, 81559, 550.54.15\n"
@@ -157,17 +158,11 @@ def test_the_devices_of_a_cluster_are_what_its_runs_take() -> None:
     cluster.check("gpu", "stock")  # only its workers know
 
 
-def test_each_worker_sees_one_card() -> None:
-    seen = [visible(worker, ("a", "b"))["CUDA_VISIBLE_DEVICES"] for worker in range(3)]
-    assert seen == ["a", "b", "a"]
-    assert visible(0, ()) == {}
-
-
 def test_workers_on_cards_see_one_each_and_are_neither_forked_nor_pinned() -> None:
     images = np.zeros((4, 8, 8, 1), np.float32)
     labels = np.arange(4, dtype=np.int32)
     data = Dataset("four", images, labels, images, labels, (0, 1, 2, 3), "f" * 64)
-    engine = local_engine(data, len(cores()), 1, None, fake_gpu.train, cards=("a", "b"))
+    engine = local_pool(data, 2, trainer=fake_gpu.train, gpus=("a", "b"))
     seen = []
     with closing(engine):
         for repeat in range(2):
@@ -177,7 +172,7 @@ def test_workers_on_cards_see_one_each_and_are_neither_forked_nor_pinned() -> No
             if isinstance(event, RunFinished):
                 seen.append(json.loads(event.model or b""))
     assert {one["card"] for one in seen} == {"a", "b"}
-    assert {one["cores"] for one in seen} == {len(cores())}
+    assert {one["cores"] for one in seen} == {cores()}
     assert not any(one["forked"] for one in seen)
 
 

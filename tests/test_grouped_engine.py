@@ -10,8 +10,8 @@ import fake_grouped
 import fakes
 import psutil
 import pytest
+from engine_contract import SPEC, dataset, drive, repeated, results
 from optuna.storages import InMemoryStorage
-from test_cluster import SLOT, dataset, drive, expected, results, twice  # noqa: F401
 
 from study.errors import StudyError
 from study.training.checkpoint import FolderCheckpoints
@@ -39,14 +39,14 @@ def trace(folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("places", [1, 3, 16])
-def test_the_answer_is_that_of_one_process(expected: Any, tmp_path: Path, places: int) -> None:  # noqa: F811
+def test_the_answer_is_that_of_one_process(expected: Any, tmp_path: Path, places: int) -> None:
     storage = InMemoryStorage()
     drive(storage, engine(tmp_path, places=places))
     assert results(storage) == expected
 
 
 def test_a_process_that_is_killed_is_replaced_and_nothing_is_lost(
-    expected: Any,  # noqa: F811
+    expected: Any,
     tmp_path: Path,
 ) -> None:
     (tmp_path / "death").write_text("one")
@@ -55,19 +55,19 @@ def test_a_process_that_is_killed_is_replaced_and_nothing_is_lost(
     assert results(storage) == expected
     epochs = trace(tmp_path)
     assert len({process for process, *_ in epochs}) == 2
-    assert twice(epochs) == 0
+    assert repeated(epochs) == 0
 
 
 def test_a_process_that_dies_without_a_word_is_the_reason_of_a_failed_run(tmp_path: Path) -> None:
     with closing(engine(tmp_path, fake_grouped.dies_at_once)) as started:
-        started.submit(3, fakes.run_of(SLOT))
+        started.submit(3, fakes.run_of(SPEC))
         said = "the process that trains has ended with exit code 7"
         assert started.next_event() == RunFailed(3, said)
 
 
 def test_what_stands_in_the_way_of_every_run_ends_the_study(tmp_path: Path) -> None:
     with closing(engine(tmp_path, fake_grouped.cannot_train)) as started:
-        started.submit(0, fakes.run_of(SLOT))
+        started.submit(0, fakes.run_of(SPEC))
         with pytest.raises(StudyError, match="JAX sees no GPU"):
             started.next_event()
 
@@ -77,13 +77,13 @@ def test_a_stopped_run_is_not_heard_of_again_and_its_number_can_be_used_anew(
 ) -> None:
     with closing(engine(tmp_path)) as started:
         for key in (0, 1):
-            started.submit(key, fakes.run_of(SLOT))
+            started.submit(key, fakes.run_of(SPEC))
         assert isinstance(started.next_event(), EpochReported)
         started.stop(0)
         started.stop(5)
         keys = {started.next_event().key for _ in range(4)}
         assert keys == {1}
-        started.submit(0, fakes.run_of(SLOT))
+        started.submit(0, fakes.run_of(SPEC))
         events = [started.next_event()]
         while not (isinstance(events[-1], RunFinished) and events[-1].key == 0):
             events.append(started.next_event())
@@ -92,7 +92,7 @@ def test_a_stopped_run_is_not_heard_of_again_and_its_number_can_be_used_anew(
 
 
 def test_what_is_written_of_a_run_before_its_stop_is_heard_is_deleted(tmp_path: Path) -> None:
-    stopped, again = (fakes.run_of(replace(SLOT, repeat=repeat)) for repeat in (0, 1))
+    stopped, again = (fakes.run_of(replace(SPEC, repeat=repeat)) for repeat in (0, 1))
     with closing(engine(tmp_path)) as started:  # its process deletes nothing
         for key, run in enumerate((stopped, again)):
             started.submit(key, run)
@@ -110,7 +110,7 @@ def test_without_runs_there_is_no_process_and_none_is_left_behind(tmp_path: Path
     before = len(psutil.Process().children())
     engine(tmp_path).close()
     started = engine(tmp_path)
-    started.submit(0, fakes.run_of(SLOT))
+    started.submit(0, fakes.run_of(SPEC))
     started.next_event()
     assert len(psutil.Process().children()) > before
     started.close()

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import test_training as base
-from test_cluster import submitted
+from engine_contract import ended
 from test_commands import command, finish
 from test_layout import FOLDER, imported, modules
 from test_own_model import HEAD, RESIDUAL, SEQUENTIAL, run_of
@@ -19,7 +19,7 @@ from test_own_model import HEAD, RESIDUAL, SEQUENTIAL, run_of
 from study.errors import ModelError, TrainingFailed
 from study.space.model_source import ModelSource
 from study.training.train import train
-from study.workers.local_cluster import local_engine
+from study.workers.pool import local_pool
 
 pytestmark = pytest.mark.tensorflow
 
@@ -135,8 +135,8 @@ def test_a_text_that_doubles_itself_is_given_up(tmp_path: Path) -> None:
 
 def test_an_own_network_travels_to_a_worker_and_trains_to_the_same_bits_there() -> None:
     runs = [replace(run_of(text, drop=0.3), epochs=2) for text in (SEQUENTIAL, RESIDUAL)]
-    with closing(local_engine(base.DATA, 1, 1, None)) as engine:
-        there = [submitted(engine, run) for run in runs]
+    with closing(local_pool(base.DATA, 1)) as engine:
+        there = [ended(engine, run) for run in runs]
     for run, (epochs, model) in zip(runs, there, strict=True):
         assert base.bits(epochs) == base.bits(base.finish(train(run, base.DATA))[0])
         assert model is not None

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import servers
+from engine_contract import SPEC, dataset
 from fake_trainer import train
 from fakes import run_of
-from test_cluster import SLOT, dataset
 
 from study.errors import SettingsError
 from study.training.checkpoint import Checkpoint, FolderCheckpoints
@@ -17,7 +17,7 @@ from study.training.run import Epoch
 from study.training.s3_checkpoint import BucketCheckpoints, checkpoints_at
 
 CHECKPOINT = Checkpoint("abc", ({"number": 0},), (np.arange(3, dtype=np.float32),))
-RUN = run_of(SLOT)
+RUN = run_of(SPEC)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from study.mirror.requests import Refused, Unreachable
 from study.mirror.target import Access, Target, redact, resolve, secrets
 from study.storage.location import DEFAULT, Database
 from study.training.device import devices
-from study.workers.engine import cores
+from study.workers.machine import cores
 
 if TYPE_CHECKING:
     from study.mirror.tracking import Server
@@ -202,7 +202,7 @@ def _devices() -> tuple[Finding, Library | None]:
         nonlocal found
         found = tensorflow()
         graphics = f"{found.sees} GPU" if found.sees else "no GPU: it trains on the processor"
-        return f"{found.shown} sees {len(cores())} cores and {graphics}"
+        return f"{found.shown} sees {cores()} cores and {graphics}"
 
     return _probed("devices", probe), found
 

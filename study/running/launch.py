@@ -30,10 +30,12 @@ from study.training.device import CPU, Devices
 from study.training.run import Run
 from study.training.train import train
 from study.tuning.pruning import make_pruner
-from study.workers import cards, forkserver
-from study.workers.engine import Engine, InProcess, Trainer, cores, visible
+from study.workers import cards, processes
+from study.workers.engine import Engine, InProcess, Trainer
 from study.workers.grouped import PLACES, GroupedEngine
 from study.workers.grouped_process import Setup
+from study.workers.machine import cores
+from study.workers.pool import local_pool
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -128,7 +130,7 @@ def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
     def start(settings: Settings) -> None:
         alone = execution.scheduler is not None or jobs_of(settings, execution) == 1
         if not alone and settings.device == "cpu" and settings["training"] != "grouped":
-            forkserver.start()
+            processes.prepare()
 
     return start
 
@@ -174,7 +176,7 @@ def jobs_of(settings: Settings, execution: ExecutionOptions) -> int:
         return execution.jobs or PLACES
     if settings.device == "gpu":
         return execution.jobs or max(1, len(execution.devices.cards))
-    return execution.jobs or max(1, len(cores()) // int(settings["threads"]))
+    return execution.jobs or max(1, cores() // int(settings["threads"]))
 
 
 def engine_for(
@@ -192,7 +194,7 @@ def engine_for(
     threads, jobs = settings["threads"], jobs_of(settings, execution)
     uuids = [card.uuid for card in execution.devices.cards if settings.device == "gpu"]
     if settings["training"] == "grouped":
-        os.environ |= visible(0, uuids)
+        os.environ |= {"CUDA_VISIBLE_DEVICES": uuids[0]} if uuids else {}
         setup = Setup(prepared.dataset.without_test(), checkpoints, settings.device)
         return GroupedEngine(setup, say, jobs)
     if execution.scheduler is not None:
@@ -213,10 +215,10 @@ def engine_for(
             say(f"The cluster has no worker{wanted} yet: a run waits until one joins")
         return engine
     if jobs > 1 or uuids:  # a card is left free by a process that ends
-        from study.workers.local_cluster import local_engine
-
-        return local_engine(prepared.dataset, jobs, threads, checkpoints, trainer, cards=uuids)
-    return InProcess(lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints))
+        return local_pool(prepared.dataset, jobs, threads, checkpoints, trainer, uuids)
+    return InProcess(
+        lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints), checkpoints
+    )
 
 
 def checkpoints_for(location: Location, execution: ExecutionOptions) -> Checkpoints:

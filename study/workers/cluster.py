@@ -1,7 +1,7 @@
-"""Runs on a Dask cluster: of this machine (`local_cluster`), or one that is there already.
+"""Runs on a Dask cluster that exists already: the engine, and what it has the workers do.
 
-The workers only train and report, an epoch at a time (`worker`). Dask schedules: it starts a run
-again elsewhere when a worker dies, and the run goes on from its checkpoint.
+The workers only train and report. Dask schedules: it starts a run again on another worker if one
+dies, and the run continues from its checkpoint.
 """
 
 from __future__ import annotations
@@ -10,50 +10,162 @@ import asyncio
 import concurrent.futures
 import logging
 import queue
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
-from distributed import Client, Future
+import numpy as np
+from distributed import Client, Future, KilledWorker, Reschedule, Status, WorkerPlugin, get_worker
 from distributed import Event as Flag
 
+from study.data.pixels import chosen, is_aligned
 from study.errors import StudyError
 from study.training.run import Epoch, Run
 from study.training.train import train
-from study.workers.engine import EpochReported, Event, RunFailed, RunFinished, Trainer, reason
-from study.workers.worker import FOR_GOOD, GROWTH, DataPlugin, Job, Outcome
+from study.workers.child import GROWTH, Size
+from study.workers.engine import (
+    EpochReported,
+    Event,
+    Notice,
+    RunFailed,
+    RunFinished,
+    Trainer,
+    reason,
+    work,
+)
 
 if TYPE_CHECKING:
+    from distributed import Worker
+
     from study.data.dataset import Dataset
     from study.training.checkpoint import Checkpoints
 
 _PATIENCE = 10.0  # seconds a scheduler may take to answer
-MUTE = logging.CRITICAL + 1  # Dask logs tracebacks of connections that are closed on purpose
-_NONE_LEFT = (
-    "the workers of this machine have ended and none could be started in their place; nothing is "
-    "lost: resume"
-)
+_MUTE = logging.CRITICAL + 1  # Dask logs tracebacks of connections that are closed on purpose
 _CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
+_STOP = "-stop"  # ends the name of the flag that says: interrupt, and delete the checkpoint
+
+Outcome = tuple[Event, ...]
+"""All events of a run; the last one says how it ended, unless it was stopped or interrupted."""
+
+
+class _Interrupted(Exception):
+    """The engine was closed: the run ends and its checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trains a run on a worker and reports its epochs under ``topic``.
+
+    ``data`` is the name of the plugin that brought the images.
+    """
+
+    topic: str
+    data: str
+    checkpoints: Checkpoints | None
+    trainer: Trainer
+
+    def __call__(self, key: int, run: Run, flag: str) -> Outcome:
+        """Train to the end, or until the flag is set; a worker trains one run at a time."""
+        worker = get_worker()
+        dataset = cast(DataPlugin, worker.plugins[self.data]).dataset
+        interrupt, stop = Flag(flag), Flag(flag + _STOP)
+
+        def stopped() -> bool:
+            if not interrupt.is_set():
+                return False
+            if stop.is_set():
+                return True
+            raise _Interrupted
+
+        def trained(run: Run) -> Any:
+            return self.trainer(run, dataset, checkpoints=self.checkpoints)
+
+        events: list[Event] = []
+        with _turn:
+            if _size.grown and _replace(worker):
+                raise Reschedule
+            with suppress(_Interrupted):
+                for event in work(key, run, trained, self.checkpoints, stopped):
+                    events.append(event)
+                    if (message := _message(event)) is not None:
+                        worker.loop.add_callback(worker.log_event, self.topic, message)
+            _size.measure(run, dataset)
+        for raised in (interrupt, stop):  # the scheduler keeps a flag until it is cleared
+            raised.clear()
+        return tuple(events)
+
+
+_turn = threading.Lock()
+_size = Size(GROWTH)
+
+
+def _message(event: Event) -> dict[str, Any] | None:
+    """How an event travels while its run goes on; None if it is the last."""
+    match event:
+        case EpochReported(key=key, epoch=epoch):
+            return {"key": key, "epoch": asdict(epoch)}
+        case Notice(key=key, text=text):
+            return {"key": key, "notice": text}
+    return None
+
+
+def _replace(worker: Worker) -> bool:
+    """End this process so that a fresh one takes its place; False if there is no nanny to do so.
+
+    Returns once Dask sends no more runs here: one that was handed back goes elsewhere, or waits.
+    """
+    if worker.nanny is None:
+        return False
+    worker.loop.add_callback(partial(worker.close_gracefully, restart=True))
+    while worker.status == Status.running:
+        time.sleep(0.01)
+    return True
+
+
+class DataPlugin(WorkerPlugin):
+    """Sends the training images to each worker once, also to those that join later.
+
+    Its name is the data's own: a study that is resumed, or another one on the same data, finds
+    them there.
+    """
+
+    idempotent = True
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.name = f"study-data-{dataset.fingerprint}"
+        self.dataset = dataset.without_test()
+
+    def setup(self, worker: Worker) -> None:
+        """Lay the images that travelled where a run can train on them without another copy."""
+        images = self.dataset.images
+        if images.dtype == np.uint8 and not is_aligned(images):
+            self.dataset = replace(self.dataset, images=chosen(images, np.arange(len(images))))
 
 
 @dataclass
 class _Task:
-    """A run that was sent away: its future, how many epochs were relayed, how to stop it."""
+    """A run that was submitted: its future, and how many of its epochs were forwarded.
+
+    ``sent_with`` is how many of them there were when Dask was given the run.
+    """
 
     future: Future[Outcome]
     flag: str
     run: Run
-    relayed: int = 0
+    forwarded: int = 0
+    sent_with: int = 0
 
 
 class DaskEngine:
     """Trains runs on the workers of ``client``, ``jobs`` at once; None: as many as there are.
 
-    ``resources`` is what a run takes from the worker that trains it, as in ``{"GPU": 1}``;
-    ``close`` ends the connection. Where the cluster is this engine's own it ends that too, and
-    ``gone`` says whether no worker is left, nor will be.
+    ``resources`` is what a run takes from the worker that trains it, as in ``{"GPU": 1}``.
     """
 
     def __init__(
@@ -65,21 +177,18 @@ class DaskEngine:
         checkpoints: Checkpoints | None = None,
         trainer: Trainer = train,
         resources: Mapping[str, float] | None = None,
-        growth: float = GROWTH,
-        close: Callable[[], None] = lambda: None,
-        gone: Callable[[], bool] | None = None,
     ) -> None:
-        self._gone = gone
         self._client = client
         self._jobs = jobs
+        self._checkpoints = checkpoints
         self._topic = f"study-{uuid.uuid4().hex}"
-        self._events: queue.SimpleQueue[tuple[int, Epoch | Future[Outcome]] | None]
+        self._events: queue.SimpleQueue[tuple[int, Event | Future[Outcome]] | None]
         self._events = queue.SimpleQueue()
         self._tasks: dict[int, _Task] = {}
+        self._submitted = 0
         self._resources = dict(resources) if resources else None
-        self._close = close
         data = DataPlugin(dataset)
-        self._job = Job(self._topic, data.name, checkpoints, trainer, growth)
+        self._job = Job(self._topic, data.name, checkpoints, trainer)
         client.register_plugin(data)
         client.subscribe_topic(self._topic, self._receive)
         client.subscribe_topic("all", self._look)
@@ -87,12 +196,13 @@ class DaskEngine:
 
     @property
     def workers(self) -> int:
-        """How many runs to submit at once; where there is no worker yet, one waits for it."""
+        """How many runs to submit at once; if there is no worker yet, one waits for it."""
         return self._jobs or max(1, self.offered)
 
     def submit(self, key: int, run: Run) -> None:
         """Send a run to the cluster."""
-        flag = f"{self._topic}-{key}"
+        self._submitted += 1
+        flag = f"{self._topic}-{self._submitted}"
         self._tasks[key] = _Task(self._send(key, run, flag), flag, run)
 
     def _send(self, key: int, run: Run, flag: str) -> Future[Outcome]:
@@ -103,12 +213,14 @@ class DaskEngine:
         return future
 
     def stop(self, key: int) -> None:
-        """Stop a run for good: at once where it waits, at its next epoch where it trains."""
+        """Cancel a run: at once if it waits, before its next epoch if it trains."""
         task = self._tasks.pop(key, None)
         if task is not None:
             with self._lost_in_one_line():
-                Flag(task.flag + FOR_GOOD, client=self._client).set()
+                Flag(task.flag + _STOP, client=self._client).set()
                 self._interrupt(task)
+            if self._checkpoints is not None:
+                self._checkpoints.delete(task.run.key)
 
     def _interrupt(self, task: _Task) -> None:
         Flag(task.flag, client=self._client).set()
@@ -117,8 +229,7 @@ class DaskEngine:
     def next_event(self) -> Event | None:
         """Wait for the next event of a run that was not stopped.
 
-        None when workers have joined or left. Raises ``StudyError`` when the scheduler is gone, or
-        every worker of this machine for good.
+        None when workers have joined or left. Raises ``StudyError`` when the scheduler is gone.
         """
         while True:
             try:
@@ -126,24 +237,55 @@ class DaskEngine:
             except queue.Empty:
                 if self._client.status != "running":
                     raise self._lost() from None
-                if self._gone and self._gone():
-                    raise StudyError(_NONE_LEFT) from None
                 continue
-            event = self._relay(*item) if item else None
+            event = self._forward(*item) if item else None
             if event is not None or (item is None and self._recounted()):
                 return event
 
-    def _relay(self, key: int, what: Epoch | Future[Outcome]) -> Event | None:
-        """The event that a message is; None for one that is late, or to be waited for."""
+    def _forward(self, key: int, what: Event | Future[Outcome]) -> Event | None:
+        """The event to return; None for one of a stopped run, or one that was returned before."""
         task = self._tasks.get(key)
         if task is None:
             return None
-        if isinstance(what, Epoch):
-            if what.number != task.relayed:  # a run that was started again repeats epochs
-                return None
-            task.relayed += 1
-            return EpochReported(key, what)
-        return self._finish(key, task) if what is task.future else None
+        match what:
+            case EpochReported(epoch=epoch):
+                if epoch.number != task.forwarded:  # a run that was started again repeats epochs
+                    return None
+                task.forwarded += 1
+                return what
+            case Notice():
+                return what
+            case RunFinished() | RunFailed():
+                del self._tasks[key]
+                return what
+        if what is task.future:
+            self._finish(key, task)
+        return None
+
+    def _finish(self, key: int, task: _Task) -> None:
+        """Queue the last events of a run, with epochs that are still on their way.
+
+        A run whose result was lost with its worker is sent again, to its checkpoint, and so is one
+        whose worker died too often for Dask but has reported epochs in between.
+        """
+        try:
+            outcome: Outcome = task.future.result(timeout=_PATIENCE)
+        except _CANCELLED:
+            raise self._lost() from None  # by nobody here: Dask does that without a scheduler
+        except StudyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a worker died of is a failed run
+            if task.future.status == "finished":  # it is large, or the network slow
+                self._events.put((key, task.future))
+            elif task.future.status == "lost" or task.forwarded > task.sent_with:
+                task.sent_with = task.forwarded
+                task.future = self._send(key, task.run, task.flag)
+            else:
+                self._events.put((key, RunFailed(key, _reason(error, task))))
+            return
+        for event in outcome:
+            if not isinstance(event, Notice):
+                self._events.put((key, event))
 
     def _recounted(self) -> bool:
         """Whether there are more or fewer workers than before."""
@@ -151,20 +293,25 @@ class DaskEngine:
         return before != self.offered
 
     def close(self) -> None:
-        """Interrupt every run, or end the cluster if it is this engine's own."""
-        if not self._gone:
-            for task in self._tasks.values():
-                with suppress(Exception):
-                    self._interrupt(task)
-            self._tasks.clear()
-            for topic in ("all", self._topic):
-                with suppress(Exception):
-                    self._client.unsubscribe_topic(topic)
-        self._close()
+        """Interrupt every run and disconnect."""
+        for task in self._tasks.values():
+            with suppress(Exception):
+                self._interrupt(task)
+        self._tasks.clear()
+        for topic in ("all", self._topic):
+            with suppress(Exception):
+                self._client.unsubscribe_topic(topic)
+        with suppress(Exception):
+            self._client.close(timeout=2)
 
     def _receive(self, event: tuple[float, dict[str, Any]]) -> None:
-        """An epoch that a worker reports; Dask adds to it which worker that is."""
-        self._events.put((event[1]["key"], Epoch(**event[1]["epoch"])))
+        """What a worker reports while it trains; Dask adds to it which worker that is."""
+        message = event[1]
+        key = message["key"]
+        if "epoch" in message:
+            self._events.put((key, EpochReported(key, Epoch(**message["epoch"]))))
+        else:
+            self._events.put((key, Notice(key, message["notice"])))
 
     def _look(self, event: tuple[float, Any]) -> None:
         """Have the workers counted again when some have joined or left."""
@@ -181,36 +328,6 @@ class DaskEngine:
                 for worker in workers
             )
 
-    def _finish(self, key: int, task: _Task) -> Event | None:
-        """The last events of a run; epochs still on their way are taken from its result.
-
-        None where the result was lost with its worker: the run is sent again, to its checkpoint.
-        """
-        try:
-            outcome: Outcome = task.future.result(timeout=_PATIENCE)
-        except _CANCELLED:
-            raise self._lost() from None  # by nobody here: Dask does that without a scheduler
-        except StudyError:
-            raise  # not this run's fault: the same would happen to every other one
-        except Exception as error:  # noqa: BLE001 - whatever a worker died of is a failed run
-            if task.future.status == "lost":
-                task.future = self._send(key, task.run, task.flag)
-                return None
-            if task.future.status == "finished":  # it is large, or the network slow
-                self._events.put((key, task.future))
-                return None
-            del self._tasks[key]
-            return RunFailed(key, reason(error))
-        if task.relayed < len(outcome.epochs):
-            self._events.put((key, task.future))
-            epoch = outcome.epochs[task.relayed]
-            task.relayed += 1
-            return EpochReported(key, epoch)
-        del self._tasks[key]
-        if outcome.failure is not None:
-            return RunFailed(key, outcome.failure)
-        return RunFinished(key, outcome.model)
-
     @contextmanager
     def _lost_in_one_line(self) -> Iterator[None]:
         try:
@@ -220,11 +337,20 @@ class DaskEngine:
 
     def _lost(self) -> StudyError:
         self._tasks.clear()  # the cluster forgets the runs of a driver that is gone
-        address = self._client._start_arg
-        where = address if isinstance(address, str) else "of this machine"
         return StudyError(
-            f"the Dask scheduler {where} is gone; nothing is lost: resume once it is back"
+            f"the Dask scheduler {self._client._start_arg} is gone; nothing is lost: resume once "
+            "it is back"
         )
+
+
+def _reason(error: Exception, task: _Task) -> str:
+    if not isinstance(error, KilledWorker):
+        return reason(error)
+    return (
+        f"{error.allowed_failures + 1} workers died in epoch {task.forwarded + 1}, the last one at "
+        f"{error.last_worker.address}; its log says more, and if it was killed by SIGKILL the "
+        "memory of its machine had run out"
+    )
 
 
 def remote_engine(
@@ -240,32 +366,22 @@ def remote_engine(
     TLS comes from Dask's own configuration. Without ``jobs`` as many runs at once as the cluster
     has workers that offer the ``resources``, at any time.
     """
-    logging.getLogger("distributed").setLevel(MUTE)
+    logging.getLogger("distributed").setLevel(_MUTE)
     try:
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError, ImportError) as error:
         said = " ".join(str(error).split())[:200]
         raise StudyError(f"--scheduler {address}: does not answer ({said})") from None
-
-    def close() -> None:
-        with suppress(Exception):
-            client.close(timeout=2)
-
+    close: Callable[..., object] = client.close
     try:
         return DaskEngine(
-            client,
-            dataset,
-            jobs,
-            checkpoints=checkpoints,
-            trainer=trainer,
-            resources=resources,
-            close=close,
+            client, dataset, jobs, checkpoints=checkpoints, trainer=trainer, resources=resources
         )
     except StudyError:
-        close()
+        close(timeout=2)
         raise
     except Exception as error:  # noqa: BLE001 - whatever the data did to the workers
-        close()
+        close(timeout=2)
         raise StudyError(
             f"--scheduler {address}: the workers cannot be used ({reason(error)}); install the "
             "same version of this program on all of them"

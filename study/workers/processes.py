@@ -1,0 +1,240 @@
+"""Starts the processes of the pool: forked from one that has imported TensorFlow, or afresh.
+
+No process listens on a port or at a path, and none imports the program's main module: a study can
+be started from a script without ``__main__`` guard, from a notebook or from ``python -c``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import IO, Protocol
+
+from study.errors import StudyError
+from study.workers.child import KILL, MESSAGE, STARTED
+
+FORKS = sys.platform == "linux"
+"""Whether workers are forked; the libraries of macOS do not support it."""
+
+PRELOADED = "study.workers.preloaded"
+
+# Without MALLOC_TRIM_THRESHOLD_ freed memory is handed back at once, and each step pays for it.
+ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+_PATIENCE = 10.0  # seconds for a killed process to end
+
+
+class Process(Protocol):
+    """A worker process."""
+
+    pid: int
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def exit_code(self) -> int | None:
+        """Wait for its end; the negative number of a signal; None if it cannot be known."""
+
+
+class Starter(Protocol):
+    """Starts worker processes."""
+
+    def start(self, pipe: int, data: int, environ: Mapping[str, str]) -> Process:
+        """Start a process with these two open descriptors."""
+
+    def last_words(self) -> str:
+        """The last line that any of the processes has written to stderr."""
+
+    def close(self) -> None:
+        """End what serves to start processes."""
+
+
+class Fresh:
+    """Starts each process as a new Python."""
+
+    def __init__(self) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+
+    def start(self, pipe: int, data: int, environ: Mapping[str, str]) -> Process:
+        return _Fresh(_python("main", (pipe, data), self._stderr, environ))
+
+    def last_words(self) -> str:
+        return _last_line(self._stderr)
+
+    def close(self) -> None:
+        self._stderr.close()
+
+
+class _Fresh:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process, self.pid = process, process.pid
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def exit_code(self) -> int | None:
+        try:
+            return self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:  # uninterruptible, on a device that does not answer
+            return None
+
+
+class ForkServer:
+    """Starts processes as forks of one that has imported everything; it is started at once."""
+
+    def __init__(self, preload: str = PRELOADED) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._preload = preload
+        self._codes: dict[int, int] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            words = other.fileno(), self._preload
+            self._process = _python("fork_server", words, self._stderr, {})
+
+    def start(self, pipe: int, data: int, environ: Mapping[str, str]) -> Process:
+        """Start a process; waits until the server has imported everything.
+
+        ``environ`` cannot be given: forks have the server's environment.
+        """
+        assert not environ
+        for attempt in (1, 2):
+            try:
+                socket.send_fds(self._control, [MESSAGE.pack(0, STARTED)], [pipe, data])
+                while (received := self._receive())[1] != STARTED:
+                    self._codes[received[0]] = received[1]
+                return _Forked(self, received[0])
+            except OSError:  # the server was killed
+                if attempt == 1:
+                    self._end()
+                    self._begin()
+        raise StudyError(
+            "the process that starts the workers ends again and again"
+            f"{_quoted(self.last_words())}; nothing is lost: resume"
+        )
+
+    def kill(self, pid: int) -> None:
+        """Kill a process if it has not ended; its number may be another process's by then."""
+        with suppress(OSError):
+            self._control.send(MESSAGE.pack(pid, KILL))
+
+    def exit_code(self, pid: int) -> int | None:
+        """Wait until a process has ended; None if the server is gone or it does not end."""
+        self._control.settimeout(_PATIENCE)
+        try:
+            while pid not in self._codes:
+                ended, code = self._receive()
+                self._codes[ended] = code
+        except OSError:
+            return None
+        finally:
+            self._control.settimeout(None)
+        return self._codes.pop(pid)
+
+    def _receive(self) -> tuple[int, int]:
+        message = self._control.recv(MESSAGE.size)
+        if not message:
+            raise ConnectionResetError
+        pid, code = MESSAGE.unpack(message)
+        return pid, code
+
+    def last_words(self) -> str:
+        return _last_line(self._stderr)
+
+    def close(self) -> None:
+        self._end()
+        self._stderr.close()
+
+    def _end(self) -> None:
+        """End the server, and all of its processes with it."""
+        self._control.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:  # it still imports
+            self._process.kill()
+            self._process.wait()
+
+
+class _Forked:
+    def __init__(self, server: ForkServer, pid: int) -> None:
+        self._server, self.pid = server, pid
+        self._ended = False
+        self._code: int | None = None
+
+    def kill(self) -> None:
+        self._server.kill(self.pid)
+
+    def exit_code(self) -> int | None:
+        if not self._ended:
+            self._code, self._ended = self._server.exit_code(self.pid), True
+        return self._code
+
+
+_prepared: list[ForkServer] = []
+
+
+def prepare() -> None:
+    """Start the fork server of the next pool: it imports while the driver reads its data."""
+    if FORKS and not _prepared:
+        _prepared.append(ForkServer())
+
+
+def fork_server() -> ForkServer:
+    """The fork server that was prepared, or a new one."""
+    return _prepared.pop() if _prepared else ForkServer()
+
+
+def description(code: int | None) -> str:
+    """How a process ended, for the user: by an exit code or a signal."""
+    if code is None:
+        return "ended for an unknown reason"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    if code == -signal.SIGKILL:
+        return "was killed (SIGKILL), as the system does when memory runs out"
+    name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+    return f"was ended by {name}"
+
+
+def _python(
+    function: str, words: tuple[object, ...], stderr: IO[bytes], environ: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Run a function of `child` in a new Python that finds modules where this one does.
+
+    It is in a session of its own, which a terminal's signals do not reach; ``-P`` keeps the current
+    folder off its path unless it is on this process's.
+    """
+    path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - "" is this folder
+    code = f"import sys; sys.path[:] = {path!r}; from study.workers.child import {function} as run"
+    arguments = ", ".join(map(repr, words))
+    return subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
+        [sys.executable, "-P", "-c", f"{code}; run({arguments})"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        env={**os.environ, **ENVIRONMENT, **environ},
+        pass_fds=[word for word in words if isinstance(word, int)],
+        start_new_session=True,
+    )
+
+
+def _last_line(file: IO[bytes]) -> str:
+    lines = os.pread(file.fileno(), 4096, max(0, os.fstat(file.fileno()).st_size - 4096))
+    return (lines.decode(errors="replace").strip().splitlines() or [""])[-1].strip()[:300]
+
+
+def _quoted(words: str) -> str:
+    return f" ({words})" if words else ""

@@ -10,7 +10,7 @@ import fake_grouped
 import fakes
 import psutil
 import pytest
-from engine_contract import SPEC, dataset, drive, repeated, results
+from engine_contract import SPEC, dataset, drive, expected_results, repeated, results
 from optuna.storages import InMemoryStorage
 
 from study.errors import StudyError
@@ -20,6 +20,11 @@ from study.workers.grouped import GroupedEngine
 from study.workers.grouped_process import Setup
 
 said: list[str] = []
+
+
+@pytest.fixture(scope="module")
+def expected() -> Any:
+    return expected_results()
 
 
 def engine(folder: Path, main: Any = fake_grouped.main, places: int = 16) -> GroupedEngine:

@@ -15,7 +15,7 @@ from study.dashboard.note import Note
 from study.mirror.subprocess import LAST_PASS, Follower
 from study.plan.plan import PlanState, RunSpec
 from study.plan.strategies import plan_of
-from study.running.driver import Driver, Hooks, Observer, Observers
+from study.running.driver import ActiveRun, Driver, Hooks, Observer, Observers
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models
@@ -31,7 +31,7 @@ from study.training.run import Run
 from study.training.train import train
 from study.tuning.pruning import make_pruner
 from study.workers import cards, processes
-from study.workers.engine import Engine, InProcess, Trainer
+from study.workers.engine import Engine, Event, InProcess, Notice, Trainer
 from study.workers.grouped import PLACES, GroupedEngine
 from study.workers.grouped_process import Setup
 from study.workers.machine import cores
@@ -68,6 +68,21 @@ class ExecutionOptions:
 
 
 Say = Callable[[str], None]
+
+
+class Notices:
+    """Passes on what workers warn of, each text once."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._known: set[str] = set()
+
+    def see(
+        self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+    ) -> None:
+        if isinstance(event, Notice) and event.text not in self._known:
+            self._known.add(event.text)
+            self._say(event.text)
 
 
 def launch(
@@ -110,7 +125,7 @@ def launch(
                     make_pruner(settings["pruner"], settings["epochs"], settings.images),
                     engine,
                     _hooks(prepared, checkpoints, keeper),
-                    Observers(watch, note),
+                    Observers(watch, note, Notices(say)),
                     check_lock=check_lock,
                 )
                 limit = execution.timeout

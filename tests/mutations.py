@@ -91,7 +91,7 @@ def _tables(folder: Path) -> Iterator[tuple[str, Kind]]:
     lines = "\n".join(csv(pictures(), numbers())).encode()
     yield "csv", Kind(table, lines, _train_and_predict)
     named = "\n".join(["path,label", *(f'{table.name},"class {i % 2}"' for i in range(9))]).encode()
-    yield "list", Kind(folder / "list.csv", named, listing.in_csv)
+    yield "list", Kind(folder / "list.csv", named, _list)
     for name in ("idx", "gz"):
         home = Path(write_idx(folder / name, pictures(), numbers()))
         path = home / "train-images-idx3-ubyte"
@@ -113,7 +113,11 @@ def _train_and_predict(path: Path) -> None:
     try:
         load(str(path))
     finally:
-        predicted.read(path, SHAPE)
+        list(predicted.read(path, SHAPE))
+
+
+def _list(path: Path) -> None:
+    listing.in_csvs(path, None, [])
 
 
 def _look_and_read(path: Path) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from study.cli.app import app
 from study.data.dataset import Dataset, load, split
-from study.data.parts import Reading
+from study.data.reading import ImageOptions
 from study.errors import DataError, SettingsError, SpaceError
 from study.plan.strategies import completed, plan_of
 from study.running.prepare import prepare
@@ -281,7 +281,7 @@ def test_numbers_of_listed_pictures_are_their_labels_and_split_in_tenths(tmp_pat
         Image.fromarray(rng.integers(0, 255, (6, 6), np.uint8)).save(tmp_path / f"{number}.png")
         lines.append(f"{number}.png,{number / 4}")
     (tmp_path / "list.csv").write_text("\n".join(lines))
-    found = load(str(tmp_path / "list.csv"), Reading(numbers=True))
+    found = load(str(tmp_path / "list.csv"), ImageOptions(regression=True))
     assert found.numbers
     assert sorted([*found.labels, *found.test_labels]) == [number / 4 for number in range(100)]
     part = split(found.labels, Validation("holdout", 0.25), 1, 0).validation
@@ -292,7 +292,7 @@ def test_numbers_of_listed_pictures_are_their_labels_and_split_in_tenths(tmp_pat
         load(str(tmp_path / "list.csv"))
     (tmp_path / "list.csv").write_text("\n".join([*lines, "1.png,large"]))
     with pytest.raises(DataError, match="its label large is no number"):
-        load(str(tmp_path / "list.csv"), Reading(numbers=True))
+        load(str(tmp_path / "list.csv"), ImageOptions(regression=True))
 
 
 SKEW = """

@@ -176,13 +176,13 @@ def _database(database: Database) -> Finding:
 def _data(given: str | None, name_or_path: str | None) -> Finding:
     """Whether the data can be read, as a space has it read."""
     from study.data import dataset as data
-    from study.data.parts import Reading
+    from study.data.reading import ImageOptions
     from study.space import file
 
     def probe() -> str:
         space = None if name_or_path is None else file.load(name_or_path)
         source = given or (space and space.data) or "digits"
-        dataset = data.load(source, Reading.of(space) if space else None)
+        dataset = data.load(source, ImageOptions.of(space) if space else None)
         shape = "x".join(str(size) for size in dataset.input_shape)
         images = f"{source}: {len(dataset.labels)} images of {shape}"
         more = f", {len(dataset.test_labels)} more to test with"

@@ -27,7 +27,7 @@ from study.files import printable
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-    from study.data.parts import Told
+    from study.data.reading import ProgressCallbacks
 
 PATIENCE = 2.0
 """Seconds before progress is shown."""
@@ -61,12 +61,12 @@ def print_json(value: object) -> None:
 
 
 @contextmanager
-def progress_bar(console: Console, patience: float = PATIENCE) -> Iterator[Told]:
+def progress_bar(console: Console, patience: float = PATIENCE) -> Iterator[ProgressCallbacks]:
     """Callbacks for reading data: a progress bar on a terminal, else a line every few seconds.
 
     Nothing is shown for what takes less than ``patience`` seconds.
     """
-    from study.data.parts import Told
+    from study.data.reading import ProgressCallbacks
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
@@ -92,7 +92,7 @@ def progress_bar(console: Console, patience: float = PATIENCE) -> Iterator[Told]
             bar.stop()
 
     try:
-        yield Told(partial(say, console), progress)
+        yield ProgressCallbacks(partial(say, console), progress)
     finally:
         stop()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import os
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from study.data import picture
-from study.data.files import refusal, shown
+from study.data import picture, table
+from study.data.reading import refusal
 from study.errors import DataError
+from study.files import printable
 
 FILE_COLUMNS = ("path", "filepath", "filename", "image")
 LABEL_COLUMNS = ("label", "class")
@@ -18,180 +21,302 @@ LABEL_COLUMNS = ("label", "class")
 Listed = Sequence[tuple[Path, str]]
 """Picture files, each with the name of its class."""
 
+_IGNORED = re.compile(  # what operating systems, file servers and notebooks leave in folders
+    r"\..*|__macosx|__pycache__|@eadir|#recycle|\$recycle\.bin|lost\+found|"
+    r"system volume information|synophoto_thumb_.*|thumbs\.db|desktop\.ini",
+    re.IGNORECASE,
+)
+_PARTS = {
+    "train": re.compile(r"train(ing)?(set|data|images)?", re.IGNORECASE),
+    "test": re.compile(r"test(ing)?(set|data|images)?", re.IGNORECASE),
+    "validation": re.compile(r"(val|valid|validation|dev)(set|data|images)?", re.IGNORECASE),
+}
+_PICTURES = re.compile(r"(jpeg)?(images?|imgs?|pictures|photos)", re.IGNORECASE)
+_ANNOTATIONS = re.compile(r"(annotations?|labels?|masks?|xmls?|bbox(es)?)", re.IGNORECASE)
+
+_NAMED = 10  # files that one message names
+
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures to train on and, where there are any, to test on; what else is to be said."""
+    """The pictures to train on and, if the data has any, to test on; and notes for the user."""
 
     train: Listed
     test: Listed | None
-    notes: Sequence[str] = ()
+    notes: list[str] = field(default_factory=list)
 
-    def require_classes(self, source: Path) -> None:
-        """Raise `DataError` for one class alone, or one to test on that is not trained on."""
+    def with_class_names(self, source: Path) -> Listing:
+        """The same, where a class that is written in several ways has one name; with notes.
+
+        Raises `DataError` for a single class, or a class that occurs in the test part only.
+        """
+        train, test = (
+            None if part is None else [(path, class_name(label)) for path, label in part]
+            for part in (self.train, self.test)
+        )
+        written: dict[str, set[str]] = {}
+        for label in {label for _, label in (*self.train, *(self.test or ()))}:
+            written.setdefault(class_name(label), set()).add(label)
+        alike = Counter(name.casefold() for name in written)
+        notes = [*self.notes]
+        for name, ways in sorted(written.items()):
+            if len(ways) > 1:
+                spelled = " and ".join(sorted(ascii(way) for way in ways))
+                notes.append(f"{printable(source)}: {spelled} are one class, {printable(name)}")
+            if alike[name.casefold()] > 1:
+                notes.append(
+                    f"{printable(source)}: the name of class {printable(name)} differs from "
+                    "another in capitals only"
+                )
+        found = Listing(train or [], test, notes)
+        found._require_classes(source)
+        return found
+
+    def _require_classes(self, source: Path) -> None:
         known = {label for _, label in self.train}
         if len(known) < 2:
-            raise DataError(f"{shown(source)}: one class only ({min(known)}); add a second class")
+            only = printable(min(known))
+            raise DataError(f"{printable(source)}: one class only ({only}); add a second class")
         for path, label in self.test or ():
             if label not in known:
                 raise DataError(
-                    f"{shown(path)}: is of the class {label}, which has no picture to train on; "
-                    "add some, or leave the class out"
+                    f"{printable(path)}: is of the class {printable(label)}, which has no picture "
+                    "to train on; add some, or leave the class out"
                 )
 
 
-def class_folders(folder: Path) -> list[Path]:
-    """The folders in a folder in order of their names, hidden ones left out."""
+def walk(folder: Path) -> Iterator[Path]:
+    """The files in a folder, then those below it, by name; what systems leave there is left out.
+
+    Links are followed, and every folder is read once, by whichever way it is found first: links in
+    a circle end, and those that lead to one folder in many ways cost nothing.
+    """
+    seen: set[str] = set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        real = os.path.realpath(here)
+        if real in seen:
+            continue
+        seen.add(real)
+        files, folders = _inside(here)
+        yield from files
+        waiting += reversed(folders)
+
+
+def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files and the folders in a folder, each by name."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if e.is_dir() and not _is_hidden(e.name)]
-    return [folder / name for name in sorted(names)]
+        inside = sorted((e.name, e.is_dir()) for e in entries if not _IGNORED.fullmatch(e.name))
+    files, folders = (
+        [folder / name for name, is_folder in inside if is_folder is wanted]
+        for wanted in (False, True)
+    )
+    return files, folders
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file's name ends as a picture's does."""
+    return file.suffix.lower() in picture.KINDS
+
+
+def others_in(files: Sequence[Path]) -> str:
+    """How many files are no pictures and of which kinds; "" for none."""
+    others = [file for file in files if not is_picture(file)]
+    kinds = sorted({printable(file.suffix or file.name) for file in others})
+    count = "1 file" if len(others) == 1 else f"{len(others)} files"
+    return f"{count} of other kinds not used ({', '.join(kinds[:9])})" if others else ""
 
 
 def in_folders(folder: Path) -> Listing:
-    """A folder for each class, as Keras' `image_dataset_from_directory` has it; or `train`, `test`.
+    """The pictures of a folder with a folder for each class, or with folders to train and test on.
 
-    Raises `DataError` for a class that is empty, alone, or whose name is no text.
+    Classes are looked for below a folder that holds one folder alone, and in `images` beside
+    `annotations`. Raises `DataError` for a layout that is none of these, and for a class that is
+    empty, alone, or whose name is no text.
     """
-    below = {path.name: path for path in class_folders(folder)}
-    train, test, notes = folder, None, []
-    if "train" in below:
-        train, test = below.pop("train"), below.pop("test", None)
-        notes = [f"{shown(path)} is not used" for path in below.values()]
-        if test and not class_folders(test):
-            notes.append(f"{shown(test)} has no class folders and is not used")
+    notes: list[str] = []
+    inner = _descend(folder)
+    if inner != folder:
+        notes.append(f"{printable(folder)}: the classes are in {printable(inner)}")
+    pictures, classes = _inside(inner)
+    parts: dict[str, list[Path]] = {}
+    for path in classes:
+        parts.setdefault(_part_of(path.name) or "class", []).append(path)
+    if not classes:
+        raise _no_classes(inner, sum(map(is_picture, pictures)))
+    train = parts.get("train", [])
+    is_class = len(train) == 1 and "class" in parts and any(map(is_picture, _inside(train[0])[0]))
+    if not train or is_class:
+        if stray := parts.get("test", []) + parts.get("validation", []):
+            raise DataError(
+                f"{printable(stray[0])}: a folder to test on, without one to train on beside it; "
+                "put the folders of the classes into a folder train, or rename it if it is a class"
+            )
+        listing = Listing(_classes(inner, notes), None, notes)
+    else:
+        unused = parts.get("class", []) + parts.get("validation", [])
+        notes += [f"{printable(path)} is not used" for path in unused]
+        test = _only(parts.get("test", []))
+        if test and not _inside(test)[1]:
+            notes.append(f"{printable(test)} has no class folders and is not used")
             test = None
-    return Listing(_classes(train, notes), _classes(test, notes) if test else None, notes)
+        listed = _classes(_only(train) or inner, notes)
+        listing = Listing(listed, _classes(test, notes) if test else None, notes)
+    return listing
+
+
+def _descend(folder: Path) -> Path:
+    """The folder that holds the classes, if ``folder`` is one above it."""
+    seen = {os.path.realpath(folder)}
+    while True:
+        files, below = _inside(folder)
+        named = [path for path in below if _PICTURES.fullmatch(path.name)]
+        beside = [path for path in below if _ANNOTATIONS.fullmatch(path.name)]
+        if len(below) == 1 and not any(map(is_picture, files)) and _inside(below[0])[1]:
+            inner = below[0]
+        elif len(named) == 1 and len(beside) == len(below) - 1 > 0:
+            inner = named[0]
+        else:
+            return folder
+        if os.path.realpath(inner) in seen:
+            return folder
+        folder = inner
+        seen.add(os.path.realpath(folder))
+
+
+def _part_of(name: str) -> str | None:
+    plain = re.sub(r"[\W_]", "", name)
+    return next((part for part, names in _PARTS.items() if names.fullmatch(plain)), None)
+
+
+def _only(folders: Sequence[Path]) -> Path | None:
+    if len(folders) > 1:
+        names = " and ".join(printable(path.name) for path in folders)
+        raise DataError(
+            f"{printable(folders[0].parent)}: {names} are for the same purpose; leave one of them"
+        )
+    return folders[0] if folders else None
+
+
+def _no_classes(folder: Path, pictures: int) -> DataError:
+    if pictures:
+        return DataError(
+            f"{printable(folder)}: {pictures} pictures and no class folder; put the pictures of "
+            "each class into a folder of its name, or list them in a CSV of path,label"
+        )
+    return DataError(
+        f"{printable(folder)}: a folder with nothing that is read here; it must hold a folder of "
+        f"pictures for each class, a train.csv, or IDX files (train-images-idx3-ubyte[.gz], ...)"
+    )
 
 
 def _classes(folder: Path, notes: list[str]) -> Listed:
     listed: list[tuple[Path, str]] = []
-    others: list[Path] = []
-    classes = class_folders(folder)
+    everything: list[Path] = []
+    files, classes = _inside(folder)
     for path in classes:
-        if not _is_text(path.name):
+        if any("\ud800" <= char <= "\udfff" for char in path.name):
             raise DataError(
-                f"{shown(path)}: the name of a class that is no UTF-8 text; rename the folder"
+                f"{printable(path)}: the name of a class that is no UTF-8 text; rename the folder"
             )
-        files = list(_files(path, (os.path.realpath(folder),)))
-        pictures = [file for file in files if _is_picture(file.name)]
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path)):
+            raise DataError(f"{printable(path)}: a link to a folder above itself; remove it")
+        inside = list(walk(path))
+        pictures = [file for file in inside if is_picture(file)]
         if not pictures:
             raise DataError(
-                f"{shown(path)}: a class folder without pictures ({', '.join(picture.KINDS)}); "
-                f"add some or remove it"
+                f"{printable(path)}: a class folder without pictures "
+                f"({', '.join(picture.KINDS)}); add some or remove it"
             )
         listed += [(file, path.name) for file in pictures]
-        others += [file for file in files if not _is_picture(file.name)]
+        everything += inside
+    if not classes:
+        raise _no_classes(folder, sum(map(is_picture, files)))
     if len(classes) < 2:
-        there = (
-            f"one class folder only ({shown(classes[0].name)})" if classes else "no class folder"
+        raise DataError(
+            f"{printable(folder)}: one class folder only ({printable(classes[0].name)}); "
+            "give a folder of pictures for each class"
         )
-        raise DataError(f"{shown(folder)}: {there}; give a folder of pictures for each class")
-    if others:
-        kinds = sorted({shown(file.suffix or file.name) for file in others})
-        count = "1 file" if len(others) == 1 else f"{len(others)} files"
-        notes.append(f"{shown(folder)}: {count} of other kinds not used ({', '.join(kinds[:9])})")
+    if stray := sum(map(is_picture, files)):
+        notes.append(f"{printable(folder)}: {stray} pictures beside the class folders are not used")
+    if others := others_in(everything):
+        notes.append(f"{printable(folder)}: {others}")
+    if all(file.parent not in classes for file, _ in listed):
+        names = ", ".join(printable(path.name) for path in classes[:_NAMED])
+        notes.append(
+            f"{printable(folder)}: no pictures right in the class folders {names}; is it "
+            "a folder too high?"
+        )
     return listed
 
 
-def _files(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
-    """The files of a folder, then those below it; links are followed, in a circle refused."""
-    real = os.path.realpath(folder)
-    if real in above:
-        raise DataError(f"{shown(folder)}: a link in a circle; remove it")
-    with os.scandir(folder) as entries:
-        inside = sorted((e.name, e.is_dir()) for e in entries if not _is_hidden(e.name))
-    for name, is_folder in inside:
-        if not is_folder:
-            yield folder / name
-    for name, is_folder in inside:
-        if is_folder:
-            yield from _files(folder / name, (*above, real))
+def in_csvs(train: Path, test: Path | None, notes: list[str]) -> Listing:
+    """The pictures of one CSV, whose column `split` may name those to test on, or of two.
+
+    Raises `DataError` with the number of a line.
+    """
+    parts = _in_csv(train)
+    if test:
+        parts.setdefault("test", []).extend(
+            pair for some in _in_csv(test).values() for pair in some
+        )
+    if unused := parts.get("validation"):
+        notes.append(
+            f"{printable(train)}: {len(unused)} pictures of the split for validation are not used"
+        )
+    if not parts.get("train"):
+        raise refusal(train, "no picture below the header", "copy or export it again")
+    return Listing(parts["train"], parts.get("test"), notes)
 
 
-def pictures_in(folder: Path) -> int:
-    """How many pictures lie in a folder itself."""
-    with os.scandir(folder) as entries:
-        return sum(_is_picture(e.name) for e in entries if not _is_hidden(e.name))
-
-
-def _is_picture(name: str) -> bool:
-    return Path(name).suffix.lower() in picture.KINDS
-
-
-def _is_hidden(name: str) -> bool:
-    """Also what macOS puts into archives: `._1.jpg` has the ending of a picture and is none."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in name)
-
-
-def header(path: Path) -> Sequence[str]:
-    """The names of a CSV's columns in small letters; of what is no CSV there are none."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return _names(next(csv.reader(file), []))
-    except (UnicodeDecodeError, csv.Error):
-        return ()
-
-
-def in_csv(path: Path) -> Listed:
-    """The lines of a CSV with a column of files and one of labels.
+def _in_csv(path: Path) -> dict[str, list[tuple[Path, str]]]:
+    """The lines of a CSV with a column of files and one of labels, by the part they are for.
 
     A file is looked for beside the CSV, and in the folders that Kaggle gives it: of the CSV's name,
-    with or without `_images`, and `images`. Raises `DataError` with the number of a line.
+    with or without `_images`, and `images`.
     """
-    places = [path.parent / name for name in ("", path.stem, f"{path.stem}_images", "images")]
-    listed: list[tuple[Path, str]] = []
+    columns = table.header(path)
+    name, label = (_column(path, columns, names) for names in (FILE_COLUMNS, LABEL_COLUMNS))
+    places = [path.parent / folder for folder in ("", path.stem, f"{path.stem}_images", "images")]
+    parts: dict[str, list[tuple[Path, str]]] = {}
     missing: list[str] = []
-    for where, name, label in _lines(path):
-        found = next((p / name for p in places if os.path.isfile(p / name)), None)  # noqa: PTH113 - never raises
-        if found:
-            listed.append((found, label))
-        else:
-            missing.append(f"{where}: {shown(name)}")
-    if missing:
-        more = f" (and {len(missing) - 1} more lines like it)" if len(missing) > 1 else ""
-        raise DataError(
-            f"{missing[0]} is not there{more}; give paths as seen from the folder of the CSV"
+    for where, cells in table.rows(path):
+        if not cells[name] or not cells[label]:
+            raise DataError(f"{where}: no file or no label; correct or remove the line")
+        part = _part_of(cells["split"]) if "split" in columns else "train"
+        if part is None:
+            raise DataError(f"{where}: split {printable(cells['split'])}; say train or test")
+        spellings = dict.fromkeys(
+            [cells[name], *(unicodedata.normalize(form, cells[name]) for form in ("NFC", "NFD"))]
         )
-    if not listed:
-        raise refusal(path, "no picture below the header", "copy or export it again")
-    return listed
+        candidates = [place / spelling for place in places for spelling in spellings]
+        file = next((it for it in candidates if os.path.exists(it)), None)  # noqa: PTH110 - never raises
+        if file is None:
+            missing.append(f"{printable(cells[name])} ({where.rpartition(', ')[2]})")
+        else:
+            parts.setdefault(part, []).append((file, cells[label]))
+    if missing:
+        more = len(missing) - _NAMED
+        others = f" (and {more} more)" if more > 0 else ""
+        raise DataError(
+            f"{printable(path)}: not there: {', '.join(missing[:_NAMED])}{others}; give paths "
+            "relative to the folder of the CSV"
+        )
+    return parts
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Of each line below the header: where it is, for messages, its file and its label."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            columns = _names(next(lines, []))
-            wanted = [_column(path, columns, names) for names in (FILE_COLUMNS, LABEL_COLUMNS)]
-            for cells in filter(None, lines):
-                where = f"{shown(path)}, line {lines.line_num}"
-                if len(cells) != len(columns):
-                    raise DataError(
-                        f"{where}: {len(cells)} values where the header has {len(columns)}; "
-                        f"correct or remove the line"
-                    )
-                name, label = (cells[column].strip() for column in wanted)
-                if not name or not label:
-                    raise DataError(f"{where}: no file or no label; correct or remove the line")
-                yield where, name, label
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise refusal(path, "not a text file", "give a CSV with a header line") from error
-
-
-def _names(cells: Sequence[str]) -> list[str]:
-    return [cell.strip().lower() for cell in cells]
-
-
-def _column(path: Path, columns: Sequence[str], names: Sequence[str]) -> int:
+def _column(path: Path, columns: Sequence[str], names: Sequence[str]) -> str:
     for name in names:
         if name in columns:
-            return columns.index(name)
+            return name
     raise refusal(path, f"has no column {' or '.join(names)}", "name one so in the first line")
+
+
+def class_name(label: str) -> str:
+    """The name of a class: accents as one character, and a whole number without decimals."""
+    text = unicodedata.normalize("NFC", label)
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 
 
 def numbers_of(listed: Listed) -> Sequence[float]:
@@ -202,8 +327,8 @@ def numbers_of(listed: Listed) -> Sequence[float]:
             found.append(float(label))
         except ValueError:
             raise DataError(
-                f"{shown(path)}: its label {shown(label)} is no number; correct it, or leave "
-                'task = "regression" out of the space'
+                f"{printable(path)}: its label {printable(label)} is no number; correct it, or "
+                'leave task = "regression" out of the space'
             ) from None
     return found
 

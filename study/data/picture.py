@@ -1,22 +1,26 @@
-"""A picture file as a model takes it: opened, converted, brought to a size; never unpickled.
+"""A picture file as a model takes it: opened, converted, brought to a size.
 
-What was changed is said in notes. A picture is an image file of `KINDS`; the first frame counts.
-Training and prediction read pictures by the same function, so that a model meets what it knows.
+Notes say what was changed. A picture is an image file of `KINDS`; the first frame counts. Training
+and prediction read pictures by the same function, so that a model meets what it knows.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data.files import refusal
+from study.data.pixels import BYTES, Kind, Range, Scales, extremes, kind_of, levels, scale_by
+from study.data.reading import readable, refusal
+from study.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,6 +53,9 @@ _FINER = 2  # a JPEG is decoded at no less than this many times the wanted size
 _TURNED = 5  # from this orientation (EXIF) on, width and height are swapped
 _ORIENTATION = 0x0112
 
+_MOST, _LARGE = 90e6, 8e6  # pixels that are decoded at all, and that are decoded one at a time
+_ONE_LARGE = threading.Lock()
+
 _INK = 20 / 28  # of a side: MNIST scales ink to 20 pixels of 28 and centres its mass
 _DISTINCT = 1 / 3  # of the largest distance from the ground: what differs by more is ink
 _FAINT = 16  # of 255: where nothing differs from the ground by more there is no ink
@@ -60,55 +67,99 @@ def _opened(path: Path) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path, formats=sorted(set(KINDS.values()))) as image:
+        with readable(path), Image.open(path, formats=sorted(set(KINDS.values()))) as image:
             yield image
+    except DataError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise refusal(path, "too large for an image", "make it smaller") from None
+        raise _too_large(path) from None
     except UnidentifiedImageError:
         raise refusal(
             path, "not a picture of a kind that is read here, or a damaged one", "save it as PNG"
         ) from None
-    except Exception as error:  # Pillow raises what it likes for a damaged file
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's own
-            raise
+    except Exception:  # noqa: BLE001 - Pillow raises what it likes for a damaged file
         raise refusal(path, "cannot be read (damaged)", "copy or save it again") from None
 
 
-def look(path: Path) -> Shape:
-    """Height, width and channels of a picture, from its header; raises as `read` does."""
+def _too_large(path: Path) -> DataError:
+    return refusal(path, f"more than {_MOST / 1e6:.0f} million pixels", "make it smaller")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A picture at first sight: height, width and channels, and how its pixels are stored.
+
+    ``extremes`` are those of pixels that are not 8 bits: which of their numbers is white depends
+    on the other pictures.
+    """
+
+    shape: Shape
+    kind: Kind
+    extremes: Range | None
+
+
+def look(path: Path) -> Look:
+    """Look at the header of a picture, and at the pixels where they are not bytes."""
     with _opened(path) as image:
+        kind, found = _depth(path, image)
         grey = image.mode in _GREY or image.mode.startswith("I")
-        return *_upright(image), 1 if grey else 3
+        return Look((*_upright(image), 1 if grey else 3), kind, found)
 
 
 def order(*sizes: Sequence[int]) -> str:
-    """What a message says of the order of sides: Keras' own, as in `size`; of squares nothing."""
+    """The words " (height x width)" for a message about sizes, unless all of them are square."""
     return "" if all(height == width for height, width in sizes) else " (height x width)"
+
+
+def _depth(path: Path, image: Image) -> tuple[Kind, Range | None]:
+    if not _is_deep(image):
+        return "bytes", None
+    with _loaded(path, image):
+        pixels = np.asarray(image)
+    return kind_of(pixels), extremes(pixels, str(path))
+
+
+def _is_deep(image: Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+@contextmanager
+def _loaded(path: Path, image: Image) -> Iterator[None]:
+    """Decode a picture; of large ones one at a time, as each takes some hundred megabytes."""
+    if image.width * image.height > _MOST:
+        raise _too_large(path)
+    with _ONE_LARGE if image.width * image.height > _LARGE else nullcontext():
+        image.load()
+        yield
 
 
 def _upright(image: Image) -> tuple[int, int]:
     """Height and width of an opened picture as it is to be looked at."""
     turned = image.getexif().get(_ORIENTATION, 0) >= _TURNED
-    return (image.width, image.height) if turned else (image.height, image.width)
+    if turned and image.format != "TIFF":  # Pillow turns the size of a TIFF itself
+        return image.width, image.height
+    return image.height, image.width
 
 
 def read(
-    path: Path, shape: Shape, fit: Fit = "pad", *, center: bool = False
+    path: Path, shape: Shape, fit: Fit = "pad", scales: Scales = BYTES, *, center: bool = False
 ) -> tuple[NDArray[np.uint8], list[str]]:
     """The pixels (height, width, channels) of a picture, and notes on what was changed.
 
-    Raises `DataError` where it is none, is damaged or is too large; ``OSError`` as it comes.
+    ``scales`` say which numbers are black and white. Raises `DataError` where the file is no
+    picture, is damaged or too large, or cannot be read.
     """
     from PIL import ImageOps
 
     with _opened(path) as image:
-        frames = getattr(image, "n_frames", 1)
+        notes = ["the first of several frames"] if getattr(image, "is_animated", False) else []
         was = _upright(image)
         if not center:
             _coarsen(image, shape)
-        upright = ImageOps.exif_transpose(image)
-    pixels, notes = converted(upright, shape, fit, center=center, was=was)
-    return pixels, notes if frames == 1 else [f"the first of {frames} frames", *notes]
+        with _loaded(path, image):
+            ImageOps.exif_transpose(image, in_place=True)
+            plain = _of_mode(image, "L" if shape[2] == 1 else "RGB", scales, str(path), notes)
+            return converted(plain, shape, fit, notes, center=center, was=was), notes
 
 
 def _coarsen(image: Image, shape: Shape) -> None:
@@ -121,19 +172,20 @@ def _coarsen(image: Image, shape: Shape) -> None:
 def converted(
     image: Image,
     shape: Shape,
-    fit: Fit = "pad",
+    fit: Fit,
+    notes: list[str],
     *,
     center: bool = False,
     was: tuple[int, int] | None = None,
-) -> tuple[NDArray[np.uint8], list[str]]:
-    """An opened image as pixels of ``shape``, and what was changed.
+) -> NDArray[np.uint8]:
+    """An image of mode L or RGB as pixels of ``shape``; what was changed is added to ``notes``.
 
     ``pad`` keeps the proportions and fills what is left with the colour of the image's border,
     ``crop`` keeps them and cuts off what is more, ``stretch`` does not keep them. ``center`` crops
     to the ink and places it as MNIST does. ``was`` is the height and width that a note names.
     """
     height, width, channels = shape
-    image, notes = _of_mode(image, "L" if channels == 1 else "RGB")
+    image = _plain(image, "L" if channels == 1 else "RGB", notes)
     size, before = (width, height), was or (image.height, image.width)
     named, now = (f"{high}x{wide}" for high, wide in (before, (height, width)))
     now += order(before, (height, width))
@@ -149,7 +201,7 @@ def converted(
         notes.append(f"{named} made {now}{'' if same else how}")
     if image.size != size:
         image = _fitted(image, size, fit)
-    return np.asarray(image, np.uint8).reshape(shape), notes
+    return np.asarray(image, np.uint8).reshape(shape)
 
 
 def _fitted(image: Image, size: tuple[int, int], fit: Fit) -> Image:
@@ -165,15 +217,15 @@ def _fitted(image: Image, size: tuple[int, int], fit: Fit) -> Image:
     return _placed(scaled, place, size, _ground(image))
 
 
-def _of_mode(image: Image, wanted: str) -> tuple[Image, list[str]]:
+def _of_mode(image: Image, wanted: str, scales: Scales, where: str, notes: list[str]) -> Image:
     """The image as grey (``L``) or colour (``RGB``) of 8 bits, without transparency."""
     from PIL import Image as Images
 
-    notes = []
-    if image.mode.startswith("I") or image.mode == "F":
-        notes.append("16 bits a pixel made 8")
-        levels = np.asarray(image, np.float64) / 257  # Pillow itself would cut them off at 255
-        image = Images.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+    if _is_deep(image):
+        pixels = np.asarray(image)
+        scale = scale_by(scales, kind_of(pixels), extremes(pixels, where), where)
+        notes.append(f"pixels of {scale[0]:g} to {scale[1]:g} made 8 bits")
+        image = Images.fromarray(np.rint(levels(pixels, scale)).astype(np.uint8))
     if image.has_transparency_data:
         plain = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
         image = image.convert("RGBA")
@@ -184,11 +236,20 @@ def _of_mode(image: Image, wanted: str) -> tuple[Image, list[str]]:
             below = Images.new("RGBA", image.size, (ground, ground, ground, 255))
             image = Images.alpha_composite(below, image)
         image = image.convert("RGB").convert(plain)
+    image = _plain(image, wanted, notes)
+    white = scales.get("bytes", (0, 255))[1]
+    if white < 255 and np.asarray(image).max() <= white:  # masks of 0 and 1
+        image = image.point(lambda level: round(level * 255 / white))
+    return image
+
+
+def _plain(image: Image, wanted: str, notes: list[str]) -> Image:
+    """The image in mode ``wanted``."""
     if image.mode != wanted:
         names = {"1": "black and white", "P": "palette", "L": "grey", "RGB": "colour"}
         notes.append(f"{names.get(image.mode, image.mode)} made {names[wanted]}")
         image = image.convert("RGB").convert(wanted)
-    return image, notes
+    return image
 
 
 def _is_dark(grey: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> bool:

@@ -1,16 +1,18 @@
 """Pixels of any number type -> images in [0, 1], or the bytes that stand for them.
 
-Whole numbers must lie within 0..255 and are divided by 255, even where only 0 and 1 occur. Floats
-must lie within [0, 1] and stay, or else within [0, 255] and are divided by 255. Where the result is
-a byte by 255, the byte is kept: a quarter of the memory, made float32 a batch at a time.
+The rule: black and white are the ends of the smallest usual range (`USUAL`) that holds every pixel
+of the training images; floats may exceed it by 1 % (resampling does) and are clipped. The range is
+looked for once for each way to store pixels, so that bytes and deeper pictures can be mixed, and
+is recorded with a final model, whose images are read by it. Where the result is a byte by 255, the
+byte is kept: a quarter of the memory, made float32 a batch at a time.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,32 @@ from study.errors import DataError
 Images = NDArray[np.uint8] | NDArray[np.float32]
 """Images (n, height, width, channels): float32 in [0, 1], or uint8 that stands for x / 255."""
 
+Kind = Literal["bytes", "integers", "floats"]
+"""How pixels are stored: in 8 bits, as wider integers, or as floating point numbers."""
+
+Range = tuple[float, float]
+"""The numbers that are black and white."""
+
+Scales = Mapping[Kind, Range]
+"""The range of each `Kind` of pixels that there is."""
+
+USUAL: tuple[Range, ...] = (
+    (0, 1),
+    (-1, 1),
+    (0, 255),
+    (-128, 127),
+    (0, 1023),
+    (0, 4095),
+    (0, 16383),
+    (0, 65535),
+)
+"""Fractions, centred fractions, bytes, signed bytes, 10, 12, 14 and 16 bits."""
+
+BYTES: Scales = {"bytes": (0, 255)}
+
+_PLAIN = {"bytes": (0, 255), "integers": (0, 255), "floats": (0, 1)}  # nobody needs to be told
+_TOLERANCE = 0.01  # by which floats may exceed a range
+_NARROW = 0.1  # of the range from black to white: images that use less of it are nearly uniform
 _AT_ONCE = 2**24  # pixels
 
 
@@ -36,7 +64,7 @@ def is_aligned(images: NDArray[Any]) -> bool:
 
 
 def chosen(images: Images, indices: NDArray[np.int64]) -> Images:
-    """Some of the images, in memory of their own."""
+    """A copy of the images at ``indices``."""
     if images.dtype != np.uint8:
         return images[indices]
     room = aligned((len(indices), *images.shape[1:]))
@@ -44,7 +72,7 @@ def chosen(images: Images, indices: NDArray[np.int64]) -> Images:
 
 
 def unit(images: NDArray[Any]) -> NDArray[np.float32]:
-    """Images, or some of them, as float32 in [0, 1]; what is float32 stays."""
+    """Images as float32 in [0, 1]; float32 is returned as it is."""
     if images.dtype != np.uint8:
         return images
     return images.astype(np.float32) / np.float32(255)
@@ -62,22 +90,12 @@ def brightness(images: Images) -> float:
     return float(images.mean()) / (255 if images.dtype == np.uint8 else 1)
 
 
-def packed(images: NDArray[Any], divisor: int) -> Images:
-    """Pixels by their ``divisor``: as bytes where they are bytes by 255, else as float32."""
-    if images.dtype.kind != "f":
-        return np.ascontiguousarray(images, dtype=np.uint8)
-    floats = np.ascontiguousarray(images, dtype=np.float32) / np.float32(divisor)
-    as_bytes = np.rint(floats * 255).astype(np.uint8)
-    exact = all(np.array_equal(unit(some), floats[at]) for at, some in enumerate(as_bytes))
-    return as_bytes if exact else floats
-
-
 def as_images(array: NDArray[Any], where: str) -> NDArray[Any]:
     """An array of pixels as (n, height, width, channels), not yet scaled.
 
     Raises `DataError`, beginning with ``where``, for another shape or number type, or no images.
     """
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "biuf":
         raise DataError(f"{where}: pixels of type {array.dtype}; save uint8 or float32")
     if array.size == 0:
         raise DataError(f"{where}: no images (shape {array.shape}); add some")
@@ -90,15 +108,94 @@ def as_images(array: NDArray[Any], where: str) -> NDArray[Any]:
     return images
 
 
-def divisor(images: NDArray[Any], where: str) -> int:
-    """What brings the pixels into [0, 1], 1 or 255; `DataError` where neither does."""
-    low, high = images.min(), images.max()  # both are NaN where a pixel is
-    if not (np.isfinite(low) and np.isfinite(high)):
-        count = np.count_nonzero(~np.isfinite(images))
+def kind_of(pixels: NDArray[Any]) -> Kind:
+    """How pixels are stored."""
+    if pixels.dtype.itemsize == 1 and pixels.dtype.kind in "bu":
+        return "bytes"
+    return "floats" if pixels.dtype.kind == "f" else "integers"
+
+
+def extremes(pixels: NDArray[Any], where: str) -> Range:
+    """The smallest and the largest pixel; `DataError` for NaN and infinity."""
+    low, high = float(pixels.min()), float(pixels.max())  # both are NaN where a pixel is
+    if not (math.isfinite(low) and math.isfinite(high)):
+        count = np.count_nonzero(~np.isfinite(pixels))
         raise DataError(f"{where}: {count} pixels are NaN or infinite; replace them")
-    if low < 0 or high > 255:
-        raise DataError(
-            f"{where}: pixels lie within [{low}, {high}]; "
-            f"save whole numbers within 0..255, or floats within [0, 1] or [0, 255]"
+    return low, high
+
+
+def scale_of(kind: Kind, found: Range, where: str) -> Range:
+    """The smallest usual range that holds pixels whose `extremes` are ``found``.
+
+    A range with negative numbers must be used at least half way down: a few slightly negative
+    numbers are a mistake. Raises `DataError` where no range holds them.
+    """
+    room = _TOLERANCE * max(map(abs, found)) if kind == "floats" else 0
+    for scale in USUAL:
+        if _holds(scale, found, room) and (scale[0] >= 0 or found[0] <= scale[0] / 2):
+            return scale
+    raise DataError(
+        f"{where}: pixels lie within [{found[0]:g}, {found[1]:g}]; save whole numbers of 8, 10, "
+        "12, 14 or 16 bits, or floats within [0, 1], [-1, 1] or [0, 255]"
+    )
+
+
+def scale_by(scales: Scales, kind: Kind, found: Range, where: str) -> Range:
+    """The range to read more pixels by, where training has found ``scales``.
+
+    It is that of training if it holds them (of bytes and of wider integers that only hold bytes,
+    the one of the other will do), else the smallest usual one.
+    """
+    known = {**scales}
+    if kind != "floats":
+        other = scales.get("integers" if kind == "bytes" else "bytes")
+        if other and other[1] <= 255:
+            known.setdefault(kind, other)
+    if kind in known:
+        black, white = known[kind]
+        room = _TOLERANCE * (white - black) if kind == "floats" else 0
+        if _holds(known[kind], found, room):
+            return known[kind]
+    return BYTES["bytes"] if kind == "bytes" else scale_of(kind, found, where)
+
+
+def _holds(scale: Range, found: Range, room: float) -> bool:
+    return scale[0] - room <= found[0] and found[1] <= scale[1] + room
+
+
+def scaled(pixels: NDArray[Any], scale: Range) -> Images:
+    """Pixels as images in [0, 1]: bytes where that is exact, else float32."""
+    black, white = scale
+    if kind_of(pixels) != "floats" and (black, white) == (0, 255):
+        return np.ascontiguousarray(pixels, dtype=np.uint8)
+    floats = np.ascontiguousarray(pixels, dtype=np.float32)
+    if black:
+        floats = floats - np.float32(black)
+    floats = np.clip(floats / np.float32(white - black), np.float32(0), np.float32(1))
+    as_bytes = np.rint(floats * 255).astype(np.uint8)
+    exact = all(np.array_equal(unit(some), floats[at]) for at, some in enumerate(as_bytes))
+    result: Images = as_bytes if exact else floats
+    return result
+
+
+def levels(pixels: NDArray[Any], scale: Range) -> NDArray[np.float32]:
+    """Pixels as float32 in 0..255, not rounded."""
+    black, white = scale
+    above = pixels.astype(np.float32) - np.float32(black)
+    found: NDArray[np.float32] = above * np.float32(255 / (white - black))
+    return np.clip(found, np.float32(0), np.float32(255))
+
+
+def notes(scales: Scales, images: Images) -> Iterator[str]:
+    """Notes on how training images were scaled: by an unusual range, or using little of it."""
+    for kind, (black, white) in scales.items():
+        if (black, white) != _PLAIN[kind]:
+            yield f"pixels are {kind}: {black:g} is taken for black, {white:g} for white"
+    some = images.reshape(-1)[:: max(1, images.size // 2**20)]
+    low, high = (float(end) for end in np.quantile(some, (0.001, 0.999)))
+    used = (high - low) / (255 if images.dtype == np.uint8 else 1)
+    if used < _NARROW:
+        yield (
+            f"Warning: nearly all pixels are alike (99.8 % of them use {used:.1%} of the range "
+            "from black to white); check how the images were saved"
         )
-    return 1 if images.dtype.kind == "f" and high <= 1 else 255

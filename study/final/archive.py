@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from study.data.files import refusal
 from study.data.picture import FITS, Fit
+from study.data.pixels import BYTES, Scales
+from study.data.reading import refusal
 from study.errors import ModelError
 from study.space.model_source import ModelSource
 from study.training import saved
 
 CARD = "study.json"
 FORMAT = 1
+
+_LARGEST = 2**26  # numbers of one image, 0.3 GB
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ class Card:
     """What a model takes: pixels 0..255 of ``input_shape``; and what its outputs are called.
 
     ``labels`` are as the training data has them, none where they are numbers. ``brightness`` is the
-    mean of its pixels (0..1), and ``fit`` how its pictures were brought to their size. ``needed``
-    is what else it takes.
+    mean of its pixels (0..1), ``fit`` how its pictures were brought to their size, and ``scales``
+    which of its stored numbers were black and white. ``needed`` is the code that it takes.
     """
 
     model: str
@@ -78,6 +82,7 @@ class Card:
     data_fingerprint: str
     members: tuple[str, ...]
     fit: Fit = "pad"
+    scales: Scales = field(default_factory=lambda: BYTES)
     needed: Needed | None = None
     format: int = FORMAT
 
@@ -97,7 +102,8 @@ def read_card(path: Path) -> Card:
 
 def _read(path: Path) -> tuple[Card, list[str]]:
     """A model's card, and what is none of Keras' parts in it, which the card says is needed."""
-    if path.suffix != ".keras":  # Keras would take it for a file of another kind
+    special = path.exists() and not path.is_file()  # a named pipe would be waited for
+    if path.suffix != ".keras" or special:  # Keras takes another ending for another kind of file
         raise ModelError(f"{path}: not a .keras file; give one that finalize has written")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -181,8 +187,9 @@ def _card(path: Path, stored: Any) -> Card:
     try:
         lists = {name: tuple(stored[name]) for name in ("labels", "input_shape", "members")}
         needed = stored.get("needed") and _needed(**stored["needed"])
-        card: Card | None = Card(**{**stored, **lists, "needed": needed})
-    except (KeyError, TypeError):
+        scales: Scales = {kind: (black, white) for kind, (black, white) in stored["scales"].items()}
+        card: Card | None = Card(**{**stored, **lists, "scales": scales, "needed": needed})
+    except (AttributeError, KeyError, TypeError, ValueError):
         card = None
     if card is None or not _is_sound(card):
         raise ModelError(f"{path}: its {CARD} is damaged; finalize the study again")
@@ -197,6 +204,10 @@ def _is_sound(card: Card) -> bool:
         and all(type(label) in (int, str) for label in card.labels)
         and all(type(length) is int for length in card.input_shape)
         and len(card.input_shape) == 3
+        and min(card.input_shape) > 0
+        and math.prod(card.input_shape) <= _LARGEST
+        and all(type(end) in (int, float) for ends in card.scales.values() for end in ends)
+        and all(black < white for black, white in card.scales.values())
         and type(card.brightness) in (int, float)
         and card.fit in FITS
     )

@@ -1,7 +1,6 @@
-"""What the final model gets wrong, and which of the labels may be wrong instead.
+"""The test images that the final model gets wrong, and which of their labels may be wrong instead.
 
-Computed first, then drawn and written. The test set is not opened for it: the probabilities of each
-member were kept when it was.
+The test set is not opened for it: the probabilities of each member were kept when it was.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from study.data.pixels import unit
 from study.errors import ModelError
+from study.files import csv_cell, printable
 from study.final import records
 from study.final.label_errors import rank
 from study.running.prepare import read_data
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from optuna import Study
 
     from study.data.dataset import Dataset
-    from study.data.parts import Told
+    from study.data.reading import ProgressCallbacks
     from study.space.settings import Settings
     from study.storage.location import Database
 
 SHOWN = 100
-"""Images in the picture at most; the table has them all."""
+"""Images in the picture at most; the table has all of them."""
 
 _COLUMNS = 10
 
@@ -122,9 +122,9 @@ def write(gallery: Gallery, dataset: Dataset, folder: Path) -> tuple[Path, Path]
     return picture, table
 
 
-def dataset_of(settings: Settings, database: Database, told: Told) -> Dataset:
+def dataset_of(settings: Settings, database: Database, callbacks: ProgressCallbacks) -> Dataset:
     """The data of a study; ``ModelError`` where it is not the recorded one any more."""
-    dataset = read_data(settings, database, told)
+    dataset = read_data(settings, database, callbacks)
     if settings.data is not None and dataset.fingerprint != settings.data.fingerprint:
         raise ModelError(f"{settings['data']}: has changed since the study was made; restore it")
     return dataset
@@ -136,12 +136,14 @@ def _csv(gallery: Gallery) -> bytes:
     writer.writeheader()
     for mistake in gallery.mistakes:
         row: Mapping[str, Any] = vars(mistake)
-        writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
+        writer.writerow(
+            {k: round(v, 6) if isinstance(v, float) else csv_cell(v) for k, v in row.items()}
+        )
     return text.getvalue().encode()
 
 
 def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
-    """The picture: an image a field, above it its label and what the model predicts."""
+    """The picture: the images as they are stored, above each its label and the predicted one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -164,8 +166,9 @@ def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
             continue
         mistake = shown[place]
         image = np.squeeze(unit(dataset.test_images[mistake.image]))
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
-        axes.set_title(f"{mistake.label} → {mistake.predicted}", fontsize=8, parse_math=False)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        names = f"{printable(mistake.label)} → {printable(mistake.predicted)}"
+        axes.set_title(names, fontsize=8, parse_math=False)
         sure = f"{100 * mistake.label_probability:.0f} → {100 * mistake.confidence:.0f} %"
         axes.set_xlabel(f"#{mistake.image}: {sure}", fontsize=7)
         for spine in axes.spines.values():

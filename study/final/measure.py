@@ -191,5 +191,6 @@ def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]
         data_fingerprint=dataset.fingerprint,
         members=tuple(member.key for member in members),
         fit=settings.space.fit or "pad",
+        scales=dataset.scales,
         needed=Needed.of(settings.model, network.classes) if settings.model and network else None,
     )

@@ -1,11 +1,13 @@
-"""What a final model says of images: from its `.keras` file alone."""
+"""Predictions of a final model for images, from its `.keras` file alone."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import ModelError, StudyError
+from study.files import csv_cell, printable
 from study.final import archive, pictures, records
 from study.final.archive import Card
 from study.space.model_source import ModelSource
 
 _SMALL = 0.4  # of a side; MNIST's digits fill five sevenths
+_AT_ONCE, _BYTES = 500, 2**26  # images, and bytes of them, that the model is given at once
 
 
 @dataclass(frozen=True)
 class Prediction:
     """A label for one image, with the probability of each; ``notes`` say what was converted.
 
-    Where labels are numbers it is one, without probabilities.
+    For regression ``label`` is a number, without probabilities. ``id`` names the image in a
+    submission.
     """
 
     image: str
@@ -32,6 +37,7 @@ class Prediction:
     confidence: float | None
     probabilities: dict[str, float]
     notes: tuple[str, ...] = ()
+    id: int | str = ""
 
 
 @dataclass(frozen=True)
@@ -52,22 +58,26 @@ class Classifier:
         start_tensorflow(1)
         return cls(*archive.load(path, source))
 
-    def predict(self, batches: Sequence[pictures.Batch]) -> Iterator[Prediction]:
-        """A prediction for each image of some batches, in their order."""
+    def predict(self, batches: Iterable[pictures.Batch]) -> Iterator[Prediction]:
+        """A prediction for each image of the batches, in their order; holds a few at a time."""
         from study.final.export import probabilities
 
-        each = iter(probabilities(self.model, np.concatenate([batch.pixels for batch in batches])))
-        for batch in batches:
-            notes = (*batch.notes, *self._doubts(batch))
-            for name in batch.names:
-                yield self._prediction(name, next(each), notes)
+        for group in _grouped(batches):
+            outputs = probabilities(self.model, np.concatenate([batch.pixels for batch in group]))
+            each = iter(outputs)
+            for batch in group:
+                notes = (*batch.notes, *self._doubts(batch))
+                for name, id_ in zip(batch.names, batch.ids, strict=True):
+                    yield self._prediction(name, id_, next(each), notes)
 
-    def _prediction(self, name: str, of: NDArray[np.float32], notes: tuple[str, ...]) -> Prediction:
-        labels, best = self.card.labels, int(of.argmax())
+    def _prediction(
+        self, name: str, id_: int | str, output: NDArray[np.float32], notes: tuple[str, ...]
+    ) -> Prediction:
+        labels, best = self.card.labels, int(output.argmax())
         if not labels:
-            return Prediction(name, float(of[0]), None, {}, notes)
-        each = {str(label): float(p) for label, p in zip(labels, of, strict=True)}
-        return Prediction(name, labels[best], float(of[best]), each, notes)
+            return Prediction(name, float(output[0]), None, {}, notes, id_)
+        each = {str(label): float(p) for label, p in zip(labels, output, strict=True)}
+        return Prediction(name, labels[best], float(output[best]), each, notes, id_)
 
     def _doubts(self, batch: pictures.Batch) -> list[str]:
         """The commonest mistakes, ink on paper and a small digit on a sheet: said, not guessed."""
@@ -79,6 +89,19 @@ class Classifier:
             than = "brighter" if bright > known else "darker"
             doubts.append(f"much {than} than what the model was trained on: does it need --invert?")
         return doubts
+
+
+def _grouped(batches: Iterable[pictures.Batch]) -> Iterator[list[pictures.Batch]]:
+    """Batches together, as many as the model is given at once."""
+    group: list[pictures.Batch] = []
+    for batch in batches:
+        group.append(batch)
+        images, size = sum(len(one.names) for one in group), sum(one.pixels.nbytes for one in group)
+        if images >= _AT_ONCE or size >= _BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def extent(pixels: NDArray[np.float32]) -> float:
@@ -97,7 +120,7 @@ def extent(pixels: NDArray[np.float32]) -> float:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of files; ``left_out`` could not be read, ``skipped`` were no pictures."""
+    """Predictions for files; ``left_out`` could not be read, ``skipped`` were no pictures."""
 
     predictions: Sequence[Prediction]
     left_out: Sequence[str]
@@ -113,42 +136,56 @@ def of_files(
     center: bool = False,
     strict: bool = False,
 ) -> Predictions:
-    """Predict what is on the images of files and folders with the classifier that ``load`` gives.
+    """Predict the images of files and folders with the classifier that ``load`` returns.
 
-    It is loaded once there are images. A file that cannot be read is left out, unless ``strict``.
-    Raises ``ModelError`` or ``DataError`` for a missing path, and where no file can be read.
+    It is loaded once there is an image; files are read as they are needed. A file that cannot be
+    read is left out, unless ``strict``. Raises ``ModelError`` or ``DataError`` for a missing path,
+    and where no file can be read.
     """
     found = pictures.find(paths)
-    batches, left_out = [], []
-    for file in found.files:
-        try:
-            batches.append(
-                pictures.read(file, card.input_shape, card.fit, invert=invert, center=center)
-            )
-        except StudyError as error:
-            if strict or len(found.files) == 1:
-                raise
-            left_out.append(str(error))
-    if not batches:
-        raise ModelError(f"{left_out[0]} (of {len(left_out)} files none can)")
-    return Predictions(list(load().predict(batches)), left_out, found.skipped)
+    left_out: list[str] = []
+
+    def batches() -> Iterator[pictures.Batch]:
+        how = (card.input_shape, card.fit, card.scales)
+        for file, name in found.files:
+            try:
+                yield from pictures.read(file, *how, name=name, invert=invert, center=center)
+            except StudyError as error:
+                if strict or len(found.files) == 1:
+                    raise
+                left_out.append(str(error))
+
+    rest = batches()
+    first = next(rest, None)
+    if first is None:
+        raise ModelError(f"{left_out[0]} (none of {len(left_out)} files can be read)")
+    return Predictions(list(load().predict(chain([first], rest))), left_out, found.skipped)
 
 
 def line(prediction: Prediction) -> str:
     """A prediction as a line: the label, and what else it may be."""
     notes = f"  [{'; '.join(prediction.notes)}]" if prediction.notes else ""
     if prediction.confidence is None:
-        return f"{prediction.image}: {prediction.label:.4g}{notes}"
+        return f"{printable(prediction.image)}: {prediction.label:.4g}{notes}"
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1:3]
-    others = ", ".join(f"{label}: {100 * p:.2f} %" for label, p in ranked)
-    answer = f"{prediction.label} ({100 * prediction.confidence:.2f} %; {others})"
-    return f"{prediction.image}: {answer}{notes}"
+    others = ", ".join(f"{printable(label)}: {100 * p:.2f} %" for label, p in ranked)
+    answer = f"{printable(prediction.label)} ({100 * prediction.confidence:.2f} %; {others})"
+    return f"{printable(prediction.image)}: {answer}{notes}"
 
 
 def submission(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write a Kaggle submission: ImageId from 1, Label; raises ``ModelError``."""
+    """Write a Kaggle submission: ImageId (the number of a row, or the name of a file), Label.
+
+    Raises ``ModelError`` where two images have one id, or the file cannot be written.
+    """
+    counts = Counter(prediction.id for prediction in predictions)
+    if twice := [printable(id_) for id_, count in counts.items() if count > 1]:
+        raise ModelError(
+            f"{printable(path)}: two images would have the ImageId {twice[0]}; predict the files "
+            "or folders that they are from one at a time"
+        )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["ImageId", "Label"])
-    writer.writerows((number, p.label) for number, p in enumerate(predictions, start=1))
+    writer.writerows((csv_cell(one.id), csv_cell(one.label)) for one in predictions)
     records.write(path, text.getvalue().encode())

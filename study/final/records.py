@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data import npz
+from study.data import arrays
 from study.errors import DataError, ModelError
 from study.files import write_whole
 from study.space.metric import Metric
@@ -123,7 +123,7 @@ def load_probabilities(folder: Path, opening: str) -> NDArray[np.float32] | None
     """What each member says of each test image; None where the file is missing or damaged."""
     name = "probabilities"
     try:
-        return npz.read(probabilities_file(folder, opening), lambda _: [name])[name]
+        return arrays.read_npz(probabilities_file(folder, opening), lambda _: [name])[name]
     except DataError:
         return None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from study.data import dataset as datasets
-from study.data.parts import Reading, Told
+from study.data.reading import ImageOptions, ProgressCallbacks
 from study.data.splitting import Labels
 from study.errors import ParameterError, SettingsError, SpaceError
 from study.plan.strategies import completed, plan_of, strategy_of
@@ -50,7 +50,7 @@ def prepare(
     database: Database,
     given: Mapping[str, Chosen],
     ahead: Callable[[Settings], None] = lambda _: None,
-    told: Told | None = None,
+    callbacks: ProgressCallbacks | None = None,
     devices: Devices = CPU,
     *,
     accept_changed_model: bool = False,
@@ -71,11 +71,15 @@ def prepare(
     existing = _existing(location)
     if existing is None:
         ahead(settings)
-    dataset = read_data(settings, database, told)
+    dataset = read_data(settings, database, callbacks)
     settings = _fitted(settings.located(), dataset)
     if existing is None:
-        if settings.model is not None and told is not None:  # it takes as long as TensorFlow does
-            told.say(f"Building {settings.model.name} once with each option, to see that it works")
+        if (
+            settings.model is not None and callbacks is not None
+        ):  # it takes as long as TensorFlow does
+            callbacks.say(
+                f"Building {settings.model.name} once with each option, to see that it works"
+            )
         settings = own_model.tried(placement.with_card(settings, devices), dataset)
     else:
         _same_or_refused(location, existing, placement.as_recorded(settings, existing))
@@ -93,7 +97,7 @@ def prepare_again(
     name: str | None,
     database: Database,
     repeats: int | None,
-    told: Told | None = None,
+    callbacks: ProgressCallbacks | None = None,
     devices: Devices = CPU,
     device: str | None = None,
     *,
@@ -111,7 +115,7 @@ def prepare_again(
     placement.kept_to_or_refused(location, settings, devices, device)
     if repeats is not None:
         settings = settings.with_repeats(repeats)
-    dataset = read_data(settings, database, told)
+    dataset = read_data(settings, database, callbacks)
     recorded = settings.data
     if recorded is not None and dataset.fingerprint != recorded.fingerprint:
         raise SettingsError(
@@ -127,10 +131,12 @@ def prepare_again(
     return Prepared(location, _fitted(settings, dataset), dataset, new=False)
 
 
-def read_data(settings: Settings, database: Database, told: Told | None = None) -> Dataset:
+def read_data(
+    settings: Settings, database: Database, callbacks: ProgressCallbacks | None = None
+) -> Dataset:
     """The data of a study; what is made of picture files is kept beside its database."""
-    reading = Reading.of(settings.space, database.images, told)
-    return datasets.load(settings["data"], reading)
+    options = ImageOptions.of(settings.space, database.images, callbacks)
+    return datasets.load(settings["data"], options)
 
 
 def _default_space(given: Mapping[str, Chosen]) -> str:

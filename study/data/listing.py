@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,13 +50,14 @@ class Listing:
 
         Raises `DataError` for a single class, or a class that occurs in the test part only.
         """
+        names = class_names({label for _, label in (*self.train, *(self.test or ()))})
         train, test = (
-            None if part is None else [(path, class_name(label)) for path, label in part]
+            None if part is None else [(path, names[label]) for path, label in part]
             for part in (self.train, self.test)
         )
         written: dict[str, set[str]] = {}
-        for label in {label for _, label in (*self.train, *(self.test or ()))}:
-            written.setdefault(class_name(label), set()).add(label)
+        for label, name in names.items():
+            written.setdefault(name, set()).add(label)
         alike = Counter(name.casefold() for name in written)
         notes = [*self.notes]
         for name, ways in sorted(written.items()):
@@ -313,10 +314,12 @@ def _column(path: Path, columns: Sequence[str], names: Sequence[str]) -> str:
     raise refusal(path, f"has no column {' or '.join(names)}", "name one so in the first line")
 
 
-def class_name(label: str) -> str:
-    """The name of a class: accents as one character, and a whole number without decimals."""
-    text = unicodedata.normalize("NFC", label)
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
+def class_names(labels: Iterable[str]) -> dict[str, str]:
+    """The name of the class of each label: accents as one character, whole numbers without `.0`."""
+    names = {label: unicodedata.normalize("NFC", label) for label in labels}
+    if any(re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name) for name in names.values()):
+        return names  # there are other decimals: they are numbers, not names
+    return {label: re.sub(r"^(-?\d+)\.0+$", r"\1", name) for label, name in names.items()}
 
 
 def numbers_of(listed: Listed) -> Sequence[float]:

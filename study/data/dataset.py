@@ -223,10 +223,9 @@ def _numbers(part: RawSplit) -> NDArray[np.float32]:
 def _classes(part: RawSplit) -> NDArray[Any]:
     """Labels that are classes: whole numbers, or texts."""
     labels = _plain_labels(part.labels)
-    if labels.dtype.kind == "U":
-        labels = np.array([listing.class_name(label) for label in labels.flat]).reshape(
-            labels.shape
-        )
+    if labels.dtype.kind == "U" and labels.ndim == 1:
+        written, places = np.unique(labels, return_inverse=True)
+        labels = np.array([*listing.class_names(written.tolist()).values()])[places]
     if labels.dtype.kind == "f" and labels.ndim == 1:
         raise DataError(
             f"{part.labels_in}: an array of {labels.dtype} of shape {labels.shape}; number classes "

@@ -2,7 +2,7 @@
 
     python benchmarks/contenders.py JOB      (peers.py starts it)
 
-All build the network of `study.training.model` and train it with stock `fit`, but for the study
+All build the network of `study.training.network` and train it with stock `fit`, but for the study
 itself.
 """
 

@@ -171,7 +171,7 @@ def members_of(params: dict[str, Any], size: Size, epochs: int) -> list[Run]:
 
 def averaged(turns: Turns, data: datasets.Dataset, size: Size) -> dict[str, Any]:
     """Members of the start of `modern`, on every image, and the test accuracy of their average."""
-    from study.training.network import network_of
+    from study.training.custom_model import network_of
 
     began = time.perf_counter()
     params = space("modern")[1] | {"restore_best_weights": False} | size.changed

@@ -39,7 +39,7 @@ def multiplied(
 
 def products(params: dict[str, Any], data: Dataset) -> Iterator[tuple[int, int, int]]:
     """The (m, k, n) of each product of matrices in a step of one run, forward and back."""
-    from study.training.model import build_cnn
+    from study.training.network import build_cnn
 
     model = build_cnn(params, data.input_shape, data.num_classes)
     for place, layer in enumerate(layer for layer in model.layers if hasattr(layer, "kernel")):

@@ -81,7 +81,7 @@ class Job:
 
     def network(self, params: Params, images: NDArray[np.float32]) -> Any:
         """The study's network for these images, compiled."""
-        from study.training.model import build_cnn
+        from study.training.network import build_cnn
 
         classes = 10  # MNIST's and the digits'
         return build_cnn({**self.task.fixed, **params}, images.shape[1:], classes)

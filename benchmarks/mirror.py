@@ -46,7 +46,7 @@ from study.storage import models
 from study.storage.database import MLFLOW
 from study.storage.location import Database, Location
 from study.storage.lock import driving
-from study.training.model import build_cnn
+from study.training.network import build_cnn
 from study.training.run import Epoch
 from study.workers.engine import EpochReported, RunFinished
 

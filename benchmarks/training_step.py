@@ -116,11 +116,11 @@ def fit(config: list[float], source: str, images: int, steps: int = 1) -> Turn:
 
     from study.data import dataset as data
     from study.data.pixels import unit
-    from study.training import model
+    from study.training import network as networks
 
     dataset = data.load(source)
     x, y = unit(dataset.images[:images]), dataset.labels[:images]
-    network = model.build_cnn(named(config), dataset.input_shape, dataset.num_classes)
+    network = networks.build_cnn(named(config), dataset.input_shape, dataset.num_classes)
     if steps > 1:
         network.compile("adam", network.loss, metrics=["accuracy"], steps_per_execution=steps)
 
@@ -138,15 +138,15 @@ def fit(config: list[float], source: str, images: int, steps: int = 1) -> Turn:
 
 def study_epoch(config: list[float], source: str, images: int, *, fast: bool) -> Turn:
     import numpy as np
-
-    from study.data import dataset as data
-    from study.training import model
     from study.training.fast.step import FastProgram
-    from study.training.program import resident
     from study.training.stock import StockProgram
 
+    from study.data import dataset as data
+    from study.training import network as networks
+    from study.training.trainer import resident
+
     dataset = data.load(source)
-    network = model.build_cnn(named(config), dataset.input_shape, dataset.num_classes)
+    network = networks.build_cnn(named(config), dataset.input_shape, dataset.num_classes)
     kind, as_bytes = FastProgram if fast else StockProgram, dataset.images.dtype == np.uint8
     program = kind(network, 100, bytes_given=as_bytes)
     program.reset(lambda layer, variable: 100 * layer + variable)

@@ -130,8 +130,8 @@ def test_a_run_costs_the_mirror_three_requests_and_nothing_new_none(tmp_path: Pa
 @pytest.mark.tensorflow
 def test_a_configuration_is_traced_once_a_process() -> None:
     from study.data.dataset import Dataset
-    from study.training.program import Program
     from study.training.train import train
+    from study.training.trainer import Program
 
     rng = np.random.default_rng(0)
     images = rng.random((24, 8, 8, 1), np.float32)

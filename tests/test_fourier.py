@@ -24,7 +24,7 @@ def test_sums_and_their_gradients_are_those_of_a_convolution(
 ) -> None:
     import tensorflow as tf
 
-    from study.training.fast.fourier import Correlation
+    from study.training.fourier import Correlation
 
     images = tf.random.stateless_normal([6, *sides, 3], [1, 2])
     kernel = tf.random.stateless_normal([*taps, 3, 8], [3, 4])
@@ -44,7 +44,7 @@ def test_sums_and_their_gradients_are_those_of_a_convolution(
 def test_no_image_of_a_batch_reaches_another() -> None:
     import tensorflow as tf
 
-    from study.training.fast.fourier import Correlation
+    from study.training.fourier import Correlation
 
     images = tf.random.stateless_normal([5, 14, 14, 3], [1, 2])
     kernel = tf.random.stateless_normal([5, 5, 3, 8], [3, 4])
@@ -68,52 +68,38 @@ def test_no_image_of_a_batch_reaches_another() -> None:
 def test_the_work_decides(
     sides: int, taps: int, channels: int, filters: int, batch: int, *, pays: bool
 ) -> None:
-    from study.training.fast.fourier import Correlation
+    from study.training.fourier import Correlation
 
     correlate = Correlation((sides, sides), (taps, taps))
     assert correlate.pays(channels, filters, batch) is pays
 
 
-def is_lowered(**how: Any) -> bool:
-    """Whether a convolution of 14 x 14 pixels and 16 channels becomes products of matrices."""
+def is_used(monkeypatch: pytest.MonkeyPatch, **how: Any) -> bool:
+    """Whether a convolution of 14 x 14 pixels and 16 channels is computed this way."""
+    import keras
     import tensorflow as tf
     from keras import layers
 
-    from study.training.fast.layers import stages
+    from study.training import quick_layers
+    from study.training.fourier import Correlation
 
+    inputs = layers.Input((14, 14, 16))
     layer = layers.Conv2D(32, **{"kernel_size": 7} | how)
-    layer(layers.Input((14, 14, 16)))
-    (stage,) = stages([layer], batch=100)
-    traced = tf.function(lambda x: stage(x, None)).get_concrete_function(
-        tf.TensorSpec([None, 14, 14, 16])
-    )
-    return "BatchMatMulV2" in [operation.type for operation in traced.graph.get_operations()]
+    model = keras.Model(inputs, layer(inputs))
+    model.compile("adam", "mse")
+    quick_layers.prepare(model, batch=100)
+    images, called, compute = tf.random.normal([2, 14, 14, 16]), [], Correlation.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(Correlation, "__call__", lambda *a: called.append(1) or compute(*a))
+        found = layer(images)
+    np.testing.assert_allclose(found, type(layer).call(layer, images), rtol=0, atol=1e-5)
+    return bool(called)
 
 
-def test_a_plain_convolution_is_lowered_and_any_other_left_to_keras() -> None:
-    assert is_lowered()
-    assert is_lowered(padding="same", use_bias=False)
+def test_a_plain_convolution_is_computed_this_way_and_any_other_by_keras(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for how in ({}, {"padding": "same", "use_bias": False}, {"activation": "relu"}):
+        assert is_used(monkeypatch, **how), how
     for how in ({"strides": 2}, {"dilation_rate": 2}, {"groups": 2}, {"kernel_size": 3}):
-        assert not is_lowered(**how), how
-
-
-def test_on_a_gpu_it_is_left_to_keras(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tensorflow as tf
-
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
-    assert not is_lowered()
-
-
-def test_a_padded_convolution_is_that_of_keras(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tensorflow as tf
-    from keras import layers
-
-    from study.training.fast.fourier import Correlation
-    from study.training.fast.layers import stages
-
-    monkeypatch.setattr(Correlation, "pays", lambda *_: True)
-    layer = layers.Conv2D(32, (5, 4), padding="same", activation="relu", bias_initializer="normal")
-    layer(layers.Input((9, 12, 24)))
-    (stage,) = stages([layer], batch=100)
-    images = tf.random.stateless_normal([4, 9, 12, 24], [1, 2])
-    np.testing.assert_allclose(stage(images, None), layer(images), rtol=0, atol=1e-5)
+        assert not is_used(monkeypatch, **how), how

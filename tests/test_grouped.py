@@ -93,7 +93,7 @@ class Ends:
 
 def test_an_epoch_is_that_of_keras_alone(tmp_path: Path) -> None:
     """From the same weights, without dropout, in the same order."""
-    from study.training import session
+    from study.training import trainer
 
     plain = having(dropout=0.0)
     modern = having(plain, **MODERN)
@@ -102,7 +102,7 @@ def test_an_epoch_is_that_of_keras_alone(tmp_path: Path) -> None:
     expected = []
     for run in runs:
         stock = replace(run, training="stock")
-        program = session._program(stock, DATA)
+        program = trainer._program(stock, DATA)
         program.reset(stock.initial_seed)
         for one in (run, stock):
             store.save(Checkpoint(one.key, (), program.state()))
@@ -193,8 +193,8 @@ def test_augmentation_moves_an_image_as_with_tensorflow() -> None:
     import jax.numpy as jnp
     import tensorflow as tf
 
-    from study.training.augment import _transforms
     from study.training.grouped.augment import moved
+    from study.training.recipe import transforms
 
     rng = np.random.default_rng(3)
     images = rng.random((6, 9, 12, 2), np.float32)
@@ -202,7 +202,7 @@ def test_augmentation_moves_an_image_as_with_tensorflow() -> None:
     recipe = Recipe(rotation=30, zoom=0.2, translation=0.1)
     theirs = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
-        transforms=_transforms(tf.unstack(tf.constant(draws)), recipe, 9, 12),
+        transforms=transforms(tf.unstack(tf.constant(draws)), recipe, 9, 12),
         output_shape=[9, 12],
         fill_value=0.0,
         interpolation="BILINEAR",

@@ -55,7 +55,7 @@ def judged(
 ) -> tuple[Any, list[Any]]:
     """What the judge says of some members together, and the members, compiled."""
     from study.final.judge import Judge
-    from study.training.own import build
+    from study.training.custom_model import build
 
     run = replace(own.run_of(source), metric=Metric(f"val_{name}", "maximize"))
     given = own.source(source), own.PARAMS, (12, 12, 1), data.num_classes

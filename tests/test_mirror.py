@@ -231,7 +231,7 @@ def test_a_mirrored_model_predicts_what_the_trained_one_did(made, anywhere, tmp_
     import mlflow.keras
     import numpy as np
 
-    from study.training.model import build_cnn
+    from study.training.network import build_cnn
 
     model = build_cnn(dict(made.start()), (28, 28, 1), 10)
     model.optimizer.build(model.trainable_variables)

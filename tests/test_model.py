@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from study.errors import SpaceError
-from study.training.model import DEFAULTS, build_cnn, check
+from study.training.network import DEFAULTS, build_cnn, check
 
 MNIST = (28, 28, 1)
 

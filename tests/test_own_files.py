@@ -50,7 +50,7 @@ def pretrained(tmp_path: Path) -> ModelSource:
 
 
 def test_weights_beside_the_file_are_where_every_run_starts(pretrained: ModelSource) -> None:
-    from study.training.own import build
+    from study.training.custom_model import build
 
     starts = [
         build(pretrained, {"width": 4, "rate": 0.1}, (12, 12, 1), 3, seed)[0].get_weights()
@@ -143,7 +143,7 @@ def test_an_own_network_travels_to_a_worker_and_trains_to_the_same_bits_there() 
 
 
 def test_only_who_trains_or_loads_a_model_runs_code_of_the_users() -> None:
-    runs_code = {"training.own", "training.user_code"}
+    runs_code = {"training.custom_model", "training.user_code"}
     users = {
         module
         for module in modules()
@@ -153,8 +153,10 @@ def test_only_who_trains_or_loads_a_model_runs_code_of_the_users() -> None:
     assert users - runs_code == {
         "final.archive",
         "final.measure",
-        "training.network",
+        "final.judge",
+        "training.grouped.turns",
         "training.probe",
+        "training.trainer",
         "tuning.objective",
     }
 

@@ -419,7 +419,7 @@ def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> Non
 
     from study.final import export
     from study.training.compiled import to_bytes
-    from study.training.model import build_cnn
+    from study.training.network import build_cnn
 
     shape = (12, 12, 1)
     options = {"filters": 2, "k2": 3, "dense": 4, "batch_norm": True, "strided": True}

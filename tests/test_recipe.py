@@ -15,7 +15,7 @@ from study.space.file import load
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import Validation
 from study.training.checkpoint import FolderCheckpoints
-from study.training.model import DEFAULTS, build_cnn, check, count_activations, count_parameters
+from study.training.network import DEFAULTS, build_cnn, check, count_activations, count_parameters
 from study.training.recipe import Recipe, value
 from study.training.train import train
 
@@ -179,7 +179,7 @@ def test_images_are_moved_and_labels_smoothed_while_it_trains_and_not_while_it_i
 def test_images_are_moved_as_the_recipe_says() -> None:
     import tensorflow as tf
 
-    from study.training.augment import augmented
+    from study.training.recipe import augmented
 
     image = np.zeros((1, 9, 9, 1), np.float32)
     image[0, 4, 6] = 1
@@ -209,14 +209,13 @@ def test_images_are_moved_as_the_recipe_says() -> None:
 @pytest.mark.tensorflow
 def test_smoothed_labels_give_keras_own_loss_and_a_schedule_scales_any_optimizer() -> None:
     import keras
-    from test_step import images, network, seeds
+    from test_step import cnn, images, seeds
 
-    from study.training.fast.step import FastProgram as Program
-    from study.training.program import resident
+    from study.training.trainer import Program, resident
 
     x, y = images((12, 12, 1))
     smoothed = Recipe(label_smoothing=0.2)
-    program = Program(network(), 100, smoothed)
+    program = Program(cnn(), 100, smoothed)
     program.reset(seeds)
     wanted = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)(
         np.eye(3)[y], program.model.predict(x, verbose=0)
@@ -224,12 +223,12 @@ def test_smoothed_labels_give_keras_own_loss_and_a_schedule_scales_any_optimizer
     loss = program.epoch(resident(x, y), np.arange(len(y)), key=1)["loss"]
     assert loss == pytest.approx(float(wanted), rel=1e-5)
 
-    falling = Program(network(), 100, Recipe(schedule="cosine"))
+    falling = Program(cnn(), 100, Recipe(schedule="cosine"))
     falling.reset(seeds)
     before = falling.weights()
     falling.epoch(resident(x, y), np.arange(len(y)), 1, number=1, epochs=2)
     by_half = [a - b for a, b in zip(falling.weights(), before, strict=True)]
-    whole = Program(network(), 100)
+    whole = Program(cnn(), 100)
     whole.reset(seeds)
     whole.epoch(resident(x, y), np.arange(len(y)), 1)
     for half, full, start in zip(by_half, whole.weights(), before, strict=True):

@@ -93,7 +93,7 @@ def test_the_best_model_and_the_average_are_served_by_name_on_pixels(
 
     from study.final.export import with_preprocessing
     from study.training.compiled import to_bytes
-    from study.training.model import build_cnn
+    from study.training.network import build_cnn
 
     built = [build_cnn(dict(made.start()), (28, 28, 1), 10) for _ in range(2)]
     members = [keras.models.clone_model(one) for one in built]  # not compiled

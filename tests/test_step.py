@@ -1,23 +1,27 @@
-"""An epoch, fast or stock, is that of `fit` to rounding; its bits depend on its seeds alone."""
+"""An epoch has the numbers of Keras' own steps; its bits depend on its seeds."""
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
+import keras_layers
 import numpy as np
 import pytest
 
-from study.training.model import build_cnn
+from study.training.network import build_cnn
 
 pytestmark = pytest.mark.tensorflow
 
-IMAGES = 57
-ONES = np.ones((64, 256), np.float32)
+IMAGES, BATCH = 57, 20
 LOSS = "sparse_categorical_crossentropy"
+SHAPE = (12, 12, 1)
 RNG = np.random.default_rng(3)
+Make = Callable[[], Any]
+"""Makes the same compiled model at each call, but for its first weights."""
 
 
-def images(shape: tuple[int, int, int]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def images(shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Half of every image is exactly 0: maxima are tied there, as on MNIST's background."""
     x = RNG.random((IMAGES, *shape), np.float32)
     x[:, : shape[0] // 2] = 0
@@ -28,7 +32,7 @@ def seeds(layer: int, variable: int) -> int:
     return 10 * layer + variable
 
 
-def network(shape: tuple[int, int, int] = (12, 12, 1), **params: Any) -> Any:
+def cnn(shape: tuple[int, int, int] = SHAPE, **params: Any) -> Any:
     """Trained by plain gradient descent: Adam's first steps are signs, which hide every size."""
     import keras
 
@@ -38,192 +42,285 @@ def network(shape: tuple[int, int, int] = (12, 12, 1), **params: Any) -> Any:
     return model
 
 
-def tower() -> Any:
-    """Layers with a state of their own, and random ones beside dropout."""
+def chain(*inner: Any, optimizer: Any = "sgd", loss: Any = LOSS, **compiled: Any) -> Any:
+    """A chain of layers with a classifier behind them."""
     import keras
     from keras import layers
 
-    model = keras.Sequential(
-        [
-            layers.Input((12, 12, 1)),
-            layers.RandomTranslation(0.1, 0.1),
-            layers.Conv2D(4, 3, kernel_regularizer="l2"),
-            layers.BatchNormalization(),
-            layers.GaussianNoise(0.1),
-            layers.Flatten(),
-            layers.Dropout(0.3),
-            layers.Dense(3, activation="softmax"),
-        ]
-    )
-    model.compile("adam", LOSS, metrics=["accuracy"])
+    end = [layers.Flatten(), layers.Dense(3, activation="softmax", name="out")]
+    model = keras.Sequential([layers.Input(SHAPE), *inner, *end])
+    model.compile(optimizer, loss, **{"metrics": ["accuracy"]} | compiled)
     return model
 
 
-Kind = Any  # a class of programs
+def random_tower() -> Any:
+    """Layers with a state of their own, and random ones beside dropout."""
+    from keras import layers
+
+    return chain(
+        layers.RandomTranslation(0.1, 0.1),
+        layers.Conv2D(4, 3, kernel_regularizer="l2"),
+        layers.BatchNormalization(),
+        layers.GaussianNoise(0.1),
+        layers.Dropout(0.3),
+        optimizer="adam",
+    )
 
 
-@pytest.fixture(params=["fast", "stock"])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    from study.training.fast.step import FastProgram
-    from study.training.stock import StockProgram
+def program_of(model: Any, **how: Any) -> Any:
+    from study.training.trainer import Program
 
-    return {"fast": FastProgram, "stock": StockProgram}[request.param]
+    return Program(model, **{"batch_size": BATCH, "input_shape": SHAPE, "num_classes": 3} | how)
 
 
 def identical(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def assert_trains_as_in_stock_fit(kind: Kind, model: Any, x: Any, y: Any, judged: float) -> None:
-    """An epoch of ours and one of `fit`, from the same weights; ``judged`` is a tolerance."""
-    from study.training.program import resident
+def assert_trains_as_keras(
+    make: Make, judged: float = 1e-4, *, shape: tuple[int, ...] = SHAPE
+) -> None:
+    """An epoch of ours and the same steps of Keras, eagerly, from the same weights.
 
-    program = kind(model, batch_size=10)
-    program.reset(seeds)
-    start = program.state()
+    ``judged`` is a tolerance of what is logged of images that are judged.
+    """
+    from study.training.compiled import takes_one_hot, variables_of
+    from study.training.trainer import resident
+
+    x, y = images(shape)
+    ours, theirs = make(), make()
+    program = program_of(ours, input_shape=shape)
+    theirs.optimizer.build(theirs.trainable_variables)
+    for own, its in zip(variables_of(ours), variables_of(theirs), strict=True):
+        its.assign(own)
     trained = program.epoch(resident(x, y), np.arange(IMAGES), key=1)
-    said = program.evaluate(resident(x, y), np.arange(IMAGES))
-    weights = model.get_weights()
+    validated = program.evaluate(resident(x, y), np.arange(IMAGES))
+    labels = np.eye(3, dtype=np.float32)[y] if takes_one_hot(theirs) else y
+    for first in range(0, IMAGES, BATCH):
+        theirs.train_step((x[first : first + BATCH], labels[first : first + BATCH]))
+    assert trained == pytest.approx(numbers(theirs.get_metrics_result()), rel=1e-4)
+    theirs.reset_metrics()
+    theirs.test_step((x, labels))
+    assert validated == pytest.approx(numbers(theirs.get_metrics_result()), rel=judged)
+    for mine, keras_own in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, keras_own, rtol=1e-3, atol=2e-6)
 
-    program.restore(start)
-    stock = model.fit(x, y, batch_size=10, shuffle=False, verbose=0).history
-    wanted = {name: stock[name][0] for name in ("loss", "accuracy")}
-    assert trained == pytest.approx(wanted, rel=1e-5)
-    assert said == pytest.approx(model.evaluate(x, y, verbose=0, return_dict=True), rel=judged)
-    for mine, theirs in zip(weights, model.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+
+def numbers(logs: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items()}
 
 
 @pytest.mark.parametrize(
     ("shape", "k1", "k2"),
     [((12, 12, 1), 3, 5), ((13, 11, 3), 4, 3), ((17, 16, 1), 7, 7), ((9, 14, 3), 5, 2)],
 )
-@pytest.mark.parametrize(
-    ("kind", "fast"), [("fast", False), ("fast", True), ("stock", False)], indirect=["kind"]
-)
-def test_losses_and_weights_are_those_of_stock_fit(
-    kind: Kind,
-    shape: tuple[int, int, int],
-    k1: int,
-    k2: int,
-    *,
-    fast: bool,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("fourier", [False, True])
+def test_the_network_trains_as_keras_does(
+    shape: tuple[int, int, int], k1: int, k2: int, *, fourier: bool, monkeypatch: Any
 ) -> None:
-    from study.training.fast.fourier import Correlation
+    from study.training.fourier import Correlation
 
-    monkeypatch.setattr(Correlation, "pays", lambda *_: fast)
-    x, y = images(shape)
-    model = network(shape, k1=k1, k2=k2)
-    assert_trains_as_in_stock_fit(kind, model, x, y, judged=1e-5)
+    monkeypatch.setattr(Correlation, "pays", lambda *_: fourier)
+    assert_trains_as_keras(lambda: cnn(shape, k1=k1, k2=k2), shape=shape)
+
+
+@pytest.mark.parametrize("name", keras_layers.NAMES)
+def test_every_layer_of_keras_trains_as_keras_does(name: str, monkeypatch: Any) -> None:
+    from study.training.fourier import Correlation
+
+    def make() -> Any:
+        model = keras_layers.model_of(name)
+        for layer in model.layers:
+            if type(layer).__name__ == "Dropout":
+                layer.rate = 0  # it draws in another way
+        return model
+
+    monkeypatch.setattr(Correlation, "pays", lambda *_: True)
+    assert_trains_as_keras(make, shape=keras_layers.IMAGE, judged=1e-3)
+
+
+OPTIMIZERS = {
+    "loss scale": "LossScaleOptimizer(SGD(0.1))",
+    "dynamic scale": "LossScaleOptimizer(Adam(0.01), initial_scale=8, dynamic_growth_steps=2)",
+    "scale factor": "SGD(0.1, loss_scale_factor=1024)",
+    "scaled Adam": "Adam(0.01, loss_scale_factor=1024)",
+    "accumulation": "Adam(0.01, gradient_accumulation_steps=2)",
+    "averages": "Adam(0.01, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2)",
+    "clipnorm": "Adam(0.01, clipnorm=0.01)",
+    "clipvalue": "SGD(0.1, clipvalue=0.001)",
+    "global clipnorm": "SGD(0.1, global_clipnorm=0.01)",
+    "weight decay": "AdamW(0.01, weight_decay=0.1)",
+    "amsgrad": "Adam(0.01, amsgrad=True)",
+    "momenta": "Adam(0.01, beta_1=0.8, beta_2=0.9, epsilon=0.1)",
+    "schedule": "Adam(schedules.ExponentialDecay(0.01, 2, 0.5))",
+    "a sibling": "Nadam(0.01)",
+    "a distant one": "Lion(0.001)",
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_option_of_an_optimizer_is_obeyed(name: str) -> None:
+    import keras
+    from keras import layers
+
+    def make() -> Any:
+        optimizer = eval(OPTIMIZERS[name], vars(keras.optimizers) | {})
+        hidden = layers.Conv2D(4, 3, use_bias=False), layers.BatchNormalization()
+        return chain(*hidden, optimizer=optimizer)
+
+    assert_trains_as_keras(make, judged=1e-3)
+
+
+COMPILED: dict[str, dict[str, Any]] = {
+    "loss by output": {"loss": {"out": LOSS}},
+    "loss in a list": {"loss": [LOSS]},
+    "one-hot by output": {"loss": {"out": "categorical_crossentropy"}},
+    "loss weight": {"loss_weights": 0.01},
+    "loss weight in a list": {"loss": [LOSS], "loss_weights": [0.01]},
+    "weighted metrics": {"weighted_metrics": ["accuracy"], "metrics": None},
+    "metrics by output": {"metrics": {"out": ["accuracy", LOSS]}},
+    "steps in a call": {"steps_per_execution": 4},
+    "no XLA": {"jit_compile": False},
+    "XLA": {"jit_compile": True},
+    "eagerly": {"run_eagerly": True},
+    "another loss": {"loss": "kl_divergence"},
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_every_argument_of_compile_is_obeyed(name: str) -> None:
+    from keras import layers
+
+    def make() -> Any:
+        return chain(layers.Conv2D(4, 3, kernel_regularizer="l2"), **COMPILED[name])
+
+    assert_trains_as_keras(make)
+
+
+def nested() -> Any:
+    """Branches, a block that is used twice, and a model inside of a model."""
+    import keras
+    from keras import layers
+
+    x = layers.Input((12, 12, 4))
+    block = keras.Model(x, layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(x)))
+    inputs = layers.Input(SHAPE)
+    x = layers.Conv2D(4, 5, padding="same", activation="relu")(inputs)
+    for _ in range(2):
+        x = layers.Add()([x, layers.Activation("relu")(block(x))])
+    model = keras.Model(inputs, layers.Dense(3, "softmax")(layers.Flatten()(x)))
+    model.compile("sgd", LOSS, metrics=["accuracy"])
+    return model
+
+
+def subclassed() -> Any:
+    """A user's layer around layers of Keras, in a user's model with a step of its own."""
+    import keras
+    from keras import layers
+
+    class Block(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.norm = layers.Conv2D(4, 5, activation="relu"), None
+
+        def build(self, shape: Any) -> None:
+            self.norm = layers.BatchNormalization()
+
+        def call(self, x: Any, training: bool = False) -> Any:
+            return self.norm(self.inner(x), training=training)
+
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.all = [Block(), layers.Flatten(), layers.Dense(3, "softmax")]
+
+        def call(self, x: Any, training: bool = False) -> Any:
+            x = self.all[0](x, training=training)
+            return self.all[2](self.all[1](x))
+
+        def train_step(self, data: Any) -> Any:
+            return super().train_step((data[0] / 2, data[1]))
+
+    model = Net()
+    model(np.zeros((1, *SHAPE), np.float32))
+    model.compile("sgd", LOSS, metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize("make", [nested, subclassed])
+def test_layers_inside_of_models_and_layers_compute_faster_to_the_same_numbers(
+    make: Make, monkeypatch: Any
+) -> None:
+    from study.training.fourier import Correlation
+
+    called = []
+    original = Correlation.__call__
+    monkeypatch.setattr(Correlation, "pays", lambda *_: True)
+    monkeypatch.setattr(Correlation, "__call__", lambda *a: called.append(1) or original(*a))
+    assert_trains_as_keras(make, judged=1e-3)
+    assert called
 
 
 @pytest.mark.parametrize(
     "chosen", [{}, {"momentum": 0.9, "epsilon": 0.1}, {"scale": False}, {"axis": 1}]
 )
-def test_layers_that_were_added_train_as_in_stock_fit(kind: Kind, chosen: dict[str, Any]) -> None:
-    import keras
+def test_batch_normalization_remembers_what_that_of_keras_does(chosen: dict[str, Any]) -> None:
     from keras import layers
 
-    x, y = images((12, 12, 1))
-    model = keras.Sequential(
-        [
-            layers.Input((12, 12, 1)),
-            layers.Conv2D(4, 3, kernel_regularizer="l2"),
-            layers.BatchNormalization(**chosen),
-            layers.Flatten(),
-            layers.BatchNormalization(),
-            layers.Dense(3, activation="softmax"),
-        ]
-    )
-    model.compile(keras.optimizers.SGD(0.01), LOSS, metrics=["accuracy"])
-    assert_trains_as_in_stock_fit(kind, model, x, y, judged=1e-4)
+    def make() -> Any:
+        return chain(layers.Conv2D(4, 3), layers.BatchNormalization(**chosen))
+
+    assert_trains_as_keras(make, judged=1e-3)
 
 
-@pytest.mark.parametrize("chosen", [{}, {"beta_1": 0.8, "epsilon": 0.1}, {"clipnorm": 0.1}])
-def test_a_step_of_adam_is_that_of_keras(chosen: dict[str, float]) -> None:
-    import keras
-    import tensorflow as tf
-
-    from study.training.fast.layers import apply_gradients
-
-    start = RNG.normal(size=(5, 4)).astype(np.float32)
-    gradients = RNG.normal(size=(3, 5, 4)).astype(np.float32) * [[[1]], [[1e-3]], [[100]]]
-    ends = []
-    for fast in (True, False):
-        weight, optimizer = keras.Variable(start), keras.optimizers.Adam(0.01, **chosen)
-        optimizer.build([weight])
-        step = apply_gradients(optimizer) if fast else optimizer.apply
-        for gradient in gradients:
-            step([tf.constant(gradient, tf.float32)], [weight])
-        ends.append([weight.numpy(), *(v.numpy() for v in optimizer.variables)])
-    for mine, theirs in zip(*ends, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=2e-5)  # 1 - 0.999 in float32
+def frozen(layer: Any) -> Any:
+    layer.trainable = False
+    return layer
 
 
-def test_the_bits_do_not_depend_on_where_the_pieces_are_cut(kind: Kind) -> None:
-    from study.training.program import resident
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda layers: layers.Conv2D(4, 3, dilation_rate=2),
+        lambda layers: layers.Conv2D(4, 3, strides=2),
+        lambda layers: layers.Conv2D(4, 3, kernel_constraint="max_norm", bias_constraint="non_neg"),
+        lambda layers: layers.Conv2D(4, 3, lora_rank=1),
+        lambda layers: layers.Conv2D(4, 3, use_bias=False, activation="relu"),
+        lambda layers: type("Mine", (layers.Conv2D,), {"call": lambda _, x: x})(4, 3),
+        lambda layers: layers.BatchNormalization(renorm=True),
+        lambda layers: layers.BatchNormalization(gamma_constraint="non_neg", center=False),
+        lambda layers: frozen(layers.BatchNormalization()),
+        lambda layers: layers.Conv2D(4, 3, activity_regularizer="l2"),
+        lambda layers: layers.Conv2D(4, 3, dtype="mixed_float16"),
+    ],
+)
+def test_options_of_layers_are_obeyed(layer: Any, monkeypatch: Any) -> None:
+    from keras import layers
 
-    data = resident(*images((12, 12, 1)))
-    ends = []
-    for piece_seconds in (0.0, 1e9):
-        program = kind(network(dropout=0.2), batch_size=2, piece_seconds=piece_seconds)
-        program.reset(seeds)
-        curve = [program.epoch(data, np.arange(IMAGES), key) for key in range(3)]
-        ends.append((curve, program.state()))
-    assert ends[0][0] == ends[1][0]
-    assert identical(ends[0][1], ends[1][1])
+    from study.training.fourier import Correlation
 
-
-def test_layers_with_states_of_their_own_continue_to_the_same_bits(kind: Kind) -> None:
-    from study.training.program import resident
-
-    data, order = resident(*images((12, 12, 1))), np.arange(IMAGES)
-    program = kind(tower(), batch_size=10)
-    program.reset(seeds)
-    program.epoch(data, order, key=1)
-    middle = program.state()
-    program.epoch(data, order, key=2)
-    end = program.state()
-
-    other = kind(tower(), batch_size=10)
-    other.reset(lambda layer, variable: 999)
-    other.restore(middle)
-    other.epoch(data, order, key=2)
-    assert identical(other.state(), end)
-    assert not identical(middle, end)
+    monkeypatch.setattr(Correlation, "pays", lambda *_: True)
+    assert_trains_as_keras(lambda: chain(layer(layers)), judged=1e-3)
 
 
-def test_a_reset_forgets_everything_that_was_trained(kind: Kind) -> None:
-    from study.training.program import resident
-
-    data, order = resident(*images((12, 12, 1))), np.arange(IMAGES)
-    program = kind(tower(), batch_size=10)
-    program.reset(seeds)
-    fresh = program.state()
-    program.epoch(data, order, key=1)
-    program.model.optimizer.learning_rate = 0.5
-    program.reset(seeds)
-    assert identical(program.state(), fresh)
+# Random numbers ----------------------------------------------------------------------------------
 
 
-def test_the_state_of_another_network_is_refused(kind: Kind) -> None:
-    with pytest.raises(ValueError, match="another network"):
-        kind(network(), 10).restore(kind(network(dense=9), 10).state())
-
-
-def dropped(rate: float, shape: tuple[int, ...], key: int = 0, step: int = 0) -> Any:
-    """What dropout makes of ones."""
+def dropped(rate: float, shape: tuple[int, ...], calls: int = 1, **options: Any) -> Any:
+    """What dropout makes of ones in training, at each call."""
     import tensorflow as tf
     from keras import layers
 
-    from study.training.fast.layers import stages
+    x = layers.Input(shape[1:])
+    model = chain()
+    layer = layers.Dropout(rate, seed=3, **options)
+    layer(x)
+    model.dropout = layer
+    program_of(model)
+    return np.array([layer(tf.ones(shape), training=True) for _ in range(calls)])
 
-    (stage,) = stages([layers.Dropout(rate)], batch=10)
-    return stage(tf.ones(shape), tf.constant([key, step], tf.int64)).numpy()
 
-
-@pytest.mark.parametrize("rate", [0.1, 0.2, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])
 @pytest.mark.parametrize("shape", [(100, 14, 14, 16), (1000, 5, 5, 3), (2000, 33)])
 def test_dropout_zeroes_its_share_and_scales_the_rest(rate: float, shape: tuple[int, ...]) -> None:
     x = dropped(rate, shape)
@@ -233,137 +330,173 @@ def test_dropout_zeroes_its_share_and_scales_the_rest(rate: float, shape: tuple[
 
 
 def test_dropout_has_its_rate_exactly_where_16_bits_cannot_say_it() -> None:
-    import tensorflow as tf
-    from keras import layers
-
-    from study.training.fast.layers import stages
-
-    (stage,) = stages([layers.Dropout(2.5 / 65536)], batch=10)
-    zeros = tf.function(lambda step: tf.reduce_sum(1 - tf.sign(stage(ONES, tf.stack([0, step])))))
-    count = sum(float(zeros(tf.constant(step, tf.int64))) for step in range(400))
+    count = np.sum(dropped(2.5 / 65536, (64, 256), calls=400) == 0)
     assert 220 < count < 280  # 250 expected; 200 or 300 if the threshold were always the same
 
 
-def test_dropout_is_a_function_of_key_and_step() -> None:
-    first = dropped(0.5, (50, 20), key=3, step=7)
-    assert np.array_equal(first, dropped(0.5, (50, 20), key=3, step=7))
-    others = [dropped(0.5, (50, 20), key=3, step=8), dropped(0.5, (50, 20), key=4, step=7)]
-    for other in others:
-        assert 0.4 < np.mean(first == other) < 0.6
+def test_dropout_draws_anew_at_each_call_and_the_same_from_the_same_state() -> None:
+    one, other = dropped(0.5, (50, 20), calls=2)
+    assert 0.4 < np.mean(one == other) < 0.6
+    assert np.array_equal(dropped(0.5, (50, 20), calls=2), [one, other])
 
 
-def test_two_dropout_layers_draw_apart() -> None:
-    import tensorflow as tf
-    from keras import layers
-
-    from study.training.fast.layers import stages
-
-    seed = tf.constant([1, 1], tf.int64)
-    one, other = (
-        stage(tf.ones([50, 20]), seed) for stage in stages([layers.Dropout(0.5)] * 2, batch=10)
-    )
-    assert 0.4 < np.mean(one.numpy() == other.numpy()) < 0.6
+def test_channels_that_are_dropped_together_stay_together() -> None:
+    (x,) = dropped(0.5, (20, 6, 6, 4), noise_shape=(20, 1, 1, 4))
+    assert np.array_equal(x, np.broadcast_to(x[:, :1, :1], x.shape))
 
 
 def test_dropout_passes_gradients_where_it_passes_values_and_rests_when_judging() -> None:
     import tensorflow as tf
     from keras import layers
 
-    from study.training.fast.layers import stages
-
-    (stage,) = stages([layers.Dropout(0.5)], batch=10)
-    x = tf.random.stateless_normal([20, 7], [1, 2])
+    layer = layers.Dropout(0.5)
+    program_of(chain(layer))
+    x = tf.random.stateless_normal([20, *SHAPE], [1, 2])
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = stage(x, tf.constant([1, 1], tf.int64))
+        y = layer(x, training=True)
     np.testing.assert_allclose(tape.gradient(y, x) * x, y)
-    assert np.array_equal(stage(x, None), x)
+    assert np.array_equal(layer(x, training=False), x)
 
 
-def test_released_programs_leave_the_memory() -> None:
-    from study.training.fast.step import FastProgram
-    from study.training.program import ProgramCache
-
-    shelf = ProgramCache(size=1)
-    kept = []
-    for filters in (1, 2):
-        with shelf.borrow(
-            filters, lambda n=filters: FastProgram(network(filters=n), 10)
-        ) as program:
-            kept.append(weakref.ref(program.model))
-        del program
-    gc.collect()
-    assert [model() is None for model in kept] == [True, False]
+# States and files --------------------------------------------------------------------------------
 
 
-def test_a_program_serves_one_user_at_a_time() -> None:
-    from study.training.fast.step import FastProgram
-    from study.training.program import ProgramCache
+def test_a_saved_model_holds_stock_classes_and_goes_on_as_keras_has_it(tmp_path: Any) -> None:
+    import keras
 
-    shelf = ProgramCache()
+    from study.training.trainer import resident
 
-    def build() -> FastProgram:
-        return FastProgram(network(), 10)
-
-    with shelf.borrow("same", build) as one, shelf.borrow("same", build) as other:
-        assert one is not other
-    with shelf.borrow("same", build) as again:
-        assert again in (one, other)
-
-
-def test_a_program_whose_use_failed_is_not_used_again() -> None:
-    from study.training.fast.step import FastProgram
-    from study.training.program import ProgramCache
-
-    shelf = ProgramCache()
-    with (
-        pytest.raises(MemoryError),
-        shelf.borrow("same", lambda: FastProgram(network(), 10)) as one,
-    ):
-        raise MemoryError
-    with shelf.borrow("same", lambda: FastProgram(network(), 10)) as other:
-        assert one is not other
-
-
-def test_dropout_s_random_numbers_are_those_of_philox() -> None:
-    import tensorflow as tf
-
-    for seed in ([1, 2], [2**62 + 5, 7 << 32], [3, (9 << 32) + 11]):
-        one, other = (
-            tf.random.stateless_uniform([7, 5], seed, None, None, tf.uint32, alg=name)
-            for name in ("philox", "auto_select")
-        )
-        assert np.array_equal(one, other)
-
-
-def test_batch_normalization_of_images_is_one_operation() -> None:
-    import tensorflow as tf
-    from keras import layers
-
-    from study.training.fast.layers import stages
-
-    layer = layers.BatchNormalization()
-    layer.build((None, 5, 5, 3))
-    (stage,) = stages([layer], batch=10)
-    traced = tf.function(stage).get_concrete_function(
-        tf.TensorSpec([None, 5, 5, 3]), tf.TensorSpec([2], tf.int64)
+    x, y = images()
+    model = random_tower()
+    program_of(model).epoch(resident(x, y), np.arange(IMAGES), key=1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is keras.optimizers.Adam
+    assert identical(
+        [v.numpy() for v in loaded.optimizer.variables],
+        [v.numpy() for v in model.optimizer.variables],
     )
-    names = [op.type for op in traced.graph.get_operations()]
-    assert names.count("FusedBatchNormV3") == 1
-    assert "SquaredDifference" not in names
+    assert loaded.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
+    assert loaded.fit(x, y, verbose=0).history["loss"]
 
 
-def test_images_that_are_bytes_train_to_the_bits_of_their_fractions(kind: Kind) -> None:
+def test_stock_training_leaves_every_layer_alone() -> None:
+    model = random_tower()
+    program_of(model, quick=False)
+    assert not any("call" in vars(layer) for layer in model.layers)
+    program_of(model)
+    changed = [type(layer).__name__ for layer in model.layers if "call" in vars(layer)]
+    assert changed == ["Conv2D", "BatchNormalization", "Dropout"]
+
+
+def test_the_bits_do_not_depend_on_where_the_pieces_are_cut() -> None:
+    from study.training.trainer import resident
+
+    data = resident(*images())
+    ends = []
+    for piece_seconds in (0.0, 1e9):
+        program = program_of(cnn(dropout=0.2), batch_size=2, piece_seconds=piece_seconds)
+        program.reset(seeds)
+        curve = [program.epoch(data, np.arange(IMAGES), key) for key in range(3)]
+        ends.append((curve, program.state()))
+    assert ends[0][0] == ends[1][0]
+    assert identical(ends[0][1], ends[1][1])
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_layers_with_states_of_their_own_continue_to_the_same_bits(quick: bool) -> None:
+    from study.training.trainer import resident
+
+    data, order = resident(*images()), np.arange(IMAGES)
+    program = program_of(random_tower(), quick=quick)
+    program.reset(seeds)
+    program.epoch(data, order, key=1)
+    middle = program.state()
+    program.epoch(data, order, key=2)
+    end = program.state()
+
+    other = program_of(random_tower(), quick=quick)
+    other.reset(lambda layer, variable: 999)
+    other.restore(middle)
+    other.epoch(data, order, key=2)
+    assert identical(other.state(), end)
+    assert not identical(middle, end)
+
+
+def test_a_reset_forgets_everything_that_was_trained() -> None:
+    from study.training.trainer import resident
+
+    data, order = resident(*images()), np.arange(IMAGES)
+    program = program_of(random_tower())
+    program.reset(seeds)
+    fresh = program.state()
+    program.epoch(data, order, key=1)
+    program.model.optimizer.learning_rate = 0.5
+    program.reset(seeds)
+    assert identical(program.state(), fresh)
+
+
+def test_the_state_of_another_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="another network"):
+        program_of(cnn()).restore(program_of(cnn(dense=9)).state())
+
+
+def test_images_that_are_bytes_train_to_the_bits_of_their_fractions() -> None:
     from study.data.pixels import unit
-    from study.training.program import resident
+    from study.training.trainer import resident
 
-    x, y = images((12, 12, 1))
+    x, y = images()
     as_bytes, ends = (x * 255).astype(np.uint8), []
     for given in (as_bytes, unit(as_bytes)):
-        program = kind(network(), batch_size=10, bytes_given=given.dtype == np.uint8)
+        program = program_of(cnn(), bytes_given=given.dtype == np.uint8)
         program.reset(seeds)
         data, order = resident(given, y), np.arange(IMAGES)
         ends.append((program.epoch(data, order, key=1), program.evaluate(data, order)))
         ends[-1] += program.state()
     assert ends[0][:2] == ends[1][:2]
     assert identical(ends[0][2:], ends[1][2:])
+
+
+def test_released_programs_leave_the_memory() -> None:
+    from study.training.trainer import ProgramCache
+
+    cache, kept = ProgramCache(size=1), []
+    for filters in (1, 2):
+        with cache.borrow(filters, lambda n=filters: program_of(cnn(filters=n))) as program:
+            kept.append(weakref.ref(program.model))
+        del program
+    gc.collect()
+    assert [model() is None for model in kept] == [True, False]
+
+
+def test_a_program_serves_one_user_at_a_time_and_none_after_a_failure() -> None:
+    from study.training.trainer import ProgramCache
+
+    cache = ProgramCache()
+
+    def borrowed() -> Any:
+        return cache.borrow("same", lambda: program_of(cnn()))
+
+    with borrowed() as one, borrowed() as other:
+        assert one is not other
+    failed = []
+
+    def fail() -> None:
+        with borrowed() as again:
+            failed.append(again)
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fail()
+    assert failed[0] in (one, other)
+    with borrowed() as last:
+        assert last in {one, other} - {*failed}
+
+
+def test_no_layer_of_keras_is_forgotten() -> None:
+    from keras import layers
+
+    classes = {one for one in vars(layers).values() if isinstance(one, type)}
+    known = {getattr(layers, name) for name in [*keras_layers.NAMES, *keras_layers.LEFT_OUT]}
+    assert {one for one in classes if issubclass(one, layers.Layer)} == known

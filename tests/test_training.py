@@ -104,7 +104,7 @@ def test_it_learns(undisturbed: tuple[list[Epoch], bytes]) -> None:
 def test_a_second_run_of_a_configuration_has_the_same_bits_and_is_not_traced_again(
     run: Run, undisturbed: tuple[list[Epoch], bytes], tmp_path: Path
 ) -> None:
-    from study.training.program import Program
+    from study.training.trainer import Program
 
     finish(train(replace(run, repeat=2), DATA))
     before = Program.traces
@@ -412,22 +412,22 @@ def test_many_images_as_bytes_are_trained_on_where_they_lie(
     monkeypatch: pytest.MonkeyPatch, aligned: bool
 ) -> None:
     from study.data import pixels
-    from study.training import program
+    from study.training import trainer
 
-    monkeypatch.setattr(program, "_LARGE", 0)
+    monkeypatch.setattr(trainer, "_LARGE", 0)
     whole = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
     images = pixels.chosen(whole, np.array([3, 1])) if aligned else whole[1:][:, :, 1:]
     images.setflags(write=False)
     assert pixels.is_aligned(images) is aligned
-    tensor, labels = program.resident(images, np.arange(len(images), dtype=np.int32))
+    tensor, labels = trainer.resident(images, np.arange(len(images), dtype=np.int32))
     assert np.array_equal(tensor.numpy(), images)
     assert labels.numpy().tolist() == [*range(len(images))]
     assert not images.flags.writeable
 
 
-def test_on_a_gpu_the_steps_are_keras_own() -> None:
-    from study.training.session import _program
-    from study.training.stock import StockProgram
+def test_stock_layers_are_left_alone_and_so_are_those_on_a_gpu() -> None:
+    from study.training.trainer import _program
 
-    assert not isinstance(_program(RUN, DATA), StockProgram)
-    assert isinstance(_program(replace(RUN, device="gpu"), DATA), StockProgram)
+    for how, replaced in (({}, 3), ({"training": "stock"}, 0), ({"device": "gpu"}, 0)):
+        layers = _program(replace(RUN, **how), DATA).model.layers
+        assert sum("call" in vars(layer) for layer in layers) == replaced + replaced // 3 * 2

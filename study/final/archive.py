@@ -20,7 +20,7 @@ from study.data.pixels import BYTES, Scales
 from study.data.reading import refusal
 from study.errors import ModelError
 from study.space.model_source import ModelSource
-from study.training import saved
+from study.training import keras_file
 
 CARD = "study.json"
 FORMAT = 1
@@ -107,9 +107,9 @@ def _read(path: Path) -> tuple[Card, list[str]]:
         raise ModelError(f"{path}: not a .keras file; give one that finalize has written")
     try:
         with zipfile.ZipFile(path) as archive:
-            described = saved.entry(archive, "config.json")
-            card = saved.entry(archive, CARD) if CARD in archive.namelist() else None
-            foreign = saved.foreign(described)
+            described = keras_file.entry(archive, "config.json")
+            card = keras_file.entry(archive, CARD) if CARD in archive.namelist() else None
+            foreign = keras_file.foreign(described)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; give a .keras file that finalize wrote") from None
     except OSError as error:

@@ -18,7 +18,7 @@ from study.data.pixels import Images, batches
 from study.data.splitting import Labels
 from study.space.metric import BALANCED
 from study.training.compiled import logs_in, takes_one_hot
-from study.training.network import network_of
+from study.training.custom_model import network_of
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset

@@ -226,8 +226,6 @@ def origin(settings: Settings) -> dict[str, str]:
         }
     if settings.network is not None:
         tags["network_parameters"] = str(settings.network.parameters)
-        if settings.network.unknown:
-            tags["network_unknown_to_fast"] = settings.network.unknown
     if settings.data is not None:
         tags["data_fingerprint"] = settings.data.fingerprint
     return tags | {f"version.{name}": number for name, number in settings.versions.items()}

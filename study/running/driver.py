@@ -19,7 +19,7 @@ from study.plan.plan import Plan, PlanState, RunSpec
 from study.plan.results import LEFT_PAUSED, StoredTrial
 from study.storage.trials import stored_trial as row
 from study.training import recipe
-from study.training.saved import count_parameters
+from study.training.keras_file import count_parameters
 from study.tuning.run_spec import slot
 from study.tuning.sampler import PlanSampler
 from study.workers.engine import Engine, EpochReported, Event, RunFailed, RunFinished

@@ -25,7 +25,7 @@ from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.storage.write_through import write_through
 from study.text.sentences import scoring
-from study.training import model
+from study.training import network
 from study.training.device import CPU, Devices
 from study.training.run import Run
 from study.training.train import train
@@ -253,7 +253,7 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
             device["training"] = "grouped"
         if settings.model is not None:  # only a worker may build it
             return device
-        count = model.count_parameters(params, dataset.input_shape, dataset.num_classes)
+        count = network.count_parameters(params, dataset.input_shape, dataset.num_classes)
         return {**device, "parameters": count}
 
     def run(slot: RunSpec) -> Run:

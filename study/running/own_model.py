@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from study.errors import ModelError, SettingsError, SpaceError
 from study.space.model_source import ModelSource
-from study.space.settings import Chosen, Settings
+from study.space.settings import Settings
 from study.training.probe import probe
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def unchanged_or_refused(
 
 
 def tried(settings: Settings, dataset: Dataset) -> Settings:
-    """The settings once a network of each option was built; `stock` where fast does not know one.
+    """The settings once a network of each option was built.
 
     Raises SpaceError naming the space where one cannot be built.
     """
@@ -55,7 +55,4 @@ def tried(settings: Settings, dataset: Dataset) -> Settings:
         found = probe(settings.model, settings.space.each_alone(), *data, metric, grouped=grouped)
     except (ModelError, SpaceError) as error:
         raise SpaceError(f"{settings.origin}: {error}") from None
-    settings = replace(settings, network=found)
-    if found.unknown is None or settings["training"] == "stock":
-        return settings
-    return replace(settings, chosen={**settings.chosen, "training": Chosen("stock", "default")})
+    return replace(settings, network=found)

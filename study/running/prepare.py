@@ -26,7 +26,7 @@ from study.space.messages import hint
 from study.space.settings import Chosen, DataFacts, Settings, settle
 from study.storage import database as storage
 from study.storage.location import Database, Location
-from study.training import model
+from study.training import network
 from study.training.device import CPU, Devices
 from study.tuning.pruning import make_pruner
 
@@ -215,10 +215,10 @@ def _check_networks(settings: Settings, dataset: Dataset) -> None:
             f"{settings.origin}: task: the network here tells classes apart; give a model of your "
             'own for numbers, as in model = "my_model.py:build"'
         )
-    if space.metric_name not in model.METRICS:
+    if space.metric_name not in network.METRICS:
         raise SpaceError(
             f"{settings.origin}: metric: {space.metric_name} is not logged by the network; "
-            f"{hint(space.metric_name, model.METRICS)}"
+            f"{hint(space.metric_name, network.METRICS)}"
         )
     # A fraction makes decimals of a hyperparameter's whole numbers: it is the one to be named.
     ends = {
@@ -227,13 +227,13 @@ def _check_networks(settings: Settings, dataset: Dataset) -> None:
     start = space.start | {name: v[0] for name, v in ends.items() if not _is_whole(v[0])}
     alone = [{name: value} for name, values in ends.items() for value in values]
     # A sweep may carry any of their options on to a later stage, where it meets all of the other's.
-    bound = [name for name in model.BOUND_TOGETHER if name in ends]
+    bound = [name for name in network.BOUND_TOGETHER if name in ends]
     pairs = itertools.product(*(ends[name] for name in bound))
     together = [dict(zip(bound, pair, strict=True)) for pair in pairs]
     for changed in (*alone, *together):
         params = {**start, **changed}
         try:
-            model.check(params, dataset.input_shape, dataset.num_classes)
+            network.check(params, dataset.input_shape, dataset.num_classes)
         except ParameterError as error:
             own = error.name not in {*ends, *space.fixed}
             table = "" if own else "hyperparameters." if error.name in ends else "fixed."

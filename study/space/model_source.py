@@ -1,6 +1,6 @@
-"""A network of one's own: the function that builds it, as text that travels with a study.
+"""A custom model: the function that builds it, as text that travels with a study.
 
-Nothing here runs it. Workers do (`study.training.own`).
+Nothing here runs it. Workers do (`study.training.custom_model`).
 """
 
 from __future__ import annotations
@@ -106,13 +106,11 @@ class ModelSource:
 class NetworkFacts:
     """What was found of a study's own network when it was tried, before anything was trained.
 
-    ``parameters`` are those of the start; ``unknown`` says what other paths than stock do not know;
-    a saved model needs ``classes`` of the file to be loaded, and cannot be where ``unloadable``
-    says why.
+    ``parameters`` are those of the start. A saved model needs ``classes`` of the file to be loaded;
+    it cannot be loaded where ``unloadable`` says why.
     """
 
     parameters: int
-    unknown: str | None = None
     classes: tuple[str, ...] = ()
     unloadable: str | None = None
 

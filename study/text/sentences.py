@@ -39,7 +39,11 @@ def _restores_best_weights(space: SearchSpace) -> bool:
     return bool(space.fixed.get(name)) or any(one.name == name for one in space.hyperparameters)
 
 
-_STEPS = {"fast": "fast steps", "stock": "Keras' own steps", "grouped": "groups of runs, with JAX"}
+_STEPS = {
+    "fast": "Keras' own steps with faster layers",
+    "stock": "Keras' own steps",
+    "grouped": "groups of runs, with JAX",
+}
 
 
 def network(settings: Settings) -> str | None:
@@ -51,7 +55,6 @@ def network(settings: Settings) -> str | None:
     steps = _STEPS[settings["training"]]
     if facts is not None:
         said += f", {facts.parameters:,} parameters at the start"
-        steps += f" (fast does not know {facts.unknown})" if facts.unknown else ""
     return f"{said}: its file is run where runs are trained, by {steps}"
 
 

@@ -1,4 +1,5 @@
 """One training run: network, recipe, epochs one by one, a checkpoint after each, a model.
 
-Knows neither trial nor database. `fast` holds the compiled epoch of the networks it knows.
+Knows neither trial nor database. `trainer` holds the compiled epoch of Keras' own steps,
+`quick_layers` the layers that compute faster under them.
 """

@@ -1,27 +1,214 @@
-"""The network of a run, compiled, with what of the run's hyperparameters is no part of it."""
+"""The network: the tutorial's convolutions as a function of hyperparameters; knows no trial."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from study.errors import ModelError, TrainingFailed
-from study.training import model, own
+from study.errors import ParameterError, SpaceError
+from study.space.messages import hint
+from study.space.metric import BALANCED, VAL_ACCURACY
+from study.training import recipe
+from study.training.recipe import is_number
 
 if TYPE_CHECKING:
     import keras
+    from keras import Layer
 
-    from study.data.dataset import Dataset
-    from study.space.search_space import Value
-    from study.training.run import Run
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {"filters": 16, "k1": 4, "k2": 5, "dense": 32, "dropout": 0.2, "learning_rate": 0.001}
+    | {"blocks": 2, "convolutions": 1, "strided": False, "batch_norm": False}
+    | dict(recipe.DEFAULTS)
+)
+"""What a search space may leave out: the tutorial's starting point, Adam's own step size, and what
+goes further than the tutorial, which is off."""
+
+METRICS = (VAL_ACCURACY, BALANCED, "val_loss")
+"""What the network logs of validation images."""
+
+BOUND_TOGETHER = ("blocks", "k2")
+"""Parameters of which each bounds the other; alone, a parameter is bounded by the images."""
+
+RENAMED = {"stretch": "zoom", "shift": "translation", "keep_best": "restore_best_weights"}
+"""What parameters were called before they had the words of Keras."""
+
+_COUNTS = {"filters": 1, "k1": 1, "k2": 1, "dense": 1, "blocks": 2, "convolutions": 1}
+_SWITCHES = ("strided", "batch_norm")
 
 
-def network_of(run: Run, dataset: Dataset) -> tuple[keras.Model, dict[str, Value]]:
-    """A network of the run and its recipe; one of the user's own has the run's first weights."""
-    params, data = dict(run.params), (dataset.input_shape, dataset.num_classes)
-    if run.model is None:
-        return model.build_cnn(params, *data), params
-    try:
-        built, read = own.build(run.model, params, *data, run.initial_seed(), run.metric)
-    except ModelError as error:
-        raise TrainingFailed(str(error)) from None
-    return built, own.recipe_of(params, read)
+@dataclass(frozen=True)
+class _Convolution:
+    """A convolution: its filters, the width of its kernel, its stride and its padding."""
+
+    filters: int
+    width: int
+    stride: int = 1
+    padding: str = "same"
+
+    def side(self, side: int) -> int:
+        """The height or width of what comes out."""
+        left = side if self.padding == "same" else side - self.width + 1
+        return -(-left // self.stride)
+
+
+Block = list[_Convolution]
+
+
+def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Refuse what `build_cnn` has no network for; imports no Keras.
+
+    Raises ParameterError for an unknown name, a wrong type or range, or a kernel that does not fit
+    images of `input_shape` (height, width, channels); SpaceError for images that are too small.
+    """
+    for name in params:
+        if name in RENAMED:
+            raise ParameterError(name, f"is called {RENAMED[name]} now; write that")
+        if name not in DEFAULTS:
+            raise ParameterError(name, f"is no parameter of the network; {hint(name, DEFAULTS)}")
+    p: dict[str, Any] = {**DEFAULTS, **params}
+    for name, least in _COUNTS.items():
+        if type(p[name]) is not int or p[name] < least:
+            raise ParameterError(name, f"is {p[name]!r}; it must be a whole number from {least}")
+    if not is_number(p["dropout"]) or not 0 <= p["dropout"] < 1:
+        problem = f"is {p['dropout']!r}; it must be a number from 0 to below 1"
+        raise ParameterError("dropout", problem)
+    if not is_number(p["learning_rate"]) or not p["learning_rate"] > 0:
+        problem = f"is {p['learning_rate']!r}; it must be a number above 0"
+        raise ParameterError("learning_rate", problem)
+    for name in _SWITCHES:
+        if type(p[name]) is not bool:
+            raise ParameterError(name, f"is {p[name]!r}; it must be true or false")
+    recipe.check(params)
+    _check_fit(p, input_shape, num_classes)
+
+
+def build_cnn(
+    params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int
+) -> keras.Sequential:
+    """The tutorial's network of stock Keras layers, compiled with Adam.
+
+    Takes images (n, height, width, channels) and gives class probabilities (n, num_classes).
+    Parameters that are left out have the values of `DEFAULTS`. Raises SpaceError as `check` does.
+    """
+    check(params, input_shape, num_classes)
+    import keras
+    from keras import layers
+
+    p: dict[str, Any] = {**DEFAULTS, **params}
+    model = keras.Sequential(
+        [
+            layers.Input(input_shape),
+            *(layer for block in _blocks(p) for layer in _block_layers(block, p)),
+            layers.Flatten(),
+            layers.Dense(p["dense"]),
+            layers.Dropout(p["dropout"]),
+            layers.Dense(num_classes, activation="softmax"),
+        ]
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(p["learning_rate"]),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def count_parameters(
+    params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int
+) -> int:
+    """How many trainable parameters `build_cnn` gives the network; imports no Keras."""
+    p: dict[str, Any] = {**DEFAULTS, **params}
+    *sides, channels = input_shape
+    beside = 2 if p["batch_norm"] else 1  # scale and offset, or a bias
+    count = 0
+    for block in _blocks(p):
+        for one in block:
+            count += (one.width**2 * channels + beside) * one.filters
+            channels, sides = one.filters, [one.side(side) for side in sides]
+        sides = [_pooled(side, p) for side in sides]
+    rows, columns = sides
+    count += (rows * columns * channels + 1) * p["dense"] + (p["dense"] + 1) * num_classes
+    return int(count)
+
+
+def count_activations(params: Mapping[str, object], input_shape: tuple[int, ...]) -> int:
+    """How many numbers the network's convolutions make of an image; imports no Keras."""
+    p: dict[str, Any] = {**DEFAULTS, **params}
+    *sides, _ = input_shape
+    count = 0
+    for block in _blocks(p):
+        for one in block:
+            sides = [one.side(side) for side in sides]
+            count += math.prod(sides) * one.filters
+        sides = [_pooled(side, p) for side in sides]
+    return count
+
+
+def _blocks(p: Mapping[str, Any]) -> Iterator[Block]:
+    """The convolutions of each block; the second block has twice the filters, the third twice more.
+
+    The tutorial's two blocks have one each, the second without padding. Strided convolutions stand
+    where the tutorial pools.
+    """
+    for number in range(p["blocks"]):
+        filters, width = p["filters"] * 2**number, p["k1"] if number == 0 else p["k2"]
+        first = _Convolution(filters, width, padding="valid" if number == 1 else "same")
+        block = [first] + [_Convolution(filters, width)] * (p["convolutions"] - 1)
+        yield [*block, _Convolution(filters, width, stride=2)] if p["strided"] else block
+
+
+def _block_layers(block: Block, p: Mapping[str, Any]) -> Iterator[Layer]:
+    from keras import layers
+
+    for one in block:
+        yield layers.Conv2D(
+            one.filters,
+            one.width,
+            one.stride,
+            padding=one.padding,
+            activation=None if p["batch_norm"] else "relu",
+            use_bias=not p["batch_norm"],
+        )
+        if p["batch_norm"]:
+            # Keras' own 0.99 would be far behind the weights after an epoch of a few dozen steps.
+            yield layers.BatchNormalization(momentum=0.95)
+            yield layers.Activation("relu")
+    if not p["strided"]:
+        yield layers.MaxPooling2D(2)
+    yield layers.Dropout(p["dropout"])
+
+
+def _pooled(side: int, p: Mapping[str, Any]) -> int:
+    return side if p["strided"] else side // 2
+
+
+def _check_fit(p: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> None:
+    if len(input_shape) != 3 or input_shape[2] < 1:
+        raise SpaceError(f"images of shape {input_shape}; they need height, width and channels")
+    if num_classes < 2:
+        raise SpaceError(f"{num_classes} class; the network needs at least 2 to tell apart")
+    height, width, _ = input_shape
+    side = min(height, width)
+    if side < 4:
+        raise SpaceError(f"images of {height}x{width} are too small; both sides need 4 pixels")
+    if p["k1"] > side:
+        problem = f"is {p['k1']}; it must be at most {side} on {height}x{width} images"
+        raise ParameterError("k1", problem)
+    largest = side // 2 - 1  # the second pooling needs two rows after a convolution without padding
+    if p["k2"] > largest:
+        raise ParameterError(
+            "k2",
+            f"is {p['k2']}; it must be at most {largest} on {height}x{width} images"
+            " (they are halved before the second convolution)",
+        )
+    left = side // 2 - p["k2"] + 1
+    fitting = left.bit_length()  # blocks before nothing is left to be halved
+    if p["blocks"] > fitting:
+        raise ParameterError(
+            "blocks",
+            f"is {p['blocks']}; it must be at most {fitting} on {height}x{width} images"
+            f" with k2 = {p['k2']} (every block halves them)",
+        )

@@ -17,14 +17,15 @@ from keras.src.random import seed_generator
 _one_at_a_time = threading.RLock()
 
 
-def adam_moments(adam: keras.optimizers.Adam) -> list[tuple[Any, Any]]:
-    """First and second moment, of its shape, of every variable that `adam` was built for.
+def adam_moments(adam: keras.optimizers.Adam, variable: Any) -> tuple[Any, Any]:
+    """The first and the second moment of a TensorFlow variable that `adam` was built for."""
+    place = adam._get_variable_index(variable)
+    return adam._momentums[place], adam._velocities[place]
 
-    That they are the last of its variables, in pairs and in this order, is Keras' habit alone.
-    """
-    count = (len(adam.variables) - 1) // 2  # iterations and, unless scheduled, learning rate
-    moments = adam.variables[-2 * count :] if count else []
-    return list(zip(moments[::2], moments[1::2], strict=True))
+
+def flat_layers(model: keras.Model) -> list[keras.Layer]:
+    """All layers of a model, those inside of other layers and of attributes of them too."""
+    return list(model._flatten_layers(include_self=False))
 
 
 def forget_kernels() -> None:

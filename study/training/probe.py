@@ -6,7 +6,6 @@ breaks, the command that asked says in one line what is wrong.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,9 +73,9 @@ def main() -> None:
     source, configurations, input_shape, num_classes, metric, grouped = json.load(sys.stdin)
     goal = Metric(**metric)
     try:
-        unknown = _started(goal, grouped=grouped)
+        _start(grouped=grouped)
         given = ModelSource(**source), configurations, tuple(input_shape), num_classes
-        answer = asdict(tried(*given, goal, unknown))
+        answer = asdict(tried(*given, goal))
     except StudyError as error:
         answer = {"wrong": str(error)}
     os.write(answer_to, json.dumps(answer).encode())
@@ -89,19 +88,16 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _started(metric: Metric, *, grouped: bool) -> Callable[[Any], str | None]:
-    """Start what will train; returns what fast does not know of a model."""
+def _start(*, grouped: bool) -> None:
+    """Start what will train."""
     if grouped:
         from study.training.grouped.startup import start_jax
 
         start_jax("cpu")
-        return lambda _: None
-    from study.training.startup import start_tensorflow
+    else:
+        from study.training.startup import start_tensorflow
 
-    start_tensorflow(1)
-    from study.training.fast.step import unknown
-
-    return functools.partial(unknown, metric=metric)
+        start_tensorflow(1)
 
 
 def tried(
@@ -110,11 +106,10 @@ def tried(
     input_shape: tuple[int, ...],
     num_classes: int,
     metric: Metric = ACCURACY,
-    unknown: Callable[[Any], str | None] = lambda _: None,
 ) -> NetworkFacts:
-    """As `probe`, in this process; ``unknown`` is what the way it is trained does not know."""
+    """As `probe`, in this process, which has started what will train."""
     from study.training import recipe
-    from study.training.own import OURS, build, recipe_of
+    from study.training.custom_model import OURS, build, recipe_of
 
     seen: set[str] = set()
     found: list[NetworkFacts] = []
@@ -124,7 +119,7 @@ def tried(
         seen |= read
         _require_contrast(source, model)
         classes, unloadable = _saved_and_loaded(source, model)
-        found.append(NetworkFacts(model.count_params(), unknown(model), classes, unloadable))
+        found.append(NetworkFacts(model.count_params(), classes, unloadable))
     if "restore_best_weights" in seen:
         raise ModelError(
             f"{source.name} reads restore_best_weights, which is the trainer's own: rename it"
@@ -136,7 +131,6 @@ def tried(
             )
     return NetworkFacts(
         found[0].parameters,
-        next((one.unknown for one in found if one.unknown), None),
         tuple(sorted({name for one in found for name in one.classes})),
         next((one.unloadable for one in found if one.unloadable), None),
     )
@@ -166,7 +160,7 @@ def _saved_and_loaded(source: ModelSource, model: Any) -> tuple[tuple[str, ...],
     """
     import keras
 
-    from study.training import saved, user_code
+    from study.training import keras_file, user_code
 
     own = user_code.classes(source)
     with tempfile.TemporaryDirectory() as folder:
@@ -181,10 +175,10 @@ def _saved_and_loaded(source: ModelSource, model: Any) -> tuple[tuple[str, ...],
         except Exception as error:  # noqa: BLE001 - whatever a layer of the user's did
             problem = " ".join(str(error).split())[:300]
             raise ModelError(f"{source.name}: Keras cannot save it: {problem}") from None
-        described = saved.description(path)
+        described = keras_file.description(path)
         described.pop("compile_config", None)
-        needed = tuple(name for name in saved.foreign(described) if name in own)
-        if others := saved.foreign(described, own):
+        needed = tuple(name for name in keras_file.foreign(described) if name in own)
+        if others := keras_file.foreign(described, own):
             return needed, f"it holds a {others[0]}, which is not loaded from a file"
         if not needed:
             return (), None

@@ -22,6 +22,10 @@ SCHEDULES = ("constant", "cosine", "one_cycle")
 _WARM_UP = 0.2  # share of a one-cycle's steps in which the rate rises,
 _BEGIN = 0.04  # from this share of its peak
 
+_SALT = 1 << 61  # keeps the draws of augmentation apart from other random numbers of a step
+
+Tensor = Any
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -106,3 +110,40 @@ def is_number(value: object) -> bool:
 
 def _falling(done: NDArray[np.float64]) -> NDArray[np.float64]:
     return (1 + np.cos(np.pi * done)) / 2
+
+
+def augmented(images: Tensor, recipe: Recipe, seed: Tensor) -> Tensor:
+    """The images (n, height, width, channels), moved as ``recipe`` says; same shape, same range.
+
+    ``seed`` is (key, step), two int64. Values between pixels are interpolated; beyond an edge is
+    what lies at the edge.
+    """
+    import tensorflow as tf
+
+    height, width = images.shape[1:3]
+    own = [seed[0], seed[1] + _SALT]
+    draws = tf.random.stateless_uniform([5, tf.shape(images)[0]], own, -1.0, 1.0, alg="philox")
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms(tf.unstack(draws), recipe, height, width),
+        output_shape=tf.constant([height, width]),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+
+
+def transforms(draws: list[Tensor], recipe: Recipe, height: int, width: int) -> Tensor:
+    """Where each pixel comes from: rows (a, b, c, d, e, f, 0, 0) of x' = ax + by + c, y' = ..."""
+    import tensorflow as tf
+
+    turn, wide, high, right, down = draws
+    angle = turn * math.radians(recipe.rotation)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    across, along = 1 / (1 + wide * recipe.zoom), 1 / (1 + high * recipe.zoom)
+    a, b, d, e = cos * across, -sin * across, sin * along, cos * along
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    c = middle_x - a * middle_x - b * middle_y + right * (recipe.translation * width)
+    f = middle_y - d * middle_x - e * middle_y + down * (recipe.translation * height)
+    nothing = tf.zeros_like(a)
+    return tf.stack([a, b, c, d, e, f, nothing, nothing], axis=1)

@@ -29,12 +29,12 @@ _INITIAL, _ORDER, _NOISE = range(3)  # what random numbers are for: keeps their 
 class Run:
     """Everything that decides the bits of a run, on one machine and with the same versions.
 
-    ``model`` builds the network, `model.build_cnn` where it is None. ``training`` is "stock"
-    (Keras' own steps), or "fast", with stock ones for what that does not know, on a GPU for all.
-    "grouped" is with others, as one program. ``precision`` "fast" makes products of bfloat16 there.
-    ``device`` is the kind that trains it, "cpu" or "gpu". ``until`` is the
-    number of epochs after which it pauses (None: it trains to its end); it is the same run, with
-    the same key and checkpoint, wherever it pauses. ``metric`` says which epoch is its best one.
+    ``model`` builds the network; None: `network.build_cnn` does. A step is Keras' own: ``training``
+    is "fast" where some layers compute faster (`quick_layers`; never on a GPU), "stock" where none
+    do, "grouped" where the run is trained with others as one program, in which ``precision`` "fast"
+    makes products of bfloat16. ``device`` is the kind that trains it, "cpu" or "gpu". ``until`` is
+    the number of epochs after which it pauses (None: it trains to its end); it is the same run,
+    with the same key and checkpoint, wherever it pauses. ``metric`` says which epoch is its best.
     """
 
     params: tuple[tuple[str, Value], ...]

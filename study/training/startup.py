@@ -55,7 +55,7 @@ def import_tensorflow() -> Any:
     with imported_quietly():
         import tensorflow as tf
 
-        import study.training.session  # noqa: F401 - Keras greets as well
+        import study.training.trainer  # noqa: F401 - Keras greets as well
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it counts traces, of many networks
     return tf

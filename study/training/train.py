@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from study.data import dataset as data
 from study.errors import DataError
-from study.training import model
+from study.training import network
 from study.training.run import Epoch, Run
 from study.training.startup import start_tensorflow
 
@@ -44,11 +44,11 @@ def train(
     line.
     """
     if run.model is None:
-        model.check(dict(run.params), dataset.input_shape, dataset.num_classes)
+        network.check(dict(run.params), dataset.input_shape, dataset.num_classes)
     if dataset.fingerprint != run.data_fingerprint:
         raise DataError(f"{dataset.source} is not the data this run was made for")
     split = data.split(dataset.labels, run.validation, run.seed, run.repeat)
     start_tensorflow(run.threads, run.device)
-    from study.training.session import trained
+    from study.training.trainer import trained
 
     return (yield from trained(run, dataset, split, checkpoints, callbacks))

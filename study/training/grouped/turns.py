@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from study.data import dataset as data
 from study.errors import TrainingFailed
 from study.space.metric import BALANCED
-from study.training import model
+from study.training import network
 from study.training.compiled import to_bytes, variables_of
+from study.training.custom_model import network_of
 from study.training.grouped.layers import Rate, prepare
 from study.training.grouped.program import GroupProgram, Inputs
 from study.training.history import Arrays, History, measured
-from study.training.network import network_of
 from study.training.recipe import Recipe
 from study.training.run import Run
 
@@ -243,5 +243,5 @@ def _inputs(member: Member) -> Inputs:
 
 def _number(run: Run, name: str) -> float:
     """A hyperparameter of a run of the program's own network."""
-    params: dict[str, Any] = {**model.DEFAULTS, **dict(run.params)}
+    params: dict[str, Any] = {**network.DEFAULTS, **dict(run.params)}
     return float(params[name])

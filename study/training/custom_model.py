@@ -1,4 +1,4 @@
-"""A network of one's own: built by the user's function, in a process that trains.
+"""Builds and checks a custom Keras model, and the network of any run.
 
 `build(params, input_shape, num_classes)` gives a Keras model; what it reads of `params` are its
 hyperparameters.
@@ -15,16 +15,19 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from study.errors import ModelError
+from study.errors import ModelError, TrainingFailed
 from study.space.metric import ACCURACY, BALANCED, Metric
 from study.space.model_source import ModelSource
+from study.training import network
 from study.training.compiled import judge, logs_in, takes_one_hot
 from study.training.private import seeds_drawn_from
 from study.training.recipe import DEFAULTS, Recipe
 from study.training.user_code import function, why
 
 if TYPE_CHECKING:
+    from study.data.dataset import Dataset
     from study.space.search_space import Value
+    from study.training.run import Run
 
 OURS = frozenset(DEFAULTS) - {"label_smoothing"}
 """Hyperparameters that need not be read: they say how a model is trained, whatever it is."""
@@ -46,6 +49,21 @@ class Noticing(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._params)
+
+
+def network_of(run: Run, dataset: Dataset) -> tuple[keras.Model, dict[str, Value]]:
+    """The compiled network of a run, and its recipe.
+
+    A custom model has the run's first weights. Raises TrainingFailed where it cannot be built.
+    """
+    params, data = dict(run.params), (dataset.input_shape, dataset.num_classes)
+    if run.model is None:
+        return network.build_cnn(params, *data), params
+    try:
+        built, read = build(run.model, params, *data, run.initial_seed(), run.metric)
+    except ModelError as error:
+        raise TrainingFailed(str(error)) from None
+    return built, recipe_of(params, read)
 
 
 def build(

@@ -26,6 +26,7 @@ from PIL import Image
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import mutated_databases
 from image_files import csv, idx, npz, numbers, pictures, write_idx
 
 from study.data import listing, picture
@@ -47,6 +48,11 @@ class Kind:
     path: Path
     good: bytes
     read: Callable[[Path], object]
+    mutate: Callable[[bytes, str, int], bytes] | None = None
+
+    def mutated(self, name: str, number: int) -> bytes:
+        """The file of mutation ``number``."""
+        return (self.mutate or mutated)(self.good, name, number)
 
 
 def mutated(good: bytes, kind: str, number: int) -> bytes:
@@ -81,6 +87,12 @@ def kinds(folder: Path) -> dict[str, Kind]:
     shutil.copy(space_file.shipped()["digits"], space)
     found["toml"] = Kind(space, space.read_bytes(), space_file.load)
     found["keras"] = Kind(folder / "some.keras", _model(), read_card)
+    (folder / "studies").mkdir()
+    (folder / "made").mkdir()
+    database = mutated_databases.good(folder / "made")
+    path = folder / "studies" / "study.db"
+    found["db"] = Kind(path, database, mutated_databases.look)
+    found["cell"] = Kind(path, database, mutated_databases.look, mutated_databases.mutated)
     return found
 
 
@@ -147,7 +159,9 @@ def _require_one_line(error: StudyError) -> None:
 
 def outcome(kind: Kind, name: str, number: int) -> str:
     """`read` or `refused`; whatever else is raised comes out."""
-    kind.path.write_bytes(mutated(kind.good, name, number))
+    for old in kind.path.parent.glob(f"{kind.path.name}*"):  # a database has two more files
+        old.unlink()
+    kind.path.write_bytes(kind.mutated(name, number))
     try:
         kind.read(kind.path)
     except StudyError as error:

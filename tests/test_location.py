@@ -1,6 +1,7 @@
 """Where a study's things are, and that nothing of two studies is in one place."""
 
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ SERVER = "postgresql+psycopg://me:pass%40word@db.example.org:5433/studies"
 def places(location: Location) -> set[Path]:
     """Every place that belongs to a study alone."""
     uuid = location.name.replace("/", "-")
-    return {location.lock, location.report, location.final_models, location.models(uuid)}
+    return {location.report, location.final_models, location.models(uuid)}
 
 
 def test_beside_the_usual_database_the_names_are_simple(tmp_path: Path) -> None:
@@ -56,6 +57,29 @@ def test_a_place_is_the_same_from_any_folder(
 def test_a_storage_is_opened_once(tmp_path: Path) -> None:
     database = Database.at(f"sqlite:///{tmp_path / 'study.db'}")
     assert database.open(create=True) is database.open()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:secret@word@host/studies",
+        "postgresql://me:sec/ret@word@host/studies",
+        "postgres://me:sec:ret@w@rd@host:5432/studies?sslmode=require",
+        "mysql://me@secret:word@host/studies",
+        "postgresql://me:secret@word@host:port/studies",
+    ],
+)
+def test_a_password_with_an_at_sign_is_refused_and_no_part_of_it_shown(url: str) -> None:
+    with pytest.raises(StorageError, match="write it as %40") as refused:
+        Database.at(url)
+    assert not re.search("sec|ret|w@?rd", str(refused.value))
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_any_name_of_postgresql_is_understood(scheme: str) -> None:
+    found = Database.at(f"{scheme}://me:pass%40word@host/studies")
+    assert found == Database.at("postgresql+psycopg://me:pass%40word@host/studies")
+    assert found.address.password == "pass@word"
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite://", "sqlite:///:memory:", "sqlite:///file:x"])

@@ -1,15 +1,22 @@
 """One driver a study, and the lock of a dead process is gone."""
 
+import os
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import mirror_fakes
+import optuna
 import postgres
 import pytest
 
 from study.errors import StorageError, StudyLocked
-from study.storage.location import Database
-from study.storage.lock import driven, driving
+from study.storage.database import create
+from study.storage.location import Database, Location
+from study.storage.lock import DRIVER, driven, driving
 
 HOLDER = """
 import sys
@@ -20,16 +27,37 @@ with driving(Database.at(sys.argv[1]).study("one")):
     sys.stdin.read()
 """
 
+Process = subprocess.Popen[bytes]
+
+
+_opened: dict[str, Database] = {}
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Iterator[None]:
+    yield
+    for database in _opened.values():
+        database.close()
+    _opened.clear()
+
+
+def at(url: str) -> Database:
+    return _opened.setdefault(url, Database.at(url))
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        return postgres.database()
-    return f"sqlite:///{tmp_path / 'study.db'}"
+    """A database with the studies "one" and "two"."""
+    file = f"sqlite:///{tmp_path / 'study.db'}"
+    url = postgres.database() if request.param == "postgresql" else file
+    for name in ("one", "two"):
+        create(at(url).open(create=True), name, mirror_fakes.settings())
+    return url
 
 
 @pytest.fixture
-def holder(url: str):
+def holder(url: str) -> Iterator[Process]:
+    """A process that drives "one"."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, url],
         stdin=subprocess.PIPE,
@@ -42,25 +70,118 @@ def holder(url: str):
         process.kill()
 
 
-def test_a_second_driver_is_told_which_process_holds_the_study(url: str, holder) -> None:
-    assert driven(Database.at(url).study("one"))
-    with pytest.raises(StudyLocked, match=f"'one' is being driven by process {holder.pid}"):
-        driving(Database.at(url).study("one")).__enter__()
+def located(url: str, name: str = "one") -> Location:
+    return at(url).study(name)
 
 
-def test_the_lock_of_a_killed_process_is_free(url: str, holder) -> None:
+def stored(url: str, name: str = "one") -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=at(url).open())
+
+
+def rename(url: str, name: str) -> None:
+    """What optuna-dashboard does to rename the study "one"."""
+    with at(url).open().engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE studies SET study_name='{name}' WHERE study_name='one'")
+
+
+def test_a_second_driver_is_told_which_process_holds_the_study(url: str, holder: Process) -> None:
+    assert driven(located(url))
+    with pytest.raises(StudyLocked, match=f"'one' is being driven by process {holder.pid} on"):
+        driving(located(url)).__enter__()
+
+
+def test_the_lock_of_a_killed_process_is_free(url: str, holder: Process) -> None:
     holder.kill()
     holder.wait()
-    with driving(Database.at(url).study("one")):
-        assert driven(Database.at(url).study("one"))
-    assert not driven(Database.at(url).study("one"))
+    with driving(located(url)):
+        assert driven(located(url))
+    assert not driven(located(url))
 
 
-def test_another_study_of_the_same_database_is_free(url: str, holder) -> None:
+def test_another_study_of_the_same_database_is_free(url: str, holder: Process) -> None:
     assert holder.poll() is None
-    assert not driven(Database.at(url).study("two"))
-    with driving(Database.at(url).study("two")):
-        assert driven(Database.at(url).study("two"))
+    assert not driven(located(url, "two"))
+    with driving(located(url, "two")):
+        assert driven(located(url, "two"))
+
+
+def test_a_study_that_was_renamed_is_still_held(url: str, holder: Process) -> None:
+    rename(url, "new")
+    assert driven(located(url, "new"))
+    with pytest.raises(StudyLocked, match=f"'new' is being driven by process {holder.pid} on"):
+        driving(located(url, "new")).__enter__()
+
+
+def test_a_study_whose_lock_file_was_deleted_is_still_held(
+    tmp_path: Path, url: str, holder: Process
+) -> None:
+    for path in tmp_path.glob("*.lock"):
+        path.unlink()
+    assert driven(located(url))
+    with pytest.raises(StudyLocked, match=f"driven by process {holder.pid}"):
+        driving(located(url)).__enter__()
+
+
+def test_another_process_of_the_same_number_holds_nothing(url: str, holder: Process) -> None:
+    recorded = stored(url).user_attrs[DRIVER]
+    holder.kill()
+    holder.wait()
+    stored(url).set_user_attr(DRIVER, recorded | {"pid": os.getppid()})
+    assert not driven(located(url))
+
+
+@pytest.mark.parametrize("malformed", [3, [], {"host": 1}, {"pid": -1}, "x"])
+def test_a_malformed_record_of_the_driver_holds_nothing(url: str, malformed: object) -> None:
+    stored(url).set_user_attr(DRIVER, malformed)
+    with driving(located(url)) as lock:
+        lock.check()
+
+
+def test_a_copy_of_the_database_is_free(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    create(at(url).open(create=True), "one", mirror_fakes.settings())
+    with driving(located(url)):
+        with (
+            closing(sqlite3.connect(tmp_path / "study.db")) as source,
+            closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
+        ):
+            source.backup(copy)
+        assert not driven(located(f"sqlite:///{tmp_path / 'copy.db'}"))
+
+
+def test_a_study_that_is_deleted_or_renamed_while_it_runs_ends_in_a_line(url: str) -> None:
+    with driving(located(url)) as lock:
+        lock.check()
+        rename(url, "new")
+        with pytest.raises(StorageError, match=r"'one' was renamed to 'new'.*study resume new"):
+            lock.check()
+    with driving(located(url, "two")) as lock:
+        optuna.delete_study(study_name="two", storage=at(url).open())
+        with pytest.raises(StorageError, match="'two' was deleted while it ran"):
+            lock.check()
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_a_database_file_that_is_taken_away_is_noticed_and_saved(tmp_path: Path, how: str) -> None:
+    path, url = tmp_path / "study.db", f"sqlite:///{tmp_path / 'study.db'}"
+    study = create(at(url).open(create=True), "one", mirror_fakes.settings())
+    with driving(located(url)) as lock:
+        study.set_user_attr("note", "written before")
+        if how == "deleted":
+            for file in tmp_path.glob("study.db*"):
+                file.unlink()
+        elif how == "moved":
+            path.rename(tmp_path / "elsewhere.db")
+        else:
+            path.with_suffix(".new").write_bytes(path.read_bytes())
+            path.with_suffix(".new").replace(path)
+        with pytest.raises(StorageError, match="was deleted, moved or replaced") as stopped:
+            lock.check()
+    (saved,) = tmp_path.glob("study.db.saved-*")
+    assert saved.name in str(stopped.value)
+    kept = optuna.load_study(study_name="one", storage=f"sqlite:///{saved}")
+    assert kept.user_attrs["note"] == "written before"
+    assert path.exists() is (how == "replaced")
 
 
 def test_a_study_that_was_never_driven_leaves_no_file_when_asked_about(tmp_path: Path) -> None:
@@ -68,12 +189,15 @@ def test_a_study_that_was_never_driven_leaves_no_file_when_asked_about(tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_who_drives_need_not_be_written_down(tmp_path: Path) -> None:
-    location = Database.at(f"sqlite:///{tmp_path / 'study.db'}").study("one")
-    location.lock.with_suffix(".holder").mkdir()
-    with driving(location), pytest.raises(StudyLocked, match="driven by another process"):
-        driving(location).__enter__()
-    assert not driven(location)
+def test_a_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    create(at(url).open(create=True), "one", mirror_fakes.settings())
+    mine = tmp_path / "mine"
+    mine.write_text("of another program")
+    located(url).lock(stored(url).user_attrs["uuid"]).symlink_to(mine)
+    with pytest.raises(StorageError, match="cannot be written"):
+        driving(located(url)).__enter__()
+    assert mine.read_text() == "of another program"
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="a folder no one can write: Linux")

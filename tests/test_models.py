@@ -5,7 +5,7 @@ from pathlib import Path
 import mirror_fakes
 import pytest
 
-from study.errors import SettingsError
+from study.errors import SettingsError, StorageError
 from study.files import write_whole
 from study.space.metric import ACCURACY
 from study.storage import models
@@ -106,9 +106,11 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path):
     assert names(path.parent) == ["0.keras"]
 
 
-def test_a_study_keeps_its_uuid(made):
-    first = models.identity(made.study)
-    assert first == models.identity(mirror_fakes.again(made).study)
+@pytest.mark.parametrize("stored", ["/etc", "../x", "a" * 31, "A" * 32, "a" * 32 + "\n", 3, None])
+def test_a_uuid_that_is_none_names_no_folder(made, stored):
+    made.study.set_user_attr(models.IDENTITY, stored)
+    with pytest.raises(StorageError, match="UUID in the database is malformed"):
+        models.identity(made.study)
 
 
 def test_models_lie_beside_the_database_apart_from_other_studies(made, tmp_path):

@@ -1,7 +1,6 @@
 """A study on a PostgreSQL server: the same study, and a server that goes away costs nothing."""
 
 import itertools
-import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,12 +75,16 @@ def test_a_study_is_made_resumed_and_its_interrupted_run_adopted(url: str) -> No
 
 
 def test_a_lock_whose_connection_was_cut_is_noticed(url: str) -> None:
-    with driving(Database.at(url).study("one")) as held:
-        held()
-        assert postgres.cut(f"process {os.getpid()} on") == 1
+    settings = settle(space_file.load("smoke"), "smoke", {})
+    location = Database.at(url).study("one")
+    storage.create(location.database.open(), "one", settings)
+    with driving(location) as lock:
+        lock.check()
+        location.database.close()
+        assert postgres.cut() == 1
         with pytest.raises(StorageError, match=r"connection was cut.*resume") as lost:
-            held()
-        with driving(Database.at(url).study("one")):  # another driver could begin
+            lock.check()
+        with driving(location):  # another driver could begin
             pass
     assert "\n" not in str(lost.value)
 

@@ -101,9 +101,15 @@ def test_studies_of_other_programs_are_not_ours(url: str, settings: Settings) ->
         storage.create(opened, "theirs", settings)
 
 
-def test_a_study_whose_maker_was_killed_at_once_is_completed(url: str, settings: Settings) -> None:
+def test_a_study_is_made_whole_or_not_at_all(
+    url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = Database.at(url).open(create=True)
-    optuna.create_study(study_name="mine", storage=opened, direction="maximize")
+    with monkeypatch.context() as patched:
+        patched.setattr(Settings, "to_dict", lambda _: {"not": {1, 2}})
+        with pytest.raises(TypeError):
+            storage.create(opened, "mine", settings)
+    assert opened.get_all_studies() == []
     storage.create(opened, "mine", settings)
     assert storage.find(opened, "mine") == settings
 

@@ -95,7 +95,7 @@ def finalize(
     study or finalizes it.
     """
     location, say = prepared.location, observer.on_message
-    with explained(location.database.shown), driving(location) as check_lock:
+    with explained(location.database.shown), driving(location) as lock:
         study = storage.load(location.database.open(), location.name)[0]
         _loadable_or_refused(prepared.settings, say)
         members = _members(study, prepared, options, say)
@@ -114,8 +114,8 @@ def finalize(
         )
         if missing := training.missing(members):
             with _engine(prepared, checkpoints, execution, trainer, say, len(missing)) as engine:
-                training.train(missing, engine, check_lock)
-        check_lock()
+                training.train(missing, engine, lock.check)
+        lock.check()
         if known:  # other members have taken the names of these models' files
             say("Putting the models together again")
             write_files(study, prepared, members, training, folder)

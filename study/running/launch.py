@@ -103,7 +103,7 @@ def launch(
     mirror = Follower(location, execution.mirror, say)
     patience = _BRIEF
     try:
-        with explained(location.database.shown), driving(location) as check_lock:
+        with explained(location.database.shown), driving(location) as lock:
             study = None if prepared.new else _recorded(prepared)
             if study is not None and standing_of(study, settings).complete:
                 execution = replace(execution, jobs=1, scheduler=None, devices=CPU)  # all trained
@@ -112,7 +112,7 @@ def launch(
                 closing(engine_for(prepared, checkpoints, execution, trainer, say)) as engine,
             ):
                 opened = location.database.open(create=True)
-                study = study or storage.create(opened, location.name, settings)
+                study = study or storage.create(opened, location.name, settings, lock.attributes)
                 mirror.start()
                 folder = location.models(models.identity(study))
                 keeper = models.Keeper(
@@ -126,7 +126,7 @@ def launch(
                     engine,
                     _hooks(prepared, checkpoints, keeper),
                     Observers(watch, note, Notices(say)),
-                    check_lock=check_lock,
+                    check_lock=lock.check,
                 )
                 limit = execution.timeout
                 deadline = None if limit is None else time.monotonic() + limit
@@ -260,9 +260,13 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
         assert slot.configuration is not None
         return Run.of(settings, dataset.fingerprint, slot.configuration, slot.repeat, slot.epochs)
 
+    def forget(run: Run) -> None:
+        prepared.location.database.flush()  # a power cut must not take the end of a run and this
+        checkpoints.delete(run.key)
+
     return Hooks(
         run=run,
         describe=describe,
         keep=keeper.keep,
-        forget=lambda run: checkpoints.delete(run.key),
+        forget=forget,
     )

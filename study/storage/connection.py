@@ -1,4 +1,4 @@
-"""How a database of studies is connected to, and what its errors mean.
+"""Connections to a database of studies, and what its errors mean.
 
 SQLite is opened with a write-ahead log, ``synchronous=NORMAL`` and a short busy timeout under a
 retry that Ctrl-C can interrupt; any Optuna RDB URL works too.
@@ -6,51 +6,163 @@ retry that Ctrl-C can interrupt; any Optuna RDB URL works too.
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import create_engine, event, inspect
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.pool import NullPool
 
 from study.errors import StorageError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+_log = logging.getLogger(__name__)
 
 _BUSY = 0.2  # seconds SQLite waits by itself: a signal is answered only after it
-_PATIENCE = 600.0  # seconds a lock of another process is waited for
+_PATIENCE = 600.0  # seconds to wait for a lock of another process
+_SILENCE = 5.0  # seconds of them without a word
+_TRIES = 5  # how often to set up a schema that another process sets up at the same time
 
 Answer = TypeVar("Answer")
 
 
 def connect(address: URL, shown: str) -> RDBStorage:
-    """A new storage of the database at this address, whose file is made if it is not there.
+    """A new storage of the database at this address; a SQLite file has to be there.
 
-    Raises ``StorageError``, which names the address as ``shown``.
+    It is opened read-only where the file, or its folder, cannot be written. Raises
+    ``StorageError``, which names the address as ``shown``.
     """
-    sqlite = address.get_backend_name() == "sqlite"
-    options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": network(address)}
-    if sqlite:
-        options = {"connect_args": {"factory": PatientConnection, "timeout": _BUSY}}
     with explained(shown), _usable(shown):
-        if sqlite:
-            _prepare_file(address, options)
-        url = address.render_as_string(hide_password=False)
-        storage = RDBStorage(url, engine_kwargs=options)
-        if sqlite:
-            event.listen(storage.engine, "connect", _relax)
+        if address.get_backend_name() != "sqlite":
+            return _storage(address, pool_pre_ping=True, connect_args=network(address))
+        path = Path(str(address.database))
+        _require_own(path)
+        return _storage(address, creator=sqlite(path))
+
+
+def make(address: URL, shown: str) -> None:
+    """Make a SQLite file whole or not at all; one that another process has just made is kept."""
+    path = Path(str(address.database))
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with explained(shown), _usable(shown):
+        try:
+            sqlite3.connect(aside).close()
+            storage = _storage(address.set(database=str(aside)), creator=sqlite(aside))
+            storage.remove_session()
             storage.engine.dispose()
-        return storage
+            with suppress(FileExistsError):
+                _link(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _storage(address: URL, **options: Any) -> RDBStorage:
+    """Optuna's storage, with the tables that are missing; two processes may make them at once."""
+    url = address.render_as_string(hide_password=False)
+    for attempt in range(_TRIES):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            made_elsewhere = "already exists" in str(error) or "unique" in str(error).lower()
+            if not made_elsewhere or attempt == _TRIES - 1:
+                raise
+            time.sleep(_BUSY)
+    raise AssertionError
+
+
+def sqlite(path: Path) -> Callable[[], sqlite3.Connection]:
+    """Makes connections to a file that is there; without write access, read-only ones.
+
+    A read-only folder has no room for SQLite's shared memory: a file whose log is folded in is then
+    read as one that does not change.
+    """
+    mode = "mode=rw"
+    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        log = path.with_name(f"{path.name}-wal")
+        folded = not log.exists() or log.stat().st_size == 0
+        mode = "mode=ro&immutable=1" if folded else "mode=ro"
+
+    def open_connection() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?{mode}",
+            uri=True,
+            timeout=_BUSY,
+            factory=PatientConnection,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA synchronous=NORMAL")  # `flush` syncs what has to last
+        return connection
+
+    return open_connection
+
+
+def _link(aside: Path, path: Path) -> None:
+    """Give a file its name; raises ``FileExistsError``."""
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            aside.rename(path)
+
+
+def _require_own(path: Path) -> None:
+    """Refuse a file of another program; switch to a write-ahead log, so that readers never wait."""
+    connection = sqlite(path)()
+    try:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if tables and "studies" not in tables:
+            raise StorageError(
+                f"{path}: is the database of another program; name another with --storage"
+            )
+        mode = connection.execute("PRAGMA journal_mode").fetchone()
+        if mode != ("wal",) and os.access(path, os.W_OK):
+            connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
+def open_session(address: URL) -> Connection:
+    """A connection of its own to a database that is there, in which each statement commits."""
+    options: dict[str, Any] = {"connect_args": network(address)}
+    if address.get_backend_name() == "sqlite":
+        options = {"creator": sqlite(Path(str(address.database)))}
+    engine = create_engine(address, poolclass=NullPool, isolation_level="AUTOCOMMIT", **options)
+    return engine.connect()
+
+
+def flush(storage: RDBStorage) -> None:
+    """Fold SQLite's write-ahead log into the file, synced to the disk.
+
+    What was committed before outlasts a power cut, and the file alone is the whole database. Where
+    a reader holds it up the log is synced all the same, and folded in the next time.
+    """
+    if storage.engine.dialect.name == "sqlite":
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 class PatientConnection(sqlite3.Connection):
-    """A connection whose statements outlast another process's lock, and can be interrupted."""
+    """A connection whose statements wait for another process's lock, and can be interrupted."""
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         return super().cursor(PatientCursor)
@@ -71,13 +183,20 @@ class PatientCursor(sqlite3.Cursor):
 
 def _patiently(statement: Callable[[], Answer]) -> Answer:
     """Run a statement again while SQLite says that the database is locked."""
-    deadline = time.monotonic() + _PATIENCE
+    began, said = time.monotonic(), False
     while True:
         try:
             return statement()
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if "locked" not in str(error) or waited > _PATIENCE:
                 raise
+            if waited > _SILENCE and not said:
+                said = True
+                _log.warning(
+                    "The database is locked by another process; waiting up to %d minutes for it",
+                    _PATIENCE / 60,
+                )
             time.sleep(_BUSY / 4)
 
 
@@ -113,6 +232,8 @@ def _usable(shown: str) -> Iterator[None]:
         raise StorageError(
             f"{shown}: {_reason(error)}; install its client, or name another --storage"
         ) from None
+    except OSError as error:
+        raise StorageError(f"{shown}: {error.strerror}") from None
     except RuntimeError as error:  # Optuna: the tables are those of another version
         raise StorageError(f"{shown}: {_reason(error)}") from None
 
@@ -127,30 +248,10 @@ def _reason(error: BaseException) -> str:
         "file is not a database": "the file is no SQLite database; name another with --storage",
         "malformed": "the database file is damaged; restore a copy or name another with --storage",
         "readonly": "the database cannot be written; check the permissions of file and folder",
-        "unable to open": "the database cannot be opened; check that the folder can be written",
+        "unable to open": "the database cannot be opened; check the permissions of file and folder"
+        " and the limit of open files (ulimit -n)",
         "disk is full": "the disk is full; free some space, then resume",
         "disk I/O error": "the disk cannot be written; free some space, then resume",
         "locked": "another process holds the database locked; end it, then resume",
     }
     return next((hint for sign, hint in hints.items() if sign in line), line)
-
-
-def _prepare_file(address: URL, options: dict[str, Any]) -> None:
-    """Switch the file to a write-ahead log (readers never wait), unless it is another program's."""
-    engine = create_engine(address, **options)
-    try:
-        with engine.connect() as connection:
-            tables = inspect(connection).get_table_names()
-            if tables and "studies" not in tables:
-                raise StorageError(
-                    f"{address.database}: is the database of another program; name another "
-                    "with --storage"
-                )
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    finally:
-        engine.dispose()
-
-
-def _relax(connection: sqlite3.Connection, _: object) -> None:
-    # A power cut may cost the last epochs, never the file; a killed process costs nothing.
-    connection.execute("PRAGMA synchronous=NORMAL")

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from pydantic import ConfigDict, Field, StrictInt, StrictStr, TypeAdapter
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from typing_extensions import TypedDict
 
 from study.errors import SettingsError, StorageError
-from study.space.settings import FORMAT, Settings
+from study.space.keys import Number
+from study.space.settings import FORMAT, DataFacts, Settings, Source
 from study.storage.location import Database
+from study.storage.models import IDENTITY, new_identity
+from study.storage.trials import readable
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -21,39 +32,103 @@ MLFLOW = "mlflow"
 SETTINGS = "settings"
 """The study attribute that holds what was recorded when the study was made."""
 
+_Count = Annotated[StrictInt, Field(ge=1, lt=2**31)]
+
+
+class _Validation(TypedDict):
+    kind: Literal["holdout", "folds", "none"]
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+    folds: Annotated[StrictInt, Field(ge=2, lt=2**31)]
+
+
+class _Values(TypedDict):
+    """The recorded values of settings; those of a strategy alone may be missing."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    data: StrictStr
+    epochs: _Count
+    batch_size: _Count
+    repeats: Annotated[StrictInt, Field(ge=1, le=10_000)]
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**32)]
+    sampler: StrictStr
+    pruner: NotRequired[StrictStr | None]
+    configurations: NotRequired[_Count | None]
+    threads: _Count
+    training: StrictStr
+    device: Literal["cpu", "gpu"] | None
+    validation: _Validation
+    tolerance: NotRequired[Number | None]
+    confidence: NotRequired[Number | None]
+    budget: NotRequired[_Count | None]
+
+
+class _Setting(TypedDict):
+    value: Any
+    source: Source
+
+
+class _Stored(TypedDict):
+    """Settings as JSON; `SearchSpace` checks the space."""
+
+    space: dict[StrictStr, Any]
+    origin: StrictStr
+    chosen: dict[StrictStr, _Setting]
+    data: DataFacts | None
+    versions: dict[StrictStr, StrictStr]
+    model: NotRequired[dict[StrictStr, Any] | None]
+    network: NotRequired[dict[StrictStr, Any] | None]
+
+
+_STORED, _VALUES = TypeAdapter(_Stored), TypeAdapter(_Values)
+
 
 def names(storage: RDBStorage) -> list[str]:
     """The names of the studies in a database that this program made, oldest first."""
-    return [
-        study.study_name
-        for study in storage.get_all_studies()  # Optuna's summaries would read every trial
-        if SETTINGS in study.user_attrs
-    ]
+    made = (
+        select(models.StudyModel.study_name)
+        .join(models.StudyUserAttributeModel)
+        .where(models.StudyUserAttributeModel.key == SETTINGS)
+        .order_by(models.StudyModel.study_id)
+    )
+    with storage.engine.connect() as connection:  # one malformed study does not hide the others
+        return [str(name) for (name,) in connection.execute(made)]
 
 
-def create(storage: RDBStorage, name: str, settings: Settings) -> Study:
-    """Make a study and record its settings.
+def create(
+    storage: RDBStorage, name: str, settings: Settings, attributes: Mapping[str, Any] | None = None
+) -> Study:
+    """Make a study with its settings, its UUID and ``attributes``, whole or not at all.
 
-    A study of this name without settings and trials is what a driver left that was killed in
-    this very function: it is completed. Any other one is refused with ``SettingsError``.
+    Raises ``SettingsError`` where there is a study of this name.
     """
+    recorded = {IDENTITY: new_identity(), SETTINGS: settings.to_dict(), **(attributes or {})}
+    direction = StudyDirection[settings.metric.direction.upper()]
+    study = models.StudyModel(
+        study_name=name,
+        directions=[models.StudyDirectionModel(objective=0, direction=direction)],
+    )
     try:
-        study = optuna.create_study(
-            study_name=name, storage=storage, direction=settings.metric.direction
-        )
-    except DuplicatedStudyError:
-        study = optuna.load_study(study_name=name, storage=storage)
-        if SETTINGS in study.user_attrs or study.get_trials(deepcopy=False):
-            raise SettingsError(f"a study named {name!r} exists; choose another --name") from None
-    study.set_user_attr(SETTINGS, settings.to_dict())
-    return study
+        # Optuna's own way is a transaction for each of these: a study could be half-made.
+        with Session(storage.engine) as session, session.begin():
+            session.add(study)
+            session.flush()
+            session.add_all(
+                models.StudyUserAttributeModel(
+                    study_id=study.study_id, key=key, value_json=json.dumps(value)
+                )
+                for key, value in recorded.items()
+            )
+    except IntegrityError:
+        raise SettingsError(f"a study named {name!r} exists; choose another --name") from None
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def load(storage: RDBStorage, name: str | None = None) -> tuple[Study, Settings]:
     """A study with its recorded settings; without a name the one that was made last.
 
-    Raises ``StorageError`` where there is none of this name, ``SettingsError`` where its format
-    is of another version.
+    Raises ``StorageError`` where there is none of this name or what it records is malformed,
+    ``SettingsError`` where its format is of another version.
     """
     known = names(storage)
     if name is None and known:
@@ -63,20 +138,25 @@ def load(storage: RDBStorage, name: str | None = None) -> tuple[Study, Settings]
         there = f"; there are {', '.join(known)}" if known else ""
         start = Database.at(storage.url).command("run")
         raise StorageError(f"{wanted} in this database{there}: start one with: {start}")
-    study = optuna.load_study(study_name=name, storage=storage)
-    return study, read_settings(study)
+    with readable(lambda: str(name)):
+        study = optuna.load_study(study_name=name, storage=storage)
+        return study, read_settings(study)
 
 
 def read_settings(study: Study) -> Settings:
     """What was recorded when the study was made; a format of another version is refused."""
-    stored = study.user_attrs[SETTINGS]
-    if stored.get("format") != FORMAT:
-        raise SettingsError(
-            f"study {study.study_name!r} was recorded in format {stored.get('format')}, and this "
-            f"version reads {FORMAT}: start it anew under another --name, or use the version of "
-            "the program that made it"
-        )
-    return Settings.from_dict(stored)
+    with readable(lambda: study.study_name):
+        stored = study.user_attrs[SETTINGS]
+        if stored.get("format") != FORMAT:
+            raise SettingsError(
+                f"study {study.study_name!r} was recorded in format {stored.get('format')}, and "
+                f"this version reads {FORMAT}: start it anew under another --name, or use the "
+                "version of the program that made it"
+            )
+        _STORED.validate_python(stored)
+        settings = Settings.from_dict(stored)
+        _VALUES.validate_python({name: one.value for name, one in settings.chosen.items()})
+        return settings
 
 
 def find(storage: RDBStorage, name: str) -> Settings | None:

@@ -4,7 +4,7 @@ Made once, at the start of a command, and handed down: nothing else parses the a
 database or makes up a name beside it. For a file ``DB`` these lie in its folder, for a server in
 the current one, where ``DB`` is ``DATABASE@HOST,PORT``:
 
-- ``DB.HASH.lock``, ``DB.checkpoints/``, ``DB.images/`` and ``DB.models/``, the program's own;
+- ``DB.UUID.lock``, ``DB.checkpoints/``, ``DB.images/`` and ``DB.models/``, the program's own;
 - ``NAME-report/`` and ``NAME-models/`` beside ``study.db``, and in ``DB.studies/`` for any other,
   so that studies of one name in two databases share nothing;
 - ``mlflow.db`` and ``mlflow-artifacts/``, one store for the folder: MLflow keeps studies apart.
@@ -18,7 +18,6 @@ import re
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,9 +45,17 @@ class Database:
     def at(cls, url: str) -> Database:
         """The database that ``--storage`` names; ``StorageError`` where that is no address."""
         try:
-            address = make_url(url)
+            # psycopg is the client that is installed with this program; SQLAlchemy takes another.
+            address = make_url(re.sub("^postgres(ql)?://", "postgresql+psycopg://", url))
         except (ArgumentError, ValueError):  # ValueError: a port that is no number
-            raise StorageError("--storage: is no database URL; write sqlite:///FILE") from None
+            address = None
+        scheme, _, rest = url.partition("://")
+        if not scheme.startswith("sqlite") and rest.partition("?")[0].count("@") > 1:
+            raise StorageError(
+                "--storage: user or password contains an @, which ends them; write it as %40"
+            )
+        if address is None:
+            raise StorageError("--storage: is no database URL; write sqlite:///FILE")
         if address.get_backend_name() != "sqlite":
             return cls(address)
         name = address.database or ":memory:"
@@ -103,7 +110,7 @@ class Database:
         return self.folder / "mlflow.db"
 
     def check(self) -> None:
-        """Refuse, before anything is made, a file that cannot be used; ``StorageError``."""
+        """Refuse, before anything is made, a file that cannot be written; ``StorageError``."""
         path = self.file
         if path is None:
             return
@@ -120,15 +127,20 @@ class Database:
     def open(self, *, create: bool = False) -> RDBStorage:
         """The storage, the same one every time; any thread may use it.
 
-        ``create`` makes a SQLite file that is not there; without it a missing one is a
-        ``StorageError``. So are a file that is no database, a folder that cannot be written and a
-        server that does not answer; the message never shows a password.
+        With ``create`` a missing SQLite file is made, and one that cannot be written is a
+        ``StorageError``; without it such a file is read. A missing file, one that is no database
+        and a server that does not answer are a ``StorageError``; it never shows a password.
         """
-        self.check()
-        if not create and not self.exists:
-            raise StorageError(
-                f"{self.file}: no such database; start a study with: {self.command('run')}"
-            )
+        if create or not self.exists or (self.file and self.file.is_dir()):
+            self.check()
+        if not self.exists:
+            if not create:
+                raise StorageError(
+                    f"{self.file}: no such database; start a study with: {self.command('run')}"
+                )
+            from study.storage.connection import make
+
+            make(self.address, self.shown)
         return self._storage
 
     @cached_property
@@ -136,6 +148,12 @@ class Database:
         from study.storage.connection import connect  # Optuna: who only asks where needs none
 
         return connect(self.address, self.shown)
+
+    def flush(self) -> None:
+        """Write what was committed to the disk, and to the file itself, where it is SQLite's."""
+        from study.storage.connection import flush
+
+        flush(self.open())
 
     def close(self) -> None:
         """Close this thread's connections, at the end of a command."""
@@ -179,14 +197,9 @@ class Location:
     database: Database
     name: str
 
-    @property
-    def lock(self) -> Path:
-        """The file that a driver locks, where it is not the server that locks."""
-        digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]
-        if self.database.file is not None:
-            return self.database.folder / f"{self.database.label}.{digest}.lock"
-        place = hashlib.sha256(self.database.shown.encode()).hexdigest()[:8]
-        return Path(tempfile.gettempdir()) / f"study-{place}-{digest}.lock"
+    def lock(self, identity: str) -> Path:
+        """The file that the driver of the study with this UUID locks."""
+        return self.database.folder / f"{self.database.label}.{identity[:12]}.lock"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,158 +1,289 @@
-"""One driver a study: a lock that the system takes from a dead process.
+"""One driver a study: a lock by the study's UUID that the system takes from a dead process.
 
 Beside a SQLite database it is a lock on a small file; on a PostgreSQL server an advisory lock of
-a session of its own, which the server drops when the driver or its machine is gone. On any other
-server it is a file among this machine's temporary ones, and holds for this machine alone.
+a session, which the server drops when the driver or its machine is gone; for any other server a
+file in the current folder. The study also records its driver: on one machine, neither a renamed
+study nor a deleted lock file lets a second driver start.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import socket
+import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import psutil
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.engine import URL
+from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel
+from pydantic import Field, TypeAdapter
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from typing_extensions import TypedDict
 
 from study.errors import StorageError, StudyLocked
-from study.storage.connection import network
+from study.storage.connection import open_session
 from study.storage.location import Location
+from study.storage.models import IDENTITY, new_identity, valid_identity
+
+if TYPE_CHECKING:
+    from study.storage.location import Database
+
+DRIVER = "driver"
+"""The study attribute that says which process drives it; None after that has ended."""
 
 _PROBE = 0.3
 """Seconds to try: another command may be looking whether the study is driven, or have just died."""
 
-# A host that was cut off is noticed within half a minute, not after TCP's two hours.
-_KEEPALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
-
 _TAKE = text("SELECT pg_try_advisory_lock(:key)")
 _RELEASE = text("SELECT pg_advisory_unlock(:key)")
-_HOLDER = text(
-    "SELECT activity.application_name FROM pg_locks JOIN pg_stat_activity AS activity USING (pid) "
-    "WHERE locktype = 'advisory' AND granted AND database = "
-    "(SELECT oid FROM pg_database WHERE datname = current_database()) "
-    "AND (classid::bigint << 32 | objid::bigint) = :key"
-)
 
 
-CheckLock = Callable[[], None]
-"""Raises ``StorageError`` where the lock has been lost, because the connection was cut."""
+class _Driver(TypedDict):
+    """A process: its start (seconds since 1970) tells it from a later one of the same number.
+
+    ``file`` is the database file that it writes (device and inode): a copy is nobody's.
+    """
+
+    host: str
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    started: float
+    file: list[int] | None
+
+
+_DRIVER = TypeAdapter(_Driver | None)
+
+
+@dataclass
+class StudyLock:
+    """A study that this process drives; without a study yet, what it is to be made with."""
+
+    location: Location
+    identity: str
+    _session: Connection | None = field(default=None, init=False)
+    _file: list[int] | None = field(default=None, init=False)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of a study that is driven by this process."""
+        started = psutil.Process().create_time()
+        driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+        file = _file_number(self.location.database)
+        return {IDENTITY: self.identity, DRIVER: {**driver, "file": file}}
+
+    def check(self) -> None:
+        """Raise ``StorageError`` where the study cannot be written as this process's any more.
+
+        The connection was cut, and the lock with it; the file of the database was deleted, moved
+        or replaced; the study was deleted or renamed. Call it before every write.
+        """
+        database, name = self.location.database, self.location.name
+        if self._file is None:
+            self._file = _file_number(database)
+        if self._session is None:
+            self._session = open_session(database.address)
+        known = (
+            select(StudyModel.study_name)
+            .join(StudyUserAttributeModel)
+            .where(StudyUserAttributeModel.key == IDENTITY)
+            .where(StudyUserAttributeModel.value_json == json.dumps(self.identity))
+        )
+        if _file_number(database) != self._file:
+            raise StorageError(
+                f"{database.file}: was deleted, moved or replaced while the study ran"
+                f"{self._saved()}; put the database back, then resume"
+            )
+        try:
+            found = self._session.execute(known).scalar()
+        except SQLAlchemyError:
+            raise StorageError(
+                f"{database.shown}: the connection was cut, and the lock of the study with it; "
+                "nothing is lost: resume once the server answers"
+            ) from None
+        if found is None:
+            raise StorageError(f"study {name!r} was deleted while it ran; it cannot go on")
+        if found != name:
+            again = database.study(found).command("resume")
+            raise StorageError(
+                f"study {name!r} was renamed to {found!r} while it ran; nothing is lost: continue "
+                f"with: {again}"
+            )
+
+    def close(self) -> None:
+        """Close the connection of `check`."""
+        if self._session is not None:
+            with suppress(SQLAlchemyError):  # it was cut
+                self._session.close()
+
+    def _saved(self) -> str:
+        """Save what was written to a file that has lost its name; where, in words."""
+        file = self.location.database.file
+        assert file is not None
+        assert self._session is not None
+        target = file.with_name(f"{file.name}.saved-{new_identity()[:8]}")
+        try:
+            source: Any = self._session.connection.driver_connection  # open since before
+            with closing(sqlite3.connect(target)) as copy:
+                source.backup(copy)
+        except sqlite3.Error:
+            return ""
+        return f"; what it had stored is in {target.name}"
 
 
 @contextmanager
-def driving(location: Location) -> Iterator[CheckLock]:
+def driving(location: Location) -> Iterator[StudyLock]:
     """Hold the study at ``location``; ``StudyLocked`` names the other holder.
 
-    Whoever writes asks what this yields before: a lock that was lost may be another driver's now.
+    Whoever writes calls `StudyLock.check` before.
     """
-    if _on_server(location):
-        with _advisory(location) as check_lock:
-            yield check_lock
-    else:
-        with _file(location):
-            yield lambda: None
+    identity, driver = _stored(location)
+    lock = StudyLock(location, identity or new_identity())
+    with _on_server(lock) if _is_postgresql(location) else _on_file(lock):
+        if _alive(location, driver):
+            raise _locked(location)
+        if identity:
+            lock.check()
+            _record(lock, lock.attributes[DRIVER])
+        try:
+            yield lock
+        finally:
+            with suppress(Exception):  # the study is gone, or was never made
+                _record(lock, None)
+            lock.close()
 
 
 def driven(location: Location) -> bool:
     """Whether a living process drives the study."""
-    if _on_server(location):
-        with _session(location.database.address) as session:
-            return session.execute(_HOLDER, {"key": _key(location.name)}).first() is not None
-    if not location.lock.exists():
+    identity, driver = _stored(location)
+    if identity is None:
         return False
-    lock = FileLock(location.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:
-        return False
-    lock.release()
-    return False
-
-
-def _on_server(location: Location) -> bool:
-    return location.database.address.get_backend_name() == "postgresql"
+    if _is_postgresql(location):
+        with closing(open_session(location.database.address)) as session:
+            key = {"key": _key(identity)}
+            free = session.execute(_TAKE, key).scalar()
+            if free:
+                session.execute(_RELEASE, key)
+            return not free
+    path = location.lock(identity)
+    if path.exists():
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            return True
+        except OSError:  # it cannot be written: what the study records says it
+            pass
+    return _alive(location, driver)
 
 
 @contextmanager
-def _file(location: Location) -> Iterator[None]:
-    """The lock on a file, with another file beside it that says who holds it."""
-    path = location.lock
-    lock, holder = FileLock(path), path.with_suffix(".holder")
+def _on_file(lock: StudyLock) -> Iterator[None]:
+    path = lock.location.lock(lock.identity)
+    file_lock = FileLock(path)
     try:
-        lock.acquire(timeout=_PROBE)
+        file_lock.acquire(timeout=_PROBE)
     except Timeout:
-        who = ""
-        with suppress(OSError):  # it is told for information only, and may be gone by now
-            who = holder.read_text()
-        raise _locked(location.name, who) from None
+        raise _locked(lock.location) from None
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
     try:
-        with suppress(OSError):
-            holder.write_text(_self())
         yield
     finally:
-        with suppress(OSError):
-            holder.unlink()
-        lock.release()
+        file_lock.release()
 
 
 @contextmanager
-def _advisory(location: Location) -> Iterator[CheckLock]:
-    """The server's own lock, held by a session that does nothing else."""
-    with _session(location.database.address) as session:
-        key = {"key": _key(location.name)}
-        deadline = time.monotonic() + _PROBE
+def _on_server(lock: StudyLock) -> Iterator[None]:
+    """The server's own lock, held by the session of `StudyLock.check`."""
+    lock._session = session = open_session(lock.location.database.address)
+    key = {"key": _key(lock.identity)}
+    deadline = time.monotonic() + _PROBE
+    try:
         while not session.execute(_TAKE, key).scalar():
             if time.monotonic() > deadline:
-                raise _locked(location.name, str(session.execute(_HOLDER, key).scalar() or ""))
+                raise _locked(lock.location)
             time.sleep(_PROBE / 10)  # the server is just noticing that a driver has died
-
-        def check_lock() -> None:
-            try:
-                session.execute(text("SELECT 1"))
-            except SQLAlchemyError:
-                raise StorageError(
-                    f"{location.database.shown}: the connection was cut, and the "
-                    "lock of the study with it; nothing is lost: resume once the server answers"
-                ) from None
-
-        try:
-            yield check_lock
-        finally:
-            with suppress(SQLAlchemyError):  # the connection was cut, and the lock with it
-                session.execute(_RELEASE, key)
-
-
-@contextmanager
-def _session(address: URL) -> Iterator[Connection]:
-    """A connection that says whose it is."""
-    arguments = {"application_name": _self()[:63], "options": _KEEPALIVE, **network(address)}
-    engine = create_engine(address, poolclass=NullPool, connect_args=arguments)
-    session = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-    try:
-        yield session
+        yield
     finally:
-        with suppress(SQLAlchemyError):  # it was cut
+        with suppress(SQLAlchemyError):  # the session ends, and the lock with it
             session.close()
 
 
-def _locked(name: str, holder: str) -> StudyLocked:
-    who = holder or "another process"
-    return StudyLocked(f"study {name!r} is being driven by {who}: wait for it or stop it first")
+def _is_postgresql(location: Location) -> bool:
+    return location.database.address.get_backend_name() == "postgresql"
 
 
-def _self() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
+def _stored(location: Location) -> tuple[str | None, _Driver | None]:
+    """The UUID of a study, None where there is no study yet, and its recorded driver."""
+    database = location.database
+    if not database.exists:
+        return None, None
+    wanted = (
+        select(StudyUserAttributeModel.key, StudyUserAttributeModel.value_json)
+        .join(StudyModel)
+        .where(StudyModel.study_name == location.name)
+        .where(StudyUserAttributeModel.key.in_((IDENTITY, DRIVER)))
+    )
+    with database.open().engine.connect() as connection:
+        found = {key: str(value) for key, value in connection.execute(wanted)}
+    if not found:
+        return None, None
+    driver = None
+    with suppress(ValueError, TypeError):  # malformed: nobody's
+        driver = _DRIVER.validate_json(found.get(DRIVER, "null"))
+    try:
+        identity = json.loads(found.get(IDENTITY, "null"))
+    except (ValueError, TypeError):
+        identity = None
+    return valid_identity(identity, location.name), driver
 
 
-def _key(name: str) -> int:
-    """A lock number of the name: 63 bits, so that it is positive as one number and as two."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+def _record(lock: StudyLock, driver: _Driver | None) -> None:
+    storage = lock.location.database.open()
+    study_id = storage.get_study_id_from_name(lock.location.name)
+    storage.set_study_user_attr(study_id, DRIVER, driver)
+
+
+def _alive(location: Location, driver: _Driver | None) -> bool:
+    """Whether another process of this machine still drives this very database."""
+    if driver is None or driver["host"] != socket.gethostname() or driver["pid"] == os.getpid():
+        return False
+    if driver["file"] != _file_number(location.database):
+        return False
+    try:
+        process = psutil.Process(driver["pid"])
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return not ended and abs(process.create_time() - driver["started"]) < 2
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
+def _file_number(database: Database) -> list[int] | None:
+    """Device and inode of a database's file; None of a server's, and where there is no file."""
+    try:
+        found = None if database.file is None else Path(database.file).stat()
+    except OSError:
+        return None
+    return None if found is None else [found.st_dev, found.st_ino]
+
+
+def _locked(location: Location) -> StudyLocked:
+    """The error that names the process which drives the study, where that is recorded."""
+    driver = _stored(location)[1]
+    who = f"process {driver['pid']} on {driver['host']}" if driver else "another process"
+    return StudyLocked(
+        f"study {location.name!r} is being driven by {who}: wait for it or stop it first"
+    )
+
+
+def _key(identity: str) -> int:
+    """A lock number of the UUID: 63 bits."""
+    return int(identity, 16) >> 65

@@ -6,12 +6,13 @@ not at all. Which trials are worth it follows from the rows and the policy alone
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from study.errors import SettingsError
+from study.errors import SettingsError, StorageError
 from study.files import write_whole
 from study.plan.results import StoredTrial, by_configuration
 from study.space.metric import Metric
@@ -25,19 +26,30 @@ Policy = Literal["best", "all", "none"]
 DEFAULT: Policy = "best"
 
 IDENTITY = "uuid"
-"""The study attribute that tells studies of one name apart, for ever."""
+"""The study attribute that holds its UUID, which outlasts its name."""
 
 KEEP = "keep_models"
 """The study attribute that holds the policy."""
 
 
+def new_identity() -> str:
+    """A new UUID: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
 def identity(study: Study) -> str:
-    """The study's UUID, made when it is first asked for."""
-    known = study.user_attrs.get(IDENTITY)
-    if known is None:
-        known = uuid.uuid4().hex
-        study.set_user_attr(IDENTITY, known)
-    return str(known)
+    """The study's UUID; ``StorageError`` where it is none, as files are named after it."""
+    return valid_identity(study.user_attrs.get(IDENTITY), study.study_name)
+
+
+def valid_identity(stored: object, name: str) -> str:
+    """The UUID as it is stored of the study ``name``; raises ``StorageError``."""
+    if not isinstance(stored, str) or not re.fullmatch("[0-9a-f]{32}", stored):
+        raise StorageError(
+            f"study {name!r}: its UUID in the database is malformed; restore a copy of the "
+            "database, or use another --name"
+        )
+    return stored
 
 
 def record(study: Study, option: str | None) -> Policy:

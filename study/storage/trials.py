@@ -167,8 +167,9 @@ def _mistake(trial: FrozenTrial) -> str | None:
         return "it is finished and has no end"
     if trial.state == TrialState.COMPLETE and not trial.values:
         return "it is complete and has no value"
-    if None in trial.intermediate_values.values():
-        return "a reported value is missing"
+    values = (*(trial.values or ()), *trial.intermediate_values.values())
+    if not all(isinstance(value, float) for value in values):
+        return "a value of it is no number"
     return None
 
 

@@ -1,0 +1,123 @@
+"""A good database of studies, and what may be done to one cell of it.
+
+A mutation is a function of its number alone, so that one that is found can be made again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mirror_fakes
+from rich.console import Console
+
+from study.cli import summary
+from study.errors import StudyError
+from study.report import contents
+from study.report.numbers import runs_csv
+from study.space.settings import Settings
+from study.storage.connection import explained
+from study.storage.database import create, names
+from study.storage.location import Database
+
+STUDIES = ("sweep", "race", "random")
+"""The names of the studies, each of the sampler of that name."""
+
+CELLS = (None, "", "x", "\x1b[31m", b"\xff", -1, 0, 1, 10**9, 2**63 - 1, -(2**63), 0.5, 1e308)
+VALUES = (*CELLS[:4], *CELLS[5:], True, False, float("nan"), 1e999, [], {}, [1, "x"], {"a": None})
+JSON = ("value_json", "distribution_json")
+
+
+def good(folder: Path) -> bytes:
+    """A database of three studies, each with runs in every state."""
+    made = mirror_fakes.make(folder, STUDIES[0])
+    opened = Database.at(made.url).open()
+    others = [create(opened, name, _settings(name)) for name in STUDIES[1:]]
+    for optuna_study in (made.study, *others):
+        study = replace(made, study=optuna_study)
+        for repeat in range(2):
+            study.add(study.start(), repeat)
+        study.add(study.option(filters=8), 0, (0.5, 0.6), "pruned")
+        study.add(study.option(filters=8), 1, (0.5,), "failed", attributes={"failure": "NaN"})
+        study.add(study.option(filters=8), 1, (0.5,), "running")
+    Database.at(made.url).flush()
+    content = bytearray((folder / "study.db").read_bytes())
+    content[18:20] = b"\1\1"  # without a write-ahead log, which SQLite cannot have in memory
+    return bytes(content)
+
+
+def _settings(sampler: str) -> Settings:
+    return mirror_fakes.settings(sampler=sampler, pruner="none", configurations=4, seed=1)
+
+
+def mutated(content: bytes, _: str, number: int) -> bytes:
+    """The database with another value in one cell, or without one row."""
+    draw = random.Random(number)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.deserialize(content)
+        connection.execute("PRAGMA ignore_check_constraints=ON")
+        while not connection.total_changes:
+            try:
+                _change(connection, draw)
+            except sqlite3.IntegrityError:
+                continue
+        connection.commit()
+        return bytes(connection.serialize())
+
+
+def _change(connection: sqlite3.Connection, draw: random.Random) -> None:
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+    table = draw.choice([name for (name,) in connection.execute(tables)])
+    rows = [row for (row,) in connection.execute(f"SELECT rowid FROM {table} ORDER BY rowid")]
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    if not rows:
+        return
+    row, column = draw.choice(rows), draw.choice([*columns, *set(columns) & {*JSON}] * 2)
+    if draw.random() < 0.05:
+        connection.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,))
+        return
+    value: Any = draw.choice(CELLS)
+    if column in JSON and draw.random() < 0.9:
+        found = connection.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", (row,))
+        value = json.dumps(_changed(json.loads(found.fetchone()[0]), draw))
+    connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, row))
+
+
+def _changed(value: Any, draw: random.Random) -> Any:
+    """A JSON value with another one somewhere in it, or without a key."""
+    if not isinstance(value, dict | list) or not value or draw.random() < 0.1:
+        return draw.choice(VALUES)
+    place = draw.choice([*value] if isinstance(value, dict) else [*range(len(value))])
+    if draw.random() < 0.1:
+        del value[place]
+    else:
+        value[place] = _changed(value[place], draw)
+    return value
+
+
+def look(path: Path) -> None:
+    """What `list`, `status`, `best` and `report` read, of each study; raises the last mistake."""
+    mistake: StudyError | None = None
+    with closing(Database.at(f"sqlite:///{path}")) as database, explained(database.shown):
+        for name in names(database.open()):
+            try:
+                _look(database, name)
+            except StudyError as error:
+                mistake = error
+    if mistake is not None:
+        raise mistake
+
+
+def _look(database: Database, name: str) -> None:
+    found = contents.read(database, name)
+    json.dumps(summary.status(found.name, found.settings, found.plan_state, found.state))
+    console = Console(file=io.StringIO(), width=100)
+    summary.print_status(console, found.name, found.settings, found.plan_state, found.state)
+    summary.print_best(console, found.name, found.plan_state, found.state)
+    runs_csv(found.rows, found.settings.metric)

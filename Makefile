@@ -41,7 +41,7 @@ endef
 # A word that was given to make itself. One of the environment is none of ours (WSL has a NAME).
 given = $(if $(filter command,$(origin $1)),$2"$$$1")
 
-.PHONY: help setup study test torture check pictures dashboard mlflow bench bench-mnist lock clean
+.PHONY: help setup study test torture check pictures docs dashboard mlflow bench bench-mnist lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.* ## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.* ## /: /'
@@ -67,6 +67,9 @@ check: .venv/locked-dev ## formatter, linter, types
 pictures: .venv/locked-dev ## the README's pictures, of a real study (needs Chromium)
 	@PYTHONPATH=.:tests $(BIN)/python docs/pictures.py
 
+docs: .venv/locked-docs ## the documentation as a site, in build/site; a dead link is an error
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --strict
+
 dashboard: .venv/locked ## the studies of study.db in the browser
 	@$(BIN)/python -m study dashboard
 
@@ -83,6 +86,7 @@ lock: ## settle the versions anew (needs uv)
 	$(COMPILE) --upgrade --group build --output-file requirements.lock
 	$(COMPILE) --upgrade --group dev --constraints requirements.lock --output-file requirements-dev.lock
 	$(COMPILE) --upgrade --extra gpu --extra jax --group build --constraints requirements.lock --output-file requirements-gpu.lock
+	$(COMPILE) --upgrade --group docs --constraints requirements-dev.lock --output-file requirements-docs.lock
 	$(COMPILE) --upgrade --group bench --constraints requirements.lock --output-file requirements-bench.lock
 
 clean: ## remove .venv and all caches; studies stay
@@ -99,6 +103,11 @@ clean: ## remove .venv and all caches; studies stay
 
 .venv/locked-dev: .venv/locked requirements-dev.lock
 	@echo "Adding what tests need to .venv, once: about 80 MB are fetched"
+	$(INSTALL)
+	@touch $@
+
+.venv/locked-docs: .venv/locked requirements-docs.lock
+	@echo "Adding what the site needs to .venv, once: about 20 MB are fetched"
 	$(INSTALL)
 	@touch $@
 

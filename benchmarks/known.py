@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize
 from tables import Floats, Table
 
-from study.plan.candidates import Candidates
+from study.plan.race.candidates import Candidates
 
 _LEVEL = 4.0  # the variance of the level of all: nothing is known of it
 

@@ -76,11 +76,10 @@ def margin_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Margin | None:
 
 def stated(plan_state: Any) -> Stated | None:
     """What a plan_state says of its answer, where the strategy has a verdict."""
-    verdict = getattr(plan_state, "verdict", None)
-    if verdict is None:
+    race = plan_state.race
+    if race is None:
         return None
-    intervals = tuple(verdict.interval), tuple(verdict.distance)
-    return Stated(verdict.probability, *intervals, reason=verdict.reason)
+    return Stated(race.probability, race.interval, race.distance, reason=race.reason)
 
 
 def replayed(

@@ -153,10 +153,9 @@ class _Play:
 
     def __init__(self, meter: Meter, plan: Plan, workers: int, margin: Margin | None) -> None:
         self.meter = meter
-        self.plan = plan
+        self.plan = plan.adapted(metric=plan.metric, compares=margin is not None)
         self.workers = workers
         self.margin = margin
-        plan.compares = margin is not None
         self.rows: list[StoredTrial] = []
         self.places: dict[tuple[Configuration, int], int] = {}
         self.active: list[_Active] = []

@@ -128,8 +128,8 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     assert f"width={dict(state.incumbent or ())['width']} leads" in said
     assert " sure to 0.20 points, " in said
     assert "after 1 epoch, paused" in said
-    assert state.verdict is not None
-    sure = words.race(state.verdict, state.metric)[0]
+    assert state.race is not None
+    sure = words.race(state.race, state.metric)[0]
     assert sure.startswith("The leader is within 0.20 points of the best")
     assert {row.state for row in rows(storage)} <= {"complete", "pruned"}
 

@@ -146,8 +146,8 @@ def test_a_database_that_cannot_be_written_is_the_study_s_own_line(
 def test_the_note_of_a_race_says_who_leads_and_how_sure_it_is() -> None:
     plan = Race(space(repeats=3), images=IMAGES, budget=28)
     plan_state = drive(InMemoryStorage(), plan=plan)
-    assert plan_state.verdict is not None
+    assert plan_state.race is not None
     note = standing_note(plan_state, 3)
     assert "The leader is within 0.20 points of the best" in note
     table = [line for line in note.splitlines() if line.startswith("| ")]
-    assert len(table) == 2 + len(plan_state.verdict.top)
+    assert len(table) == 2 + len(plan_state.race.top)

@@ -14,11 +14,11 @@ from plan_contract import PlanContract
 from plan_fakes import SMALL, row_of, space_of
 
 from study.errors import SettingsError, StudyError
-from study.plan.epochs import rungs
+from study.plan.halving import rungs
 from study.plan.plan import Plan, PlanState, RunSpec
 from study.plan.race import CHOOSING, MEASURED, RACE, Race
+from study.plan.race.result import RaceResult
 from study.plan.results import Configuration, StoredTrial
-from study.plan.verdict import Verdict
 from study.space.search_space import SearchSpace
 
 Curves = Callable[[Configuration, int], tuple[float, ...]]
@@ -87,19 +87,19 @@ class TestRaceThatIsSoonSure(PlanContract):
 def test_where_the_best_is_clear_it_is_found_and_said_with_few_epochs() -> None:
     state, rows = raced(race(budget=600), curves(0.02))
     assert state.incumbent == BEST
-    assert state.verdict is not None
-    assert state.verdict.reason == "sure"
-    assert state.verdict.probability >= 0.95
+    assert state.race is not None
+    assert state.race.reason == "sure"
+    assert state.race.probability >= 0.95
     assert sum(len(row.reported) for row in rows) < 300
-    assert state.verdict.top[0].configuration == BEST
+    assert state.race.top[0].configuration == BEST
 
 
 def test_a_budget_is_kept_and_said() -> None:
     state, rows = raced(race(budget=100, tolerance=0.01), curves(0.2))
-    assert state.verdict is not None
-    assert state.verdict.reason == "budget"
-    assert state.verdict.epochs == sum(len(row.reported) for row in rows)
-    assert 100 - rungs(EPOCHS)[0] < state.verdict.epochs <= 100
+    assert state.race is not None
+    assert state.race.reason == "budget"
+    assert state.race.epochs == sum(len(row.reported) for row in rows)
+    assert 100 - rungs(EPOCHS)[0] < state.race.epochs <= 100
 
 
 def test_the_answer_is_measured_on_repeats_that_had_no_part_in_choosing_it() -> None:
@@ -116,10 +116,10 @@ def test_a_configuration_leads_by_a_run_that_was_trained_to_its_end_once_there_i
     while (state := plan.state(rows)).next and state.next[0].stage == RACE:
         ended = {row.configuration for row in rows if row.state == "complete"}
         assert not ended or state.incumbent in ended
-        belief = plan._belief({(row.configuration, row.repeat): row for row in rows}, [])
-        if ended and belief:
-            best = int(np.argmin(belief.chosen.mean))
-            promised += belief.candidates.configurations[best] not in ended
+        posterior = plan._posterior({(row.configuration, row.repeat): row for row in rows}, [])
+        if ended and posterior:
+            best = int(np.argmin(posterior.chosen.mean))
+            promised += posterior.candidates.configurations[best] not in ended
         rows = go_on(rows, state.next[0], curves(0.5, seed=2))
     assert promised  # by early epochs alone another one would have led
 
@@ -135,8 +135,8 @@ def test_measuring_does_not_change_who_leads() -> None:
 
 def test_the_stated_accuracy_holds_the_true_one() -> None:
     state, _ = raced(race(budget=300, pool=1_000_000), curves(0.05))
-    assert state.verdict is not None
-    low, high = state.verdict.interval
+    assert state.race is not None
+    low, high = state.race.interval
     truth = curves(0.0)(state.incumbent or (), 0)[-1]
     assert low <= truth <= high
     assert high - low < 0.012
@@ -144,9 +144,9 @@ def test_the_stated_accuracy_holds_the_true_one() -> None:
 
 def test_the_stated_accuracy_is_no_surer_than_the_images_allow() -> None:
     state, _ = raced(race(budget=300, pool=4000), curves(0.01))
-    assert state.verdict is not None
-    low, high = state.verdict.interval
-    error = 1 - state.verdict.leader.value
+    assert state.race is not None
+    low, high = state.race.interval
+    error = 1 - state.race.leader.value
     assert high - low > 3.5 * np.sqrt(error * (1 - error) / 4000)
 
 
@@ -174,7 +174,7 @@ def test_ten_workers_get_ten_different_runs() -> None:
 
 def test_a_run_that_has_all_its_epochs_but_is_not_told_yet_is_no_obstacle() -> None:
     plan, rows = race(budget=300), list[StoredTrial]()
-    while plan.state(rows).verdict is None or len(rows) < 20:
+    while plan.state(rows).race is None or len(rows) < 20:
         rows = go_on(rows, plan.state(rows).next[0], curves(0.1))
     first, *others = rows
     whole = curves(0.1)(first.configuration, first.repeat)
@@ -228,13 +228,13 @@ def test_a_decision_after_a_thousand_rows_of_a_million_configurations_takes_a_se
     )  # a bound that no slow machine fails; measured: see the log
 
 
-def driven(deaths: list[int]) -> tuple[Verdict | None, dict[Any, Any]]:
+def driven(deaths: list[int]) -> tuple[RaceResult | None, dict[Any, Any]]:
     """The verdict of a study whose driver dies at these writes, and every curve that it stored."""
     storage = fakes.MortalStorage()
     plan = Race(fakes.space(repeats=3), images=fakes.IMAGES, tolerance=0.01, budget=24)
     state = fakes.drive_killed(storage, deaths, plan=plan)
     assert state.complete
-    return state.verdict, fakes.counted(storage)
+    return state.race, fakes.counted(storage)
 
 
 @settings(max_examples=20, deadline=None)
@@ -308,15 +308,15 @@ def test_a_race_of_losses_finds_the_least_whatever_the_unit(unit: float) -> None
     plan = Race(space, epochs=EPOCHS, seed=1, budget=600)
     state, rows = raced(plan, with_losses(curves(0.02), unit))
     assert state.incumbent == BEST
-    assert state.verdict is not None
-    assert state.verdict.reason == "sure"
-    low, high = state.verdict.interval
+    assert state.race is not None
+    assert state.race.reason == "sure"
+    low, high = state.race.interval
     least = 0.05 * np.exp(-0.2 + 1 / EPOCHS) * unit
     assert 0.9 * low < least < 1.1 * high
     assert high < 1.5 * low
     assert state.score is not None
     assert low <= state.score.mean <= high
-    assert 0 < state.verdict.tolerance < 0.1 * least
+    assert 0 < state.race.tolerance < 0.1 * least
     main = plan.effects(rows).main[0]
     assert min(main.levels, key=lambda level: level.accuracy).value == dict(BEST)[main.name]
 
@@ -326,8 +326,8 @@ def test_a_program_reads_the_same_keys_of_a_race_of_any_metric() -> None:
     found = []
     for space, curve in ((WIDE, curves(0.02)), (losses, with_losses(curves(0.02), 10))):
         state, _ = raced(Race(space, epochs=EPOCHS, seed=1, budget=600), curve)
-        assert state.verdict is not None
-        found.append(asdict(state.verdict))
+        assert state.race is not None
+        found.append(asdict(state.race))
     assert [*found[0]] == [*found[1]]
     assert [*found[0]["leader"]] == ["configuration", "probability", "value", "standard_error"]
     low, high = found[1]["interval"]
@@ -339,9 +339,9 @@ def test_a_tolerance_of_losses_is_a_loss() -> None:
     space = replace(WIDE, metric_name="val_loss", direction="minimize")
     plan = Race(space, epochs=EPOCHS, seed=1, budget=600, tolerance=0.3)
     state, rows = raced(plan, with_losses(curves(0.02), 10))
-    assert state.verdict is not None
-    assert state.verdict.tolerance == pytest.approx(0.3)
-    assert state.verdict.reason == "sure"
+    assert state.race is not None
+    assert state.race.tolerance == pytest.approx(0.3)
+    assert state.race.reason == "sure"
     assert sum(len(row.reported) for row in rows) < 300
 
 

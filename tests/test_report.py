@@ -596,8 +596,8 @@ def test_the_page_of_a_race_has_its_figures_its_intervals_and_why_it_ended(race:
     page = made[PAGE].decode()
     for heading in ("The leading configurations", "What each hyperparameter does", "Which pairs"):
         assert heading in page
-    assert race.plan_state.verdict is not None
-    for sentence in words.race(race.plan_state.verdict, ACCURACY):
+    assert race.plan_state.race is not None
+    for sentence in words.race(race.plan_state.race, ACCURACY):
         assert sentence in page
     assert "paused" in page
     assert "stopped early." not in page

@@ -7,9 +7,9 @@ from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, fixed_scores, played, space_of
 
 from study.plan.plan import PlanState, Stage
+from study.plan.race.result import Contender, RaceResult
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
-from study.plan.verdict import Contender, Verdict
 from study.space.metric import ACCURACY
 from study.text import sentences as words
 from study.text import units
@@ -153,7 +153,7 @@ def test_words_are_listed_as_people_list_them() -> None:
 
 def test_a_race_that_found_no_rival_says_so_in_place_of_a_distance_of_nothing() -> None:
     leader = Contender((("a", 1),), 1.0, 0.9, 0.01)
-    verdict = Verdict(leader, 0.99, (0.88, 0.92), (0.0, 0.00004), (leader,), 0.002, 0.95, 15, 24)
+    verdict = RaceResult(leader, 0.99, (0.88, 0.92), (0.0, 0.00004), (leader,), 0.002, 0.95, 15, 24)
     assert words.race(verdict, ACCURACY)[1].endswith("and no other is likely to be better.")
     behind = replace(verdict, distance=(0.0, 0.0012))
     assert words.race(behind, ACCURACY)[1].endswith("and the best is at most 0.12 points better.")

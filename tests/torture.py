@@ -123,7 +123,7 @@ def counted(folder: Path) -> dict[str, Any]:
     study, settings = storage.load(opened)
     plan_state = standing_of(study, settings)
     counts = {row.number for s in plan_state.stages for o in s.options for row in o.rows}
-    if plan_state.verdict is not None:
+    if plan_state.race is not None:
         counts |= {row.number for row in StoredTrials()(study) if row.left_paused}
     curves = {
         f"{row.configuration} {row.repeat}": [

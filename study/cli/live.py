@@ -45,9 +45,9 @@ class Progress:
         done = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
         ahead = (plan_state.runs_expected - plan_state.runs) * self._epochs
         ahead -= sum(run.stored for run in active.values())
-        if plan_state.verdict is not None:
-            done = words.race_in_short(plan_state.verdict, plan_state.metric)
-            ahead = plan_state.verdict.budget - plan_state.verdict.epochs
+        if plan_state.race is not None:
+            done = words.race_in_short(plan_state.race, plan_state.metric)
+            ahead = plan_state.race.budget - plan_state.race.epochs
         if not self.rate:
             return f"{done} · starting TensorFlow"
         left = duration(max(0, ahead) / self.rate)
@@ -82,7 +82,7 @@ class Lines:
             say(self._console, f"  {_run(active[event.key], plan_state)}: {text}")
         self._before = dict(active)
         self._stages(plan_state)
-        if plan_state.verdict is not None and plan_state.incumbent != self._leader:
+        if plan_state.race is not None and plan_state.incumbent != self._leader:
             self._leader = plan_state.incumbent
             say(self._console, f"{units.params(plan_state.incumbent or ())} leads")
 
@@ -135,7 +135,7 @@ class Screen:
             for stage in self._standing.stages
             if stage.decided
         ]
-        verdict = self._standing.verdict
+        verdict = self._standing.race
         if verdict is None:
             parts.append(tables.stage_table(self._standing.stages[-1], self._repeats))
         else:

@@ -43,7 +43,7 @@ def best(name: str, settings: Settings, plan_state: PlanState, state: str) -> di
         "runs": plan_state.runs,
         "runs_expected": plan_state.runs_expected,
         "state": state,
-        **({"race": asdict(plan_state.verdict)} if plan_state.verdict else {}),
+        **({"race": asdict(plan_state.race)} if plan_state.race else {}),
     }
 
 
@@ -169,8 +169,8 @@ def print_best(console: Console, name: str, plan_state: PlanState, state: str) -
 def _more(plan_state: PlanState) -> list[str]:
     """What is to be said beside the answer: ties of a sweep, how sure a race is."""
     return (
-        words.race(plan_state.verdict, plan_state.metric)
-        if plan_state.verdict
+        words.race(plan_state.race, plan_state.metric)
+        if plan_state.race
         else words.doubts(plan_state)
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from study.plan.plan import PlanState, Stage
-from study.plan.verdict import Verdict
+from study.plan.race.result import RaceResult
 from study.space.metric import Metric
 from study.text import sentences as words
 from study.text import units
@@ -29,16 +29,16 @@ def standing_note(
         parts.append(f"{scoring}.")
     if mlflow is not None:
         parts.append(f"MLflow shows every run: [{mlflow}]({mlflow})")
-    if plan_state.verdict is not None:
-        parts += map(_plain, words.race(plan_state.verdict, plan_state.metric))
-        parts.append(_contenders(plan_state.verdict, plan_state.metric))
-    for stage in [] if plan_state.verdict else plan_state.stages:
+    if plan_state.race is not None:
+        parts += map(_plain, words.race(plan_state.race, plan_state.metric))
+        parts.append(_contenders(plan_state.race, plan_state.metric))
+    for stage in [] if plan_state.race else plan_state.stages:
         parts += [f"### {_plain(stage.name)}", _plain(words.outcome(stage)), _table(stage, repeats)]
     parts.append(f"{LAST}after {plan_state.runs} runs.*")
     return "\n\n".join(parts)
 
 
-def _contenders(verdict: Verdict, metric: Metric) -> str:
+def _contenders(verdict: RaceResult, metric: Metric) -> str:
     lines = [("leading configuration", "best with", metric.words), ("---", "---", "---")]
     lines += [
         (

@@ -40,7 +40,7 @@ class Note:
         """What the driver calls after every event; only a decision or another leader is news."""
         del active, event
         decided = sum(stage.decided for stage in plan_state.stages)
-        leader = plan_state.incumbent if plan_state.verdict else None
+        leader = plan_state.incumbent if plan_state.race else None
         news = (decided, plan_state.complete, plan_state.failure, leader)
         if news == self._written:
             return

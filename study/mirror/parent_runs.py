@@ -17,10 +17,10 @@ from study.mirror.projection import (
     trial,
 )
 from study.plan.plan import PlanState
+from study.plan.race.result import RaceResult
 from study.plan.results import StoredTrial
 from study.plan.statistics import Score, Spread
 from study.plan.strategies import strategy_of
-from study.plan.verdict import Verdict
 from study.space.metric import Metric
 
 
@@ -107,10 +107,10 @@ def study_content(subject: Subject, rows: Sequence[StoredTrial], plan_state: Pla
     if plan_state.complete and plan_state.incumbent is not None and plan_state.score is not None:
         tags |= {f"answer.{name}": str(value) for name, value in plan_state.incumbent}
         points = _points(plan_state.score, settings.metric, wanted.ended)
-    if plan_state.complete and plan_state.verdict is not None:
+    if plan_state.complete and plan_state.race is not None:
         points += [
-            Point(name, value, wanted.ended, plan_state.verdict.epochs)
-            for name, value in _sureness(plan_state.verdict, settings.metric).items()
+            Point(name, value, wanted.ended, plan_state.race.epochs)
+            for name, value in _sureness(plan_state.race, settings.metric).items()
         ]
     return cut(params, tags, points)
 
@@ -121,7 +121,7 @@ def _points(score: Score, metric: Metric, at: int) -> list[Point]:
     return [Point(name, v, at, score.repeats) for name, v in values.items() if v is not None]
 
 
-def _sureness(verdict: Verdict, metric: Metric) -> dict[str, float]:
+def _sureness(verdict: RaceResult, metric: Metric) -> dict[str, float]:
     """What a race says of its leader, at the step of the epochs that it took."""
     return {
         "probability": verdict.probability,

@@ -21,7 +21,7 @@ from study.space.metric import ACCURACY, Metric
 from study.space.search_space import SearchSpace, Value
 
 if TYPE_CHECKING:
-    from study.plan.verdict import Verdict
+    from study.plan.race.result import RaceResult
 
 _NO_REASON = "it raised an exception or returned no number (Optuna's log says which)"
 """The reason of a failed trial that stores none: one of plain Optuna code."""
@@ -128,7 +128,7 @@ class PlanState:
 
     ``next`` are the runs that can be started now, in order; ``runs_expected`` is an upper bound.
     ``failure`` is set in a complete study without an answer: why every option failed, in one line.
-    ``verdict`` is what a race says of its leader.
+    ``race`` is how sure a race is of its leader.
     """
 
     stages: tuple[Stage, ...]
@@ -139,7 +139,7 @@ class PlanState:
     runs: int
     runs_expected: int
     failure: str | None = None
-    verdict: Verdict | None = None
+    race: RaceResult | None = None
 
     @property
     def metric(self) -> Metric:

@@ -25,6 +25,7 @@ from statistics import fmean
 
 from study.plan.comparison import compared
 from study.plan.plan import Option, Plan, PlanState, RunIndex, RunSpec, Stage, all_failed
+from study.plan.points import count
 from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.statistics import Group, Score, Spread
 from study.space.metric import Metric
@@ -185,6 +186,16 @@ class OneAtATime(Plan):
             failure = all_failed(options.values())
             return PlanState(tuple(stages), None, None, (), True, runs, runs, failure)
         return PlanState(tuple(stages), answer.configuration, answer.score, (), True, runs, runs)
+
+
+def sweep_epochs(space: SearchSpace, repeats: int, epochs: int) -> int:
+    """The most epochs that the sweep of a space needs; a range counts as five options."""
+    counts = [
+        min(count(parameter) or 5, max(5, len(parameter.options)))
+        for parameter in space.hyperparameters
+    ]
+    runs = 1 + sum(number - 1 for number in counts) + (space.tie != "best")
+    return runs * repeats * epochs
 
 
 def _incumbent(stage: Stage) -> Option:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.final.records import FINALS, configurations
-from study.plan.effects import Effects
 from study.plan.plan import PlanState
 from study.plan.race import Race
+from study.plan.race.effects import Effects
 from study.plan.results import StoredTrial
 from study.plan.strategies import plan_of
 from study.space.settings import Settings

@@ -109,7 +109,7 @@ def panels(plan_state: PlanState, rows: Sequence[StoredTrial]) -> tuple[Panel, .
     """The learning curves, a panel a stage; runs of a stage not reached yet have one too."""
     own: dict[str, list[StoredTrial]] = {stage.name: [] for stage in plan_state.stages}
     for row in rows:
-        name = plan_state.stages[0].name if plan_state.verdict else row.stage  # a race is one panel
+        name = plan_state.stages[0].name if plan_state.race else row.stage  # a race is one panel
         own.setdefault(name, []).append(row)
     stages = {stage.name: stage for stage in plan_state.stages}
     made = [_panel(name, runs, stages.get(name), plan_state.metric) for name, runs in own.items()]
@@ -235,8 +235,8 @@ def spent(plan_state: PlanState, rows: Sequence[StoredTrial], epochs: int, repea
 
 
 def _savings(plan_state: PlanState, epochs: int, repeats: int) -> Iterable[Saving]:
-    if plan_state.verdict is not None:
-        left = plan_state.verdict.budget - plan_state.verdict.epochs
+    if plan_state.race is not None:
+        left = plan_state.race.budget - plan_state.race.epochs
         yield Saving("epochs of the budget that the race did not need", 0, max(0, left))
         return
     gone = [o for stage in plan_state.stages for o in stage.options if o.state == "eliminated"]

@@ -73,7 +73,7 @@ def page(contents: Contents, drawn: Figures) -> str:
 
 def _texts(contents: Contents) -> dict[str, Any]:
     settings, plan_state = contents.settings, contents.plan_state
-    stages = [] if plan_state.verdict else plan_state.stages
+    stages = [] if plan_state.race else plan_state.stages
     return {
         "name": contents.name,
         "state": contents.state,
@@ -110,7 +110,7 @@ def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
         "cost": drawn.cost,
         "spent": _spent(spent),
         "savings": numbers.savings_table(spent),
-        "against": _AGAINST_BUDGET if contents.plan_state.verdict else _AGAINST_ALL,
+        "against": _AGAINST_BUDGET if contents.plan_state.race else _AGAINST_ALL,
     }
 
 
@@ -181,8 +181,8 @@ def _remarks(contents: Contents) -> list[str]:
     score = plan_state.score
     metric = plan_state.metric
     ends = interval(score, metric) if score else None
-    if plan_state.verdict is not None:
-        said += words.race(plan_state.verdict, metric)
+    if plan_state.race is not None:
+        said += words.race(plan_state.race, metric)
     elif score is not None and ends is not None:
         said.append(
             f"The 95 % interval of this mean is {metric.text(ends[0])} to "

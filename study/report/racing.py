@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from study.plan.effects import Effect, Effects, Pair
+from study.plan.race.effects import Effect, Effects, Pair
+from study.plan.race.result import Contender, RaceResult
 from study.plan.results import Configuration
-from study.plan.verdict import Contender, Verdict
 from study.report.canvas import (
     MUTED,
     OTHER,
@@ -46,7 +46,7 @@ class RaceFigure:
 
 
 def race_figures(
-    verdict: Verdict, answer: Configuration, effects: Effects | None, metric: Metric
+    verdict: RaceResult, answer: Configuration, effects: Effects | None, metric: Metric
 ) -> tuple[RaceFigure, ...]:
     """The figures of a race, in the order of the page."""
     made = [_contenders(verdict, answer, metric)]
@@ -56,7 +56,7 @@ def race_figures(
     return tuple(made)
 
 
-def _contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> RaceFigure:
+def _contenders(verdict: RaceResult, answer: Configuration, metric: Metric) -> RaceFigure:
     lines = (
         (
             units.params(one.configuration),
@@ -77,7 +77,7 @@ def _contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> Race
     return RaceFigure("The leading configurations", picture, numbers, caption)
 
 
-def _draw_contenders(verdict: Verdict, answer: Configuration, metric: Metric) -> Picture:
+def _draw_contenders(verdict: RaceResult, answer: Configuration, metric: Metric) -> Picture:
     """A bar of the probability to be the best, and beside it the interval of the metric."""
     called = differing([one.configuration for one in verdict.top])
     with blank(0.9 + 0.3 * len(verdict.top), columns=2) as (canvas, left):

@@ -53,7 +53,7 @@ def files(contents: Contents) -> dict[str, bytes]:
 
 def _drawn(contents: Contents) -> Figures:
     plan_state = contents.plan_state
-    verdict, answer = plan_state.verdict, plan_state.incumbent
+    verdict, answer = plan_state.race, plan_state.incumbent
     stages = [] if verdict else [figures.stage_figure(stage) for stage in plan_state.stages]
     panels = figures.panels(plan_state, contents.rows)
     cost = figures.cost(contents.plan_state)

@@ -13,7 +13,7 @@ from study.text import units
 from study.text.view import behind, labels
 
 if TYPE_CHECKING:
-    from study.plan.verdict import Verdict
+    from study.plan.race.result import RaceResult
     from study.space.settings import Settings
 
 _NO_ERROR = "no error can be estimated from"
@@ -176,7 +176,7 @@ def answer(plan_state: PlanState) -> str:
     error = "the error is an estimate from" if single else "mean and standard error of"
     if plan_state.score.standard_error is None:
         error = _NO_ERROR
-    if plan_state.verdict is not None:
+    if plan_state.race is not None:
         error, runs = "by what all runs say;", f"{runs} to the end"
     return (
         f"{word} {units.params(plan_state.incumbent)}: {plan_state.metric.words} "
@@ -192,7 +192,7 @@ _ENDS = {
 }
 
 
-def race(verdict: Verdict, metric: Metric) -> list[str]:
+def race(verdict: RaceResult, metric: Metric) -> list[str]:
     """How sure a race is of its leader, why it has ended, and the two intervals, in sentences."""
     low, high = verdict.interval
     tolerance, farthest = map(metric.number, (verdict.tolerance, verdict.distance[1]))
@@ -212,7 +212,7 @@ def race(verdict: Verdict, metric: Metric) -> list[str]:
     ]
 
 
-def race_in_short(verdict: Verdict, metric: Metric) -> str:
+def race_in_short(verdict: RaceResult, metric: Metric) -> str:
     """A race in a line of the live view."""
     return (
         f"{_probability(verdict.probability)} sure to "

@@ -13,7 +13,7 @@ from study.text import units
 from study.text.view import COLUMNS, views
 
 if TYPE_CHECKING:
-    from study.plan.verdict import Verdict
+    from study.plan.race.result import RaceResult
 
 
 def stage_table(stage: Stage, repeats: int) -> Table:
@@ -28,7 +28,7 @@ def stage_table(stage: Stage, repeats: int) -> Table:
     return table
 
 
-def contenders(verdict: Verdict, metric: Metric) -> Table:
+def contenders(verdict: RaceResult, metric: Metric) -> Table:
     """The leading configurations of a race, with their probability to be the best."""
     table = Table(title="leading configurations", title_justify="left", title_style="bold")
     table.add_column("configuration")
@@ -42,6 +42,6 @@ def contenders(verdict: Verdict, metric: Metric) -> Table:
 
 def stages(plan_state: PlanState, repeats: int) -> RenderableType:
     """Every stage so far, one table below the other; of a race those that lead."""
-    if plan_state.verdict is not None:
-        return contenders(plan_state.verdict, plan_state.metric)
+    if plan_state.race is not None:
+        return contenders(plan_state.race, plan_state.metric)
     return Group(*(stage_table(stage, repeats) for stage in plan_state.stages))

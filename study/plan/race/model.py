@@ -1,4 +1,4 @@
-"""What curves say about every configuration: a Gaussian process over (configuration, repeat, rung).
+"""The model of curves: a Gaussian process over (configuration, repeat, rung).
 
 The logarithm of the validation error at a *rung* (an epoch at which runs may pause) is modelled as
 
@@ -7,10 +7,9 @@ The logarithm of the validation error at a *rung* (an epoch at which runs may pa
 
 where ``u`` is 0 at the last rung and 1 at the first one. ``final`` is a sum of an effect of each
 hyperparameter, of effects of pairs and of a rest, ``early`` has effects and a rest of its own: what
-leads early need not lead at the end.
-``offset`` and ``drift`` are shared by the runs of a repeat and cancel in comparisons within it.
-The variances are fitted anew from the rows: a few steps of average-information scoring (Gilmour,
-Thompson and Cullis 1995) towards the mode under a weak prior.
+leads early need not lead at the end. ``offset`` and ``drift`` are shared by the runs of a repeat
+and cancel in comparisons within it. The variances are fitted to the observations: a few steps of
+average-information scoring (Gilmour, Thompson and Cullis 1995) towards the mode under a weak prior.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ Places = NDArray[np.intp]
 _LEVEL = 4.0
 """The variance of the first rung's level: next to nothing is known of it."""
 
-_KNOWN = ((1.0, 1.5), (0.5, 0.5), (0.5, 0.5), (0.15, 0.0))
-"""How well the logarithms of variances are known beforehand, as standard deviations: of each by
-itself and of all together, for `final`, `early` and repeats; and the slope."""
+_PRIOR_DEVIATIONS = ((1.0, 1.5), (0.5, 0.5), (0.5, 0.5), (0.15, 0.0))
+"""Prior standard deviations of the log variances: of each by itself and of all together, for
+`final`, `early` and repeats; and of the slope."""
 _SLOPES = (-0.5, 1.5)
 
 
@@ -54,11 +53,11 @@ class Cells:
 
 
 class Kernel:
-    """Covariances between cells, linear in the variances ``theta`` but for the slope.
+    """Covariances between cells, linear in the variances ``exp(theta)`` but for the slope.
 
     ``effects`` holds the correlation of configurations through each hyperparameter, of shape
     (hyperparameters, configurations, configurations); ``early`` is ``u`` of each rung. ``noise``
-    and ``offset`` are what to expect of the variance of a run within its repeat, and of a repeat.
+    and ``offset`` are the expected variance of a run within its repeat, and of a repeat.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Kernel:
         pairs = max(1, self.count * (self.count - 1) // 2)
         self.pairs = (total**2 - (effects**2).sum(0)) / 2 / pairs
         self.mean = total / self.count
-        # Chosen for what races say to come true, on recorded and on made-up tables (docs/log.md).
+        # Chosen so that a race's statements come true on recorded and on synthetic tables.
         final = [*[0.09] * self.count, 0.1, 0.04]
         fading = [*[0.1] * self.count, 0.14]
         shares = (offset, 0.3 * offset, 0.2 * noise, 0.3 * noise, 0.5 * noise)
@@ -78,10 +77,15 @@ class Kernel:
         self.start = np.array([*2 * np.log([*final, *fading, *repeats]), 0.8])
         # Variances are larger or smaller each by itself, and those of a group together.
         sizes = [len(final), len(fading), len(repeats), 1]
-        own, together = np.repeat(_KNOWN, sizes, axis=0).T
+        own, together = np.repeat(_PRIOR_DEVIATIONS, sizes, axis=0).T
         group = np.repeat(range(len(sizes)), sizes)
         shared = (group[:, None] == group) * together**2
         self.precision = np.linalg.inv(np.diag(own**2) + shared)
+
+    @property
+    def split(self) -> int:
+        """How many of the variances belong to `final`: effects, pairs and the rest."""
+        return self.count + 2
 
     def parts(self, a: Cells, b: Cells) -> tuple[Array, Array]:
         """The factors of the variances of `final` and of the others, each (variances, a, b)."""
@@ -96,6 +100,21 @@ class Kernel:
         early = [*(u * effect[where] for effect in self.effects), u * same]
         others = [repeat, u * repeat, repeat * mean, run, noise]
         return final, np.stack([*early, *others])
+
+    def covariance(self, theta: Array, a: Cells, b: Cells) -> Array:
+        """The prior covariance of observations, of shape (a, b)."""
+        variance, (final, others) = np.exp(theta[:-1]), self.parts(a, b)
+        growth = np.outer(self.growth(theta, a), self.growth(theta, b))
+        whole: Array = np.tensordot(variance[: self.split], final, 1) * growth
+        return whole + np.tensordot(variance[self.split :], others, 1) + self.level(a, b)
+
+    def final(self, theta: Array) -> Array:
+        """The prior covariance of `final`, of shape (configurations, configurations)."""
+        variance = np.exp(theta[: self.split])
+        final: Array = np.tensordot(variance[: self.count], self.effects, 1)
+        final += variance[self.count] * self.pairs
+        final[np.diag_indices(len(final))] += variance[self.count + 1]
+        return final
 
     def growth(self, theta: Array, cells: Cells) -> Array:
         """By how much more `final` shows at the rungs of these cells than at the last one."""
@@ -118,7 +137,7 @@ def fit(kernel: Kernel, cells: Cells, z: Array, steps: int = 6) -> Array:
     theta = kernel.start.copy()
     final, others = kernel.parts(cells, cells)
     level, early = kernel.level(cells, cells), kernel.early[cells.rung]
-    split, precision = len(final), kernel.precision
+    split, precision = kernel.split, kernel.precision
     for _ in range(steps):
         variance, growth = np.exp(theta[:-1]), kernel.growth(theta, cells)
         shape = np.outer(growth, growth)
@@ -157,11 +176,11 @@ def _inverse(whole: Array) -> Array:
     return np.tril(inverse) + np.tril(inverse, -1).T
 
 
-class Posterior:
-    """What observations ``z`` of ``cells`` say about the final level of every configuration.
+class FinalLevels:
+    """The posterior of every configuration's final level, given observations ``z`` of ``cells``.
 
     ``mean`` and ``spread`` (their covariance) are over all configurations of the kernel. Cells that
-    are ``pending``, their value still to come, narrow but do not move.
+    are ``pending``, their value still to come, narrow the spread but do not move the mean.
     """
 
     def __init__(
@@ -173,25 +192,20 @@ class Posterior:
         pending: Cells | None = None,
     ) -> None:
         self.kernel, self.theta = kernel, theta
-        variance, split = np.exp(theta[:-1]), kernel.count
-        self._final: Array = np.tensordot(variance[:split], kernel.effects, 1)
-        self._final += variance[split] * kernel.pairs
-        self._final[np.diag_indices(len(self._final))] += variance[split + 1]
-        self._early: Array = np.tensordot(variance[split + 2 : 2 * split + 2], kernel.effects, 1)
-        self._early[np.diag_indices(len(self._early))] += variance[2 * split + 2]
-        self._repeats = variance[2 * split + 3 :]
-        self._level = _LEVEL + len(kernel.early) - 1
-        whole = self._covariance(cells, cells)
+        self._final = kernel.final(theta)
+        whole = kernel.covariance(theta, cells, cells)
         alpha = np.linalg.solve(whole, z - z.mean())
         target = self._target(cells)
         self.mean: Array = target @ alpha + z.mean()
         self._cells = cells
         if pending is not None and len(pending):
             self._cells = cells.join(pending)
-            whole, target = self._covariance(self._cells, self._cells), self._target(self._cells)
+            whole = kernel.covariance(theta, self._cells, self._cells)
+            target = self._target(self._cells)
         self._factor = np.linalg.inv(np.linalg.cholesky(whole))
         self._shown = self._factor @ target.T
-        self.spread: Array = self._final + self._level - self._shown.T @ self._shown
+        level = _LEVEL + len(kernel.early) - 1
+        self.spread: Array = self._final + level - self._shown.T @ self._shown
 
     @property
     def deviations(self) -> Array:
@@ -199,47 +213,25 @@ class Posterior:
         deviations: Array = np.sqrt(np.maximum(np.diag(self.spread), 1e-12))
         return deviations
 
-    def shares(self, places: Places, leader: int, actions: Cells) -> Array:
-        """How much of the variance of each place's lag behind the leader an action would remove.
+    def variance_reduction(self, places: Places, leader: int, actions: Cells) -> Array:
+        """The share of the variance of each place's lag behind the leader that an action removes.
 
         Of shape (places, actions).
         """
-        shown = self._factor @ self._covariance(self._cells, actions)
-        own = self._own(actions) - (shown**2).sum(0)
+        kernel, theta = self.kernel, self.theta
+        shown = self._factor @ kernel.covariance(theta, self._cells, actions)
+        own = np.diag(kernel.covariance(theta, actions, actions)) - (shown**2).sum(0)
         behind = self._final[places] - self._final[leader]
-        lag = behind[:, actions.configuration] * self.kernel.growth(self.theta, actions)
+        lag = behind[:, actions.configuration] * kernel.growth(theta, actions)
         lag -= (self._shown[:, places].T - self._shown[:, leader]) @ shown
         spread = self.spread
         width = np.diag(spread)[places] + spread[leader, leader] - 2 * spread[leader, places]
         share: Array = lag**2 / np.maximum(own, 1e-12) / np.maximum(width, 1e-12)[:, None]
         return share
 
-    def _covariance(self, a: Cells, b: Cells) -> Array:
-        """The prior covariance of observations."""
-        kernel, where = self.kernel, np.ix_(a.configuration, b.configuration)
-        offset, drawn, drift, run, noise = self._repeats
-        u = np.outer(kernel.early[a.rung], kernel.early[b.rung])
-        repeat = a.repeat[:, None] == b.repeat[None]
-        mean, rung = kernel.mean[where], a.rung[:, None] == b.rung[None]
-        whole: Array = self._final[where] * np.outer(
-            kernel.growth(self.theta, a), kernel.growth(self.theta, b)
-        )
-        whole += u * self._early[where] + repeat * (offset + drawn * u + drift * mean)
-        whole += (a.run[:, None] == b.run[None]) * (run + noise * rung) + kernel.level(a, b)
-        return whole
-
-    def _own(self, a: Cells) -> Array:
-        """The prior variance of each observation."""
-        kernel, place, u = self.kernel, a.configuration, self.kernel.early[a.rung] ** 2
-        offset, drawn, drift, run, noise = self._repeats
-        mean = kernel.mean[place, place]
-        whole: Array = self._final[place, place] * kernel.growth(self.theta, a) ** 2
-        whole += u * (self._early[place, place] + drawn) + offset + drift * mean + run + noise
-        whole += _LEVEL + a.rung
-        return whole
-
     def _target(self, cells: Cells) -> Array:
         """The prior covariance of every final level with observations."""
-        target: Array = self._final[:, cells.configuration] * self.kernel.growth(self.theta, cells)
+        growth = self.kernel.growth(self.theta, cells)
+        target: Array = self._final[:, cells.configuration] * growth
         target += _LEVEL + cells.rung
         return target

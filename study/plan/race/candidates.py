@@ -1,7 +1,7 @@
-"""The configurations that a race chooses among, and how alike any two of them are.
+"""The configurations that a race chooses among, and the prior correlations between them.
 
-All of a small space. Of a large one those that were begun, their neighbours and random ones: drawn
-anew as the study grows, from a seed.
+All of a small space. Of a large one those evaluated so far, neighbours of the best and random ones,
+drawn anew from a seed as the study grows.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from study.space.search_space import Hyperparameter, SearchSpace
 Array = NDArray[np.float64]
 
 WHOLE = 512
-"""Spaces of at most so many configurations are candidates as a whole."""
+"""All configurations of a space of at most this size are candidates."""
 
 _DRAWN = 256
 _LEVELS = 33
-"""Levels that the range of a hyperparameter is divided into, to see how alike two values are."""
+"""Levels that a range is divided into for the correlation of its values."""
 
 
 class Candidates:
     """Configurations with their places, and their correlations through each hyperparameter.
 
     ``effects`` is of shape (hyperparameters, configurations, configurations); each is centred over
-    the hyperparameter's values, so that effects of one hyperparameter hold nothing of another's.
+    the hyperparameter's values, so that main effects are orthogonal.
     """
 
     def __init__(self, space: SearchSpace, configurations: Sequence[Configuration]) -> None:
@@ -47,34 +47,28 @@ class Candidates:
         return len(self.configurations)
 
 
-class Pool:
+class CandidateSet:
     """Makes the candidates of a space; the same arguments give the same ones."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self.space, self.seed = space, seed
         self.size = size(space)
-        self._last: Candidates | None = None
-
-    @functools.cached_property
-    def whole(self) -> Candidates | None:
-        """The whole space, where it is small enough."""
-        if self.size is None or self.size > WHOLE:
-            return None
-        return Candidates(self.space, list(points(self.space)))
+        small = self.size is not None and self.size <= WHOLE
+        self._all = tuple(points(space)) if small else ()
 
     def draw(
-        self, begun: Sequence[Configuration], best: Sequence[Configuration], number: int
+        self, evaluated: Sequence[Configuration], best: Sequence[Configuration], number: int
     ) -> Candidates:
-        """What was begun, the neighbours of the ``best``, and random ones drawn by ``number``."""
-        if self.whole is not None:
-            return self.whole
+        """All of a small space; of a large one a selection.
+
+        The ``evaluated``, the neighbours of the ``best``, and random ones drawn by ``number``.
+        """
+        if self._all:
+            return Candidates(self.space, self._all)
         rng = np.random.default_rng([self.seed, number])
         near = itertools.chain.from_iterable(self._neighbours(one) for one in best)
         random = (drawn(self.space, rng) for _ in range(_DRAWN))
-        found = tuple(dict.fromkeys([*begun, *near, *random]))
-        if self._last is None or self._last.configurations != found:
-            self._last = Candidates(self.space, found)
-        return self._last
+        return Candidates(self.space, tuple(dict.fromkeys([*evaluated, *near, *random])))
 
     def _neighbours(self, base: Configuration) -> list[Configuration]:
         """Those that differ in one hyperparameter: any option, or a step along a range."""
@@ -90,7 +84,9 @@ class Pool:
         return found
 
 
-def start(candidates: Candidates, first: Configuration | None, number: int, seed: int) -> list[int]:
+def initial_design(
+    candidates: Candidates, first: Configuration | None, number: int, seed: int
+) -> list[int]:
     """Places of ``number`` configurations that together show effects and pairs the best.
 
     One after the other the one that the others say the least about (a pivoted Cholesky factor of
@@ -117,8 +113,8 @@ def start(candidates: Candidates, first: Configuration | None, number: int, seed
     return chosen
 
 
-def freedom(space: SearchSpace) -> int:
-    """How many numbers the effects of single hyperparameters are, with the mean."""
+def degrees_of_freedom(space: SearchSpace) -> int:
+    """The number of parameters of an additive model: a mean, and levels less one of each."""
     return 1 + sum(min(count(p) or 4, 4) - 1 for p in space.hyperparameters)
 
 

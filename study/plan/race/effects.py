@@ -1,8 +1,8 @@
-"""What each hyperparameter does and which pairs interact, as the runs of a race show it.
+"""Effects of hyperparameters and interactions of pairs, as the trials of a race show them.
 
-The parts of the race's own model (`study.plan.posterior`): the effect of a hyperparameter is what
-its value does averaged over the whole space, and a pair's what the two do together beyond the sum.
-Costs no more for a space of a million configurations than for a few: levels are bounded.
+They are terms of the race's own model (`model.Kernel`): the effect of a hyperparameter's value is
+its mean over the whole space, and the interaction of a pair is the rest beyond the sum of the two.
+The number of levels is bounded, whatever the size of the space.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from study.plan.posterior import Array, Places
-from study.plan.verdict import Belief
+from study.plan.race.model import Array, Places
+from study.plan.race.result import Posterior
 from study.space.search_space import SearchSpace, Value
 
 Item = TypeVar("Item")
 Both = tuple[Places, Places]
 
 MOST_LEVELS = 33
-"""Values of a hyperparameter that are looked at; of more, evenly spaced ones."""
+"""Values of a hyperparameter that are reported; of more, evenly spaced ones."""
 
-_PAIRED = 9  # of which so many, where it is one of a pair
+_PAIRED = 9  # and of one in a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Effect:
 class Pair:
     """Two hyperparameters, and how much accuracy their interaction moves (standard deviations).
 
-    ``shown`` is what the runs show, ``possible`` what there may be with what they leave open.
+    ``shown`` is the posterior mean, ``possible`` includes the posterior uncertainty (RMS).
     """
 
     names: tuple[str, str]
@@ -68,9 +68,9 @@ class Effects:
     pairs: tuple[Pair, ...]
 
 
-def effects(belief: Belief, space: SearchSpace) -> Effects:
-    """What the runs that choose say of each hyperparameter and of each pair."""
-    parts = _Parts(belief)
+def effects(posterior: Posterior, space: SearchSpace) -> Effects:
+    """Effects of hyperparameters and interactions of pairs, by the choosing trials."""
+    parts = _Parts(posterior)
     names = [parameter.name for parameter in space.hyperparameters]
     levels = [parts.levels([dict(c)[name] for c in parts.configurations]) for name in names]
     main = [parts.effect(number, names[number], levels[number]) for number in range(len(names))]
@@ -85,24 +85,21 @@ def effects(belief: Belief, space: SearchSpace) -> Effects:
 
 
 class _Parts:
-    """The terms of a belief's model, given its observations."""
+    """The terms of the model, given its observations."""
 
-    def __init__(self, belief: Belief) -> None:
-        kernel, theta, cells = belief.kernel, belief.theta, belief.cells
-        self.configurations = belief.candidates.configurations
-        variance, growth = np.exp(theta[:-1]), kernel.growth(theta, cells)
+    def __init__(self, posterior: Posterior) -> None:
+        kernel, theta, cells = posterior.kernel, posterior.theta, posterior.cells
+        self.configurations = posterior.candidates.configurations
+        variance = np.exp(theta[: kernel.split])
         self._variance, self._effects = variance, kernel.effects
         self._pairs = variance[kernel.count] / max(1, kernel.count * (kernel.count - 1) // 2)
-        final, others = kernel.parts(cells, cells)
-        whole = np.tensordot(variance[: len(final)], final, 1) * np.outer(growth, growth)
-        whole += np.tensordot(variance[len(final) :], others, 1) + kernel.level(cells, cells)
-        self._inverse = np.linalg.inv(whole)
-        self._alpha = self._inverse @ (belief.z - belief.z.mean())
-        self._where, self._growth = cells.configuration, growth
+        self._inverse = np.linalg.inv(kernel.covariance(theta, cells, cells))
+        self._alpha = self._inverse @ (posterior.z - posterior.z.mean())
+        self._where, self._growth = cells.configuration, kernel.growth(theta, cells)
         last = cells.rung == len(kernel.early) - 1
-        middle = belief.z.mean() + (1.0 + 0.25 * last) @ self._alpha
-        shift = belief.scale.shift(belief._rows) + 0.5 * kernel.within(theta)
-        self._error = float(np.exp(middle + shift))
+        middle = posterior.z.mean() + (1.0 + 0.25 * last) @ self._alpha
+        shift = posterior.observations.final_shift(posterior.trials)
+        self._error = float(np.exp(middle + shift + 0.5 * kernel.within(theta)))
 
     def levels(self, values: list[Value]) -> Places:
         """For each value that some configuration has, in order, the first such configuration."""
@@ -112,7 +109,7 @@ class _Parts:
 
     def effect(self, number: int, name: str, places: Places) -> Effect:
         prior = self._variance[number] * self._effects[number]
-        mean, deviation = self._known(prior[places][:, self._where], prior[places, places])
+        mean, deviation = self._posterior(prior[places][:, self._where], prior[places, places])
         curves = [self._accuracy(mean + side * deviation) for side in (0, 1.96, -1.96)]
         levels = [
             Level(dict(self.configurations[place])[name], float(middle), float(low), float(high))
@@ -127,13 +124,13 @@ class _Parts:
             rows.append(self._effects[number][places][:, self._where])
             own.append(self._effects[number][places, places])
         prior = (rows[0][:, None] * rows[1]).reshape(-1, len(self._where)) * self._pairs
-        mean, deviation = self._known(prior, np.outer(*own).ravel() * self._pairs)
+        mean, deviation = self._posterior(prior, np.outer(*own).ravel() * self._pairs)
         shown = float(np.sqrt(np.mean(mean**2)))
         possible = float(np.sqrt(np.mean(mean**2 + deviation**2)))
         return Pair(names, self._error * shown, self._error * possible)
 
-    def _known(self, covariance: Array, own: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of terms, by their prior covariance with what was seen."""
+    def _posterior(self, covariance: Array, own: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of terms, by their prior covariance with observations."""
         shown = covariance * self._growth
         left = own - np.einsum("ij,jk,ik->i", shown, self._inverse, shown, optimize=True)
         return shown @ self._alpha, np.sqrt(np.maximum(left, 0.0))

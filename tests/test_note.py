@@ -18,7 +18,7 @@ from study.storage.database import MLFLOW
 
 
 @pytest.fixture(scope="module")
-def state() -> PlanState:
+def plan_state() -> PlanState:
     return drive(InMemoryStorage())
 
 

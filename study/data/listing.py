@@ -89,10 +89,11 @@ class Listing:
 def walk(folder: Path) -> Iterator[Path]:
     """The files in a folder, then those below it, by name; what systems leave there is left out.
 
-    Links are followed, and every folder is read once, by whichever way it is found first: links in
-    a circle end, and those that lead to one folder in many ways cost nothing.
+    Links are followed, but not to a folder above, and every folder is read once, by whichever way
+    it is found first: links in a circle end, and those that lead to one folder in many ways cost
+    nothing.
     """
-    seen: set[str] = set()
+    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}
     waiting = [folder]
     while waiting:
         here = waiting.pop()

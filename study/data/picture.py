@@ -135,7 +135,9 @@ def _loaded(path: Path, image: Image) -> Iterator[None]:
 
 def _upright(image: Image) -> tuple[int, int]:
     """Height and width of an opened picture as it is to be looked at."""
-    turned = image.getexif().get(_ORIENTATION, 0) >= _TURNED
+    from PIL import Image as Images
+
+    turned = Images.Image.getexif(image).get(_ORIENTATION, 0) >= _TURNED  # PNG's own decodes it
     if turned and image.format != "TIFF":  # Pillow turns the size of a TIFF itself
         return image.width, image.height
     return image.height, image.width

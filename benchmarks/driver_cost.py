@@ -33,9 +33,9 @@ from study.plan.results import StoredTrial
 from study.plan.sweep import OneAtATime
 from study.running.driver import Driver, Hooks, Observers
 from study.space.search_space import SearchSpace, Validation
+from study.storage.ledger import Ledger, as_json
 from study.storage.location import Database
 from study.storage.trials import RUN_SPEC
-from study.storage.write_through import write_through
 from study.training.run import Epoch, Run
 from study.tuning.pruning import SweepPruner
 from study.workers.engine import EpochReported, Event, RunFinished
@@ -89,26 +89,15 @@ def filled(folder: Path, trials: int) -> tuple[Path, SearchSpace]:
 def _add(study: optuna.Study, wide: SearchSpace, slot: RunSpec, number: int) -> StoredTrial:
     assert slot.configuration is not None
     series = [accuracy(slot, epoch) for epoch in range(EPOCHS)]
-    curve = dict.fromkeys(
-        ("accuracy", "loss", "val_accuracy", "val_loss", "seconds", "ended"), series
-    )
-    params = dict(slot.configuration)
-    reference = None if slot.reference is None else dict(slot.reference)
-    ticket = {
-        "stage": slot.stage,
-        "option": slot.option,
-        "params": params,
-        "repeat": slot.repeat,
-        "reference": reference,
-    }
+    curve = dict.fromkeys(("accuracy", "loss", "val_loss", "seconds", "ended"), series)
     study.add_trial(
         optuna.trial.create_trial(
-            params=params,
+            params=dict(slot.configuration),
             distributions={p.name: p.distribution for p in wide.hyperparameters},
             value=series[-1],
             intermediate_values=dict(enumerate(series, 1)),
             user_attrs={"curve": curve},
-            system_attrs={RUN_SPEC: ticket},
+            system_attrs={RUN_SPEC: as_json(slot, wide.metric)},
         )
     )
     return StoredTrial(
@@ -190,18 +179,17 @@ def run_of(slot: RunSpec) -> Run:
     return Run(slot.configuration, slot.repeat, 1, EPOCHS, 10, Validation("holdout"), 1, "cost")
 
 
-def _time_decisions(driver: Driver, costs: list[float]) -> None:
-    """Take the time from the stored trials to the next slot, whenever it is asked for anew."""
-    plan = driver._sampler.plan
-    ask = plan.plan_state
+def _time_decisions(plan: OneAtATime, costs: list[float]) -> None:
+    """Take the time from the stored trials to the next run, whenever it is asked for."""
+    ask = plan.state
 
-    def timed(rows: Sequence[StoredTrial]) -> PlanState:
+    def timed(trials: Sequence[StoredTrial]) -> PlanState:
         began = time.process_time()
-        plan_state = ask(rows)
+        state = ask(trials)
         costs.append(time.process_time() - began)
-        return plan_state
+        return state
 
-    plan.plan_state = timed
+    plan.state = timed
 
 
 def measure(path: Path, wide: SearchSpace, workers: int, pause: float) -> dict[str, object]:
@@ -209,14 +197,19 @@ def measure(path: Path, wide: SearchSpace, workers: int, pause: float) -> dict[s
     before = psutil.Process().memory_info().rss
     database = Database.at(f"sqlite:///{path}")
     opened = database.open()
-    study = write_through(database.study("cost"))
     engine = Simulated(workers, pause)
-    hooks = Hooks(run_of, lambda _slot: {}, lambda _row, _model, _rows: None, lambda _run: None)
+    hooks = Hooks(
+        run=run_of,
+        describe=lambda _spec: {},
+        score=lambda _spec, curve: curve["val_accuracy"][-1],
+        keep=lambda _trial, _model, _trials: None,
+        forget=lambda _run: None,
+    )
     plan = OneAtATime(wide, images=1000)
-    driver = Driver(study, plan, SweepPruner(1000), engine, hooks, Observers())
-    _time_decisions(driver, engine.costs["decide the next slot"])
-    began = time.process_time()
-    engine.returned = ("load, and fill all workers", began)
+    _time_decisions(plan, engine.costs["decide the next run"])
+    engine.returned = ("load, and fill all workers", time.process_time())
+    ledger = Ledger(optuna.load_study(study_name="cost", storage=opened), wide, wide.metric)
+    driver = Driver(ledger, plan, SweepPruner(1000), engine, hooks, Observers())
     with suppress(KeyboardInterrupt):
         driver.drive()
     opened.remove_session()

@@ -18,6 +18,9 @@ from tables import Table, TableError
 
 from study.plan.plan import Plan, PlanState, RunSpec
 from study.plan.results import Configuration, StoredTrial
+from study.plan.sweep import OneAtATime
+from study.space.search_space import Score
+from study.training import recipe
 from study.tuning.pruning import Margin
 
 
@@ -156,6 +159,7 @@ class _Play:
         self.plan = plan.adapted(metric=plan.metric, compares=margin is not None)
         self.workers = workers
         self.margin = margin
+        self._score: Score = plan.space.score if isinstance(plan, OneAtATime) else "last"
         self.rows: list[StoredTrial] = []
         self.places: dict[tuple[Configuration, int], int] = {}
         self.active: list[_Active] = []
@@ -241,7 +245,9 @@ class _Play:
                 self._end(run, "pruned")
                 return True
         if run.done == len(run.curve):
-            self._end(run, "complete", value=run.curve[-1])
+            params, metric = dict(run.slot.configuration or ()), self.plan.metric
+            value = recipe.value(params, run.curve, metric, self._score)
+            self._end(run, "complete", value=value)
         elif run.done >= run.until:
             self._end(run, "paused")
         else:

@@ -30,10 +30,10 @@ from study.dashboard.markdown import standing_note
 from study.final import gallery
 from study.plan.plan import PlanState
 from study.report.write import report
-from study.running.driver import ActiveRun
 from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import Prepared, prepare
 from study.space.settings import Chosen
+from study.storage.ledger import ActiveRun
 from study.storage.location import Database
 from study.text.sentences import scoring
 from study.workers.engine import EpochReported, Event

@@ -21,7 +21,7 @@ images, labels = load_digits(return_X_y=True)
 # %%
 def objective(trial: optuna.Trial) -> float:
     """Share of held-out images that a support vector machine gets wrong."""
-    seed = study.slot(trial).repeat
+    seed = study.run_spec(trial).repeat
     x, x_held, y, y_held = train_test_split(images, labels, test_size=0.3, random_state=seed)
     model = SVC(
         C=trial.suggest_float("C", 0.01, 100, log=True),

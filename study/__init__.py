@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from study.tuning.objective import Objective
     from study.tuning.one_at_a_time import OneAtATimeSampler
     from study.tuning.pruning import SweepPruner
-    from study.tuning.run_spec import slot
+    from study.tuning.run_spec import run_spec
     from study.tuning.sampler import PlanSampler
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "SweepPruner",
     "load_data",
     "load_space",
-    "slot",
+    "run_spec",
 ]
 
 _HOMES = {
@@ -32,7 +32,7 @@ _HOMES = {
     "SweepPruner": ("study.tuning.pruning", "SweepPruner"),
     "load_data": ("study.data.dataset", "load"),
     "load_space": ("study.space.file", "load"),
-    "slot": ("study.tuning.run_spec", "slot"),
+    "run_spec": ("study.tuning.run_spec", "run_spec"),
 }
 
 

@@ -15,6 +15,7 @@ from study.plan.results import StoredTrial
 from study.plan.sweep import OneAtATime
 from study.running.driver import Driver, Hooks, Observer, Observers
 from study.space.search_space import SearchSpace, Validation
+from study.storage.ledger import Ledger
 from study.storage.trials import StoredTrials
 from study.training.run import Epoch, Run
 from study.workers.engine import Engine, Event, InProcess, Train
@@ -150,7 +151,8 @@ class Kept:
     def hooks(self) -> Hooks:
         return Hooks(
             run=run_of,
-            describe=lambda slot: {"parameters": 7.0},
+            describe=lambda spec: {"parameters": 7.0},
+            score=lambda spec, curve: curve["val_accuracy"][-1],
             keep=lambda row, model, rows: self.models.update({row.number: model}),
             forget=self.forgotten.append,
         )
@@ -174,9 +176,10 @@ def driver(
     watch: Observer | None = None,
 ) -> Driver:
     """A new driver of the study in ``storage``, as a new process would make it."""
+    plan = plan or OneAtATime(space(), images=IMAGES)
     return Driver(
-        study_in(storage),
-        plan or OneAtATime(space(), images=IMAGES),
+        Ledger(study_in(storage), plan.space, plan.metric),
+        plan,
         pruner or optuna.pruners.NopPruner(),
         engine or InProcess(train),
         (kept or Kept()).hooks,

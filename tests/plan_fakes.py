@@ -17,9 +17,10 @@ from optuna.trial import Trial, TrialState
 from study.plan.plan import Plan, PlanState, RunSpec
 from study.plan.results import Configuration, StoredTrial
 from study.space.search_space import SearchSpace, Value
+from study.storage.ledger import Ledger
 from study.storage.trials import StoredTrials
 from study.tuning.pruning import Margin, SweepPruner
-from study.tuning.run_spec import slot
+from study.tuning.run_spec import run_spec
 from study.tuning.sampler import PlanSampler
 
 IMAGES = 500
@@ -69,7 +70,7 @@ class Chance:
 
 
 def row_of(slot: RunSpec, number: int, value: float | None = None, **fields: Any) -> StoredTrial:
-    """A row of ``slot``: complete with ``value``, running without; ``fields`` override."""
+    """A row of ``run_spec``: complete with ``value``, running without; ``fields`` override."""
     assert slot.configuration is not None
     return StoredTrial(
         **{
@@ -159,8 +160,6 @@ class Crew:
         )
         running = [row for row in self.rows() if row.state == "running"]
         self.active = [Trial(self.study, row.trial_id) for row in running]
-        for trial in self.active:
-            self.mind.space.suggest(trial)
 
     def rows(self) -> list[StoredTrial]:
         return StoredTrials()(self.study)
@@ -176,9 +175,9 @@ class Crew:
             if runs is not None and begun >= runs:
                 return plan_state
             if free and (not self.active or self.chance.random() < 0.5):
-                self.sampler.state(self.rows())
-                self.active.append(self.sampler.next_trial(self.study))
-                self.mind.space.suggest(self.active[-1])
+                spec = self.sampler.choose(plan_state, self.rows())
+                ledger = Ledger(self.study, self.mind.space, self.mind.metric)
+                self.active.append(ledger.start(spec, {}).trial)
                 begun += 1
             else:
                 self._advance(self.chance.choice(self.active), plan_state)
@@ -188,7 +187,7 @@ class Crew:
 
     def _advance(self, trial: Trial, plan_state: PlanState) -> None:
         """One epoch more of a run, or its failure, or its end."""
-        wanted = slot(trial)
+        wanted = run_spec(trial)
         assert wanted.configuration is not None
         if plan_state.superseded(wanted) and self.chance.random() < 0.5:
             trial.set_user_attr("cancelled", "the plan does not want it any more")

@@ -39,7 +39,7 @@ from servers import free_port
 
 from study.errors import StudyError
 from study.plan.plan import PlanState
-from study.running.driver import ActiveRun
+from study.storage.ledger import ActiveRun
 from study.training.checkpoint import FolderCheckpoints
 from study.workers import cluster
 from study.workers.engine import Engine, EpochReported, Event, RunFailed

@@ -3,6 +3,7 @@
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,12 +20,13 @@ from study.errors import SettingsError, SpaceError, TrainingFailed
 from study.plan.sweep import OneAtATime
 from study.space.metric import ACCURACY
 from study.space.search_space import SearchSpace, Validation
+from study.space.settings import Chosen, settle
+from study.storage.ledger import summary
 from study.storage.trials import StoredTrials
-from study.training.run import Epoch
-from study.tuning.objective import Objective, described
+from study.tuning.objective import Objective
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import Margin, SweepPruner
-from study.tuning.run_spec import slot
+from study.tuning.run_spec import run_spec
 
 pytestmark = pytest.mark.tensorflow
 
@@ -71,7 +73,7 @@ class At(BasePruner):
         reached = trial.last_step == self.epoch
         if reached and self.error is not None:
             raise self.error
-        return reached and slot(trial).reference is not None
+        return reached and run_spec(trial).reference is not None
 
 
 def sweep_of(pruner: BasePruner | None = None, space: SearchSpace = TINY) -> optuna.Study:
@@ -88,24 +90,22 @@ def swept() -> optuna.Study:
     return found
 
 
-def test_the_value_is_the_last_epochs_validation_accuracy(swept: optuna.Study) -> None:
+def test_the_value_is_the_mean_of_the_last_three_epochs(swept: optuna.Study) -> None:
     assert [trial.state for trial in swept.trials] == [TrialState.COMPLETE] * 2
     for trial in swept.trials:
         assert list(trial.intermediate_values) == [1, 2, 3]
-        assert trial.value == trial.intermediate_values[EPOCHS]
+        assert trial.value == pytest.approx(fmean([*trial.intermediate_values.values()][-3:]))
         assert 0 < trial.value <= 1
 
 
 def test_every_epoch_and_the_best_one_are_attributes(swept: optuna.Study) -> None:
     for trial in swept.trials:
         curve = trial.user_attrs["curve"]
-        assert set(curve) == {"accuracy", "loss", "val_accuracy", "val_loss", "seconds", "ended"}
+        assert set(curve) == {"accuracy", "loss", "val_loss", "seconds", "ended"}
         assert {len(series) for series in curve.values()} == {EPOCHS}
-        assert curve["val_accuracy"] == list(trial.intermediate_values.values())
-        assert trial.user_attrs["best_val_accuracy"] == max(curve["val_accuracy"])
-        assert curve["val_accuracy"][trial.user_attrs["best_epoch"] - 1] == max(
-            curve["val_accuracy"]
-        )
+        reported = list(trial.intermediate_values.values())
+        assert trial.user_attrs["best_val_accuracy"] == max(reported)
+        assert reported[trial.user_attrs["best_epoch"] - 1] == max(reported)
         assert trial.user_attrs["seconds"] == pytest.approx(sum(curve["seconds"]), abs=1e-3)
 
 
@@ -223,7 +223,7 @@ def test_a_pruned_run_ends_at_once_and_keeps_its_curve() -> None:
     complete, pruned = found.trials
     assert (complete.state, pruned.state) == (TrialState.COMPLETE, TrialState.PRUNED)
     assert list(pruned.intermediate_values) == [1, 2]
-    assert len(pruned.user_attrs["curve"]["val_accuracy"]) == 2
+    assert len(pruned.user_attrs["curve"]["val_loss"]) == 2
     plan_state = OneAtATime(TINY).state(StoredTrials()(found))
     assert plan_state.complete
     assert plan_state.incumbent == plan_state.stages[0].options[0].configuration
@@ -255,7 +255,14 @@ def test_the_validation_is_the_spaces_unless_it_is_given() -> None:
     held = Validation("holdout", fraction=0.5)
     assert Objective(TINY, DATA).validation == Validation("folds", folds=3)
     assert Objective(TINY, DATA, validation=held).validation == held
-    assert Objective(replace(TINY, validation=None), DATA).validation == Validation("holdout")
+
+
+def test_seed_and_validation_are_those_of_the_command_line_for_the_same_space_and_data() -> None:
+    for source in ("digits", "my.npz"):
+        for space in (TINY, replace(TINY, validation=None, seed=7), replace(TINY, data="my.npz")):
+            settings = settle(space, "my.toml", {"data": Chosen(source, "command line")})
+            objective = Objective(space, replace(DATA, source=source))
+            assert (objective.validation, objective.seed) == (settings.validation, settings["seed"])
 
 
 def test_the_example_of_the_documentation_runs() -> None:
@@ -275,9 +282,9 @@ def test_the_example_of_the_documentation_runs() -> None:
 
 
 def test_the_best_epoch_is_the_first_of_equals() -> None:
-    epochs = [Epoch(n, 0.5, 1.0, acc, 1.0, 0.25, 10.0 + n) for n, acc in enumerate([0.5, 0.9, 0.9])]
-    assert described(epochs, ACCURACY)["best_epoch"] == 2
-    assert described(epochs, ACCURACY)["seconds"] == 0.75
+    curve = {"val_accuracy": [0.5, 0.9, 0.9], "seconds": [0.25] * 3}
+    expected = {"best_epoch": 2, "best_val_accuracy": 0.9, "seconds": 0.75}
+    assert summary(curve, ACCURACY) == expected
 
 
 def fit(trial: Trial, epochs: int, *, validated: bool = True) -> tuple[Any, list[str]]:

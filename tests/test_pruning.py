@@ -27,7 +27,7 @@ from study.tuning.pruning import (
     mean_gap,
     unrest,
 )
-from study.tuning.run_spec import slot
+from study.tuning.run_spec import run_spec
 from study.tuning.sampler import PlanSampler
 
 LEVEL = [0.90] * 12
@@ -119,7 +119,7 @@ def test_a_run_is_compared_with_the_same_repeat_of_the_incumbent() -> None:
     for _ in range(4):
         trial = study.ask()
         trial.report(0.7, step=1)
-        stopped.append((slot(trial).repeat, trial.should_prune()))
+        stopped.append((run_spec(trial).repeat, trial.should_prune()))
     assert stopped == [(0, False), (0, False), (1, True), (1, True)]
 
 
@@ -147,7 +147,7 @@ def test_the_incumbents_runs_are_never_stopped() -> None:
 
 def test_a_spared_pruner_stops_any_other_run() -> None:
     study = sweep_of(SparingPruner(Always()))
-    while slot(trial := study.ask()).reference is None:
+    while run_spec(trial := study.ask()).reference is None:
         SMALL.suggest(trial)
         study.tell(trial, 0.9)
     assert trial.should_prune()

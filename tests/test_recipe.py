@@ -13,7 +13,7 @@ from study.data.dataset import split
 from study.errors import SpaceError
 from study.space.file import load
 from study.space.metric import ACCURACY, Metric
-from study.space.search_space import Validation
+from study.space.search_space import Score, Validation
 from study.training.checkpoint import FolderCheckpoints
 from study.training.network import DEFAULTS, build_cnn, check, count_activations, count_parameters
 from study.training.recipe import Recipe, value
@@ -234,3 +234,23 @@ def test_smoothed_labels_give_keras_own_loss_and_a_schedule_scales_any_optimizer
     for half, full, start in zip(by_half, whole.weights(), before, strict=True):
         np.testing.assert_allclose(half, (full - start) / 2, atol=1e-6)
     assert float(falling.model.optimizer.learning_rate) == pytest.approx(0.1)
+
+
+LUCKY = (0.90, 0.70, 0.80, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("curve", "score", "params", "expected"),
+    [
+        (LUCKY, "mean of last 3", {}, 0.81667),
+        (LUCKY, "last", {}, 0.95),
+        ((0.8, 0.9), "mean of last 3", {}, 0.85),
+        ((0.8,), "mean of last 3", {}, 0.8),
+        ((0.9, 0.7, 0.8), "mean of last 3", {"restore_best_weights": True}, 0.9),
+        ((0.9, 0.7, 0.8), "last", {"restore_best_weights": False}, 0.8),
+    ],
+)
+def test_the_value_of_a_run_is_what_its_score_says_or_that_of_the_weights_it_keeps(
+    curve: tuple[float, ...], score: Score, params: dict[str, bool], expected: float
+) -> None:
+    assert value(params, curve, ACCURACY, score) == pytest.approx(expected, abs=1e-5)

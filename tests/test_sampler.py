@@ -30,7 +30,7 @@ from study.storage.location import Database
 from study.storage.trials import RUN_SPEC, StoredTrials
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import SweepPruner
-from study.tuning.run_spec import slot
+from study.tuning.run_spec import run_spec
 
 CURVES = Chance(1)
 
@@ -63,7 +63,12 @@ def suggested(found: optuna.Study) -> Trial:
 
 
 def value_of(trial: Trial) -> float:
-    return CURVES(configuration(SMALL.suggest(trial)), slot(trial).repeat)[-1]
+    return CURVES(configuration(SMALL.suggest(trial)), run_spec(trial).repeat)[-1]
+
+
+def curve_of(trial: Trial) -> list[float]:
+    spec = run_spec(trial)
+    return CURVES(spec.configuration or (), spec.repeat)
 
 
 def states(found: optuna.Study) -> Counter[str]:
@@ -97,7 +102,7 @@ def test_the_example_of_the_documentation_runs_and_ends_by_itself() -> None:
     trials = names["optuna_study"].trials
     assert len(trials) == 3 * (1 + 2 + 2)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-    assert study.slot(trials[0]).stage == "filters"
+    assert study.run_spec(trials[0]).stage == "filters"
 
 
 def test_a_loop_ends_with_the_plan() -> None:
@@ -109,13 +114,13 @@ def test_a_loop_ends_with_the_plan() -> None:
 
 def test_a_trial_suggests_what_its_slot_says() -> None:
     for trial in calm().trials:
-        assert trial.params == dict(slot(trial).configuration or ())
+        assert trial.params == dict(run_spec(trial).configuration or ())
         assert trial.params == trial.system_attrs[RUN_SPEC]["params"]
 
 
 def test_the_slot_of_a_running_trial_is_known_before_it_suggests_anything() -> None:
     found = study_of()
-    slots = [slot(found.ask()) for _ in range(2)]
+    slots = [run_spec(found.ask()) for _ in range(2)]
     assert [(one.stage, one.option, one.repeat) for one in slots] == [("a", 2, 0), ("a", 2, 1)]
     assert slots[0].configuration == configuration(SMALL.start)
 
@@ -123,21 +128,21 @@ def test_the_slot_of_a_running_trial_is_known_before_it_suggests_anything() -> N
 def test_two_asks_before_either_finishes_get_different_slots() -> None:
     found = study_of()
     one, other = found.ask(), found.ask()
-    assert (slot(one).configuration, slot(one).repeat) != (
-        slot(other).configuration,
-        slot(other).repeat,
+    assert (run_spec(one).configuration, run_spec(one).repeat) != (
+        run_spec(other).configuration,
+        run_spec(other).repeat,
     )
 
 
-def test_a_preferred_configuration_goes_on_before_another_one_begins() -> None:
+def test_a_preferred_configuration_continues_before_another_one_begins() -> None:
     found = study_of()
     for trial in (found.ask(), found.ask()):  # the start's two repeats
         found.tell(trial, value_of(trial))
-    begun, other = slot(found.ask()), slot(found.ask())
+    begun, other = run_spec(found.ask()), run_spec(found.ask())
     assert other.configuration != begun.configuration
-    found.sampler.prefer = other.configuration
-    went_on = slot(found.ask())
-    assert (went_on.configuration, went_on.repeat) == (other.configuration, other.repeat + 1)
+    trials = StoredTrials()(found)
+    chosen = found.sampler.choose(plan().state(trials), trials, other.configuration)
+    assert (chosen.configuration, chosen.repeat) == (other.configuration, other.repeat + 1)
 
 
 def test_an_ask_beyond_the_plan_is_refused_and_leaves_no_trial_running() -> None:
@@ -162,7 +167,7 @@ def test_an_ask_that_waits_for_the_askers_own_run_is_refused() -> None:
 
 def test_without_a_pruner_that_compares_every_slot_of_a_stage_can_be_asked_for_at_once() -> None:
     found = study_of()
-    asked = [slot(found.ask()) for _ in range(6)]
+    asked = [run_spec(found.ask()) for _ in range(6)]
     assert {(one.option, one.repeat) for one in asked} == {
         (o, r) for o in (1, 2, 3) for r in (0, 1)
     }
@@ -183,7 +188,7 @@ def test_a_superfluous_trial_ends_before_it_trains_whatever_the_objective_asks_f
     trained: list[RunSpec] = []
 
     def objective(trial: Trial) -> float:
-        trained.append(slot(trial))
+        trained.append(run_spec(trial))
         return 0.5
 
     found.optimize(objective)
@@ -219,7 +224,7 @@ def test_a_failing_run_eliminates_its_option_and_the_study_continues() -> None:
 
     def objective(trial: Trial) -> float:
         value = value_of(trial)
-        if slot(trial).option == 3 and slot(trial).repeat == 1:
+        if run_spec(trial).option == 3 and run_spec(trial).repeat == 1:
             trial.set_user_attr("failure", "out of memory")
             raise MemoryError
         return value
@@ -287,9 +292,9 @@ def test_optunas_default_pruner_goes_with_an_objective_that_reports() -> None:
     pruned = []
 
     def objective(trial: Trial) -> float:
-        for step, value in enumerate(CURVES(slot(trial).configuration or (), slot(trial).repeat)):
+        for step, value in enumerate(curve_of(trial)):
             trial.report(value, step=step)
-            if slot(trial).reference is not None and trial.should_prune():
+            if run_spec(trial).reference is not None and trial.should_prune():
                 pruned.append(trial.number)
                 raise optuna.TrialPruned
         return value_of(trial)
@@ -344,7 +349,7 @@ def test_an_ask_waits_for_a_run_whose_end_is_just_being_written() -> None:
             asked.result(0.3)
         storage.released.set()
         told.result()
-        assert slot(asked.result()).option == 1
+        assert run_spec(asked.result()).option == 1
 
 
 def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -374,7 +379,7 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
     del again
 
     last = loaded()
-    last.optimize(lambda trial: 0.8 + 0 * space.suggest(trial)["a"] + 0.01 * slot(trial).repeat)
+    last.optimize(lambda trial: 0.8 + 0 * space.suggest(trial)["a"] + 0.01 * run_spec(trial).repeat)
     assert [trial.state for trial in last.trials] == [TrialState.COMPLETE] * 4
     assert max(Counter(issued(last)).values()) == 1
     assert last.trials[0].intermediate_values == {1: 0.5}
@@ -414,7 +419,7 @@ def test_the_sweep_pruner_and_the_sampler_go_together_in_plain_code() -> None:
     found = study_of(pruner=SweepPruner(IMAGES, EAGER))
 
     def objective(trial: Trial) -> float:
-        for epoch, value in enumerate(CURVES(slot(trial).configuration or (), slot(trial).repeat)):
+        for epoch, value in enumerate(curve_of(trial)):
             trial.report(value, step=epoch + 1)
             if trial.should_prune():
                 raise optuna.TrialPruned

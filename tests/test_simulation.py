@@ -90,7 +90,7 @@ class Paused(OneAtATime):
             slot if (slot.configuration, slot.repeat) in half else replace(slot, epochs=2)
             for slot in state.next
         ]
-        return replace(state, slots=tuple(slots))
+        return replace(state, next=tuple(slots))
 
 
 def test_a_resumed_run_is_one_row_and_pays_only_what_is_new(table: "Table") -> None:

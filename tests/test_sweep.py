@@ -280,62 +280,6 @@ def test_there_is_no_second_pass_where_the_first_one_changed_nothing() -> None:
     assert [stage.name for stage in state.stages] == ["a", "b"]
 
 
-def by_curves(
-    space: SearchSpace, curves: dict[int, tuple[float, ...]], worth: Any = lambda curve: curve[-1]
-) -> tuple[int, float]:
-    """The option of ``a`` that a sweep declares where its runs have these curves, and its mean."""
-    plan = OneAtATime(replace(space, repeats=1))
-    rows: list[StoredTrial] = []
-    while slots := plan.state(rows).next:
-        configuration = slots[0].configuration
-        assert configuration is not None
-        curve = curves[dict(configuration)["a"]]
-        stored = {space.metric.name: curve}
-        rows.append(row_of(slots[0], len(rows), worth(curve), reported=curve, curve=stored))
-    state = plan.state(rows)
-    assert state.incumbent is not None
-    assert state.score is not None
-    return dict(state.incumbent)["a"], round(state.score.mean, 6)
-
-
-CALM_OR_LUCKY = {1: (0.10, 0.90, 0.91, 0.92), 2: (0.90, 0.70, 0.80, 0.95)}
-
-
-def test_runs_are_scored_by_the_mean_of_their_last_three_epochs_unless_a_space_wants_the_last() -> (
-    None
-):
-    assert by_curves(TWO, CALM_OR_LUCKY) == (1, 0.91)
-    assert by_curves(replace(TWO, score="last"), CALM_OR_LUCKY) == (2, 0.95)
-
-
-def test_a_run_of_fewer_than_three_epochs_is_scored_by_the_mean_of_all_that_there_are() -> None:
-    assert by_curves(TWO, {1: (0.8, 0.9), 2: (0.6, 0.95)}) == (1, 0.85)
-    assert by_curves(TWO, {1: (0.8,), 2: (0.9,)}) == (2, 0.9)
-
-
-def test_what_is_minimised_is_scored_by_the_mean_of_the_last_three_epochs_too() -> None:
-    losses = {name: tuple(1 - value for value in curve) for name, curve in CALM_OR_LUCKY.items()}
-    space = replace(TWO, metric_name="val_loss", direction="minimize")
-    assert by_curves(space, losses) == (1, 0.09)
-    assert by_curves(replace(space, score="last"), losses) == (2, 0.05)
-
-
-def test_a_run_that_keeps_its_best_epochs_weights_keeps_its_value_whatever_the_score() -> None:
-    keeping = replace(TWO, fixed={"restore_best_weights": True})
-    assert by_curves(keeping, CALM_OR_LUCKY, worth=max) == (2, 0.95)
-    assert by_curves(replace(TWO, fixed={"restore_best_weights": False}), CALM_OR_LUCKY) == (
-        1,
-        0.91,
-    )
-
-
-def test_an_objective_of_ones_own_has_the_last_word_whatever_it_reports() -> None:
-    plan = OneAtATime(replace(TWO, repeats=1))
-    (slot, *_) = plan.state([]).next
-    row = row_of(slot, 0, 0.7, reported=(3.0, 2.0, 1.0))  # losses, and then an accuracy
-    assert plan.scored(row) == row
-
-
 def test_while_a_stage_is_open_the_answer_is_the_one_carried_into_it() -> None:
     plan = OneAtATime(TUTORIAL)
     assert plan.state([]).incumbent is None

@@ -15,8 +15,8 @@ from rich.text import Text
 from study.cli.terminal import say
 from study.plan.plan import PlanState
 from study.plan.results import Configuration
-from study.running.driver import ActiveRun
 from study.space.metric import Metric
+from study.storage.ledger import ActiveRun
 from study.text import sentences as words
 from study.text import tables, units
 from study.text.units import duration
@@ -150,7 +150,7 @@ class Screen:
 
 def _active_line(run: ActiveRun, epochs: int, plan_state: PlanState) -> str:
     now = f", {_latest(run, plan_state.metric)}" if run.stored else ""
-    return f"{_run(run, plan_state)}: epoch {run.stored} of {run.slot.epochs or epochs}{now}"
+    return f"{_run(run, plan_state)}: epoch {run.stored} of {run.spec.epochs or epochs}{now}"
 
 
 def _latest(run: ActiveRun, metric: Metric) -> str:
@@ -161,10 +161,10 @@ def _latest(run: ActiveRun, metric: Metric) -> str:
 
 def _run(run: ActiveRun, plan_state: PlanState) -> str:
     """A run's option, or its configuration where whole configurations are compared."""
-    slot = run.slot
+    spec = run.spec
     whole = plan_state.stages[-1].kind == "configurations"
-    what = units.params(slot.configuration or ()) if whole else f"{slot.stage} {slot.option}"
-    return f"{what}, repeat {slot.repeat + 1}"
+    what = units.params(spec.configuration or ()) if whole else f"{spec.stage} {spec.option}"
+    return f"{what}, repeat {spec.repeat + 1}"
 
 
 def _ended(run: ActiveRun, event: Event | None, plan_state: PlanState) -> str:

@@ -193,10 +193,6 @@ class Plan(ABC):
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         """What is decided and which runs are next; the same for the same trials in any order."""
 
-    def scored(self, trial: StoredTrial) -> StoredTrial:
-        """The trial with the value that configurations are compared by; by default its own."""
-        return trial
-
     def suggest(self, spec: RunSpec, trials: Sequence[StoredTrial]) -> Configuration:
         """The configuration of a spec; overridden by plans that leave it open."""
         assert spec.configuration is not None

@@ -16,6 +16,7 @@ from study.plan.plan import Plan
 from study.plan.race import CONFIDENCE, Race
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
+from study.space.search_space import Score
 from study.space.settings import Settings
 
 
@@ -109,6 +110,11 @@ def strategy_of(settings: Settings) -> Strategy:
         known = ", ".join(STRATEGIES)
         raise SettingsError(f"--sampler {name}: no such sampler; choose one of {known}")
     return STRATEGIES[name]
+
+
+def score_of(settings: Settings) -> Score:
+    """What the value of a run is: the space's ``score`` if the strategy takes it, else ``last``."""
+    return settings.space.score if strategy_of(settings).scores else "last"
 
 
 def completed(settings: Settings) -> Settings:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from statistics import fmean
 
 from study.plan.comparison import compared
 from study.plan.plan import Option, Plan, PlanState, RunIndex, RunSpec, Stage, all_failed
@@ -33,9 +32,6 @@ from study.space.search_space import Hyperparameter, SearchSpace, Value
 
 SELECTED, BEST = "selected", "best means"
 """The two options of the last stage: the values selected so far, and the best of every stage."""
-
-SCORED = 3
-"""Epochs that a run is scored by where that is a mean."""
 
 
 class OneAtATime(Plan):
@@ -56,7 +52,7 @@ class OneAtATime(Plan):
 
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         """Fold the stages over the stored trials."""
-        index = RunIndex(map(self.scored, trials))
+        index = RunIndex(trials)
         spread = Spread(self.images)
         stages = self._swept(index, spread)
         last = stages[-1].selected
@@ -67,19 +63,6 @@ class OneAtATime(Plan):
             if last.configuration != together:
                 stages.append(self._last_stage(together, last, index, spread))
         return self._closed(stages) if stages[-1].decided else self._open(stages, index)
-
-    def scored(self, trial: StoredTrial) -> StoredTrial:
-        """The trial with the score that the space asks for.
-
-        A run keeps its own value if that is not the last epoch's: with ``restore_best_weights`` it
-        belongs to the weights that are kept, and an objective in plain Optuna code stores no curve.
-        """
-        curve = trial.curve.get(self.space.metric.name)
-        if trial.value is None or not curve or self.space.score == "last":
-            return trial
-        if trial.params.get("restore_best_weights"):
-            return trial
-        return replace(trial, value=fmean(curve[-SCORED:]))
 
     def _swept(self, index: RunIndex, spread: Spread) -> list[Stage]:
         """The stage of each hyperparameter, pass after pass, up to one that has work left."""
@@ -146,7 +129,8 @@ class OneAtATime(Plan):
         stage = Stage("combined", "combined", selected.configuration, both, metric=self.metric)
         if challenger.state == "open":
             return stage
-        spread.learn([(challenger.values, selected.values)])
+        if challenger.state == "complete":
+            spread.learn([(challenger.values, selected.values)])
         options = compared(stage.options, spread, prefer=selected.configuration, metric=self.metric)
         best = next(option for option in options if option.gap is None)
         other = next((option for option in options if option.gap is not None), None)

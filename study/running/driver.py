@@ -1,53 +1,49 @@
-"""The one loop that owns a study: it alone asks, tells and writes the database.
+"""The one loop that drives a study: it alone asks the sampler, writes trials and tells the study.
 
-It submits slots to an engine and turns the engine's events into reports, decisions and results.
-It is the same loop for one worker and for many, for a new study and for one that was killed: what
-a dead driver left running is adopted, and epochs that are stored already are not stored again.
+It submits runs to an engine and turns the engine's events into stored epochs, decisions and
+results. The loop is the same for one worker and for many, for a new study and for one that was
+killed: runs that a dead driver left are adopted, and epochs that are stored are not stored again.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from study.plan.plan import Plan, PlanState, RunSpec
-from study.plan.results import LEFT_PAUSED, StoredTrial
-from study.storage.trials import stored_trial as row
-from study.training import recipe
+from study.plan.results import StoredTrial
+from study.storage.ledger import ActiveRun, ChangedOutside, Ledger
 from study.training.keras_file import count_parameters
-from study.tuning.run_spec import slot
 from study.tuning.sampler import PlanSampler
-from study.workers.engine import Engine, EpochReported, Event, RunFailed, RunFinished
+from study.workers.engine import Engine, EpochReported, Event, Notice, RunFailed, RunFinished
+from study.workers.machine import memory
 
 if TYPE_CHECKING:
-    from optuna import Study
     from optuna.pruners import BasePruner
 
+    from study.plan.results import Configuration
     from study.training.run import Epoch, Run
 
+ATTEMPTS = 3
+"""A run during which so many drivers died at the same epoch has failed."""
 
-@dataclass
-class ActiveRun:
-    """A run that is being trained: its trial, its slot, and what of its curve is stored."""
+_LOOK = 1.0  # seconds between two looks whether the study is still in its database
 
-    trial: Trial
-    slot: RunSpec
-    curve: dict[str, list[float]]
-    stored: int
+Say = Callable[[str], None]
 
 
 class Observer(Protocol):
-    """Looks on while a study runs; a projection of the database that decides nothing."""
+    """Read-only callback, called after every state change."""
 
     def see(
         self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
-        """A new plan_state after ``event``; None: runs were started, or may be."""
+        """The state after ``event``; None: runs were started, or may be."""
 
 
 class Observers:
@@ -65,50 +61,53 @@ class Observers:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the driver needs from outside: how a slot becomes a run, and who is to be told.
+    """Callbacks that make a run of a spec, score it, keep its model and delete its checkpoint.
 
-    ``describe`` gives attributes of a configuration's run; ``keep`` receives the row and the
-    saved model of a complete run, just before it is told, and all rows with it; ``forget`` is
-    called with a run that is told and needs no checkpoint any more.
+    ``describe`` gives further attributes of the trial of a spec. ``score`` makes of every series
+    of a complete run the value that configurations are compared by. ``keep`` receives a complete
+    trial with its saved model just before it is told, and all trials with it; ``forget`` a run that
+    is told and needs no checkpoint any more.
     """
 
     run: Callable[[RunSpec], Run]
     describe: Callable[[RunSpec], Mapping[str, float | str]]
+    score: Callable[[RunSpec, Mapping[str, Sequence[float]]], float]
     keep: Callable[[StoredTrial, bytes, Sequence[StoredTrial]], None]
     forget: Callable[[Run], None]
 
 
 class Driver:
-    """Drives ``study`` along ``plan`` on ``engine`` until the plan is complete.
+    """Drives the study of ``ledger`` along ``plan`` on ``engine`` until the plan is complete.
 
-    ``check_lock`` raises when the study is not this driver's any more; it is called before every
-    write.
+    ``check`` raises when the study is not this driver's any more; it is called before every write.
+    ``say`` prints a line about what does not stop the study.
     """
 
     def __init__(
         self,
-        study: Study,
+        ledger: Ledger,
         plan: Plan,
         pruner: BasePruner,
         engine: Engine,
         hooks: Hooks,
-        watch: Observer,
+        observer: Observer,
         *,
-        check_lock: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
+        say: Say = lambda _: None,
     ) -> None:
-        self._check_lock = check_lock
+        self._ledger = ledger
         self._sampler = PlanSampler(plan, ends_optimize=False)
-        study.sampler = self._sampler
-        study.pruner = pruner
-        self._sampler.look(study)
-        self._study = study
-        self._space, self._metric = plan.space, plan.space.metric
+        ledger.study.pruner, ledger.study.sampler = pruner, self._sampler
+        self._sampler.adapt(ledger.study)
         self._engine = engine
         self._hooks = hooks
-        self._watch = watch
-        self._rows = self._sampler.rows
+        self._observer = observer
+        self._check, self._say = check, say
         self._active: dict[int, ActiveRun] = {}
-        self._known: PlanState | None = None
+        self._prefer: Configuration | None = None
+        self._state: PlanState | None = None
+        self._looked = time.monotonic()
+        self._noticed: set[str] = set()
 
     def drive(self, deadline: float | None = None) -> PlanState:
         """Run the plan; returns early, with the study resumable, at ``deadline`` (monotonic time).
@@ -116,77 +115,75 @@ class Driver:
         Whatever ends the loop, the runs in progress stay in the database as they are, for the next
         driver to adopt.
         """
-        self._adopt()
-        event: Event | None = None
-        while True:
-            plan_state = self._fill()
-            self._watch.see(plan_state, self._active, event)
-            if plan_state.complete:
-                self._end_paused()
-            late = deadline is not None and time.monotonic() >= deadline
-            if late or not self._active:
-                return plan_state
-            event = self._engine.next_event()
-            self._check_lock()
-            if event is not None:
-                self._handle(event)
-
-    def _standing(self) -> PlanState:
-        """The plan_state; it changes when a trial starts or ends, not with every epoch."""
-        if self._known is None:
-            self._known = self._sampler.state(self._rows(self._study))
-        return self._known
-
-    def _fill(self) -> PlanState:
-        """Cancel runs that no longer count; start new ones while there are workers and slots."""
-        if self._known is None:  # else nothing has started or ended since the last look
-            for number, run in list(self._active.items()):
-                if self._standing().superseded(run.slot):
-                    self._cancel(number, "the plan does not want it any more")
-        plan_state = self._standing()
-        while plan_state.next and len(self._active) < self._engine.workers:
-            self._start(self._sampler.next_trial(self._study))
-            plan_state = self._standing()
-        return plan_state
-
-    def _start(self, trial: Trial) -> None:
-        """Start, or start again, the run of a trial that has its run spec."""
-        wanted = slot(trial)
-        self._space.suggest(trial)
-        attributes = {
-            "stage": wanted.stage,
-            "option": wanted.option,
-            "repeat": wanted.repeat + 1,  # people count from 1
-            **self._hooks.describe(wanted),
-        }
-        for name, value in attributes.items():
-            if name not in trial.user_attrs:
-                trial.set_user_attr(name, value)
-        curve, stored = _stored(trial)
-        self._active[trial.number] = ActiveRun(trial, wanted, curve, stored)
-        self._engine.submit(trial.number, self._hooks.run(wanted))
-        self._known = None
+        with self._ledger.in_use():
+            self._adopt()
+            event: Event | None = None
+            while True:
+                state = self._next_state()
+                self._observer.see(state, self._active, event)
+                if state.complete:
+                    self._end_paused()
+                late = deadline is not None and time.monotonic() >= deadline
+                if late or not self._active:
+                    return state
+                event = self._engine.next_event()
+                self._check_study()
+                if event is not None:
+                    self._handle(event)
 
     def _adopt(self) -> None:
-        """Take over what a dead driver left running; a trial without a run spec never was a run.
+        """Continue the runs that a dead driver left running.
 
-        The run it told last is forgotten again: it may have died in between.
+        The checkpoint of the run that ended last is deleted again, in case the driver died before
+        it could. A run at whose very epoch drivers keep dying has failed.
         """
-        rows = self._rows(self._study)
-        unfinished = [row for row in rows if row.state in {"running", "paused"}]
-        open_runs = {(row.configuration, row.repeat) for row in unfinished}
-        told = max((row for row in rows if row.ended), key=_end, default=None)
-        if told is not None and (told.configuration, told.repeat) not in open_runs:
-            self._hooks.forget(self._hooks.run(slot(Trial(self._study, told.trial_id))))
-        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            known = row(frozen)
-            if known is None:
-                self._study.tell(frozen.number, state=TrialState.FAIL)
-            elif known.state != "paused":
-                self._start(Trial(self._study, frozen._trial_id))
-        self._known = None
+        if (last := self._ledger.last_ended()) is not None:
+            self._hooks.forget(self._hooks.run(_spec_of(last)))
+        for run in self._ledger.adopt():
+            if run.deaths >= ATTEMPTS:
+                why = (
+                    f"the program was killed {run.deaths} times after epoch {run.stored} of this "
+                    f"run, as when memory runs out; there are {memory() / 2**30:.1f} GiB"
+                )
+                self._end(run, TrialState.FAIL, failure=why)
+            else:
+                self._submit(run)
+
+    def _next_state(self) -> PlanState:
+        """Stop the runs that no longer count, and start new ones while workers are free.
+
+        The state changes when a trial starts or ends, and not with every epoch.
+        """
+        if self._state is not None:
+            state = self._state
+        else:
+            state = self._sampler.state(self._ledger.trials)
+            for run in list(self._active.values()):
+                if state.superseded(run.spec):
+                    self._engine.stop(run.trial.number)
+                    self._end(run, TrialState.PRUNED, cancelled="the plan no longer wants it")
+                    state = self._sampler.state(self._ledger.trials)
+        while state.next and len(self._active) < self._engine.workers:
+            spec = self._sampler.choose(state, self._ledger.trials, self._prefer)
+            try:
+                self._submit(self._ledger.start(spec, self._hooks.describe(spec)))
+            except ChangedOutside as change:  # a paused trial
+                self._say(str(change))
+            state = self._sampler.state(self._ledger.trials)
+        self._state = state
+        return state
+
+    def _submit(self, run: ActiveRun) -> None:
+        self._active[run.trial.number] = run
+        self._engine.submit(run.trial.number, self._hooks.run(run.spec))
+        self._state = None
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            if event.text not in self._noticed:
+                self._say(event.text)
+                self._noticed.add(event.text)
+            return
         run = self._active[event.key]
         match event:
             case EpochReported(epoch=epoch):
@@ -196,81 +193,76 @@ class Driver:
             case RunFinished(model=bytes(model)):
                 self._complete(run, model)
             case RunFailed(reason=reason):
-                run.trial.set_user_attr("failure", reason)
-                self._tell(run, TrialState.FAIL)
+                self._end(run, TrialState.FAIL, failure=reason)
 
     def _report(self, run: ActiveRun, epoch: Epoch) -> None:
-        """Store an epoch once, then ask the pruner; a remembered epoch is stored already."""
+        """Store an epoch, then ask the pruner; of the last stored one again, if a driver died."""
         if epoch.number < run.stored - 1:
             return
-        trial = run.trial
-        if epoch.number >= run.stored:
-            for name, value in epoch.series().items():
-                run.curve.setdefault(name, []).append(value)
-            trial.set_user_attr("curve", run.curve)
-            trial.report(epoch.logs()[self._metric.name], step=epoch.number + 1)
-            run.stored += 1
-        if trial.should_prune():
-            self._engine.stop(trial.number)
-            self._tell(run, TrialState.PRUNED)
+        try:
+            self._ledger.record(run, epoch)
+            pruned = self._ledger.should_prune(run)
+        except ChangedOutside as change:
+            self._engine.stop(run.trial.number)
+            self._say(str(change))
+            self._release(run)
+            self._hooks.forget(self._hooks.run(run.spec))
+            return
+        if pruned:
+            self._engine.stop(run.trial.number)
+            self._end(run, TrialState.PRUNED)
 
     def _complete(self, run: ActiveRun, model: bytes) -> None:
         """Keep the model, then tell: killed in between, the run is adopted and kept again."""
-        value = recipe.value(
-            dict(run.slot.configuration or ()), run.curve[self._metric.name], self._metric
-        )
-        rows = {row.number: row for row in self._rows(self._study)}
-        done = replace(rows[run.trial.number], state="complete", value=value)
-        rows[done.number] = done
-        self._hooks.keep(done, model, list(rows.values()))
+        value = self._hooks.score(run.spec, run.curve)
+        if not math.isfinite(value):
+            self._end(run, TrialState.FAIL, failure=f"its score is {value}, which is no number")
+            return
+        trials = {trial.number: trial for trial in self._ledger.trials}
+        complete = replace(trials[run.trial.number], state="complete", value=value)
+        trials[complete.number] = complete
+        self._hooks.keep(complete, model, list(trials.values()))
+        attributes = {}
         if "parameters" not in run.trial.user_attrs and (count := count_parameters(model)):
-            run.trial.set_user_attr("parameters", count)  # of a network of one's own
-        self._tell(run, TrialState.COMPLETE, value)
+            attributes["parameters"] = count  # of a custom model
+        self._end(run, TrialState.COMPLETE, value, **attributes)
 
-    def _cancel(self, number: int, why: str) -> None:
-        """Stop a run that cannot count any more."""
-        run = self._active[number]
-        self._engine.stop(number)
-        run.trial.set_user_attr("cancelled", why)
-        self._tell(run, TrialState.PRUNED)
-
-    def _tell(self, run: ActiveRun, state: TrialState, value: float | None = None) -> None:
-        """Store what the run carries (a finished trial cannot be changed), then its end."""
-        series = self._metric.name
-        if curve := run.curve.get(series):
-            best = self._metric.best(curve)
-            run.trial.set_user_attr("best_epoch", best + 1)
-            run.trial.set_user_attr(f"best_{series}", curve[best])
-            run.trial.set_user_attr("seconds", round(sum(run.curve["seconds"]), 3))
-        self._study.tell(run.trial, value, state=state)
+    def _end(
+        self, run: ActiveRun, state: TrialState, value: float | None = None, **attributes: str | int
+    ) -> None:
+        try:
+            self._ledger.finish(run, state, value, **attributes)
+        except ChangedOutside as change:
+            self._say(str(change))
         self._release(run)
-        self._hooks.forget(self._hooks.run(run.slot))
+        self._hooks.forget(self._hooks.run(run.spec))
 
     def _release(self, run: ActiveRun) -> None:
         """A worker is free again: its run has ended or is paused."""
         self._active.pop(run.trial.number, None)
-        self._sampler.prefer = run.slot.configuration  # that worker has this network compiled
-        self._known = None
+        self._prefer = run.spec.configuration  # that worker has this network compiled
+        self._state = None
 
     def _end_paused(self) -> None:
-        """Tell the runs that nobody will go on with: the plan is complete."""
-        for paused in [one for one in self._rows(self._study) if one.state == "paused"]:
-            trial = Trial(self._study, paused.trial_id)
-            trial.set_user_attr(LEFT_PAUSED, "the study ended before it was wanted again")
-            self._tell(ActiveRun(trial, slot(trial), *_stored(trial)), TrialState.PRUNED)
+        """Tell the paused runs that are never resumed: the plan is complete."""
+        for paused in self._ledger.paused():
+            run = self._ledger.reopen(paused)
+            self._end(run, TrialState.PRUNED, paused="the study ended before it was wanted again")
+
+    def _check_study(self) -> None:
+        """Raise where the lock was lost, or where the study is no longer in its database."""
+        self._check()
+        if time.monotonic() - self._looked > _LOOK:
+            self._ledger.require_study()
+            self._looked = time.monotonic()
 
 
-def _end(row: StoredTrial) -> datetime:
-    assert row.ended is not None
-    return row.ended
-
-
-def _stored(trial: Trial) -> tuple[dict[str, list[float]], int]:
-    """The part of a trial's curve that is stored whole, and its length in epochs.
-
-    A driver can die between the two statements that store an epoch.
-    """
-    kept: Mapping[str, list[float]] = trial.user_attrs.get("curve", {})
-    reported = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
-    length = min([reported, *map(len, kept.values())]) if kept else 0
-    return {name: list(values[:length]) for name, values in kept.items()}, length
+def _spec_of(trial: StoredTrial) -> RunSpec:
+    return RunSpec(
+        trial.stage,
+        trial.option if trial.option is not None else 0,
+        trial.configuration,
+        trial.repeat,
+        trial.reference,
+        trial.until,
+    )

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from optuna.trial import Trial, TrialState
 
 from study.dashboard.note import Note
-from study.mirror.follow import LAST_PASS, Follower, shown_at
+from study.mirror.subprocess import LAST_PASS, Follower
 from study.plan.plan import PlanState, RunSpec
-from study.plan.strategies import plan_of
-from study.running.driver import ActiveRun, Driver, Hooks, Observer, Observers
+from study.plan.strategies import plan_of, score_of
+from study.running.driver import Driver, Hooks, Observer, Observers
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models
 from study.storage.connection import explained
+from study.storage.ledger import Ledger
 from study.storage.location import Location
 from study.storage.lock import driving
-from study.storage.progress import standing_of
-from study.storage.write_through import write_through
 from study.text.sentences import scoring
-from study.training import network
+from study.training import network, recipe
 from study.training.device import CPU, Devices
 from study.training.run import Run
 from study.training.train import train
 from study.tuning.pruning import make_pruner
 from study.workers import cards, processes
-from study.workers.engine import Engine, Event, InProcess, Notice, Trainer
+from study.workers.engine import Engine, InProcess, Trainer
 from study.workers.grouped import PLACES, GroupedEngine
 from study.workers.grouped_process import Setup
 from study.workers.machine import cores
@@ -41,7 +39,7 @@ from study.workers.pool import local_pool
 if TYPE_CHECKING:
     from optuna import Study
 
-    from study.mirror.tracker import Target
+    from study.mirror.target import Target
     from study.running.prepare import Prepared
     from study.training.checkpoint import Checkpoints
 
@@ -71,21 +69,6 @@ class ExecutionOptions:
 Say = Callable[[str], None]
 
 
-class Notices:
-    """Passes on what workers warn of, each text once."""
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._known: set[str] = set()
-
-    def see(
-        self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
-    ) -> None:
-        if isinstance(event, Notice) and event.text not in self._known:
-            self._known.add(event.text)
-            self._say(event.text)
-
-
 def launch(
     prepared: Prepared,
     watch: Observer,
@@ -105,35 +88,34 @@ def launch(
     patience = _BRIEF
     try:
         with explained(location.database.shown), driving(location) as lock:
-            study = None if prepared.new else _recorded(prepared)
-            if study is not None and standing_of(study, settings).complete:
+            plan = plan_of(settings)
+            ledger = None if prepared.new else Ledger(_recorded(prepared), plan.space, plan.metric)
+            if ledger is not None and plan.state(ledger.trials).complete:
                 execution = replace(execution, jobs=1, scheduler=None, devices=CPU)  # all trained
             with (
                 alone_on_cards(settings, execution, say) as execution,
                 closing(engine_for(prepared, checkpoints, execution, trainer, say)) as engine,
             ):
-                opened = location.database.open(create=True)
-                study = study or storage.create(opened, location.name, settings, lock.attributes)
+                if ledger is None:
+                    opened = location.database.open(create=True)
+                    study = storage.create(opened, location.name, settings, lock.attributes)
+                    ledger = Ledger(study, plan.space, plan.metric)
+                study = ledger.study
                 mirror.start()
                 folder = location.models(models.identity(study))
                 keeper = models.Keeper(
                     folder, models.record(study, execution.keep_models), say, settings.metric
                 )
-                note = Note(
-                    study,
-                    settings.repeats,
-                    say,
-                    scoring(settings),
-                    partial(shown_at, location, models.identity(study)),
-                )
+                note = Note(study, settings.repeats, say, scoring(settings))
                 driver = Driver(
-                    write_through(location),
-                    plan_of(settings),
+                    ledger,
+                    plan,
                     make_pruner(settings["pruner"], settings["epochs"], settings.images),
                     engine,
                     _hooks(prepared, checkpoints, keeper),
-                    Observers(watch, note, Notices(say)),
-                    check_lock=lock.check,
+                    Observers(watch, note),
+                    check=lock.check,
+                    say=say,
                 )
                 limit = execution.timeout
                 deadline = None if limit is None else time.monotonic() + limit
@@ -267,6 +249,10 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
         assert slot.configuration is not None
         return Run.of(settings, dataset.fingerprint, slot.configuration, slot.repeat, slot.epochs)
 
+    def score(slot: RunSpec, curve: Mapping[str, Sequence[float]]) -> float:
+        params, metric = dict(slot.configuration or ()), settings.metric
+        return recipe.value(params, curve[metric.name], metric, score_of(settings))
+
     def forget(run: Run) -> None:
         prepared.location.database.flush()  # a power cut must not take the end of a run and this
         checkpoints.delete(run.key)
@@ -274,6 +260,7 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
     return Hooks(
         run=run,
         describe=describe,
+        score=score,
         keep=keeper.keep,
         forget=forget,
     )

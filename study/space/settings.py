@@ -24,9 +24,12 @@ NAMED = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 
 Source = Literal["command line", "environment", "file", "default"]
 
+SEED = 1
+"""The seed of a study whose file names none."""
+
 _DEFAULTS: Mapping[str, Any] = {
     "data": "digits",
-    "seed": 1,
+    "seed": SEED,
     "sampler": "sweep",
     "configurations": 12,
     "threads": 1,
@@ -204,20 +207,22 @@ def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Sett
     default = {name: Chosen(_DEFAULTS.get(name), "default") for name in {**_DEFAULTS, **fields}}
     filed = {name: Chosen(value, "file") for name, value in fields.items() if value is not None}
     chosen = {**default, **filed, **given}
-    chosen["validation"] = _validation(space, chosen)
+    validation, source = validation_of(space, chosen["data"].value)
+    chosen["validation"] = Chosen(_plain(validation), source)
     return Settings(space, origin, dict(sorted(chosen.items())))
 
 
-def _validation(space: SearchSpace, chosen: Mapping[str, Chosen]) -> Chosen:
-    """The file's; else folds for the small embedded digits, of which a tenth would be too few.
+def validation_of(space: SearchSpace, data: str) -> tuple[Validation, Source]:
+    """How runs on ``data`` are validated, and who says so.
 
-    What a file says for other data does not hold for digits.
+    By default with folds for the small embedded digits, of which a tenth would be too few. What a
+    file says for other data does not hold for digits.
     """
-    digits = chosen["data"].value == "digits"
+    digits = data == "digits"
     foreign = digits and space.data not in (None, "digits")
     if space.validation is not None and not foreign:
-        return Chosen(_plain(space.validation), "file")
-    return Chosen(_plain(Validation("folds" if digits else "holdout")), "default")
+        return space.validation, "file"
+    return Validation("folds" if digits else "holdout"), "default"
 
 
 def _plain(validation: Validation) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class _Spec(TypedDict):
     repeat: _Count
     reference: _Params | None
     epochs: NotRequired[Annotated[StrictInt, Field(ge=1, lt=2**31)] | None]
+    metric: NotRequired[StrictStr]
 
 
 class _Attributes(TypedDict, total=False):
@@ -139,6 +140,11 @@ def stored_trial(trial: FrozenTrial) -> StoredTrial | None:
     if spec is None:
         return None
     steps = trial.intermediate_values
+    reported = tuple([steps[step] for step in sorted(steps)])
+    curve = attributes.get("curve", {})
+    metric = trial.system_attrs[RUN_SPEC].get("metric")
+    if curve and metric:  # which is stored as the trial's reports alone
+        curve = {metric: reported, **curve}
     state = STATES[trial.state.name]
     if state == "running" and len(steps) >= (spec.epochs or math.inf):
         state = "paused"
@@ -153,8 +159,8 @@ def stored_trial(trial: FrozenTrial) -> StoredTrial | None:
         reference=spec.reference,
         until=spec.epochs,
         value=trial.value if state == "complete" else None,
-        reported=tuple([steps[step] for step in sorted(steps)]),
-        curve=attributes.get("curve", {}),
+        reported=reported,
+        curve=curve,
         attributes=attributes,
         started=trial.datetime_start,
         ended=trial.datetime_complete,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,10 @@ from numpy.typing import NDArray
 
 from study.errors import ParameterError
 from study.space.metric import Metric
+from study.space.search_space import Score
+
+SCORED = 3
+"""Epochs that a score of several epochs is the mean of."""
 
 SCHEDULES = ("constant", "cosine", "one_cycle")
 
@@ -98,9 +103,17 @@ def check(params: Mapping[str, Any]) -> None:
         raise ParameterError("restore_best_weights", problem)
 
 
-def value(params: Mapping[str, Any], curve: Sequence[float], metric: Metric) -> float:
-    """What a complete run is judged by, from the stored curve of its metric alone."""
-    return curve[metric.best(curve) if Recipe.of(params).restore_best_weights else -1]
+def value(
+    params: Mapping[str, Any], curve: Sequence[float], metric: Metric, score: Score = "last"
+) -> float:
+    """The value of a complete run, which configurations are compared by, from its metric's curve.
+
+    It is the mean of the last epochs or the last one, as ``score`` says; with
+    ``restore_best_weights`` that of the epoch whose weights are kept.
+    """
+    if Recipe.of(params).restore_best_weights:
+        return curve[metric.best(curve)]
+    return curve[-1] if score == "last" else fmean(curve[-SCORED:])
 
 
 def is_number(value: object) -> bool:

@@ -13,7 +13,7 @@ For plain Optuna code; the program itself puts the same pieces together in its d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,11 @@ from optuna.exceptions import TrialPruned
 
 from study.errors import ModelError, SettingsError, SpaceError, TrainingFailed
 from study.space.file import load
-from study.space.metric import Metric
 from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace, Validation, Value
-from study.storage.trials import RUN_SPEC
+from study.space.settings import SEED, validation_of
+from study.storage.ledger import summary
+from study.storage.trials import run_spec
 from study.training import recipe, user_code
 from study.training.run import Epoch, Run
 from study.training.startup import start_tensorflow
@@ -39,12 +40,11 @@ if TYPE_CHECKING:
 class Objective:
     """Trains one run of the configuration that a trial suggests; its value is the space's metric.
 
-    The value is that of the last epoch (of an accuracy a fraction), or with
-    ``restore_best_weights`` of the best one; a sweep averages the last ones as the space's
-    ``score`` says. Every epoch is reported; the whole curve and the best
-    epoch are attributes of the trial. ``training`` is "fast" or "stock", as in ``Run``;
-    ``validation`` defaults to the space's, else to a tenth held out; ``device`` is "cpu" or "gpu",
-    one for all trials of a study.
+    The value (of an accuracy a fraction) is what the space's ``score`` makes of the last epochs, or
+    with ``restore_best_weights`` that of the best one. Every epoch is reported; its other series
+    and the best epoch are attributes of the trial. ``training`` is "fast" or "stock", as in
+    ``Run``; ``seed`` and ``validation`` default to what the command line takes for the same space
+    and data; ``device`` is "cpu" or "gpu", one for all trials of a study.
 
     ``space`` is one, or the path of its file; a ``model`` that the file names is run. ``model`` is
     a function in its place: ``build(params, input_shape, num_classes)`` gives a Keras model, and
@@ -59,7 +59,7 @@ class Objective:
         dataset: Dataset,
         *,
         model: Callable[..., Any] | None = None,
-        seed: int = 1,
+        seed: int | None = None,
         validation: Validation | None = None,
         threads: int = 1,
         training: str = "fast",
@@ -68,8 +68,9 @@ class Objective:
         self.space = space if isinstance(space, SearchSpace) else load(space)
         self.model = user_code.given(model) if model else _source(space, self.space.model)
         self.dataset = dataset
-        self.seed = seed
-        self.validation = validation or self.space.validation or Validation("holdout")
+        default_seed = SEED if self.space.seed is None else self.space.seed
+        self.seed = default_seed if seed is None else seed
+        self.validation = validation or validation_of(self.space, dataset.source)[0]
         self.threads = threads
         self.training = training
         self.device = device
@@ -98,11 +99,14 @@ class Objective:
         except KeyboardInterrupt:  # Optuna makes it a failed trial, which would count as one
             trial.set_user_attr("cancelled", "interrupted")
             raise
-        for name, value in described(epochs, metric).items():
-            trial.set_user_attr(name, value)
+        curve = curve_of(epochs)
+        values = [epoch.logs()[metric.name] for epoch in epochs]
+        others = {name: one for name, one in curve.items() if name != metric.name}
+        for name, one in {"curve": others, **summary(curve, metric)}.items():
+            trial.set_user_attr(name, one)
         if callback.pruned:
             raise TrialPruned(f"too far behind at epoch {len(epochs)}")
-        return recipe.value(params, [epoch.logs()[metric.name] for epoch in epochs], metric)
+        return recipe.value(params, values, metric, self.space.score)
 
     def _try_network(self) -> None:
         """Build a network of one's own of each option, once; raises ``SpaceError``."""
@@ -119,10 +123,10 @@ class Objective:
         self._network_tried = True
 
     def _run(self, trial: Trial, params: Mapping[str, Value]) -> Run:
-        spec = trial.storage.get_trial_system_attrs(trial._trial_id).get(RUN_SPEC)
+        spec = run_spec(trial.storage.get_trial_system_attrs(trial._trial_id))
         return Run(
             params=tuple(params.items()),
-            repeat=spec["repeat"] if spec else 0,
+            repeat=spec.repeat if spec else 0,
             seed=self.seed,
             epochs=self.space.epochs,
             batch_size=self.space.batch_size,
@@ -148,14 +152,7 @@ def _source(space: SearchSpace | str | Path, model: str | None) -> ModelSource |
     return ModelSource.read(model, Path(space).parent, str(space))
 
 
-def described(epochs: list[Epoch], metric: Metric) -> dict[str, object]:
-    """What a trial keeps of its run: the curve, the best epoch (from 1) and its metric."""
+def curve_of(epochs: Sequence[Epoch]) -> dict[str, list[float]]:
+    """Every series of a run, by name."""
     records = [epoch.series() for epoch in epochs]
-    curve = {name: [record[name] for record in records] for name in records[0]}
-    best = metric.best(curve[metric.name])
-    return {
-        "curve": curve,
-        "best_epoch": best + 1,
-        f"best_{metric.name}": curve[metric.name][best],
-        "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
-    }
+    return {name: [record[name] for record in records] for name in records[0]}

@@ -20,7 +20,6 @@ from optuna.trial import TrialState
 from study.errors import SettingsError
 from study.plan.statistics import image_floor
 from study.storage.trials import RUN_SPEC
-from study.tuning.run_spec import prunable
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -122,7 +121,7 @@ class SparingPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         spec = trial.system_attrs.get(RUN_SPEC)
-        if spec is not None and not prunable(spec):
+        if spec is not None and spec["reference"] is None:  # the incumbent of a sweep
             return False
         return self.inner.prune(study, trial)
 

@@ -1,10 +1,9 @@
-"""The run spec of a trial: which slot it is, written before anything else of it exists."""
+"""The run spec of a trial: which run of the plan it is, and which process trains it."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
 from typing import Any
 
 import psutil
@@ -12,12 +11,14 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import FrozenTrial, Trial
 
 from study.plan.plan import RunSpec
-from study.plan.results import configuration
-from study.storage.trials import RUN_SPEC
+from study.storage import trials
+
+ASKED_BY = "study:asked_by"
+"""The system attribute of a trial of plain Optuna code: host, process number, its start time."""
 
 
-def slot(trial: Trial | FrozenTrial) -> RunSpec:
-    """The slot of a trial that a plan's sampler made.
+def run_spec(trial: Trial | FrozenTrial) -> RunSpec:
+    """Which stage, option and repeat a trial of a plan's sampler is.
 
     Raises ``TrialPruned`` for the trial of a thread that asked when the plan was complete.
     """
@@ -25,18 +26,10 @@ def slot(trial: Trial | FrozenTrial) -> RunSpec:
         attributes = trial.system_attrs
     else:
         attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
-    if RUN_SPEC not in attributes:
+    found = trials.run_spec(attributes)
+    if found is None:
         raise superfluous()
-    spec = attributes[RUN_SPEC]
-    reference = spec["reference"]
-    return RunSpec(
-        spec["stage"],
-        spec["option"],
-        configuration(spec["params"]),
-        spec["repeat"],
-        None if reference is None else configuration(reference),
-        spec.get("epochs"),
-    )
+    return found
 
 
 def superfluous() -> TrialPruned:
@@ -44,17 +37,20 @@ def superfluous() -> TrialPruned:
     return TrialPruned("the plan was completed while this trial was asked for")
 
 
-def prunable(spec: Mapping[str, Any]) -> bool:
-    """Whether a run may be pruned: never the incumbent of a sweep."""
-    return spec["reference"] is not None
-
-
 def this_process() -> list[Any]:
-    """This process, as others know it: host and number."""
-    return [socket.gethostname(), os.getpid()]
+    """This process, as others know it: host, number, and start time in Unix seconds."""
+    return [socket.gethostname(), os.getpid(), psutil.Process().create_time()]
 
 
-def lives_elsewhere(spec: Mapping[str, Any]) -> bool:
-    """Whether another process asked for the run, and is alive as far as can be known."""
-    (host, number), here = spec["asked_by"], this_process()
-    return [host, number] != here and (host != here[0] or psutil.pid_exists(number))
+def is_gone(process: list[Any]) -> bool | None:
+    """Whether a process has ended; None if it is one of another host.
+
+    The start time tells it from a later process of the same number.
+    """
+    host, number, started = process
+    if host != socket.gethostname():
+        return None
+    try:
+        return bool(abs(psutil.Process(number).create_time() - started) > 2)  # clocks are adjusted
+    except psutil.NoSuchProcess:
+        return True

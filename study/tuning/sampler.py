@@ -1,182 +1,196 @@
 """An Optuna sampler that asks a plan which configuration and repeat a new trial is.
 
-It keeps nothing that decides: every slot follows from the stored trials.
+It keeps nothing that decides: every run follows from the stored trials.
 """
 
 from __future__ import annotations
 
-import operator
+import logging
+import math
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from study.errors import PlanExhausted, SettingsError
 from study.plan.plan import Plan, PlanState, RunSpec, Stage
 from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Direction, Metric
-from study.storage.trials import RUN_SPEC, STATES, StoredTrials
-from study.storage.trials import stored_trial as row
-from study.tuning.run_spec import lives_elsewhere, superfluous, this_process
-from study.tuning.suggestions import contains, untrue
-from study.tuning.summary import frame
+from study.storage.ledger import as_json
+from study.storage.trials import RUN_SPEC, STATES, StoredTrials, stored_trial
+from study.tuning.run_spec import ASKED_BY, is_gone, superfluous, this_process
 
 if TYPE_CHECKING:
     import pandas as pd
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage
 
     from study.space.search_space import SearchSpace
 
-_PATIENCE = 0.05
-"""Seconds between two looks at a stage that another thread is finishing."""
+_PAUSE = 0.05
+"""Seconds between two looks at trials that others are training."""
+
+_ASKING = 10.0, 60.0
+"""Seconds after which a trial is not awaited that does not say who asked for it (it is none of a
+plan's), or that has no run spec yet (its process is gone)."""
+
+_SILENCE = 600.0
+"""Seconds without a report, at least, after which a trial of another host is not awaited."""
+
+_log = logging.getLogger(__name__)
 
 
 class PlanSampler(BaseSampler):
-    """Gives each trial the next slot of ``plan`` and writes it down at once, as its run spec.
+    """Gives each trial the next run of ``plan`` and stores it at once, as the trial's run spec.
 
-    Asking for more than the plan has raises ``PlanExhausted`` and leaves no trial running. Where
-    the next slot depends on runs that other threads of this process are training, the ask waits
-    for them. A trial that fails eliminates its option.
-    Of several slots the first is given, or the first of the configuration that ``prefer`` names.
-    With ``ends_optimize`` the trial that completes the plan ends the loop of ``study.optimize``.
+    Several threads and processes may share a study: a trial chooses once every running trial of a
+    lower number has its run spec, so that no run is trained twice. Where the next run depends on
+    trials that others are training, the ask waits for them; trials of a process that is gone are
+    cancelled. Asking for more than the plan has raises ``PlanExhausted`` and leaves no trial
+    running. A trial that fails eliminates its option. With ``ends_optimize`` the trial that
+    completes the plan ends the loop of ``study.optimize``.
     """
 
     def __init__(self, plan: Plan, *, ends_optimize: bool = True) -> None:
         self.plan = plan
         self._ends_optimize = ends_optimize
-        self.prefer: Configuration | None = None
-        self.rows = StoredTrials()
-        self._looked_at: tuple[BaseStorage, int, bool] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """What is known of trials: a cache, which neither decides nor travels."""
+        self._trials = StoredTrials()
         self._lock = threading.Lock()
-        self._threads: dict[int, int] = {}
-        self._known: tuple[tuple[StoredTrial, ...], PlanState | None] = ((), None)
+        self._threads: dict[int, tuple[int, int]] = {}
+        self._last_seen: dict[int, tuple[int, float]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        caches = {"_trials", "_lock", "_threads", "_last_seen"}
+        return {name: value for name, value in vars(self).items() if name not in caches}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
 
     def reseed_rng(self) -> None:
-        """There is no random state: a slot is a function of the stored trials."""
+        """There is no random state: a run is a function of the stored trials."""
+
+    def adapt(self, study: Study) -> None:
+        """Adapt the plan to the study: to its direction and its pruner."""
+        _require_one_objective(study)
+        metric = _metric(self.plan.space, study)
+        compares = getattr(study.pruner, "compares", False)
+        if (metric, compares) != (self.plan.metric, self.plan.compares):
+            self.plan = self.plan.adapted(metric=metric, compares=compares)
+
+    def state(self, trials: Sequence[StoredTrial]) -> PlanState:
+        """What the plan says of these trials."""
+        return self.plan.state(trials)
+
+    def choose(
+        self,
+        state: PlanState,
+        trials: Sequence[StoredTrial],
+        prefer: Configuration | None = None,
+    ) -> RunSpec:
+        """The next run, whole: the first, or the first of the configuration ``prefer``."""
+        spec = next((one for one in state.next if one.configuration == prefer), state.next[0])
+        return replace(spec, configuration=self.plan.suggest(spec, trials))
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Write the trial's spec before anything else of it exists; an adopted trial has one."""
+        """Store the trial's spec before anything else of it; a trial that has one is resumed."""
         if RUN_SPEC in trial.system_attrs:
             return
+        study._storage.set_trial_system_attr(trial._trial_id, ASKED_BY, this_process())
         try:
-            self.look(study)
             while not self._take(study, trial):
-                time.sleep(_PATIENCE)
+                time.sleep(_PAUSE)
         except BaseException:
-            if RUN_SPEC not in trial.system_attrs:  # with a spec it is a run, to be taken up again
+            if RUN_SPEC not in trial.system_attrs:  # with a spec it is a run, to be adopted
                 study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             raise
 
-    def next_trial(self, study: Study) -> Trial:
-        """The trial of the next slot of the last state: a paused one, or a new one."""
-        rows, plan_state = self._known
-        slots = plan_state.next if plan_state else ()
-        wanted = slots and (self._preferred(slots) or slots[0])
-        run = wanted and (wanted.configuration, wanted.repeat)
-        for paused in rows:
-            if wanted and paused.state == "paused" and (paused.configuration, paused.repeat) == run:
-                spec = study._storage.get_trial_system_attrs(paused.trial_id)[RUN_SPEC]
-                spec = {**spec, "epochs": wanted.epochs}
-                study._storage.set_trial_system_attr(paused.trial_id, RUN_SPEC, spec)
-                return Trial(study, paused.trial_id)
-        return study.ask()
-
-    def look(self, study: Study) -> None:
-        """Adapt the plan to the study: to its direction and its pruner."""
-        compares = getattr(study.pruner, "compares", False)
-        if self._looked_at != (study._storage, study._study_id, compares):
-            _require_one_objective(study)
-            metric = _metric(self.plan.space, study)
-            self.plan = self.plan.adapted(metric=metric, compares=compares)
-            self._looked_at = (study._storage, study._study_id, compares)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What travels to another process: the plan, and nothing that is known of trials."""
-        return {"plan": self.plan, "ends_optimize": self._ends_optimize}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        PlanSampler.__init__(self, **state)
-
     def _take(self, study: Study, trial: FrozenTrial) -> bool:
-        """Take the next slot; False where it is to be awaited."""
+        """Take the next run of the plan; False if it has to be awaited."""
         if "fixed_params" in trial.system_attrs:
             raise SettingsError(
                 "enqueue_trial: the plan decides what is trained; list the value among the "
                 "options of its hyperparameter, or run it in a study of its own"
             )
         with self._lock:
-            rows = self.rows(study)
-            plan_state = self.state(rows)
-            if plan_state.complete:
-                return self._surplus(study)
-            slots = plan_state.next
-            if not slots:
-                self._await_others(study, rows)
+            self.adapt(study)
+            if self._others_choose(study, trial):
                 return False
-            spec = self._spec(self._preferred(slots) or slots[0], rows)
-            trial.system_attrs[RUN_SPEC] = spec  # Optuna goes on with this copy
+            trials = self._trials(study)
+            state = self.state(trials)
+            if state.complete:
+                return _surplus(study)
+            if not state.next:
+                self._await_others(study, trials)
+                return False
+            spec = as_json(self.choose(state, trials), self.plan.metric)
+            trial.system_attrs[RUN_SPEC] = spec  # Optuna continues with this copy
             study._storage.set_trial_system_attr(trial._trial_id, RUN_SPEC, spec)
-            self._threads[trial.number] = threading.get_ident()
+            self._threads[trial.number] = _this_thread()
             return True
 
-    def _preferred(self, slots: Sequence[RunSpec]) -> RunSpec | None:
-        if self.prefer is None:
-            return None
-        return next((slot for slot in slots if slot.configuration == self.prefer), None)
+    def _others_choose(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether a running trial of a lower number is still without its run spec."""
+        others = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        return any(
+            _chooses(other)
+            for other in others
+            if other.number < trial.number
+            and other.state == TrialState.RUNNING
+            and RUN_SPEC not in other.system_attrs
+        )
 
-    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
-        """What the plan says of these rows; about the same ones it is asked once."""
-        known, plan_state = self._known
-        if plan_state is None or len(known) != len(rows) or not all(map(operator.is_, known, rows)):
-            plan_state = self.plan.state(rows)
-            self._known = tuple(rows), plan_state
-        return plan_state
-
-    def _surplus(self, study: Study) -> bool:
-        """End the loop that asked for a trial too many: the trial has no spec and is pruned.
-
-        Threads of ``study.optimize`` can ask before they notice that another completed the plan.
-        """
-        try:
-            study.stop()
-        except RuntimeError:  # no loop: somebody asked by hand
-            raise PlanExhausted("the plan is complete: there is nothing left to ask for") from None
-        return True
-
-    def _await_others(self, study: Study, rows: Sequence[StoredTrial]) -> None:
-        running = [entry for entry in rows if entry.state == "running"]
-        if not any(self._elsewhere(study, entry) for entry in running):
-            numbers = [entry.number for entry in running]
+    def _await_others(self, study: Study, trials: Sequence[StoredTrial]) -> None:
+        """Raise ``PlanExhausted`` unless somebody else trains a run that the plan waits for."""
+        running = [trial for trial in trials if trial.state == "running"]
+        lasted = (t.ended - t.started for t in trials if t.started and t.ended)
+        longest = max((duration.total_seconds() for duration in lasted), default=0.0)
+        if not any(self._is_trained(study, trial, longest) for trial in running):
+            numbers = [trial.number for trial in running]
             raise PlanExhausted(
-                f"the next slot depends on running trials {numbers}: tell them before asking again"
-                " (those of a process that is gone: study.tell(NUMBER, state=TrialState.FAIL))"
+                f"the next run depends on running trials {numbers}: tell them before asking again; "
+                "those of a process that is gone: trial.set_user_attr('cancelled', 'gone'), then "
+                "study.tell(NUMBER, state=TrialState.FAIL)"
             )
 
-    def _elsewhere(self, study: Study, running: StoredTrial) -> bool:
-        """Whether another thread or a living process trains this run, and will tell it."""
-        if running.number in self._threads:
-            return self._threads[running.number] != threading.get_ident()
-        spec = study._storage.get_trial_system_attrs(running.trial_id)[RUN_SPEC]
-        return lives_elsewhere(spec)
+    def _is_trained(self, study: Study, running: StoredTrial, longest: float) -> bool:
+        """Whether another thread or process trains this run; if that is gone, it is cancelled."""
+        process_number, thread = self._threads.get(running.number, (0, 0))
+        if process_number == os.getpid():
+            return thread != threading.get_ident()
+        process = study._storage.get_trial_system_attrs(running.trial_id).get(ASKED_BY)
+        if process is None or process == this_process():
+            return False
+        gone = is_gone(process)
+        if gone:
+            cancel(study, running.trial_id, f"process {process[1]} on {process[0]} is gone")
+            return True  # the plan wants the run again
+        if gone is None:  # another host: nobody can ask whether the process is there
+            if running.number not in self._last_seen:
+                _log.warning("waiting for trial %d of host %s", running.number, process[0])
+            return self._silent(running) < max(_SILENCE, 3 * longest)
+        return True
 
-    def _spec(self, slot: RunSpec, rows: Sequence[StoredTrial]) -> dict[str, Any]:
-        return {
-            "stage": slot.stage,
-            "option": slot.option,
-            "params": dict(self.plan.suggest(slot, rows)),
-            "repeat": slot.repeat,
-            "reference": None if slot.reference is None else dict(slot.reference),
-            "epochs": slot.epochs,
-            "asked_by": this_process(),
-        }
+    def _silent(self, running: StoredTrial) -> float:
+        """Seconds since this sampler first saw the trial with as many reports as it has."""
+        reports, when = self._last_seen.get(running.number, (-1, 0.0))
+        if reports != len(running.reported):
+            when = time.monotonic()
+            self._last_seen[running.number] = len(running.reported), when
+        return time.monotonic() - when
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -198,7 +212,7 @@ class PlanSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """The plan's value, whichever way the objective asks for it, as long as it is inside.
+        """The plan's value, however the objective asks for it, if the distribution contains it.
 
         Raises ``SettingsError`` (a ``ValueError``) for a name that the plan does not have, and for
         a distribution that does not contain the plan's value.
@@ -206,7 +220,7 @@ class PlanSampler(BaseSampler):
         if RUN_SPEC not in trial.system_attrs:
             _require_one_objective(study)
             raise superfluous()
-        params = trial.system_attrs[RUN_SPEC]["params"]
+        params = self.given(trial.system_attrs[RUN_SPEC]["params"])
         if param_name not in params:
             raise SettingsError(
                 f"the objective suggests {param_name!r}, which the search space does not have: "
@@ -219,6 +233,10 @@ class PlanSampler(BaseSampler):
                 f"({param_distribution}): widen that, or leave the option out of the plan"
             )
         return value
+
+    def given(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values that an objective gets for those of the plan; here the same."""
+        return params
 
     @property
     def _names(self) -> list[str]:
@@ -233,13 +251,13 @@ class PlanSampler(BaseSampler):
     ) -> None:
         """End ``study.optimize`` once this trial completes the plan.
 
-        Raises ``SettingsError`` where the study's pruner stopped a run that is never to be pruned,
-        and where the objective trained something else than the plan's configuration.
+        Raises ``SettingsError`` if the study's pruner stopped a run that is never to be pruned, and
+        if the objective trained something else than the plan's configuration.
         """
-        last = row(trial)
+        last = stored_trial(trial) if self._ends_optimize else None
         if last is None:
             return
-        if state == TrialState.COMPLETE and (wrong := untrue(trial, last.params, self._names)):
+        if state == TrialState.COMPLETE and (wrong := self._mismatch(trial, last)):
             study._storage.set_trial_user_attr(trial._trial_id, "cancelled", wrong)
             raise SettingsError(wrong)
         stopped = state == TrialState.PRUNED and last.state != "paused" and not last.cancelled
@@ -248,26 +266,106 @@ class PlanSampler(BaseSampler):
                 "the pruner stopped a run that others are compared with: create the study with "
                 "pruner=study.SweepPruner() or optuna.pruners.NopPruner()"
             )
-        if not self._ends_optimize:
-            return
         with self._lock:
-            rows = [other for other in self.rows(study) if other.number != trial.number]
+            trials = [other for other in self._trials(study) if other.number != trial.number]
             value = values[0] if values and state == TrialState.COMPLETE else None
             told = replace(last, state=STATES[state.name], value=value)
-            done = self.plan.state([*rows, told]).complete
-        if done:
-            with suppress(RuntimeError):  # asked and told by hand: there is no loop to end
-                study.stop()
+            if self.state([*trials, told]).complete:
+                with suppress(RuntimeError):  # asked and told by hand: there is no loop to end
+                    study.stop()
+
+    def _mismatch(self, trial: FrozenTrial, last: StoredTrial) -> str | None:
+        """What the objective did not ask for, or did not train with; None if all is well."""
+        params = self.given(last.params)
+        for name in self._names:
+            if name not in trial.params:
+                return (
+                    f"the objective never suggests {name!r}, which the plan varies: suggest it, or "
+                    "leave it out of the plan"
+                )
+            if trial.params[name] != params[name]:
+                return (
+                    f"{name} was {trial.params[name]!r} where the plan trains {params[name]!r}: "
+                    "fix a hyperparameter by leaving its other options out of the plan"
+                )
+        return None
 
     def summary(self, study: Study) -> list[Stage]:
         """The stages so far: options with their scores and gaps, and what was selected."""
         with self._lock:
-            self.look(study)
-            return list(self.state(self.rows(study)).stages)
+            self.adapt(study)
+            return list(self.state(self._trials(study)).stages)
 
     def summary_frame(self, study: Study) -> pd.DataFrame:
-        """``summary`` as a table, a line an option; needs pandas."""
-        return frame(self.summary(study))
+        """``summary`` as a table, a line for each option; needs pandas."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "stage": stage.name,
+                "option": option.value,
+                "state": option.state,
+                "runs": len(option.rows),
+                "mean": option.score.mean if option.score else None,
+                "standard_error": option.score.standard_error if option.score else None,
+                "gap_to_best": option.gap.mean if option.gap else None,
+                "gap_to_best_standard_error": option.gap.standard_error if option.gap else None,
+                "best_mean": option == stage.best,
+                "selected": option == stage.selected,
+            }
+            for stage in self.summary(study)
+            for option in stage.options
+        )
+
+
+def _this_thread() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
+
+
+def _chooses(trial: FrozenTrial) -> bool:
+    """Whether a running trial without a run spec may still get one."""
+    assert trial.datetime_start is not None
+    age = (datetime.now() - trial.datetime_start).total_seconds()  # noqa: DTZ005 - as Optuna's
+    process = trial.system_attrs.get(ASKED_BY)
+    if process is None:
+        return age < _ASKING[0]
+    return age < _ASKING[1] and not is_gone(process)
+
+
+def cancel(study: Study, trial_id: int, why: str) -> None:
+    """End a running trial that never counts; another process may have done so already."""
+    with suppress(KeyError, RuntimeError):
+        study._storage.set_trial_user_attr(trial_id, "cancelled", why)
+        study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a suggestion may be answered with ``value``."""
+    truth = isinstance(value, bool)
+    if isinstance(distribution, CategoricalDistribution):
+        alike = (one for one in distribution.choices if isinstance(one, bool) == truth)
+        return value in alike
+    if truth or not isinstance(value, int | float):
+        return False
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(distribution, IntDistribution) and value != int(value):
+        return False
+    if not distribution.low <= value <= distribution.high:
+        return False
+    steps = (value - distribution.low) / (distribution.step or math.inf)
+    return math.isclose(steps, round(steps), abs_tol=1e-8)
+
+
+def _surplus(study: Study) -> bool:
+    """End the loop that asked for a trial too many: the trial has no spec and is pruned.
+
+    Threads of ``study.optimize`` can ask before they notice that another completed the plan.
+    """
+    try:
+        study.stop()
+    except RuntimeError:  # no loop: somebody asked by hand
+        raise PlanExhausted("the plan is complete: there is nothing left to ask for") from None
+    return True
 
 
 def _require_one_objective(study: Study) -> None:

@@ -1,5 +1,5 @@
 """The one-at-a-time sweep with repeats, for OptunaHub."""
 
-from study import OneAtATimeSampler, SweepPruner, slot
+from study import OneAtATimeSampler, SweepPruner, run_spec
 
-__all__ = ["OneAtATimeSampler", "SweepPruner", "slot"]
+__all__ = ["OneAtATimeSampler", "SweepPruner", "run_spec"]

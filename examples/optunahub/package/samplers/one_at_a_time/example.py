@@ -12,7 +12,7 @@ images, labels = load_digits(return_X_y=True)
 
 def objective(trial: optuna.Trial) -> float:
     """Validation accuracy of one run; repeat r has the same split and seed for every option."""
-    seed = module.slot(trial).repeat
+    seed = module.run_spec(trial).repeat
     x, x_held, y, y_held = train_test_split(images / 16, labels, test_size=0.3, random_state=seed)
     network = MLPClassifier(
         hidden_layer_sizes=(trial.suggest_int("units", 1, 1024),),

@@ -29,7 +29,7 @@ def scoring(settings: Settings) -> str | None:
             f"it is; any other by {other}"
         )
     if averages:
-        return "A run counts with the mean of its last 3 epochs; its own value is its last epoch's"
+        return "A run counts with the mean of its last 3 epochs"
     return None
 
 

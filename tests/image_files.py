@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from study.data.dataset import Dataset, load
 from study.errors import DataError
@@ -64,6 +65,21 @@ def csv(x: Array, y: Array) -> list[str]:
 def write_csv(path: Path, lines: list[str]) -> str:
     path.write_text("\n".join(lines) + "\n")
     return str(path)
+
+
+def save(path: Path, pixels: Any, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path, **options)
+    return path
+
+
+def folder(root: Path, per_class: int = 10, ending: str = "png", **classes: int) -> Path:
+    """Class folders `cats` and `dogs`, of 8x8 pictures that are all different."""
+    for place, (name, count) in enumerate((classes or {"cats": 0, "dogs": 0}).items()):
+        for number in range(count or per_class):
+            pixels = pictures(1 + number + 100 * place, (8, 8, 3))[-1]
+            save(root / name / f"{number:03d}.{ending}", pixels)
+    return root
 
 
 def refusal(source: str) -> str:

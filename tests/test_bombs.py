@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import numbers, pictures, refusal, write_idx
+from image_files import folder, numbers, pictures, refusal, write_idx
 from PIL import Image
-from test_pictures import folder
 
 from study.data.dataset import load
 from study.data.listing import walk

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_files import numbers, pictures, refusal, same_content, write_npz
+from image_files import folder, numbers, pictures, refusal, same_content, save, write_npz
 from PIL import Image
 
 from study.data import decode, picture
@@ -16,21 +16,6 @@ from study.data.reading import ImageOptions, ProgressCallbacks
 from study.errors import DataError
 
 SIDE = 8
-
-
-def save(path: Path, pixels: Any, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(pixels, np.uint8)).save(path, **options)
-    return path
-
-
-def folder(root: Path, per_class: int = 10, ending: str = "png", **classes: int) -> Path:
-    """Class folders `cats` and `dogs`, of pictures that are all different."""
-    for place, (name, count) in enumerate((classes or {"cats": 0, "dogs": 0}).items()):
-        for number in range(count or per_class):
-            pixels = pictures(1 + number + 100 * place, (SIDE, SIDE, 3))[-1]
-            save(root / name / f"{number:03d}.{ending}", pixels)
-    return root
 
 
 def read(source: Path, said: list[str] | None = None, **how: Any) -> Dataset:
@@ -80,14 +65,103 @@ def test_lossless_pictures_are_the_same_data_as_an_archive_of_them(tmp_path: Pat
     assert from_files.label_names == (0, 1, 2, 3)
 
 
-def test_train_and_test_may_stand_above_the_classes(tmp_path: Path) -> None:
-    folder(tmp_path / "train")
-    folder(tmp_path / "test", 3)
-    (tmp_path / "valid").mkdir()
+LAYOUTS: list[tuple[list[str], int, list[str]]] = [
+    # folders of pictures of all classes, test images in the dataset, what is said
+    (["train", "test"], 6, []),
+    (["Training", "Testing"], 6, []),
+    (["training_set", "test_set"], 6, []),
+    (["TRAIN", "Valid", "Test"], 6, ["Valid is not used"]),
+    (["train", "validation"], 2, ["validation is not used"]),
+    (["archive/train", "archive/test"], 6, ["the classes are in"]),
+    (["archive/Data"], 2, ["the classes are in"]),
+    (["images", "annotations/xmls"], 2, ["the classes are in"]),
+    (["Images", "labels"], 2, ["the classes are in"]),
+    (["train/images", "test/images"], 6, []),
+]
+
+
+@pytest.mark.parametrize(("places", "test", "notes"), LAYOUTS)
+def test_common_layouts_are_not_taken_for_classes(
+    tmp_path: Path, places: list[str], test: int, notes: list[str]
+) -> None:
+    for number, place in enumerate(places):
+        if place in {"annotations/xmls", "labels"}:
+            save(tmp_path / place / "mask.png", pictures(1)[0])
+            continue
+        for name, first in (("cats", 0), ("dogs", 50)):
+            count = 10 if number == 0 else 3
+            for i in range(first, first + count):
+                save(tmp_path / place / name / f"{i}.png", pictures(1 + 200 * number + i)[-1])
     said: list[str] = []
     dataset = read(tmp_path, said)
-    assert (len(dataset.images), len(dataset.test_images)) == (20, 6)
-    assert said[0] == f"{tmp_path / 'valid'} is not used"
+    assert dataset.label_names == ("cats", "dogs")
+    assert len(dataset.test_images) == (test if test == 6 else 4)
+    assert len(dataset.images) == (20 if test == 6 else 16)
+    assert len(said) == len(notes)
+    assert all(note in line for note, line in zip(notes, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "@eaDir/cats/SYNOPHOTO_THUMB_M.jpg",
+        "cats/@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg",
+        "cats/SYNOPHOTO_THUMB_S.png",
+        "lost+found/1.png",
+        "$RECYCLE.BIN/1.png",
+        "System Volume Information/1.png",
+        "#recycle/1.png",
+        ".ipynb_checkpoints/1-checkpoint.png",
+        "cats/.ipynb_checkpoints/1-checkpoint.png",
+        "__MACOSX/cats/._1.png",
+        "cats/Thumbs.db",
+        "dogs/desktop.ini",
+        "cats/.DS_Store",
+        "__pycache__/x.png",
+    ],
+)
+def test_what_systems_leave_in_folders_is_no_data(tmp_path: Path, junk: str) -> None:
+    clean = read(folder(tmp_path / "some"))
+    path = tmp_path / "some" / junk
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "x.png").write_bytes(save(tmp_path / "y.png", pictures(7)[3]).read_bytes())
+    (tmp_path / "x.png").rename(path)
+    said: list[str] = []
+    assert read(tmp_path / "some", said).fingerprint == clean.fingerprint
+    assert said == []
+
+
+def test_an_accent_that_is_written_in_two_ways_is_one_class(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    folder(tmp_path, tea=10, **{composed: 10})
+    for number in range(4):
+        save(tmp_path / decomposed / f"{number}.png", pictures(500 + number, (8, 8, 3))[-1])
+    said: list[str] = []
+    dataset = read(tmp_path, said)
+    assert dataset.label_names == (composed, "tea")
+    assert len(dataset.images) + len(dataset.test_images) == 24
+    assert said == [f"{tmp_path}: 'caf\\xe9' and 'cafe\\u0301' are one class, café"]
+    names = np.array([composed, decomposed, "tea", "tea"])
+    arrays = {"x_train": pictures(), "y_train": names[numbers()]}
+    assert load(write_npz(tmp_path / "a.npz", **arrays)).label_names == (composed, "tea")
+
+
+def test_names_that_differ_in_capitals_only_and_a_folder_too_high_are_pointed_out(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    read(folder(tmp_path / "some", Cat=10, cat=10, dog=10), said)
+    assert [line.partition(": ")[2] for line in said] == [
+        "the name of class Cat differs from another in capitals only",
+        "the name of class cat differs from another in capitals only",
+    ]
+    for name in ("first", "second"):
+        folder(tmp_path / "high" / name, 5)
+    said.clear()
+    read(tmp_path / "high", said)
+    assert (
+        "no pictures right in the class folders first, second; is it a folder too high?" in said[0]
+    )
 
 
 def test_a_test_folder_without_classes_is_said_and_not_used(tmp_path: Path) -> None:
@@ -96,6 +170,25 @@ def test_a_test_folder_without_classes_is_said_and_not_used(tmp_path: Path) -> N
     said: list[str] = []
     assert len(read(tmp_path, said).test_images) == 4
     assert said == [f"{tmp_path / 'test'} has no class folders and is not used"]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    assert read(folder(tmp_path, bus=10, train=10)).label_names == ("bus", "train")
+
+
+def test_pictures_in_both_parts_and_repeated_ones_are_counted(tmp_path: Path) -> None:
+    folder(tmp_path / "train", 10)
+    folder(tmp_path / "test", 3)
+    save(tmp_path / "test" / "dogs" / "new.png", pictures(900, (8, 8, 3))[-1])
+    cat = (tmp_path / "train" / "cats" / "000.png").read_bytes()
+    for name in ("cats/again.png", "dogs/cat.png"):
+        (tmp_path / "train" / name).write_bytes(cat)
+    said: list[str] = []
+    read(tmp_path, said)
+    assert said == [
+        f"{tmp_path}: 2 of 22 training images repeat another one, 1 of them with another label",
+        f"{tmp_path}: 6 of 7 test images are training images too",
+    ]
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "gif", "webp", "tif", "JPEG", "jfif"])
@@ -161,12 +254,30 @@ def test_a_picture_of_other_proportions_is_padded_cropped_or_stretched(
     assert made[0, 6, 0] == (0 if fit == "pad" else 200)  # above the picture is its border's colour
 
 
-def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_a_turned_photograph_stands_upright(tmp_path: Path, ending: str, orientation: int) -> None:
+    upright = np.zeros((24, 64, 3), np.uint8)
+    upright[:12, :32], upright[12:, 32:] = 250, 120
+    turned = {  # as a camera stores it that was held so
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](upright)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
-    path = save(tmp_path / "turned.jpg", np.zeros((20, 60, 3)), exif=exif)
-    assert picture.look(path).shape == (60, 20, 3)
-    assert picture.read(path, (60, 20, 3))[1] == []
+    exif[0x0112] = orientation
+    how = {"lossless": True} if ending == "webp" else {"quality": 95} if ending == "jpg" else {}
+    path = save(tmp_path / f"turned.{ending}", np.ascontiguousarray(turned), exif=exif, **how)
+    assert picture.look(path).shape == (24, 64, 3)
+    made, notes = picture.read(path, (24, 64, 3))
+    assert notes == []
+    assert np.abs(made.astype(int) - upright).mean() < 3
+    assert np.ptp(picture.read(path, (12, 32, 3))[0][:5, :15]) < 20  # no padding
 
 
 def test_a_large_jpeg_is_nearly_the_same_decoded_coarsely(tmp_path: Path) -> None:
@@ -200,6 +311,63 @@ def test_a_csv_lists_files_and_labels(tmp_path: Path, header: str) -> None:
     dataset = read(listed(tmp_path, header))
     assert dataset.label_names == ("a", "b")
     assert len(dataset.images) + len(dataset.test_images) == 20
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_csv_of_a_spreadsheet_is_read(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    path = listed(tmp_path)
+    lines = path.read_text().replace(",", delimiter).replace("b\n", '"bär"\r\n')
+    path.write_bytes(lines.encode(encoding))
+    assert read(path).label_names == ("a", "bär")
+
+
+def test_the_split_column_of_a_csv_is_used(tmp_path: Path) -> None:
+    listed(tmp_path)
+    parts = ["train"] * 12 + ["Test"] * 4 + ["valid"] * 4
+    lines = [f"files/{i}.png,{'ab'[i % 2]},{part}" for i, part in enumerate(parts)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *lines]))
+    said: list[str] = []
+    dataset = read(tmp_path / "labels.csv", said)
+    assert (len(dataset.images), len(dataset.test_images)) == (12, 4)
+    assert said == [
+        f"{tmp_path / 'labels.csv'}: 4 pictures of the split for validation are not used"
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *lines, lines[0] + "x"]))
+    assert "line 22: split trainx; say train or test" in refused(tmp_path / "labels.csv")
+
+
+def test_labels_1_and_1_0_are_one_class_and_repeated_rows_are_counted(tmp_path: Path) -> None:
+    listed(tmp_path)
+    labels = ["1", "2", "1.0", "2"] * 5
+    lines = [f"files/{i}.png,{label}" for i, label in enumerate(labels)]
+    repeated = ["files/0.png,1", "files/2.png,2"]
+    (tmp_path / "labels.csv").write_text(
+        "\n".join(
+            [
+                "path,label,split",
+                *(f"{line},train" for line in [*lines, *repeated]),
+                "files/9.png,2,test",
+                "files/8.png,1,test",
+            ]
+        )
+    )
+    said: list[str] = []
+    dataset = read(tmp_path / "labels.csv", said)
+    assert dataset.label_names == (1, 2)
+    assert [line.partition("labels.csv: ")[2] for line in said] == [
+        "'1' and '1.0' are one class, 1",
+        "2 of 22 training images repeat another one, 1 of them with another label",
+        "2 of 2 test images are training images too",
+    ]
+
+
+def test_a_file_is_found_however_its_accents_are_written(tmp_path: Path) -> None:
+    listed(tmp_path)
+    (tmp_path / "files" / "0.png").rename(tmp_path / "files" / "cafe\u0301.png")
+    text = (tmp_path / "labels.csv").read_text().replace("files/0.png", "files/caf\u00e9.png")
+    (tmp_path / "labels.csv").write_text(text)
+    assert len(read(tmp_path / "labels.csv").test_images) == 4
 
 
 def test_numbers_to_test_on_need_not_be_among_those_to_train_on(tmp_path: Path) -> None:
@@ -379,6 +547,26 @@ def test_a_folder_that_is_no_data_is_refused(tmp_path: Path, spoil: Callable[[Pa
     assert said in message
     assert str(root) in message
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (["train/a", "train/b", "Training/a"], "Training and train are for the same purpose"),
+        (["a", "b", "Testing/a"], "Testing: a folder to test on, without one to train on beside"),
+        (["test/a", "val/a"], "test: a folder to test on, without one to train on beside it"),
+        (["in/train", "in/test"], "in/train: 1 pictures and no class folder; put the pictures of"),
+        (["images", "annotations"], "images: 1 pictures and no class folder"),
+        (["train/images", "train/masks"], "train/images: 1 pictures and no class folder"),
+        (["train/a"], "train: one class folder only (a)"),
+        (["in/the/middle"], "in/the: one class folder only (middle)"),
+        (["."], "1 pictures and no class folder"),
+    ],
+)
+def test_a_layout_without_classes_is_refused(tmp_path: Path, places: list[str], said: str) -> None:
+    for place in places:
+        save(tmp_path / place / "1.png", pictures(1)[0])
+    assert said in refused(tmp_path)
 
 
 def test_a_file_whose_name_is_no_text_is_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import tracemalloc
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -382,6 +383,76 @@ def test_a_prediction_names_the_label_as_the_data_does() -> None:
         predict.submission(Path("out.csv/below.csv"), found)
 
 
+def test_a_submission_names_pictures_and_numbers_rows(tmp_path: Path) -> None:
+    for name in ("10.png", "2.png", "sub/2.png"):
+        Path("many/sub").mkdir(parents=True, exist_ok=True)
+        saved(GREY, f"many/{name}")
+    np.savez("rows.npz", x_test=np.stack([GREY] * 3))
+
+    def ids(*paths: str) -> list[str]:
+        found = predict.of_files([Path(path) for path in paths], CARD_OF, lambda: FIXED)
+        predict.submission(Path("out.csv"), found.predictions)
+        return [row["ImageId"] for row in csv.DictReader(Path("out.csv").read_text().splitlines())]
+
+    assert ids("many") == ["2.png", "10.png", "sub/2.png"]
+    assert ids("many/10.png") == ["10.png"]
+    assert ids("rows.npz") == ["1", "2", "3"]
+    Path("out.csv").unlink()
+    with pytest.raises(ModelError, match=r"two images would have the ImageId 2\.png"):
+        ids("many/2.png", "many/sub/2.png")
+    assert not Path("out.csv").exists()
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_marked_as_text() -> None:
+    Path("many").mkdir()
+    saved(GREY, "many/=cmd.png")
+    saved(GREY, "many/a\nb\x1b[2J.png")
+    card = replace(CARD_OF, labels=("-1+1", "@x", '=HYPERLINK("http://x")'))
+    classifier = predict.Classifier(FIXED.model, card)
+    found = predict.of_files([Path("many")], card, lambda: classifier)
+    predict.submission(Path("out.csv"), found.predictions)
+    rows = [[*row.values()] for row in csv.DictReader(Path("out.csv").read_text().splitlines())]
+    assert rows == [["'=cmd.png", '\'=HYPERLINK("http://x")'], [r"a\nb\x1b[2J.png", rows[0][1]]]
+    for prediction in found.predictions:
+        assert predict.line(prediction).isprintable()
+    mistake = gallery.Mistake(
+        0, "=1.png", "@x", "-x", -0.5, 0.1, candidate=True, votes=1, members=1
+    )
+    _, table = gallery.write(gallery.Gallery("m", [mistake], 1), wrongly([0]), Path())
+    (row,) = csv.DictReader(table.read_text().splitlines())
+    assert [row[key] for key in ("file", "label", "predicted", "confidence")] == [
+        "'=1.png",
+        "'@x",
+        "'-x",
+        "-0.5",
+    ]
+
+
+def test_prediction_holds_a_few_pictures_at_a_time() -> None:
+    """In the end 600 pictures of 224x224 would be 361 MB as float32."""
+    Path("many").mkdir()
+    photo = RNG.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    first = Path(saved(photo, "many/0.png"))
+    for number in range(1, 600):
+        Path(f"many/{number}.png").hardlink_to(first)
+    np.savez("many.npz", x_test=np.stack([photo] * 600))
+    card = replace(CARD_OF, input_shape=(224, 224, 3))
+    given: list[int] = []
+
+    def model(pixels: Any, training: bool) -> Any:
+        given.append(len(pixels))
+        return FIXED.model(pixels, training)
+
+    for path in ("many", "many.npz"):
+        given.clear()
+        tracemalloc.start()
+        found = predict.of_files([Path(path)], card, lambda: predict.Classifier(model, card))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(found.predictions) == sum(given) == 600
+        assert peak < 300e6
+
+
 def test_ink_on_paper_is_told_from_paper_on_ink() -> None:
     classifier = predict.Classifier(Fixed(1, 0, 0), CARD_OF)
     (found,) = classifier.predict([Batch(np.full((1, *SHAPE), 250, np.float32), ["a"], [1])])
@@ -411,6 +482,24 @@ def test_mistakes_of_the_average_are_shown_and_those_whose_label_may_be_wrong_fi
     assert [(line["image"], line["candidate"]) for line in lines] == [("3", "True"), ("2", "False")]
     assert [line["file"] for line in lines] == ["x/3.png", "x/2.png"]
     gallery.write(replace(shown, mistakes=[]), dataset, Path())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_gallery_draws_what_is_stored(dtype: Any) -> None:
+    """A bright disc on black is one, not a dark disc on white."""
+    image = np.zeros((1, 40, 40, 1), np.uint8)
+    image[0, 10:30, 10:30] = 255
+    images = image if dtype is np.uint8 else image.astype(np.float32) / 255
+    labels = np.zeros(1, np.int32)
+    dataset = Dataset("fake", images, labels, images, labels, ("x", "y"), "fake")
+    mistake = gallery.Mistake(0, "", "x", "y", 0.9, 0.1, candidate=False, votes=0, members=1)
+    picture, _ = gallery.write(gallery.Gallery("m", [mistake], 1), dataset, Path())
+    drawn = np.asarray(Image.open(picture).convert("L")).astype(int)
+    dark = drawn < 20  # letters, and the ground of the image, which is higher than any of them
+    columns = np.flatnonzero(dark.sum(axis=0) > 40)
+    rows = np.flatnonzero(dark[:, columns[0] : columns[5]].all(axis=1))
+    assert drawn[rows[5], columns[5]] == 0
+    assert drawn[(rows[0] + rows[-1]) // 2, (columns[0] + columns[-1]) // 2] == 255
 
 
 @pytest.mark.tensorflow

@@ -312,6 +312,5 @@ def _repeated(dataset: Dataset) -> Iterator[str]:
         other = sum(labels[digest] != label for digest, label in both)
         yield (
             f"{len(both)} of {len(test)} test images are training images too"
-            f"{f', {other} of them with another label' if other else ''}: what is measured on them "
-            "says nothing of new images"
+            f"{f', {other} of them with another label' if other else ''}"
         )

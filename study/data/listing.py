@@ -160,10 +160,11 @@ def in_folders(folder: Path) -> Listing:
         unused = parts.get("class", []) + parts.get("validation", [])
         notes += [f"{printable(path)} is not used" for path in unused]
         test = _only(parts.get("test", []))
+        test = test and _descend(test)
         if test and not _inside(test)[1]:
             notes.append(f"{printable(test)} has no class folders and is not used")
             test = None
-        listed = _classes(_only(train) or inner, notes)
+        listed = _classes(_descend(_only(train) or inner), notes)
         listing = Listing(listed, _classes(test, notes) if test else None, notes)
     return listing
 

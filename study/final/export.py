@@ -54,7 +54,9 @@ def with_preprocessing(members: Sequence[keras.Model], input_shape: tuple[int, .
 def probabilities(model: Any, pixels: NDArray[Any]) -> NDArray[np.float32]:
     """A model's outputs (n, classes) for pixels (n, height, width, channels) of 0..255."""
     parts = [
-        np.asarray(model(pixels[first : first + AT_ONCE].astype(np.float32), training=False))
+        np.asarray(
+            model(pixels[first : first + AT_ONCE].astype(np.float32, copy=False), training=False)
+        )
         for first in range(0, len(pixels), AT_ONCE)
     ]
     return np.concatenate(parts)

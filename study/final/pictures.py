@@ -5,6 +5,7 @@ Another size, another colour depth and transparency are converted, and a note sa
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from study.files import printable
 
 KINDS = ", ".join((*picture.KINDS, ".csv", ".npz"))
 
-AT_ONCE = 500  # images of a table that are converted at once
+_AT_ONCE, _PIXELS = 500, 2**24  # images of a table, and pixels of them, that are converted at once
 
 _ARRAYS = ("x_test", "images", "x")  # names of an archive's images, the first of them that is there
 
@@ -129,8 +130,10 @@ def _rows(path: Path, shape: Shape, fit: Fit, scales: Scales, *, center: bool) -
     scale = pixels.scale_by(scales, kind, pixels.extremes(images, where), where)
     if scale not in ((0, 1), (0, 255)):
         common.append(f"pixels of {scale[0]:g} to {scale[1]:g}")
-    for first in range(0, len(images), AT_ONCE):
-        some = pixels.levels(images[first : first + AT_ONCE], scale)
+    largest = max(math.prod(shape), math.prod(images.shape[1:]))
+    size = max(1, min(_AT_ONCE, _PIXELS // largest))
+    for first in range(0, len(images), size):
+        some = pixels.levels(images[first : first + size], scale)
         ids = range(first + 1, first + 1 + len(some))
         notes: list[str] = []
         if some.shape[1:] != shape or center:

@@ -21,7 +21,7 @@ from study.final.archive import Card
 from study.space.model_source import ModelSource
 
 _SMALL = 0.4  # of a side; MNIST's digits fill five sevenths
-_AT_ONCE, _BYTES = 500, 2**26  # images, and bytes of them, that the model is given at once
+_AT_ONCE, _BYTES = 500, 2**25  # images, and bytes of them, that the model is given at once
 
 
 @dataclass(frozen=True)

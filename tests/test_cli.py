@@ -460,10 +460,27 @@ def test_a_mistake_in_the_data_is_one_line_and_leaves_nothing(here: Path, kind: 
         (["--sampler", "race", "--budget", "3"], "--budget 3: does not pay for one run"),
         (["--sampler", "race", "--budget", "0"], "--budget 0 is not allowed"),
         (["--sampler", "race", "--repeats", "1"], "--repeats 1: a race compares repeats"),
+        (["--name", "a\nb"], "--name 'a\\nb': give one line of at most 512 characters"),
+        (["--name", "\udcff"], "--name '\\xff': give one line"),
+        (["--name", "\u202egnp"], "--name '\\u202egnp': give one line"),
+        (["--name", " a"], "--name ' a': give one line"),
+        (["--name", "a" * 513], "give one line of at most 512"),
+        (["--name", ""], "'--name': it is empty; give a value, or leave it out"),
+        (["--epochs", "9" * 30], "epochs 999999999999999999999999999999: give at most 1,000,000"),
+        (["--repeats", "10001"], "repeats 10001: give at most 10,000"),
+        (["--seed", "99999999999"], "seed 99999999999: give at most 4,294,967,295"),
+        (["--checkpoints", "s3://KEY:SECRET@bucket"], "--checkpoints: keys do not belong in an"),
+        (["--checkpoints", "s3://"], "--checkpoints s3://: is not an address"),
+        (["--checkpoints", "gs://bucket"], "--checkpoints gs://bucket: is not an address"),
+        (["--scheduler", "host"], "--scheduler host: is not an address of this kind; write tcp://"),
+        (["--scheduler", "tcp://me:SECRET@host:1"], "--scheduler: keys do not belong"),
+        (["--data", "http://me:SECRET@host/x.npz"], "http:/"),
+        (["--mlflow", "ftp://me:SECRET@host"], "ftp://me:***@host: is"),
         (["--storage", "nonsense"], "sqlite:///FILE"),
         (["--storage", "postgresql://host:port/name"], "--storage: is no database URL"),
         (["--mlflow", "http://[host"], "--mlflow http://[host: is no address"),
         (["--mlflow", "postgresql://me:secret@host:port/name"], "--mlflow postgresql://***@host:"),
+        (["--resources", "GPU=1"], "--resources GPU=1: only a cluster has any"),
         (["--resources", "=1"], "--resources =1: write NAME=NUMBER"),
         (["--resources", "GPU=nan"], "--resources GPU=nan: write NAME=NUMBER"),
         (["--storage", "sqlite:///none/study.db"], "none: no such folder"),
@@ -473,7 +490,9 @@ def test_a_mistake_in_the_data_is_one_line_and_leaves_nothing(here: Path, kind: 
 def test_a_mistake_in_an_option_is_one_line_and_leaves_nothing(
     here: Path, options: list[str], said: str
 ) -> None:
-    assert_one_line(study("run", "fake.toml", "--data", "data.npz", *options), said)
+    result = study("run", "fake.toml", "--data", "data.npz", *options)
+    assert_one_line(result, said)
+    assert "SECRET" not in result.stderr
     assert not list(here.glob("*.db*"))
 
 

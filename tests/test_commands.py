@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -159,6 +160,80 @@ def test_a_request_to_end_is_answered_while_tensorflow_is_still_loading(
         time.sleep(1)
         assert "study resume tiny" in stop(process, signal.SIGTERM)
     assert process.returncode == 143
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_terminal_that_is_closed_stops_a_study_unless_it_runs_under_nohup(
+    finished: Path, tmp_path: Path, *, nohup: bool
+) -> None:
+    for name in ("tiny.toml", "some.npz"):
+        shutil.copy(finished / name, tmp_path)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    try:
+        with command(tmp_path, *RUN, "--epochs", "500", "-v") as process:
+            read(process, "epoch 2")
+            process.send_signal(signal.SIGHUP)
+            if nohup:
+                read(process, r"epoch \d")
+                process.send_signal(signal.SIGTERM)
+            out, err = process.communicate()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert "study resume tiny" in out.splitlines()[-1]
+    assert err == ""
+    assert process.returncode == 128 + (signal.SIGTERM if nohup else signal.SIGHUP)
+
+
+PLANTED = "raise SystemExit(f'{__name__} was imported from the current folder')"
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_nothing_is_imported_from_the_current_folder(
+    finished: Path, tmp_path: Path, jobs: str
+) -> None:
+    for name in ("tiny.toml", "some.npz"):
+        shutil.copy(finished / name, tmp_path)
+    for name in ("typer", "numpy", "keras", "optuna", "rich", "torch", "typing", "json", "mlflow"):
+        (tmp_path / f"{name}.py").write_text(PLANTED)
+    more = ("--jobs", jobs, "--epochs", "1", "--quiet")
+    out, err = finish(tmp_path, *RUN[:4], *more, STUDY_MLFLOW="", MLFLOW_TRACKING_URI="")
+    assert "Use filters=2" in out
+    assert err == ""
+    assert len(list((tmp_path / "mlflow-artifacts").iterdir())) == 1  # the child that sends, too
+
+
+def test_a_checkout_that_is_the_current_folder_brings_only_itself(tmp_path: Path) -> None:
+    (tmp_path / "study").symlink_to(ROOT / "study")
+    (tmp_path / "typer.py").write_text(PLANTED)
+    done = subprocess.run(
+        [sys.executable, "-m", "study", "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_few_file_descriptors_are_enough_or_one_line(
+    finished: Path, tmp_path: Path, jobs: str
+) -> None:
+    for name in ("tiny.toml", "some.npz"):
+        shutil.copy(finished / name, tmp_path)
+    words = shlex.join([sys.executable, "-m", "study", *RUN[:4], "--jobs", jobs, "--epochs", "1"])
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"ulimit -n 40; exec {words} --quiet"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | HERE,
+    )
+    assert len((done.stdout + done.stderr).splitlines()) == 1
+    if done.returncode:
+        assert done.returncode == 2
+        assert "ulimit -n" in done.stderr
 
 
 def test_settings_come_from_command_line_then_environment_then_file(

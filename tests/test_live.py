@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from fakes import EPOCHS, IMAGES, driver, rows, space, train
 from optuna.storages import InMemoryStorage
+from plan_fakes import fixed_scores, played, space_of
 from rich.console import Console
 
 from study.cli.live import Lines, Screen
@@ -18,6 +19,7 @@ from study.running.driver import Observer, Observers
 from study.running.launch import ExecutionOptions
 from study.storage.location import Database
 from study.text import sentences as words
+from study.text.tables import stage_table
 from study.text.units import duration
 from study.text.view import views
 from study.training.device import Card, Devices
@@ -145,6 +147,22 @@ def test_an_open_stage_shows_the_mean_of_what_is_trained_already() -> None:
     ]
     assert trained
     assert all(view.mean is not None for view in trained)
+
+
+@pytest.mark.parametrize(("options", "lines"), [(25, 25), (26, 25), (60, 25)])
+def test_a_table_shows_the_best_of_many_options_and_counts_the_others(
+    options: int, lines: int
+) -> None:
+    plan = OneAtATime(space_of(width=(list(range(options)), 0), repeats=1), images=IMAGES)
+    scores = {(value,): [0.5 + value / 4_000] for value in range(options)}
+    stage = played(plan, fixed_scores(scores))[0].stages[0]
+    to, written = console()
+    to.print(stage_table(stage, 1))
+    said = written.getvalue()
+    assert said.count("1/1") == lines
+    assert f" {options - 1} │" in said
+    hidden = options - lines
+    assert (f"and {hidden:,} more (status --json prints all)" in said) == (hidden > 0)
 
 
 def test_the_cursor_is_seen_while_the_live_view_is() -> None:

@@ -77,6 +77,7 @@ def run(
         typer.Argument(
             metavar="SPACE",
             help="A search-space file, or digits (default), mnist, modern or smoke.",
+            callback=options.not_empty,
         ),
     ] = None,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,11 @@ def execution_options(
 
     if keep_models is not None:
         models.parse(keep_models)
-    _refuse_keys("--checkpoints", checkpoints, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    _refuse_keys("--scheduler", scheduler, "Dask reads them from its own configuration")
+    _check_address("--checkpoints", checkpoints, r"(s3://[^/]+(/.*)?)|((?!.*://).*)", "s3://BUCKET")
+    _check_address("--scheduler", scheduler, r"(tcp|tls|ws|wss)://\S+:\d+/?", "tcp://HOST:PORT")
     wanted = amounts(resources)
+    if wanted is not None and scheduler is None:
+        raise SettingsError(f"--resources {resources}: only a cluster has any; give --scheduler")
     return ExecutionOptions(
         scheduler=scheduler,
         resources=wanted,
@@ -73,8 +76,12 @@ def amounts(given: str | None) -> dict[str, float] | None:
     raise SettingsError(f"--resources {given}: write NAME=NUMBER, as in GPU=1")
 
 
-def _refuse_keys(option: str, address: str | None, instead: str) -> None:
-    """Refuse an address that holds keys: hints repeat it, and others on this machine see it."""
-    if address is not None and "://" in address and "@" in address:
-        scheme = address.partition("://")[0]
-        raise SettingsError(f"{option} {scheme}://***@...: keys are not given there; {instead}")
+def _check_address(option: str, address: str | None, pattern: str, wanted: str) -> None:
+    """Refuse an address of another form, or one with keys: hints repeat it, others may see it."""
+    if address is None:
+        return
+    if "://" in address and "@" in address:
+        instead = "boto3 and Dask read them from the environment or their own files"
+        raise SettingsError(f"{option}: keys do not belong in an address; {instead}")
+    if not re.fullmatch(pattern, address):
+        raise SettingsError(f"{option} {address}: is not an address of this kind; write {wanted}")

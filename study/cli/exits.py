@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from study.storage.location import Database, Location
 
 # Text that looks like a user's password in an address, which a message may have repeated.
-_PASSWORD = re.compile(r"(://[^\s/@:]*):(?!\*\*\*@)\S*@")
+_PASSWORD = re.compile(r"(:/+[^\s/@:]*):(?!\*\*\*@)\S*@")
 
 
 class Terminated(KeyboardInterrupt):
@@ -134,7 +134,9 @@ def explained() -> Iterator[None]:
 
 def _of_the_system(error: OSError) -> str:
     """What the operating system refused, and of which file."""
-    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.filename is None and error.errno == errno.ENOENT:
+        return "the current folder does not exist any more; change to another one"
+    where = "" if error.filename is None else f"{error.filename}: "
     more = "; raise the limit with: ulimit -n 1024" if error.errno == errno.EMFILE else ""
     return f"{where}{error.strerror or error}{more}"
 

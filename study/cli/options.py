@@ -25,6 +25,13 @@ def _option(kind: Any, metavar: str, said: str, default: Any = None, **more: Any
     return kind, default, {"metavar": metavar, "help": said, **more}
 
 
+def not_empty(value: str | None) -> str | None:
+    """Refuse an empty text: it comes from a variable of a shell that is not set."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter("it is empty; give a value, or leave it out")
+    return value
+
+
 def _panel(title: str, **options: Any) -> Panel:
     """The options of a panel of the help, as parameters of a command."""
     found = {}
@@ -37,6 +44,7 @@ def _panel(title: str, **options: Any) -> Panel:
             show_envvar=False,
             show_default=False,
             rich_help_panel=title or None,
+            callback=not_empty if kind is str else None,
             **given,
         )
         value: Any = kind if default is not None else kind | None
@@ -157,5 +165,6 @@ OUTPUT = _panel(
 JSON = _panel("", json=_option(bool, "", "Print JSON for a program to read.", False))
 STORAGE = only(STUDY, "storage")
 STUDY_NAME = Annotated[
-    str | None, typer.Argument(metavar="NAME", help="The study (default: the newest).")
+    str | None,
+    typer.Argument(metavar="NAME", help="The study (default: the newest).", callback=not_empty),
 ]

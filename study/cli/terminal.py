@@ -122,6 +122,8 @@ def guard_streams() -> None:
     number. Characters that its encoding does not have are written in ASCII.
     """
     codecs.register_error("readable", _readable)
+    if os.environ.get("COLUMNS") == "0":  # nothing at all would be printed
+        del os.environ["COLUMNS"]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

@@ -19,6 +19,7 @@ from study.data import dataset as datasets
 from study.data.reading import ImageOptions, ProgressCallbacks
 from study.data.splitting import Labels
 from study.errors import ParameterError, SettingsError, SpaceError
+from study.files import printable
 from study.plan.strategies import completed, plan_of, strategy_of
 from study.running import own_model, placement
 from study.space import file as space_file
@@ -32,6 +33,18 @@ from study.tuning.pruning import make_pruner
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset
+
+
+_MOST = {
+    "epochs": 1_000_000,
+    "repeats": 10_000,
+    "batch_size": 1_000_000_000,
+    "configurations": 1_000_000,
+    "budget": 1_000_000_000,
+    "threads": 1_000,
+    "seed": 2**32 - 1,
+}
+"""The largest values of settings; more than that is a slip."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ def prepare(
     origin = name_or_path or _default_space(given)
     settings = settle(space_file.load(origin), origin, given)
     settings = own_model.with_source(_checked(placement.placed(settings, devices)))
-    location = database.study(name or settings.space.name)
+    location = database.study(settings.space.name if name is None else _usable(name))
     existing = _existing(location)
     if existing is None:
         ahead(settings)
@@ -145,6 +158,16 @@ def _default_space(given: Mapping[str, Chosen]) -> str:
     return "digits" if data is None or data.value == "digits" else "mnist"
 
 
+def _usable(name: str) -> str:
+    """A study's name that can be typed and shown; ``SettingsError`` for any other."""
+    if printable(name) != name or name != name.strip() or not 0 < len(name) <= 512:
+        raise SettingsError(
+            f"--name '{printable(name)[:100]}': give one line of at most 512 characters, without "
+            "spaces at its ends and control characters"
+        )
+    return name
+
+
 def _checked(settings: Settings) -> Settings:
     """Refuse what sampler and pruner cannot do before any data is read; fill in the pruner."""
     if settings["training"] not in {"fast", "stock", "grouped"}:
@@ -155,6 +178,10 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsError(f"--precision {settings['precision']}: choose float32 or fast")
     if settings["precision"] == "fast" and settings["training"] != "grouped":
         raise SettingsError("--precision fast: give --training grouped too")
+    for name, most in _MOST.items():
+        value = settings[name] if name in settings.chosen else None
+        if value is not None and value > most:
+            raise SettingsError(f"{name} {value}: give at most {most:,}")
     settings = completed(settings)
     make_pruner(settings["pruner"], settings["epochs"], None)
     plan_of(settings)

@@ -10,19 +10,26 @@ from rich.table import Table
 from study.plan.plan import PlanState, Stage
 from study.space.metric import Metric
 from study.text import units
-from study.text.view import COLUMNS, views
+from study.text.view import COLUMNS, foremost, views
 
 if TYPE_CHECKING:
     from study.plan.race.result import RaceResult
 
+MOST_OPTIONS = 25
+"""Options of a stage that a table shows."""
 
-def stage_table(stage: Stage, repeats: int) -> Table:
-    """The options of a stage, a line each."""
+
+def stage_table(stage: Stage, repeats: int, most: int = MOST_OPTIONS) -> Table:
+    """The options of a stage, a line each: at most ``most``, of more than that the best."""
     state = "" if stage.decided else " (open)"
+    hidden = len(stage.options) - most
     table = Table(title=f"{stage.name}{state}", title_justify="left", title_style="bold")
+    if hidden > 0:
+        table.caption = f"and {hidden:,} more (status --json prints all)"
+        table.caption_justify = "left"
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == COLUMNS[-1] else "right")
-    for view in views(stage):
+    for view in foremost(stage, most) if hidden > 0 else views(stage):
         selected = stage.decided and view.option == stage.selected
         table.add_row(*view.cells(repeats), style="bold" if selected else "")
     return table

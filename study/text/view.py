@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,22 +81,21 @@ class OptionView:
 
 def views(stage: Stage) -> tuple[OptionView, ...]:
     """The options of a stage, in their own order."""
-    called = labels(stage)
-    return tuple([_view(option, stage, called[option.configuration]) for option in stage.options])
+    return tuple(_views(stage, stage.options))
 
 
 def foremost(stage: Stage, most: int) -> list[OptionView]:
-    """At most so many options; of configurations, and where there are more, the best first."""
-    found = list(views(stage))
-    if stage.kind == "configurations" or len(found) > most:
-        found.sort(key=_lack)
-    return found[:most]
+    """At most ``most`` options: configurations, and more options than that, the best first."""
+    options = list(stage.options)
+    if stage.kind == "configurations" or len(options) > most:
+        sign = stage.metric.sign
+        options.sort(key=lambda one: -sign * one.score.mean if one.score else math.inf)
+    return _views(stage, options[:most])
 
 
-def _lack(view: OptionView) -> float:
-    """What sorts the best mean first, and an option without one last."""
-    score = view.option.score
-    return -view.metric.sign * score.mean if score else math.inf
+def _views(stage: Stage, options: Iterable[Option]) -> list[OptionView]:
+    called = labels(stage)
+    return [_view(option, stage, called[option.configuration]) for option in options]
 
 
 def _view(option: Option, stage: Stage, label: str) -> OptionView:

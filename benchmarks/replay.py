@@ -32,7 +32,7 @@ from study.errors import SettingsError, StudyError
 from study.plan.plan import Plan
 from study.plan.race import Race
 from study.plan.strategies import plan_of, strategy_of
-from study.space.settings import Chosen, DataFacts, Settings, settle
+from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.tuning.pruning import Margin
 
 STRATEGY_OPTIONS = ("budget", "tolerance", "confidence", "pruner", "configurations")
@@ -45,10 +45,10 @@ SPACE_KEYS = ("tie", "passes", "score")
 def settings_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Settings:
     """The settings of a simulated study, as `study run` would settle them."""
     own = {"sampler": name, "seed": draw.seed, **given}
-    chosen = {key: Chosen(value, "command line") for key, value in own.items()}
+    chosen = {key: Setting(value, "command line") for key, value in own.items()}
     images = draw.images or 0
     facts = DataFacts("table", (1, 1, 1), 2, draw.pool or images, 0, images)
-    settings = settle(draw.space, "table", chosen).with_data(facts, {})
+    settings = resolve(draw.space, "table", chosen).with_data(facts, {})
     return settings.with_default("pruner", strategy_of(settings).pruner)
 
 

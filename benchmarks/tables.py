@@ -25,8 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from study.errors import SpaceError, StudyError
 from study.plan.results import Configuration
-from study.space.keys import Value
-from study.space.messages import hint, shown
+from study.space.keys import Value, hint, shown
 from study.space.search_space import SearchSpace
 
 FOLDER = Path(__file__).resolve().parent / "tables"

@@ -32,7 +32,7 @@ from study.plan.plan import PlanState
 from study.report.write import report
 from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import Prepared, prepare
-from study.space.settings import Chosen
+from study.space.settings import Setting
 from study.storage.ledger import ActiveRun
 from study.storage.location import Database
 from study.text.sentences import scoring
@@ -80,9 +80,9 @@ class Moment(Screen):
         self.svg = to.export_svg(title="study", unique_id="study")
 
 
-def given() -> dict[str, Chosen]:
+def given() -> dict[str, Setting]:
     """The options of the study, as the command line gives them."""
-    return {name: Chosen(value, "command line") for name, value in GIVEN.items()}
+    return {name: Setting(value, "command line") for name, value in GIVEN.items()}
 
 
 def shown() -> dict[str, str]:

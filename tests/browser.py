@@ -18,7 +18,7 @@ import image_files
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import prepare
-from study.space.settings import Chosen
+from study.space.settings import Setting
 from study.storage.location import Database
 from study.training.run import Epoch, Run
 
@@ -94,7 +94,7 @@ def running(folder: Path, still_at: int) -> Iterator[str]:
             released.wait()
         return (yield from fakes.train(run))
 
-    given = {"data": Chosen(data, "command line")}
+    given = {"data": Setting(data, "command line")}
     prepared = prepare(str(folder / "fake.toml"), None, Database.at(url), given)
     thread = threading.Thread(
         target=launch,

@@ -18,7 +18,7 @@ from study.plan.plan import Plan
 from study.plan.results import Configuration, configuration
 from study.plan.strategies import plan_of
 from study.space import file as space_file
-from study.space.settings import Chosen, DataFacts, Settings, settle
+from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.models import IDENTITY
@@ -40,10 +40,10 @@ STATES = {
 def settings(epochs: int = 3, repeats: int = 2, **options: Any) -> Settings:
     """The settings of the smoke space on made-up data, its runs scored as others' are."""
     options |= {"epochs": epochs, "repeats": repeats}
-    given = {name: Chosen(value, "command line") for name, value in options.items()}
+    given = {name: Setting(value, "command line") for name, value in options.items()}
     facts = DataFacts("f" * 64, (28, 28, 1), 10, 1437, 360, 479)
     space = replace(space_file.load("smoke"), score="mean of last 3")
-    return settle(space, "smoke", given).with_data(facts, VERSIONS)
+    return resolve(space, "smoke", given).with_data(facts, VERSIONS)
 
 
 @dataclass

@@ -33,7 +33,7 @@ from study.plan.strategies import STRATEGIES
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import prepare, prepare_again
-from study.space.settings import Chosen
+from study.space.settings import Setting
 from study.storage import database as storage
 from study.storage.location import DEFAULT, Database
 from study.storage.lock import driving
@@ -101,7 +101,7 @@ def drive_fake(trainer: Callable[..., Any] = fakes.train, repeats: int | None = 
     )
 
 
-DATA = Chosen("data.npz", "command line")
+DATA = Setting("data.npz", "command line")
 
 
 def assert_one_line(result: Result, *said: str) -> None:
@@ -270,7 +270,7 @@ def test_more_repeats_continue_a_complete_study(finished: None) -> None:
 
 
 def test_a_search_that_takes_no_score_of_the_space_goes_on_whatever_that_is(here: Path) -> None:
-    given = {"data": DATA, "sampler": Chosen("grid", "command line")}
+    given = {"data": DATA, "sampler": Setting("grid", "command line")}
     settings = prepare("fake.toml", None, Database.at(DEFAULT), given).settings
     settings = replace(settings, space=replace(settings.space, score="last"))
     storage.create(Database.at(DEFAULT).open(create=True), "fake", settings)

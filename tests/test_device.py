@@ -24,7 +24,7 @@ from study.errors import SettingsError, StudyLocked
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, alone_on_cards, jobs_of, launch
 from study.running.prepare import Prepared, prepare, prepare_again
-from study.space.settings import Chosen, Settings
+from study.space.settings import Setting, Settings
 from study.storage import database as storage
 from study.storage.location import DEFAULT, Database
 from study.storage.trials import RUN_SPEC, StoredTrials
@@ -326,7 +326,7 @@ start = 1
 
 def prepared(database: Database, devices: Devices, **given: str) -> Prepared:
     options = {"data": "data.npz"} | given
-    chosen = {name: Chosen(value, "command line") for name, value in options.items()}
+    chosen = {name: Setting(value, "command line") for name, value in options.items()}
     return prepare("fake.toml", None, database, chosen, devices=devices)
 
 

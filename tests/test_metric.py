@@ -22,7 +22,7 @@ from study.plan.strategies import completed, plan_of
 from study.running.prepare import prepare
 from study.space.metric import ACCURACY, BALANCED, Metric
 from study.space.search_space import SearchSpace, Validation
-from study.space.settings import Chosen, settle
+from study.space.settings import Setting, resolve
 from study.storage.database import load as stored
 from study.storage.location import Database
 from study.training.train import train
@@ -45,8 +45,8 @@ def space(**changes: Any) -> SearchSpace:
 
 
 def settled(sampler: str = "sweep", **changes: Any):
-    given = {"sampler": Chosen(sampler, "command line")}
-    return completed(settle(space(**changes), "metric.toml", given))
+    given = {"sampler": Setting(sampler, "command line")}
+    return completed(resolve(space(**changes), "metric.toml", given))
 
 
 def test_accuracy_is_maximized_where_nothing_else_is_said() -> None:

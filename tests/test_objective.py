@@ -20,7 +20,7 @@ from study.errors import SettingsError, SpaceError, TrainingFailed
 from study.plan.sweep import OneAtATime
 from study.space.metric import ACCURACY
 from study.space.search_space import SearchSpace, Validation
-from study.space.settings import Chosen, settle
+from study.space.settings import Setting, resolve
 from study.storage.ledger import summary
 from study.storage.trials import StoredTrials
 from study.tuning.objective import Objective
@@ -260,7 +260,7 @@ def test_the_validation_is_the_spaces_unless_it_is_given() -> None:
 def test_seed_and_validation_are_those_of_the_command_line_for_the_same_space_and_data() -> None:
     for source in ("digits", "my.npz"):
         for space in (TINY, replace(TINY, validation=None, seed=7), replace(TINY, data="my.npz")):
-            settings = settle(space, "my.toml", {"data": Chosen(source, "command line")})
+            settings = resolve(space, "my.toml", {"data": Setting(source, "command line")})
             objective = Objective(space, replace(DATA, source=source))
             assert (objective.validation, objective.seed) == (settings.validation, settings["seed"])
 

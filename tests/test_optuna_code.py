@@ -151,7 +151,7 @@ def test_a_hyperparameter_of_one_option_is_fixed() -> None:
         ({"a": []}, {}, "a"),
         ({"a": [1, 2]}, {"a": 3}, "start"),
         ({"a": [1, 2]}, {"b": 1}, "start.b"),
-        ({}, {}, "there is none"),
+        ({}, {}, "are missing"),
     ],
 )
 def test_options_that_cannot_be_a_plan_are_refused(

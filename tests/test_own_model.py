@@ -17,7 +17,7 @@ from study.running.own_model import unchanged_or_refused
 from study.space.file import load as load_space
 from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace
-from study.space.settings import Settings, settle
+from study.space.settings import Settings, resolve
 from study.storage.location import Database
 from study.training.checkpoint import FolderCheckpoints
 from study.training.run import Run
@@ -383,7 +383,7 @@ def test_a_file_that_has_changed_is_refused_or_accepted_and_how_it_trains_is_fou
     table = {"name": "own", "model": "my_model.py:build", "epochs": 1, "batch_size": 8}
     axes = {"width": {"options": [4, 5], "start": 4}, "rate": {"options": [0.1, 0.2], "start": 0.1}}
     space = SearchSpace.from_dict(table | {"repeats": 1, "hyperparameters": axes})
-    settled = replace(settle(space, "my.toml", {}), model=source(SEQUENTIAL))
+    settled = replace(resolve(space, "my.toml", {}), model=source(SEQUENTIAL))
     recorded = Settings.from_dict(json.loads(json.dumps(settled.to_dict())))
     assert recorded.model == settled.model
     location, now = Database.at("sqlite:///own.db").study("own"), source(RESIDUAL)

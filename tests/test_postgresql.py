@@ -15,7 +15,7 @@ from study.errors import StorageError
 from study.running import launch, prepare
 from study.running.driver import Observers
 from study.space import file as space_file
-from study.space.settings import settle
+from study.space.settings import resolve
 from study.storage import connection
 from study.storage import database as storage
 from study.storage.location import Database
@@ -59,7 +59,7 @@ def test_a_study_is_made_resumed_and_its_interrupted_run_adopted(url: str) -> No
         yield from itertools.islice(fakes.train(run), 2)
         raise KeyboardInterrupt
 
-    settings = settle(space_file.load("smoke"), "smoke", {})
+    settings = resolve(space_file.load("smoke"), "smoke", {})
     storage.create(Database.at(url).open(), "fake", settings)
     with pytest.raises(KeyboardInterrupt):
         fakes.drive(Database.at(url).open(), train=interrupted)
@@ -75,7 +75,7 @@ def test_a_study_is_made_resumed_and_its_interrupted_run_adopted(url: str) -> No
 
 
 def test_a_lock_whose_connection_was_cut_is_noticed(url: str) -> None:
-    settings = settle(space_file.load("smoke"), "smoke", {})
+    settings = resolve(space_file.load("smoke"), "smoke", {})
     location = Database.at(url).study("one")
     storage.create(location.database.open(), "one", settings)
     with driving(location) as lock:

@@ -37,7 +37,7 @@ from study.report.page import page as page_of
 from study.report.write import PAGE, files, report
 from study.space.metric import ACCURACY
 from study.space.model_source import ModelSource, NetworkFacts
-from study.space.settings import Chosen
+from study.space.settings import Setting
 from study.storage.location import Database
 from study.text import sentences as words
 from study.text.view import interval
@@ -421,7 +421,7 @@ def test_a_name_of_any_signs_is_recorded_as_it_is() -> None:
 
 def test_the_command_has_what_was_given_and_not_what_is_default() -> None:
     settings = mirror_fakes.settings(epochs=4)
-    chosen = {**settings.chosen, "data": Chosen("my data.npz", "environment")}
+    chosen = {**settings.chosen, "data": Setting("my data.npz", "environment")}
     said = again.command("a name", replace(settings, chosen=chosen))
     assert said == (
         "study run smoke --name 'a name' --data 'my data.npz' --device cpu --epochs 4 --repeats 2"

@@ -10,7 +10,7 @@ from study.data import dataset as data
 from study.errors import SettingsError
 from study.running.prepare import facts
 from study.space.search_space import SearchSpace
-from study.space.settings import FORMAT, Chosen, Settings, settle
+from study.space.settings import FORMAT, Setting, Settings, resolve
 
 
 def space(**changes: Any) -> SearchSpace:
@@ -24,37 +24,37 @@ def space(**changes: Any) -> SearchSpace:
     return SearchSpace.from_dict(table | changes)
 
 
-def settled(given: dict[str, Chosen] | None = None, **changes: Any) -> Settings:
-    return settle(space(**changes), "small.toml", given or {})
+def settled(given: dict[str, Setting] | None = None, **changes: Any) -> Settings:
+    return resolve(space(**changes), "small.toml", given or {})
 
 
-def typed(value: Any) -> Chosen:
-    return Chosen(value, "command line")
+def typed(value: Any) -> Setting:
+    return Setting(value, "command line")
 
 
 def test_what_was_given_wins_over_the_file() -> None:
-    settings = settled({"epochs": typed(5), "seed": Chosen(7, "environment")}, seed=3)
-    assert settings.chosen["epochs"] == Chosen(5, "command line")
-    assert settings.chosen["seed"] == Chosen(7, "environment")
+    settings = settled({"epochs": typed(5), "seed": Setting(7, "environment")}, seed=3)
+    assert settings.chosen["epochs"] == Setting(5, "command line")
+    assert settings.chosen["seed"] == Setting(7, "environment")
 
 
 def test_the_file_wins_over_the_default() -> None:
     settings = settled(seed=3, data="mnist", pruner="median")
-    assert settings.chosen["seed"] == Chosen(3, "file")
-    assert settings.chosen["data"] == Chosen("mnist", "file")
-    assert settings.chosen["pruner"] == Chosen("median", "file")
-    assert settings.chosen["epochs"] == Chosen(3, "file")
+    assert settings.chosen["seed"] == Setting(3, "file")
+    assert settings.chosen["data"] == Setting("mnist", "file")
+    assert settings.chosen["pruner"] == Setting("median", "file")
+    assert settings.chosen["epochs"] == Setting(3, "file")
 
 
 def test_what_nobody_says_is_the_default() -> None:
     settings = settled()
-    assert settings.chosen["data"] == Chosen("digits", "default")
-    assert settings.chosen["sampler"] == Chosen("sweep", "default")
+    assert settings.chosen["data"] == Setting("digits", "default")
+    assert settings.chosen["sampler"] == Setting("sweep", "default")
     assert settings.chosen["threads"].source == "default"
 
 
 def test_a_setting_that_nobody_gave_is_filled_in_and_another_is_left() -> None:
-    assert settled().with_default("pruner", "sweep").chosen["pruner"] == Chosen("sweep", "default")
+    assert settled().with_default("pruner", "sweep").chosen["pruner"] == Setting("sweep", "default")
     given = settled({"pruner": typed("median")})
     assert given.with_default("pruner", "sweep") == given
 
@@ -75,7 +75,7 @@ def test_what_a_file_alone_decides_is_no_setting() -> None:
     ],
 )
 def test_digits_are_validated_by_folds_unless_their_space_says_otherwise(
-    filed: dict[str, Any], given: dict[str, Chosen], kind: str
+    filed: dict[str, Any], given: dict[str, Setting], kind: str
 ) -> None:
     assert settled(given, **filed).validation.kind == kind
 
@@ -101,12 +101,6 @@ def test_settings_survive_the_database() -> None:
     stored = json.loads(json.dumps(settings.to_dict()))
     assert stored["format"] == FORMAT
     assert Settings.from_dict(stored) == settings
-
-
-def test_a_space_that_was_stored_before_it_had_a_score_is_one_of_last_epochs() -> None:
-    stored = settled().to_dict()
-    assert stored["space"].pop("score") == "mean of last 3"
-    assert Settings.from_dict(stored).space.score == "last"
 
 
 def test_the_same_settings_do_not_differ_and_repeats_never_do() -> None:

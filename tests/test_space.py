@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given
@@ -110,6 +112,19 @@ def test_a_file_with_every_setting_is_read_whole(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(read)) == read
 
 
+def test_a_space_without_a_name_has_that_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "my first.toml"
+    path.write_text(HEAD.removeprefix('name = "mine"\n') + K1)
+    assert load(path).name == "my first"
+
+
+def test_a_path_of_data_counts_from_the_file_of_the_space(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for data, read in (("a.npz", tmp_path / "a.npz"), ("/b", Path("/b")), ("mnist", "mnist")):
+        path.write_text(f'{HEAD}data = "{data}"\n{K1}')
+        assert load(path).data == str(read)
+
+
 def test_hyperparameters_keep_the_order_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     table = "[hyperparameters.{}]\noptions = [1, 2]\nstart = 1\n"
@@ -123,6 +138,43 @@ def test_whole_numbers_among_decimals_become_decimals() -> None:
     assert repr(mixed.start) == "0.0"
     ranged = Hyperparameter("rate", low=0, high=1, step=0.5, start=1)
     assert repr((ranged.low, ranged.high, ranged.start)) == "(0.0, 1.0, 1.0)"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (np.arange(3), "(0, 1, 2)"),
+        ([np.int64(3), 4], "(3, 4)"),
+        (np.array([0.25, 0.5]), "(0.25, 0.5)"),
+        ([np.bool_(False), True], "(False, True)"),
+        (np.array(["relu", "elu"]), "('relu', 'elu')"),
+        (range(2), "(0, 1)"),
+    ],
+)
+def test_values_of_numpy_become_plain_ones(options: Any, expected: str) -> None:
+    parameter = Hyperparameter("k1", options, start=options[0])
+    assert repr(parameter.options) == expected
+    assert type(parameter.start) is type(parameter.options[0])
+    ranged = Hyperparameter("k1", low=np.int32(1), high=np.int64(9))  # type: ignore[arg-type]
+    assert (type(ranged.low), type(ranged.high)) == (int, int)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([None, 1], "None is not allowed; give a list of numbers"),
+        ("abc", '"abc" is not allowed; give a list of numbers'),
+        (3, "3 is not allowed; give a list of numbers"),
+        ([(1, 2)], "[1, 2] is not allowed; give a list of numbers"),
+        ([np.zeros(2)], "is not allowed; give a list of numbers"),
+        ([float("nan")], "NaN is not allowed; give a list of numbers"),
+    ],
+)
+def test_what_is_no_option_is_refused_in_code_too(options: Any, said: str) -> None:
+    with pytest.raises(SpaceError) as refused:
+        Hyperparameter("k1", options, start=1)
+    assert str(refused.value).startswith("hyperparameters.k1.options: ")
+    assert said in str(refused.value)
 
 
 def test_steps_are_counted_in_decimals() -> None:
@@ -242,15 +294,18 @@ def test_an_unknown_key_is_answered_with_the_known_ones(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (HEAD + K1 + "[hyperparameters.k1]\n", "line 8: hyperparameters.k1 is given twice"),
-        (k1("start = 3\nstart = 4"), "line 7: hyperparameters.k1.start is given twice"),
-        (HEAD + "epochs = 3", "line 5: epochs is given twice"),
-        (HEAD + "validation = { folds = 2, folds = 3 }", "line 5: validation.folds is given twice"),
-        (HEAD + "validation = { folds = 2 }\n[validation]", "line 6: validation is given twice"),
+        (HEAD + K1 + "[hyperparameters.k1]\n", 'line 8: "[hyperparameters.k1]"'),
+        (k1("start = 3\nstart = 4"), 'line 7: "start = 4"'),
+        (HEAD + "epochs = 3", 'line 5: "epochs = 3"'),
+        (
+            HEAD + "validation = { folds = 2, folds = 3 }",
+            'line 5: "validation = { folds = 2, folds = 3 }"',
+        ),
+        (HEAD + "validation = { folds = 2 }\n[validation]", 'line 6: "[validation]"'),
     ],
 )
 def test_a_duplicate_is_named(refused: Refused, text: str, said: str) -> None:
-    assert refused(text) == f"{said}; keep one of them"
+    assert refused(text) == f"{said} gives a key a second time; keep one of them"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +317,7 @@ def test_a_duplicate_is_named(refused: Refused, text: str, said: str) -> None:
         ("options = [1, 2]\nstart = '1'", 'start: "1" is not among the options; allowed: 1, 2'),
         (
             'options = ["8", "16"]\nstart = 8',
-            'options: "8", "16" are texts, but start = 8 is none; write both with quotes or both w',
+            'options: "8", "16" are texts, but start = 8 is not; write both with quotes or both wi',
         ),
         ('options = ["a", "b"]', 'start: is missing; allowed: "a", "b"'),
         ("options = [3, 4, 3]\nstart = 3", "options: 3 is listed twice; keep one of them"),
@@ -310,17 +365,20 @@ def test_a_mistaken_hyperparameter_is_refused(refused: Refused, text: str, said:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "name: is missing; give a text of one line and at most 512 characters"),
+        ("", "epochs: is missing; give a whole number of at least 1"),
         (K1 + HEAD, "hyperparameters.k1.name: unknown key"),
         (HEAD, "hyperparameters: is missing; give a [hyperparameters.NAME] table for each"),
-        (HEAD + "[hyperparameters]", "hyperparameters: there is none; give [hyperparameters.NAME]"),
+        (HEAD + "[hyperparameters]", "hyperparameters: are missing; give [hyperparameters.NAME]"),
         (HEAD + "hyperparameters = 3", "hyperparameters: 3 is not allowed; give a [hyperparameter"),
         (HEAD + "[[hyperparameters]]", "hyperparameters: [{}] is not allowed; give a [hyperparam"),
         (
             HEAD + "[hyperparameters]\nk1 = [3, 4]",
             "hyperparameters.k1: [3, 4] is not allowed; give a table of options, low, high, log",
         ),
-        (HEAD + '[hyperparameters."k 1"]\nlow = 1\nhigh = 2', 'hyperparameters."k 1": is no name'),
+        (
+            HEAD + '[hyperparameters."k 1"]\nlow = 1\nhigh = 2',
+            'hyperparameters."k 1": is not a name',
+        ),
         (
             HEAD + K1 + "[fixed]\nk1 = 3",
             "fixed.k1: is also in hyperparameters; keep one of them",
@@ -368,8 +426,8 @@ def test_a_mistaken_validation_is_refused(refused: Refused, given_: str, said: s
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("epochs = \n", "line 1: not valid TOML: Invalid value"),
-        ("a = 1\nb = 2 3", "line 2: not valid TOML: Expected newline or end of document after a"),
+        ("epochs = \n", 'line 1: "epochs =" is not valid TOML: Invalid value'),
+        ("a = 1\nb = 2 3", 'line 2: "b = 2 3" is not valid TOML: Expected newline or end of'),
         ("a = 1\nb = [1,", "not valid TOML: Invalid value (at end of document)"),
         ("version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer and not the file its"),
         (b"a = 1\nb = '\xff'", "line 2 is not UTF-8; save the file as UTF-8"),

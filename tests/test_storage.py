@@ -15,7 +15,7 @@ import pytest
 
 from study.errors import SettingsError, StorageError
 from study.space import file as space_file
-from study.space.settings import Settings, settle
+from study.space.settings import Settings, resolve
 from study.storage import connection
 from study.storage import database as storage
 from study.storage.connection import explained
@@ -34,7 +34,7 @@ def url(path: Path) -> str:
 
 @pytest.fixture
 def settings() -> Settings:
-    return settle(space_file.load("smoke"), "smoke", {})
+    return resolve(space_file.load("smoke"), "smoke", {})
 
 
 @contextmanager

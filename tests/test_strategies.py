@@ -23,7 +23,7 @@ from study.plan.search import Search
 from study.plan.strategies import STRATEGIES, Strategy, plan_of, strategy_of
 from study.plan.sweep import OneAtATime
 from study.space.search_space import SearchSpace
-from study.space.settings import Chosen, Settings, settle
+from study.space.settings import Setting, Settings, resolve
 
 
 class RandomWithRepeats(Plan):
@@ -153,8 +153,8 @@ def test_a_grid_needs_options_and_not_too_many() -> None:
 
 
 def settings(**chosen: str) -> Settings:
-    given = {name: Chosen(value, "command line") for name, value in chosen.items()}
-    return settle(SMALL, "small", given)
+    given = {name: Setting(value, "command line") for name, value in chosen.items()}
+    return resolve(SMALL, "small", given)
 
 
 def test_the_sweep_has_its_own_pruner_and_a_search_has_none() -> None:

@@ -39,7 +39,7 @@ import psutil
 
 from study.running import launch, prepare
 from study.running.driver import Observers
-from study.space.settings import Chosen
+from study.space.settings import Setting
 from study.storage import database as storage
 from study.storage.location import Database
 from study.storage.progress import standing_of
@@ -92,7 +92,7 @@ def drive(folder: Path, seed: int, kind: Kind) -> None:
     chosen = {"seed": seed, "sampler": kind.sampler}
     if kind.grouped:
         chosen["training"] = "grouped"
-    given = {name: Chosen(value, "command line") for name, value in chosen.items()}
+    given = {name: Setting(value, "command line") for name, value in chosen.items()}
     prepared = prepare.prepare(str(folder / "space.toml"), None, Database.at(url_of(folder)), given)
     trainer = tensorflow_train if kind.tensorflow else fake_trainer.train
     options = launch.ExecutionOptions(jobs=kind.jobs)

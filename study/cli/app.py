@@ -20,7 +20,7 @@ from study.cli.terminal import SafeConsole, progress_bar, say
 if TYPE_CHECKING:
     from study.running.launch import ExecutionOptions
     from study.running.prepare import Prepared
-    from study.space.settings import Chosen
+    from study.space.settings import Setting
 
 app = typer.Typer(
     cls=Commands,
@@ -186,14 +186,14 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
         raise StudyError(f"The study has no answer: {plan_state.failure}")
 
 
-def _settings(context: typer.Context) -> dict[str, Chosen]:
+def _settings(context: typer.Context) -> dict[str, Setting]:
     """The settings that the command line or the environment gave, and which of the two it was."""
-    from study.space.settings import Chosen, Source
+    from study.space.settings import Setting, Source
 
     sources: dict[str, Source] = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment"}
     found = {}
     for name, value in options.values(context, _SETTINGS).items():
         origin = context.get_parameter_source(name)
         if value is not None and origin is not None and origin.name in sources:
-            found[name] = Chosen(value, sources[origin.name])
+            found[name] = Setting(value, sources[origin.name])
     return found

@@ -19,7 +19,7 @@ from study.data.reading import ImageOptions, RawSplit, Splits, readable
 from study.data.splitting import Labels, Split, split, test_part
 from study.errors import DataError
 from study.files import printable
-from study.space.settings import NAMED
+from study.space.search_space import NAMED
 
 __all__ = ["Dataset", "Split", "load", "split"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from study.errors import SettingsError
-from study.space.settings import Chosen, Settings
+from study.space.settings import Setting, Settings
 from study.storage.location import Location
 from study.training.device import Devices
 
@@ -24,7 +24,7 @@ def placed(settings: Settings, devices: Devices) -> Settings:
             raise SettingsError(
                 "--training fast is the processor's: leave it out, or give --device cpu too"
             )
-        training = Chosen("grouped" if "jax" in devices.libraries else "stock", "default")
+        training = Setting("grouped" if "jax" in devices.libraries else "stock", "default")
     devices.check(settings.device, training.value)
     return replace(settings, chosen={**settings.chosen, "training": training})
 

@@ -23,8 +23,8 @@ from study.files import printable
 from study.plan.strategies import completed, plan_of, strategy_of
 from study.running import own_model, placement
 from study.space import file as space_file
-from study.space.messages import hint
-from study.space.settings import Chosen, DataFacts, Settings, settle
+from study.space.keys import hint
+from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.storage import database as storage
 from study.storage.location import Database, Location
 from study.training import network
@@ -61,7 +61,7 @@ def prepare(
     name_or_path: str | None,
     name: str | None,
     database: Database,
-    given: Mapping[str, Chosen],
+    given: Mapping[str, Setting],
     ahead: Callable[[Settings], None] = lambda _: None,
     callbacks: ProgressCallbacks | None = None,
     devices: Devices = CPU,
@@ -78,7 +78,7 @@ def prepare(
     """
     database.check()
     origin = name_or_path or _default_space(given)
-    settings = settle(space_file.load(origin), origin, given)
+    settings = resolve(space_file.load(origin), origin, given)
     settings = own_model.with_source(_checked(placement.placed(settings, devices)))
     location = database.study(settings.space.name if name is None else _usable(name))
     existing = _existing(location)
@@ -152,7 +152,7 @@ def read_data(
     return datasets.load(settings["data"], options)
 
 
-def _default_space(given: Mapping[str, Chosen]) -> str:
+def _default_space(given: Mapping[str, Setting]) -> str:
     """The embedded digits have their own space; any other data gets the tutorial's."""
     data = given.get("data")
     return "digits" if data is None or data.value == "digits" else "mnist"

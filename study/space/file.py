@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from study.errors import SpaceError
-from study.files import NOT_FETCHED, POINTER
-from study.space.messages import hint, shown
-from study.space.search_space import SearchSpace
+from study.files import NOT_FETCHED, POINTER, absolute
+from study.space.keys import hint, shown
+from study.space.search_space import NAMED, SearchSpace
 
 
 def shipped(package: Path = Path(__file__).parents[1]) -> dict[str, Path]:
@@ -23,17 +24,22 @@ def shipped(package: Path = Path(__file__).parents[1]) -> dict[str, Path]:
 def load(space: str | Path) -> SearchSpace:
     """Read a space: a path (it ends in .toml or has a slash), or the name of a shipped one.
 
+    A space without a name has that of its file; a path of data counts from the file's folder.
     Raises `SpaceError` naming the file, the key and what is allowed.
     """
     if isinstance(space, Path) or space.endswith(".toml") or "/" in space:
-        return SearchSpace.from_dict(_read(Path(space)), str(space))
-    paths = shipped()
-    if space not in paths:
+        path = Path(space)
+    elif space in (paths := shipped()):
+        path = paths[space]
+    else:
         raise SpaceError(
             f"{shown(space)}: no such search space; {hint(space, paths)}, "
             "or give the path of a .toml file"
         )
-    return SearchSpace.from_dict(_read(paths[space]), str(paths[space]))
+    found = SearchSpace.from_dict({"name": path.stem, **_read(path)}, str(path))
+    if found.data in (None, *NAMED):
+        return found
+    return replace(found, data=str(absolute(str(found.data), path.parent)))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -57,19 +63,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _not_toml(text: str, problem: str) -> str:
-    """The message of tomllib, with the line first and the name of a key that is given twice."""
+    """The message of tomllib, with the line that it is about."""
     place = re.search(r" \(at line (\d+), column \d+\)$", problem)
     if not place:
         return f"not valid TOML: {problem}"
     number = int(place[1])
-    if not problem.startswith(("Cannot", "Duplicate")):
-        return f"line {number}: not valid TOML: {problem[: place.start()]}"
-    table = key = ""
-    for line in text.splitlines()[:number]:
-        if header := re.match(r"\s*\[+([^\[\],]+)\]", line):
-            table, key = header[1].strip(), ""
-        elif pair := re.match(r"\s*([^\s=#]+)\s*=", line):
-            key = pair[1]
-    inline = re.search(r"inline table key '(.*)'", problem)
-    parts = (table, key, inline[1] if inline else "")
-    return f"line {number}: {'.'.join(filter(None, parts))} is given twice; keep one of them"
+    line = shown(text.splitlines()[number - 1].strip())
+    if problem.startswith(("Cannot", "Duplicate")):
+        return f"line {number}: {line} gives a key a second time; keep one of them"
+    return f"line {number}: {line} is not valid TOML: {problem[: place.start()]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from pydantic import Field, StrictBool
 
 from study.errors import SpaceError
-from study.space.keys import PLACE, Number, Scalar, Value, closed
+from study.space.keys import PLACE, Number, Scalar, Value, closed, dotted, plain, scalar, shown
 from study.space.keys import key as _key
-from study.space.messages import dotted, shown
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -29,7 +28,8 @@ class Hyperparameter:
     """One dimension of the search: options (cheapest first) with a start, or a range.
 
     Its numbers have one type: where one of the options, or of low, high and step, is a float,
-    all of them are. Raises `SpaceError` where the values contradict each other.
+    all of them are; NumPy's become Python's. Raises `SpaceError` where a value is of another type,
+    or the values contradict each other.
     """
 
     name: Annotated[str, Field(validation_alias=PLACE)]
@@ -41,6 +41,7 @@ class Hyperparameter:
     start: Annotated[Scalar | None, _key("a number, a text, true or false")] = None
 
     def __post_init__(self) -> None:
+        self._take_plain_values()
         self._give_numbers_one_type()
         mistakes = self._mistaken_options() if self.options else self._mistaken_range()
         for key, problem in mistakes:
@@ -78,6 +79,29 @@ class Hyperparameter:
         within: Any = self.distribution
         return ask(self.name, within.low, within.high, step=within.step, log=within.log)
 
+    def _take_plain_values(self) -> None:
+        """Take what Python code may give: other sequences of options, and NumPy's numbers."""
+        options: Any = self.options
+        if isinstance(options, str) or not isinstance(options, Iterable):
+            raise self._refused("options", options, _OPTIONS)
+        object.__setattr__(self, "options", tuple(map(plain, options)))
+        for option in self.options:
+            self._check("options", option, _OPTIONS)
+        for key in ("low", "high", "step", "start"):
+            if (value := plain(getattr(self, key))) is not None:
+                self._check(key, value, "a number" if key != "start" else "a number or an option")
+                object.__setattr__(self, key, value)
+
+    def _check(self, key: str, value: object, allowed: str) -> None:
+        try:
+            scalar(value)
+        except ValueError:
+            raise self._refused(key, value, allowed) from None
+
+    def _refused(self, key: str, value: object, allowed: str) -> SpaceError:
+        where = dotted("hyperparameters", self.name, key)
+        return SpaceError(f"{where}: {shown(value)} is not allowed; give {allowed}")
+
     def _give_numbers_one_type(self) -> None:
         def real(value: Any) -> Any:
             return float(value) if type(value) is int else value
@@ -102,7 +126,7 @@ class Hyperparameter:
             yield "start", f"is missing; allowed: {allowed}"
         if kinds == {str} and not isinstance(self.start, str):
             both = "write both with quotes or both without"
-            yield "options", f"{allowed} are texts, but start = {shown(self.start)} is none; {both}"
+            yield "options", f"{allowed} are texts, but start = {shown(self.start)} is not; {both}"
         if type(self.start) not in kinds or self.start not in self.options:
             yield "start", f"{shown(self.start)} is not among the options; allowed: {allowed}"
 

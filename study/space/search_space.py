@@ -23,9 +23,8 @@ from pydantic import (
 
 from study.errors import SpaceError
 from study.space.hyperparameter import Hyperparameter
-from study.space.keys import PLACE, Scalar, Value, closed
+from study.space.keys import PLACE, Scalar, Value, closed, dotted, hint, shown
 from study.space.keys import key as _key
-from study.space.messages import dotted, hint, shown
 from study.space.metric import VAL_ACCURACY, Direction, Metric
 
 __all__ = ["Hyperparameter", "SearchSpace", "Validation", "Value"]
@@ -63,6 +62,9 @@ _DIRECTION = "'maximize' or 'minimize'"
 _COUNT = _key("a whole number of at least 1", ge=1)
 
 _Side = Annotated[StrictInt, Field(ge=1, le=10_000)]
+
+NAMED = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
+"""The data that has a name; any other is a path."""
 
 Score = Literal["last", "mean of last 3"]
 """What a sweep takes of a run: its last epoch, or the mean of its last three."""
@@ -123,11 +125,11 @@ class SearchSpace:
     def __post_init__(self) -> None:
         searched = [parameter.name for parameter in self.hyperparameters]
         if not searched:
-            raise SpaceError("hyperparameters: there is none; give [hyperparameters.NAME] tables")
+            raise SpaceError("hyperparameters: are missing; give [hyperparameters.NAME] tables")
         for name in [*searched, *self.fixed]:
             table = "hyperparameters" if name in searched else "fixed"
-            if not name.isidentifier():
-                problem = "is no name; give letters, digits and underscores, no digit first"
+            if not str(name).isidentifier():
+                problem = "is not a name; give letters, digits and underscores, no digit first"
                 raise SpaceError(f"{dotted(table, name)}: {problem}")
             if searched.count(name) > 1:
                 raise SpaceError(f"hyperparameters.{name}: is given twice; keep one of them")

@@ -14,13 +14,10 @@ from study.errors import SettingsError
 from study.files import absolute
 from study.space.metric import BALANCED, Metric
 from study.space.model_source import ModelSource, NetworkFacts
-from study.space.search_space import SearchSpace, Validation
+from study.space.search_space import NAMED, SearchSpace, Validation
 
 FORMAT = 2
 """The version of what a study stores; another one is refused."""
-
-NAMED = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
-"""The data that has a name; any other is a path."""
 
 Source = Literal["command line", "environment", "file", "default"]
 
@@ -38,18 +35,12 @@ _DEFAULTS: Mapping[str, Any] = {
     "device": None,  # what there is
 }
 
-_BEFORE = {"device": "cpu", "precision": "float32"}
-"""How every study was trained before it was recorded."""
-
-_SCORED_BEFORE = "last"
-"""What every sweep took of a run before its space said so."""
-
 _RULES = ("fixed", "tie", "passes", "score", "size", "fit", "task", "metric_name", "direction")
 """What a file alone decides. Each other key of it is a setting, which an option may override."""
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Setting:
     """One setting: its value, and which of the four places it came from."""
 
     value: Any
@@ -81,7 +72,7 @@ class Settings:
 
     space: SearchSpace
     origin: str
-    chosen: Mapping[str, Chosen]
+    chosen: Mapping[str, Setting]
     data: DataFacts | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     model: ModelSource | None = None
@@ -123,13 +114,13 @@ class Settings:
             )
         if repeats == self.repeats:
             return self
-        return replace(self, chosen={**self.chosen, "repeats": Chosen(repeats, "command line")})
+        return replace(self, chosen={**self.chosen, "repeats": Setting(repeats, "command line")})
 
     def with_default(self, name: str, value: Any) -> Settings:
         """The same settings, with ``value`` for a setting that nobody has given one."""
         if name in self.chosen and self[name] is not None:
             return self
-        return replace(self, chosen={**self.chosen, name: Chosen(value, "default")})
+        return replace(self, chosen={**self.chosen, name: Setting(value, "default")})
 
     def located(self) -> Settings:
         """The same settings with the data's path made absolute: resume may start elsewhere."""
@@ -163,10 +154,9 @@ class Settings:
             for key, value in stored["data"].items()
         }
         return cls(
-            space=SearchSpace.from_dict({"score": _SCORED_BEFORE, **stored["space"]}),
+            space=SearchSpace.from_dict(stored["space"]),
             origin=stored["origin"],
-            chosen={name: Chosen(_BEFORE[name], "default") for name in _BEFORE}
-            | {name: Chosen(**chosen) for name, chosen in stored["chosen"].items()},
+            chosen={name: Setting(**chosen) for name, chosen in stored["chosen"].items()},
             data=DataFacts(**data) if data else None,
             versions=stored["versions"],
             model=ModelSource(**stored["model"]) if stored.get("model") else None,
@@ -196,7 +186,7 @@ class Settings:
         return found
 
 
-def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Settings:
+def resolve(space: SearchSpace, origin: str, given: Mapping[str, Setting]) -> Settings:
     """Settle each setting from ``given`` (command line, environment), the file, the default.
 
     ``origin`` says where the space came from: a shipped name or a path. A pruner that nobody
@@ -204,11 +194,11 @@ def settle(space: SearchSpace, origin: str, given: Mapping[str, Chosen]) -> Sett
     """
     own = {"name", "model", "hyperparameters", "validation", *_RULES}
     fields = {key: value for key, value in vars(space).items() if key not in own}
-    default = {name: Chosen(_DEFAULTS.get(name), "default") for name in {**_DEFAULTS, **fields}}
-    filed = {name: Chosen(value, "file") for name, value in fields.items() if value is not None}
+    default = {name: Setting(_DEFAULTS.get(name), "default") for name in {**_DEFAULTS, **fields}}
+    filed = {name: Setting(value, "file") for name, value in fields.items() if value is not None}
     chosen = {**default, **filed, **given}
     validation, source = validation_of(space, chosen["data"].value)
-    chosen["validation"] = Chosen(_plain(validation), source)
+    chosen["validation"] = Setting(_plain(validation), source)
     return Settings(space, origin, dict(sorted(chosen.items())))
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from study.errors import ParameterError, SpaceError
-from study.space.messages import hint
+from study.space.keys import hint
 from study.space.metric import BALANCED, VAL_ACCURACY
 from study.training import recipe
 from study.training.recipe import is_number

@@ -219,9 +219,14 @@ class RunIndex:
 
     def __init__(self, trials: Iterable[StoredTrial]) -> None:
         self._trials: dict[Configuration, list[StoredTrial]] = defaultdict(list)
+        # Equal configurations are mostly one object, and hashing one costs more than the rest.
+        found: dict[int, list[StoredTrial]] = {}
         for trial in trials:
             if trial.cancelled is None:
-                self._trials[trial.configuration].append(trial)
+                one = trial.configuration
+                if id(one) not in found:
+                    found[id(one)] = self._trials[one]
+                found[id(one)].append(trial)
 
     def counted(
         self, configuration: Configuration, reference: Configuration | None

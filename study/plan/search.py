@@ -17,12 +17,11 @@ from study.errors import SettingsError
 from study.plan.comparison import chosen_among, ranked
 from study.plan.plan import Option, Plan, PlanState, RunIndex, RunSpec
 from study.plan.points import points, size
-from study.plan.results import Configuration, StoredTrial, configuration
+from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.samplers import BaseSampler
 
 SEARCH = "search"
@@ -111,27 +110,13 @@ class Search(Plan):
         return next((point for point in points(self.space) if point not in tried), candidate)
 
     def _ask(self, number: int, attempt: int, trials: Sequence[StoredTrial]) -> Configuration:
-        import optuna
+        from study.plan.suggestion import suggested  # imports Optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        options = [
-            option for option in self._options(trials, RunIndex(trials)) if option.value != number
-        ]
+        options = self._options(trials, RunIndex(trials))
+        means = [(one.configuration, _mean(one)) for one in options if one.value != number]
+        known = [(params, mean) for params, mean in means if mean is not None]
         seed = int(np.random.SeedSequence([self.seed, number, attempt]).generate_state(1)[0])
-        inner = optuna.create_study(direction=self.metric.direction, sampler=self._inner(seed))
-        inner.add_trials([self._finished(o) for o in options if _mean(o) is not None])
-        return configuration(self.space.suggest(inner.ask()))
-
-    def _finished(self, option: Option) -> optuna.trial.FrozenTrial:
-        import optuna
-
-        distributions = {p.name: p.distribution for p in self.space.hyperparameters}
-        params = dict(option.configuration)
-        return optuna.trial.create_trial(
-            params={name: params[name] for name in distributions},
-            distributions=distributions,
-            value=_mean(option),
-        )
+        return suggested(self.space, self._inner(seed), self.metric.direction, known)
 
 
 def _mean(option: Option) -> float | None:

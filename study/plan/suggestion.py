@@ -1,0 +1,96 @@
+"""What a sampler of Optuna's suggests after given results, without a study of its own to tell.
+
+Adding 10,000 trials to a study checks and copies each of them, which takes seconds; here they are
+handed to the sampler as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from study.plan.points import value
+from study.plan.results import Configuration, configuration
+from study.space.metric import Direction
+from study.space.search_space import SearchSpace, Value
+
+
+class _Given(optuna.storages.InMemoryStorage):
+    """A storage whose trials are given."""
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._given = trials
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,  # noqa: FBT001 - Optuna's signature
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        return [one for one in self._given if states is None or one.state in states]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Nothing: TPE notes its suggestion at the trial, which is not kept."""
+
+
+def suggested(
+    space: SearchSpace,
+    sampler: BaseSampler,
+    direction: Direction,
+    known: Sequence[tuple[Configuration, float]],
+) -> Configuration:
+    """The next configuration by ``sampler``, which is new, after ``known`` ones with values."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {p.name: p.distribution for p in space.hyperparameters}
+    past = [
+        _trial(number, distributions, dict(params), value)
+        for number, (params, value) in enumerate(known)
+    ]
+    trial = _trial(len(past), {}, {}, None)
+    study, small = (
+        optuna.create_study(storage=_Given(trials), direction=direction, sampler=sampler)
+        for trials in (past, past[:1])
+    )
+    sampler.before_trial(study, trial)
+    # All trials have the same distributions: one of them shows the search space.
+    together = sampler.sample_relative(
+        study, trial, sampler.infer_relative_search_space(small, trial)
+    )
+    values = dict(space.fixed)
+    for parameter in space.hyperparameters:
+        name, distribution = parameter.name, distributions[parameter.name]
+        if distribution.single():
+            values[name] = value(parameter, 0)
+        elif name in together:
+            values[name] = together[name]
+        else:
+            values[name] = sampler.sample_independent(study, trial, name, distribution)
+    return configuration(values)
+
+
+def _trial(
+    number: int,
+    distributions: Mapping[str, BaseDistribution],
+    params: Mapping[str, Value],
+    result: float | None,
+) -> FrozenTrial:
+    """A complete trial; without a result a running one."""
+    return FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=TrialState.RUNNING if result is None else TrialState.COMPLETE,
+        value=result,
+        datetime_start=None,
+        datetime_complete=None,
+        params={name: params[name] for name in distributions},
+        distributions=dict(distributions),
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+    )

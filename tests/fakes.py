@@ -174,16 +174,19 @@ def driver(
     pruner: BasePruner | None = None,
     kept: Kept | None = None,
     watch: Observer | None = None,
+    driver_died: bool = False,
+    say: Callable[[str], None] = print,
 ) -> Driver:
     """A new driver of the study in ``storage``, as a new process would make it."""
     plan = plan or OneAtATime(space(), images=IMAGES)
     return Driver(
-        Ledger(study_in(storage), plan.space, plan.metric),
+        Ledger(study_in(storage), plan.space, plan.metric, driver_died=driver_died),
         plan,
         pruner or optuna.pruners.NopPruner(),
         engine or InProcess(train),
         (kept or Kept()).hooks,
         watch or Observers(),
+        say=say,
     )
 
 
@@ -217,6 +220,6 @@ def drive_killed(
     for write in deaths:
         storage.die_at(write)
         with suppress(Killed):
-            drive(storage, engine=engine(), **given)
+            drive(storage, engine=engine(), driver_died=True, **given)
     storage.die_at(None)
-    return drive(storage, engine=engine(), **given)
+    return drive(storage, engine=engine(), driver_died=True, **given)

@@ -1,7 +1,12 @@
 """One loop owns a study: whatever ends it, and whenever, the next one comes to the same results."""
 
+import math
+import random
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -9,6 +14,7 @@ from fakes import (
     EPOCHS,
     IMAGES,
     Kept,
+    Killed,
     Mixed,
     MortalStorage,
     accuracy,
@@ -24,17 +30,27 @@ from fakes import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna import Study
 from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event, text
 
 from study.errors import SettingsError, TrainingFailed
 from study.plan.plan import RunSpec
 from study.plan.sweep import OneAtATime
+from study.storage.ledger import Ledger
+from study.storage.location import Database
 from study.training.run import Epoch, Run
 from study.tuning.pruning import Margin, SweepPruner
-from study.workers.engine import EpochReported, InProcess
+from study.tuning.run_spec import run_spec
+from study.workers.engine import EpochReported, Event, InProcess, Notice, Train
 
 EAGER = SweepPruner(IMAGES, Margin(warmup=1, window=1, errors=0.0, least=0.05))
+
+
+def never(run: Run) -> Generator[Epoch, None, bytes]:
+    raise AssertionError(f"{run} is trained again")
+    yield
 
 
 def undisturbed(pruner: optuna.pruners.BasePruner | None = None) -> dict:
@@ -53,10 +69,6 @@ def test_a_study_is_driven_until_its_plan_is_complete() -> None:
 def test_a_complete_study_is_not_trained_again() -> None:
     drive(storage := InMemoryStorage())
     before = study_in(storage).trials
-
-    def never(run: Run) -> Generator[Epoch, None, bytes]:
-        raise AssertionError(f"{run} is trained again")
-        yield
 
     assert drive(storage, train=never).complete
     assert study_in(storage).trials == before
@@ -250,3 +262,164 @@ def test_the_watch_is_told_of_every_event() -> None:
     epochs = [event for event in listener.events if isinstance(event, EpochReported)]
     assert len(epochs) == EPOCHS * len(rows(storage))
     assert listener.events[0] is None
+
+
+def told(state: TrialState, value: float | None) -> Callable[[Study, int], None]:
+    return lambda study, trial_id: study._storage.set_trial_state_values(
+        trial_id, state, None if value is None else [value]
+    )
+
+
+def deleted(study: Study, trial_id: int) -> None:
+    with study._storage._backend.engine.begin() as connection:
+        for table in ("user_attributes", "system_attributes", "params", "intermediate_values"):
+            connection.execute(text(f"DELETE FROM trial_{table} WHERE trial_id = {trial_id}"))
+        connection.execute(text(f"DELETE FROM trials WHERE trial_id = {trial_id}"))
+
+
+@pytest.mark.parametrize("after", [1, EPOCHS])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (told(TrialState.COMPLETE, 0.5), "Trial 2 was ended by another program as COMPLETE"),
+        (told(TrialState.PRUNED, None), "Trial 2 was ended by another program as PRUNED"),
+        (told(TrialState.FAIL, None), "Trial 2 was ended by another program as FAIL"),
+        (deleted, "Trial 2 was deleted by another program"),
+    ],
+    ids=["complete", "pruned", "failed", "deleted"],
+)
+def test_a_trial_that_another_program_ends_or_deletes_costs_a_line(
+    tmp_path: Path, change: Callable[[Study, int], None], said: str, after: int
+) -> None:
+    class Disturbed(InProcess):
+        """Changes the third trial before one of its epochs, or before its end, is told."""
+
+        epochs = 0
+
+        def next_event(self) -> Event:
+            event = super().next_event()
+            if event.key == 2:
+                self.epochs += 1
+                if self.epochs == after + 1:
+                    found = study_in(storage)
+                    change(found, found.trials[2]._trial_id)
+            return event
+
+    storage = Database.at(f"sqlite:///{tmp_path / 'study.db'}").open(create=True)
+    lines: list[str] = []
+    state = drive(storage, engine=Disturbed(train), say=lines.append)
+    assert state.complete
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert drive(storage, train=never).complete
+
+
+def test_a_failed_run_is_not_trained_again_by_the_next_driver() -> None:
+    storage = InMemoryStorage()
+    before = drive(storage, train=broken)
+    assert drive(storage, train=never) == before
+
+
+def test_a_score_that_is_no_number_is_a_failed_run() -> None:
+    def undefined(run: Run) -> Generator[Epoch, None, bytes]:
+        for epoch in train(run):
+            wide = dict(run.params)["width"] == 2
+            yield replace(epoch, val_accuracy=math.nan) if wide else epoch
+        return b"model"
+
+    state = drive(storage := InMemoryStorage(), train=undefined)
+    assert state.complete
+    failures = [row.failure for row in rows(storage) if row.state == "failed"]
+    assert failures == ["its score is nan, which is no number"]
+
+
+def test_a_run_in_whose_same_epoch_three_drivers_were_killed_has_failed() -> None:
+    def deadly(run: Run) -> Generator[Epoch, None, bytes]:
+        epochs = train(run)
+        yield next(epochs)
+        if dict(run.params)["width"] == 2:
+            raise Killed
+        return (yield from epochs)
+
+    storage = InMemoryStorage()
+    for _ in range(3):
+        with pytest.raises(Killed):
+            drive(storage, train=deadly, driver_died=True)
+    state = drive(storage, train=deadly, driver_died=True)
+    assert state.complete
+    (failed,) = [row for row in rows(storage) if row.state == "failed"]
+    assert "killed 3 times after epoch 1 of this run" in failed.failure
+    assert "GiB" in failed.failure
+    assert state.stages[0].options[1].failure == failed.failure
+
+
+def test_drivers_that_are_stopped_or_that_come_further_each_time_fail_no_run() -> None:
+    def stopped(run: Run) -> Generator[Epoch, None, bytes]:
+        yield next(train(run))
+        raise KeyboardInterrupt
+
+    def killed_at(last: int) -> Train:
+        def mortal(run: Run) -> Generator[Epoch, None, bytes]:
+            for epoch in train(run):
+                yield epoch
+                if epoch.number >= last:
+                    raise Killed
+
+        return mortal
+
+    storage = InMemoryStorage()
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            drive(storage, train=stopped)
+    for last in range(1, EPOCHS):
+        with pytest.raises(Killed):
+            drive(storage, train=killed_at(last), driver_died=True)
+    assert drive(storage, driver_died=True).complete
+    assert counted(storage) == undisturbed()
+
+
+def test_no_decision_reads_the_study_again() -> None:
+    class Counted(InMemoryStorage):
+        reads = 0
+
+        def get_all_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+            self.reads += 1
+            return super().get_all_trials(*args, **kwargs)
+
+    storage = Counted()
+    drive(storage)
+    assert storage.reads <= 3  # to open the study, and to adopt its runs
+
+
+def test_starting_a_run_is_one_write_of_all_that_its_trial_says(tmp_path: Path) -> None:
+    storage = Database.at(f"sqlite:///{tmp_path / 'study.db'}").open(create=True)
+    ledger = Ledger(study_in(storage), space(), space().metric)
+    (spec, *_) = OneAtATime(space()).state([]).next
+    statements: list[str] = []
+    event.listen(storage.engine, "commit", lambda _: statements.append("COMMIT"))
+    event.listen(
+        storage.engine,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_: statements.append(statement.split()[0]),
+    )
+    run = ledger.start(spec, {"parameters": 7.0})
+    writes = [s for s in " ".join(statements).split("COMMIT") if "INSERT" in s or "UPDATE" in s]
+    assert len(writes) == 1
+    assert statements.count("COMMIT") <= 8
+    trial = study_in(storage).trials[run.trial.number]
+    assert trial.state == TrialState.RUNNING
+    assert trial.params == {"width": 1, "depth": 2}
+    assert trial.user_attrs == {"stage": "width", "option": 1, "repeat": 1, "parameters": 7.0}
+    assert run_spec(trial) == run.spec == spec
+
+
+def test_a_warning_of_a_worker_is_printed_once() -> None:
+    class Worried(InProcess):
+        def next_event(self) -> Event:
+            if random.random() < 0.5:
+                return Notice(next(iter(self._runs)), "no checkpoint can be written")
+            return super().next_event()
+
+    lines: list[str] = []
+    assert drive(InMemoryStorage(), engine=Worried(train), say=lines.append).complete
+    assert lines == ["no checkpoint can be written"]

@@ -1,25 +1,33 @@
 """The sampler in plain Optuna code, as people who know Optuna write it."""
 
 import multiprocessing
+import os
 import pickle
 import runpy
 import socket
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import optunahub
+import psutil
 import pytest
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySamplerTestCase
 from optuna.trial import Trial, TrialState
 
+import study.tuning.sampler
 from study.errors import PlanExhausted
+from study.storage.ledger import as_json
 from study.storage.location import Database
+from study.storage.trials import RUN_SPEC
 from study.tuning.one_at_a_time import OneAtATimeSampler
+from study.tuning.run_spec import ASKED_BY, run_spec
 
 OPTIONS = {"filters": [8, 16, 32], "dropout": [0.1, 0.2, 0.3]}
 START = {"filters": 16, "dropout": 0.2}
@@ -192,37 +200,132 @@ def _work(url: str) -> None:
 
 
 @pytest.mark.slow
-def test_several_processes_on_one_storage_count_each_slot_once(tmp_path: Path) -> None:
+def test_several_processes_on_one_storage_train_each_run_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     optuna.create_study(
         study_name="shared", storage=Database.at(url).open(create=True), direction="minimize"
     )
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_work, args=(url,)) for _ in range(2)]
+    workers = [context.Process(target=_work, args=(url,)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
     found = optuna.load_study(
         study_name="shared", storage=Database.at(url).open(), sampler=sampler()
     )
     stages = found.sampler.summary(found)
     assert [stage.selected and stage.selected.value for stage in stages] == [32, 0.1]
-    assert all(len(option.rows) == 2 for stage in stages for option in stage.options)
+    trained = Counter(
+        (spec.configuration, spec.repeat)
+        for spec in (run_spec(trial) for trial in found.trials if trial.values)
+    )
+    assert len(trained) == 10
+    assert set(trained.values()) == {1}
 
 
-def test_trials_of_a_process_that_is_gone_are_named_with_what_to_do() -> None:
+def elsewhere(host: str | None = None, number: int | None = None, age: float = 0.0) -> list[Any]:
+    """Who asked for a trial: by default the process that started this one, which lives."""
+    parent = psutil.Process(os.getppid())
+    number = parent.pid if number is None else number
+    return [host or socket.gethostname(), number, parent.create_time() - age]
+
+
+def asked_by(found: optuna.Study, process: list[Any]) -> int:
+    """A new running trial that says that this process has asked for it; its number in storage."""
+    trial_id = found._storage.create_new_trial(found._study_id)
+    found._storage.set_trial_system_attr(trial_id, ASKED_BY, process)
+    return trial_id
+
+
+def test_a_trial_chooses_only_when_every_running_one_before_it_has_its_run_spec() -> None:
+    found = study_of("minimize")
+    first = asked_by(found, elsewhere())
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(found.ask)
+        with pytest.raises(TimeoutError):
+            second.result(0.3)
+        plan = found.sampler.plan
+        spec = as_json(plan.state([]).next[0], plan.metric)
+        found._storage.set_trial_system_attr(first, RUN_SPEC, spec)
+        assert run_spec(second.result(60)).repeat == spec["repeat"] + 1
+
+
+@pytest.mark.parametrize("process", [elsewhere(number=2**22 + 1), elsewhere(age=100)])
+def test_a_running_trial_before_it_is_not_awaited_if_its_process_is_gone(
+    process: list[Any],
+) -> None:
+    found = study_of("minimize")
+    asked_by(found, process)
+    assert run_spec(found.ask()).repeat == 0
+
+
+def left_behind(process: list[Any]) -> optuna.Study:
+    """A study whose first stage waits for two runs of this process."""
     single = OneAtATimeSampler({"a": [1, 2], "b": [1, 2]}, repeats=1)
     found = optuna.create_study(sampler=single)
     for trial in (found.ask(), found.ask()):
-        attributes = found._storage.get_trial_system_attrs(trial._trial_id)
-        gone = {**attributes["study:run"], "asked_by": [socket.gethostname(), 2**22 + 1]}
-        found._storage.set_trial_system_attr(trial._trial_id, "study:run", gone)
-    again = optuna.create_study(sampler=pickle.loads(pickle.dumps(single)))
-    again._storage, again._study_id = found._storage, found._study_id
-    with pytest.raises(PlanExhausted, match=r"running trials \[0, 1\]: .*TrialState.FAIL"):
-        again.ask()
+        found._storage.set_trial_system_attr(trial._trial_id, ASKED_BY, process)
+    found.sampler = pickle.loads(pickle.dumps(single))  # as in another process
+    return found
+
+
+@pytest.mark.parametrize(
+    "process", [elsewhere(number=2**22 + 1), elsewhere(age=100)], ids=["gone", "number given again"]
+)
+def test_runs_of_a_process_that_is_gone_are_trained_again(process: list[Any]) -> None:
+    found = left_behind(process)
+    found.optimize(lambda trial: trial.suggest_int("a", 1, 2) + trial.suggest_int("b", 1, 2))
+    gone = [trial.user_attrs.get("cancelled", "") for trial in found.trials[:2]]
+    assert all("is gone" in why for why in gone)
+    assert found.best_params == {"a": 1, "b": 1}
+    assert len(found.trials) == 2 + 3
+
+
+def test_runs_of_another_host_are_awaited_as_long_as_they_report(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(study.tuning.sampler, "_SILENCE", 0.5)
+    found = left_behind(elsewhere(host="another"))
+    reporting = Trial(found, 0)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(found.ask)
+        for step in range(8):
+            reporting.report(0.5, step)
+            with pytest.raises(TimeoutError):
+                asked.result(0.2)
+        with pytest.raises(PlanExhausted, match=r"running trials \[0, 1\]: .*gone"):
+            asked.result(60)
+    assert caplog.messages == [f"waiting for trial {n} of host another" for n in (0, 1)]
+
+
+def test_a_pickled_sampler_does_not_grow_with_the_study() -> None:
+    found = study_of("minimize")
+    before = len(pickle.dumps(found.sampler))
+    found.optimize(lambda trial: error(*asked(trial)))
+    assert len(pickle.dumps(found.sampler)) == before
+
+
+def test_options_may_be_of_numpy_and_none_among_them() -> None:
+    single = OneAtATimeSampler(
+        {"units": np.arange(8, 24, 8), "decay": [None, 0.1], "rate": np.array([0.1, 0.2])},
+        start={"units": np.int64(16)},
+        repeats=1,
+    )
+    found = optuna.create_study(sampler=pickle.loads(pickle.dumps(single)))
+
+    def objective(trial: Trial) -> float:
+        units = trial.suggest_int("units", 8, 16)
+        decay = trial.suggest_categorical("decay", [None, 0.1])
+        rate = trial.suggest_float("rate", 0.1, 0.2)
+        return units + rate + (0 if decay is None else 100 * decay)
+
+    found.optimize(objective)
+    assert found.best_params == {"units": 8, "decay": None, "rate": 0.1}
+    stages = found.sampler.summary(found)
+    assert [option.value for option in stages[0].options] == [8, 16]
+    assert [option.value for option in stages[1].options] == ["None", "0.1"]
 
 
 def test_the_summary_is_a_table_too() -> None:

@@ -435,5 +435,6 @@ def test_the_sweep_pruner_and_the_sampler_go_together_in_plain_code() -> None:
 def test_the_package_offers_the_sampler() -> None:
     offered = SimpleNamespace(**{name: getattr(package, name) for name in package.__all__})
     assert offered.OneAtATimeSampler is OneAtATimeSampler
+    assert {*package.__all__} <= {*dir(package)}
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         _ = package.Nonsense

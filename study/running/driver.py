@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 """A run during which so many drivers died at the same epoch has failed."""
 
-_LOOK = 1.0  # seconds between two looks whether the study is still in its database
-
 Say = Callable[[str], None]
 
 
@@ -106,7 +104,6 @@ class Driver:
         self._active: dict[int, ActiveRun] = {}
         self._prefer: Configuration | None = None
         self._state: PlanState | None = None
-        self._looked = time.monotonic()
         self._noticed: set[str] = set()
 
     def drive(self, deadline: float | None = None) -> PlanState:
@@ -115,21 +112,20 @@ class Driver:
         Whatever ends the loop, the runs in progress stay in the database as they are, for the next
         driver to adopt.
         """
-        with self._ledger.in_use():
-            self._adopt()
-            event: Event | None = None
-            while True:
-                state = self._next_state()
-                self._observer.see(state, self._active, event)
-                if state.complete:
-                    self._end_paused()
-                late = deadline is not None and time.monotonic() >= deadline
-                if late or not self._active:
-                    return state
-                event = self._engine.next_event()
-                self._check_study()
-                if event is not None:
-                    self._handle(event)
+        self._adopt()
+        event: Event | None = None
+        while True:
+            state = self._next_state()
+            self._observer.see(state, self._active, event)
+            if state.complete:
+                self._end_paused()
+            late = deadline is not None and time.monotonic() >= deadline
+            if late or not self._active:
+                return state
+            event = self._engine.next_event()
+            self._check()
+            if event is not None:
+                self._handle(event)
 
     def _adopt(self) -> None:
         """Continue the runs that a dead driver left running.
@@ -246,15 +242,12 @@ class Driver:
     def _end_paused(self) -> None:
         """Tell the paused runs that are never resumed: the plan is complete."""
         for paused in self._ledger.paused():
-            run = self._ledger.reopen(paused)
+            try:
+                run = self._ledger.reopen(paused)
+            except ChangedOutside as change:
+                self._say(str(change))
+                continue
             self._end(run, TrialState.PRUNED, paused="the study ended before it was wanted again")
-
-    def _check_study(self) -> None:
-        """Raise where the lock was lost, or where the study is no longer in its database."""
-        self._check()
-        if time.monotonic() - self._looked > _LOOK:
-            self._ledger.require_study()
-            self._looked = time.monotonic()
 
 
 def _spec_of(trial: StoredTrial) -> RunSpec:

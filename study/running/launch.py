@@ -89,7 +89,10 @@ def launch(
     try:
         with explained(location.database.shown), driving(location) as lock:
             plan = plan_of(settings)
-            ledger = None if prepared.new else Ledger(_recorded(prepared), plan.space, plan.metric)
+            ledger = None
+            if not prepared.new:
+                study = _recorded(prepared)
+                ledger = Ledger(study, plan.space, plan.metric, driver_died=lock.driver_died)
             if ledger is not None and plan.state(ledger.trials).complete:
                 execution = replace(execution, jobs=1, scheduler=None, devices=CPU)  # all trained
             with (

@@ -7,7 +7,7 @@ decision reads the study again: the driver holds the study's lock, and nobody el
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from study.space.metric import Metric
     from study.space.search_space import SearchSpace
     from study.training.run import Epoch
-
-DRIVER_RUNNING = "driver_running"
-"""The study attribute that is true while a driver runs; it stays true if the driver dies."""
 
 DEATHS = "driver_deaths"
 """The trial attribute ``{"epoch": n, "times": k}``: how many drivers died ``n`` epochs into it."""
@@ -51,30 +48,25 @@ class ActiveRun:
 
 
 class Ledger:
-    """Writes the trials of ``study``, whose runs report ``metric``, and remembers them."""
+    """Writes the trials of ``study``, whose runs report ``metric``, and remembers them.
 
-    def __init__(self, study: Study, space: SearchSpace, metric: Metric) -> None:
+    ``driver_died``: the driver before this one was killed.
+    """
+
+    def __init__(
+        self, study: Study, space: SearchSpace, metric: Metric, *, driver_died: bool = False
+    ) -> None:
         self.study, self._storage = study, study._storage
         self._metric = metric
         self._distributions = {p.name: p.distribution for p in space.hyperparameters}
         self._trials = {trial.number: trial for trial in StoredTrials()(study)}
         self._name = study.study_name
-        self._driver_died = bool(study.user_attrs.get(DRIVER_RUNNING))
+        self._driver_died = driver_died
 
     @property
     def trials(self) -> list[StoredTrial]:
         """The trials that count, by number."""
         return list(self._trials.values())
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Note in the study that a driver runs; a driver that is killed leaves the note behind."""
-        self.study.set_user_attr(DRIVER_RUNNING, True)
-        try:
-            yield
-        finally:
-            with suppress(Exception):  # what ended the driver is what is to be reported
-                self.study.set_user_attr(DRIVER_RUNNING, False)
 
     def adopt(self) -> list[ActiveRun]:
         """The runs that the last driver left running, with the times a driver has died there.
@@ -116,9 +108,11 @@ class Ledger:
             },
             system_attrs={RUN_SPEC: as_json(spec, self._metric)},
         )
-        with self._present():
+        try:
             trial_id = self._storage.create_new_trial(self.study._study_id, template)
-            return self._active(trial_id)
+        except KeyError:
+            raise StorageError(f"study {self._name!r} was deleted while it ran") from None
+        return self._active(trial_id)
 
     def _resume(self, paused: StoredTrial, spec: RunSpec) -> ActiveRun:
         """A paused trial is resumed by the epoch in its spec at which it pauses next."""
@@ -135,8 +129,8 @@ class Ledger:
 
     def last_ended(self) -> StoredTrial | None:
         """The run that ended last; None where a trial of the same run is open again."""
-        ended = [trial for trial in self._trials.values() if trial.ended]
-        last = max(ended, key=lambda trial: trial.ended, default=None)  # type: ignore[arg-type,return-value]
+        ended = [(trial.ended, trial.number) for trial in self._trials.values() if trial.ended]
+        last = self._trials[max(ended)[1]] if ended else None
         unfinished = {
             (trial.configuration, trial.repeat)
             for trial in self._trials.values()
@@ -176,21 +170,8 @@ class Ledger:
 
     def reopen(self, paused: StoredTrial) -> ActiveRun:
         """The paused run as an active one, to be finished as it is."""
-        return self._active(paused.trial_id)
-
-    def require_study(self) -> None:
-        """Raise ``StorageError`` where the study was deleted or renamed since it was opened."""
-        names = {s._study_id: s.study_name for s in self._storage.get_all_studies()}
-        now = names.get(self.study._study_id)
-        if now is None:
-            raise StorageError(
-                f"study {self._name!r} was deleted from the database while it ran: it is stopped"
-            )
-        if now != self._name:
-            raise StorageError(
-                f"study {self._name!r} was renamed to {now!r} while it ran: it is stopped, and "
-                f"nothing is lost: resume {now!r}"
-            )
+        with self._unchanged(paused.number, paused.trial_id):
+            return self._active(paused.trial_id)
 
     def _active(self, trial_id: int) -> ActiveRun:
         """A running trial as it is stored; of an epoch that is half stored nothing is kept.
@@ -214,15 +195,6 @@ class Ledger:
         return stored
 
     @contextmanager
-    def _present(self) -> Iterator[None]:
-        """Explain an error that the deletion of the study has caused."""
-        try:
-            yield
-        except KeyError:
-            self.require_study()
-            raise
-
-    @contextmanager
     def _unchanged(self, number: int, trial_id: int) -> Iterator[None]:
         """Raise ``ChangedOutside`` where a write fails as the trial is finished or gone."""
         try:
@@ -231,7 +203,6 @@ class Ledger:
             try:
                 frozen = self._storage.get_trial(trial_id)
             except KeyError:
-                self.require_study()
                 self._trials.pop(number, None)
                 raise ChangedOutside(
                     f"Trial {number} was deleted by another program: its run is stopped"

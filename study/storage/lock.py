@@ -62,10 +62,14 @@ _DRIVER = TypeAdapter(_Driver | None)
 
 @dataclass
 class StudyLock:
-    """A study that this process drives; without a study yet, what it is to be made with."""
+    """A study that this process drives; without a study yet, what it is to be made with.
+
+    ``driver_died``: the driver before this one was killed.
+    """
 
     location: Location
     identity: str
+    driver_died: bool = False
     _session: Connection | None = field(default=None, init=False)
     _file: list[int] | None = field(default=None, init=False)
 
@@ -143,7 +147,7 @@ def driving(location: Location) -> Iterator[StudyLock]:
     Whoever writes calls `StudyLock.check` before.
     """
     identity, driver = _stored(location)
-    lock = StudyLock(location, identity or new_identity())
+    lock = StudyLock(location, identity or new_identity(), driver_died=driver is not None)
     with _on_server(lock) if _is_postgresql(location) else _on_file(lock):
         if _alive(location, driver):
             raise _locked(location)

@@ -197,14 +197,6 @@ def test_a_header_may_count_the_columns() -> None:
     assert counted.pixels.shape == (1, *SHAPE)
 
 
-def test_a_table_of_zeros_and_ones_is_as_dark_as_in_training() -> None:
-    pixels = [f"pixel{i}" for i in range(48)]
-    dark = one(table("dark.csv", pixels, [[1] * 48]))
-    assert (dark.pixels == 1).all()
-    fractions = one(table("fractions.csv", pixels, [[0.5] * 47 + [1]]))
-    assert fractions.pixels.max() == 255
-
-
 def prepare_bad() -> None:
     Path("empty").mkdir()
     Path("image.txt").write_text("no image")

@@ -188,7 +188,10 @@ def _idx_array(path: Path) -> NDArray[Any]:
             zeros, code, axes = file.read(2), *file.read(2).ljust(2, b"\0")
             if zeros != b"\0\0" or code not in _IDX_TYPES or not 1 <= axes <= 4:
                 raise refusal(path, "empty or not an IDX file", "copy or download it again")
-            shape = struct.unpack(f">{axes}I", file.read(4 * axes).ljust(4 * axes, b"\0"))
+            sizes = file.read(4 * axes)
+            if len(sizes) < 4 * axes:
+                raise refusal(path, "truncated or damaged", "copy or download it again")
+            shape = struct.unpack(f">{axes}I", sizes)
             dtype = np.dtype(_IDX_TYPES[code])
             expected = math.prod(shape) * dtype.itemsize
             if packed:

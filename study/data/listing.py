@@ -204,9 +204,10 @@ def _only(folders: Sequence[Path]) -> Path | None:
 
 def _no_classes(folder: Path, pictures: int) -> DataError:
     if pictures:
+        count = "1 picture" if pictures == 1 else f"{pictures} pictures"
         return DataError(
-            f"{printable(folder)}: {pictures} pictures and no class folder; put the pictures of "
-            "each class into a folder of its name, or list them in a CSV of path,label"
+            f"{printable(folder)}: {count} and no class folder; put the pictures of each class "
+            "into a folder of its name, or list them in a CSV of path,label"
         )
     return DataError(
         f"{printable(folder)}: a folder with nothing that is read here; it must hold a folder of "

@@ -26,7 +26,7 @@ from tables import Table
 
 from study.data import dataset as datasets
 from study.data.dataset import Dataset
-from study.data.pixels import unit
+from study.data.pixels import to_float01
 from study.errors import StudyError
 from study.plan.results import StoredTrial
 from study.space import file as space_file
@@ -107,7 +107,9 @@ def _accuracies(rows: Sequence[StoredTrial], folder: Path, dataset: Dataset) -> 
     for number, row in enumerate(rows):
         member = export.load_member(models.file(folder, row.number))
         said = [
-            np.asarray(member(unit(dataset.test_images[first : first + AT_ONCE]), training=False))
+            np.asarray(
+                member(to_float01(dataset.test_images[first : first + AT_ONCE]), training=False)
+            )
             for first in range(0, len(dataset.test_labels), AT_ONCE)
         ]
         right = np.concatenate(said).argmax(axis=1) == dataset.test_labels

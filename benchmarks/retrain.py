@@ -24,7 +24,7 @@ from job import Params, Task
 
 from study.data import dataset as datasets
 from study.data.dataset import Dataset
-from study.data.pixels import unit
+from study.data.pixels import to_float01
 from study.space.search_space import Validation
 from study.training.run import Run
 from study.workers.engine import RunFailed, RunFinished
@@ -116,5 +116,7 @@ def _judged(model: bytes, dataset: Dataset) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.keras")
         path.write_bytes(model)
-        said = keras.models.load_model(path).predict(unit(dataset.test_images), 500, verbose=0)
+        said = keras.models.load_model(path).predict(
+            to_float01(dataset.test_images), 500, verbose=0
+        )
     return float((said.argmax(-1) == dataset.test_labels).mean())

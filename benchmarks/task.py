@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from job import Job, Task
 
 from study.data import dataset as datasets
-from study.data.pixels import unit
+from study.data.pixels import to_float01
 from study.space import file as space_file
 from study.space.search_space import Validation
 
@@ -75,9 +75,9 @@ def written(task: Task, home: Path) -> Path:
         aside = path.with_name(".data.npz")
         np.savez(
             aside,
-            x_train=unit(dataset.images[some]),
+            x_train=to_float01(dataset.images[some]),
             y_train=dataset.labels[some],
-            x_test=unit(dataset.test_images[some]),
+            x_test=to_float01(dataset.test_images[some]),
             y_test=dataset.test_labels[some],
         )
         aside.replace(path)

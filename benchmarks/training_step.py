@@ -115,11 +115,11 @@ def fit(config: list[float], source: str, images: int, steps: int = 1) -> Turn:
     import keras
 
     from study.data import dataset as data
-    from study.data.pixels import unit
+    from study.data.pixels import to_float01
     from study.training import network as networks
 
     dataset = data.load(source)
-    x, y = unit(dataset.images[:images]), dataset.labels[:images]
+    x, y = to_float01(dataset.images[:images]), dataset.labels[:images]
     network = networks.build_cnn(named(config), dataset.input_shape, dataset.num_classes)
     if steps > 1:
         network.compile("adam", network.loss, metrics=["accuracy"], steps_per_execution=steps)

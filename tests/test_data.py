@@ -21,7 +21,7 @@ from image_files import (
 )
 
 from study.data.dataset import load, split
-from study.data.pixels import batches, brightness, unit
+from study.data.pixels import batches, brightness, to_float01
 from study.errors import DataError
 from study.space.search_space import Validation
 
@@ -136,7 +136,7 @@ def test_bytes_stay_bytes_and_stand_for_what_division_gives(tmp_path: Path) -> N
     kept = load(npz(tmp_path, x_train=x, x_test=x[:8])).images
     assert kept.dtype == np.uint8
     divided = x.astype(np.float32)[..., np.newaxis] / np.float32(255)
-    assert np.array_equal(unit(kept), divided)
+    assert np.array_equal(to_float01(kept), divided)
     assert np.array_equal(np.concatenate(list(batches(kept))), divided)
     assert brightness(kept) == pytest.approx(divided.mean())
 

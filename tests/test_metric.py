@@ -282,7 +282,7 @@ def test_numbers_of_listed_pictures_are_their_labels_and_split_in_tenths(tmp_pat
         lines.append(f"{number}.png,{number / 4}")
     (tmp_path / "list.csv").write_text("\n".join(lines))
     found = load(str(tmp_path / "list.csv"), ImageOptions(regression=True))
-    assert found.numbers
+    assert found.regression
     assert sorted([*found.labels, *found.test_labels]) == [number / 4 for number in range(100)]
     part = split(found.labels, Validation("holdout", 0.25), 1, 0).validation
     assert abs(found.labels[part].mean() - found.labels.mean()) < 1

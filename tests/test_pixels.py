@@ -10,7 +10,7 @@ from PIL import Image
 
 from study.data.dataset import Dataset, load
 from study.data.picture import look
-from study.data.pixels import unit
+from study.data.pixels import to_float01
 from study.data.reading import ImageOptions, ProgressCallbacks
 from study.errors import DataError
 from study.final.pictures import read
@@ -72,7 +72,9 @@ def test_black_and_white_are_found_however_pixels_are_stored(
     tmp_path: Path, by: Any, images: Any, wanted: Any, note: str
 ) -> None:
     dataset, said = loaded(by(tmp_path, images))
-    found = np.sort(np.concatenate([unit(dataset.images), unit(dataset.test_images)]).ravel())
+    found = np.sort(
+        np.concatenate([to_float01(dataset.images), to_float01(dataset.test_images)]).ravel()
+    )
     step = 1 / 255 if by is by_files else 1e-6  # pictures become bytes
     assert np.abs(found - np.sort(wanted.ravel())).max() <= step
     assert note in " ".join(said)

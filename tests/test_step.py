@@ -443,12 +443,12 @@ def test_the_state_of_another_network_is_refused() -> None:
 
 
 def test_images_that_are_bytes_train_to_the_bits_of_their_fractions() -> None:
-    from study.data.pixels import unit
+    from study.data.pixels import to_float01
     from study.training.trainer import resident
 
     x, y = images()
     as_bytes, ends = (x * 255).astype(np.uint8), []
-    for given in (as_bytes, unit(as_bytes)):
+    for given in (as_bytes, to_float01(as_bytes)):
         program = program_of(cnn(), bytes_given=given.dtype == np.uint8)
         program.reset(seeds)
         data, order = resident(given, y), np.arange(IMAGES)

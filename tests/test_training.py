@@ -416,7 +416,7 @@ def test_many_images_as_bytes_are_trained_on_where_they_lie(
 
     monkeypatch.setattr(trainer, "_LARGE", 0)
     whole = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
-    images = pixels.chosen(whole, np.array([3, 1])) if aligned else whole[1:][:, :, 1:]
+    images = pixels.take(whole, np.array([3, 1])) if aligned else whole[1:][:, :, 1:]
     images.setflags(write=False)
     assert pixels.is_aligned(images) is aligned
     tensor, labels = trainer.resident(images, np.arange(len(images), dtype=np.int32))

@@ -186,7 +186,7 @@ def _data(given: str | None, name_or_path: str | None) -> Finding:
         shape = "x".join(str(size) for size in dataset.input_shape)
         images = f"{source}: {len(dataset.labels)} images of {shape}"
         more = f", {len(dataset.test_labels)} more to test with"
-        if dataset.numbers:
+        if dataset.regression:
             low, high = dataset.labels.min(), dataset.labels.max()
             return f"{images} with numbers from {low:.4g} to {high:.4g}{more}"
         return f"{images} in {dataset.num_classes} classes{more}"

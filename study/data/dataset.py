@@ -33,8 +33,8 @@ ACCEPTED = (
 class Dataset:
     """Images (n, height, width, channels) and labels (n,): in 0..classes-1, or float32 numbers.
 
-    Images are float32 in [0, 1], or uint8 where they came from bytes: `pixels.unit(batch)` makes
-    float32 in [0, 1] of either.
+    Images are float32 in [0, 1], or uint8 where they came from bytes: `pixels.to_float01(batch)`
+    makes float32 in [0, 1] of either.
 
     `labels[i] == k` means the class that the files call `label_names[k]`; numbers have no names.
     The search sees `images` and `labels` alone. All arrays are read-only. `fingerprint` is the
@@ -66,7 +66,7 @@ class Dataset:
         return replace(self, test_images=images, test_labels=labels, test_files=())
 
     @property
-    def numbers(self) -> bool:
+    def regression(self) -> bool:
         """Whether this is regression: labels are numbers, not classes."""
         return not self.label_names
 
@@ -152,8 +152,8 @@ def _dataset(source: str, train: RawSplit, test: RawSplit | None, *, regression:
         raise DataError(f"{train.labels_in}: {what} ({only}); add a second one")
     if test is None:
         drawn = test_part(labels, source)
-        test_images = pixels.chosen(images, drawn.validation)
-        images = pixels.chosen(images, drawn.train)
+        test_images = pixels.take(images, drawn.validation)
+        images = pixels.take(images, drawn.train)
         labels, test_labels = labels[drawn.train], labels[drawn.validation]
     else:
         test = _checked(test, regression=regression)
@@ -164,7 +164,7 @@ def _dataset(source: str, train: RawSplit, test: RawSplit | None, *, regression:
             np.searchsorted(names, part).astype(np.int32) for part in (labels, test_labels)
         )
     if images.dtype != test_images.dtype:
-        images, test_images = pixels.unit(images), pixels.unit(test_images)
+        images, test_images = pixels.to_float01(images), pixels.to_float01(test_images)
     parts = (images, labels, test_images, test_labels)
     for part in parts:
         part.setflags(write=False)

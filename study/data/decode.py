@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from study.data import arrays, picture
 from study.data.listing import Listed, Listing, labels_of, numbers_of
 from study.data.picture import Look, Shape
-from study.data.pixels import BYTES, Kind, Scales, aligned, chosen, scale_of
+from study.data.pixels import BYTES, Kind, Scales, aligned, scale_of, take
 from study.data.reading import ImageOptions, RawSplit, Splits
 from study.data.splitting import test_part
 from study.errors import DataError
@@ -70,7 +70,7 @@ def _kept(path: Path, key: str, source: Path) -> Splits | None:
     except DataError:
         return None
     images = found["x_train"]
-    images = chosen(images, np.arange(len(images)))  # aligned, for training without a copy
+    images = take(images, np.arange(len(images)))  # aligned, for training without a copy
     scales: Scales = {kind: tuple(ends) for kind, ends in json.loads(str(found["scales"])).items()}
     where = printable(source)
     return (

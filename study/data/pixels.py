@@ -63,7 +63,7 @@ def is_aligned(images: NDArray[Any]) -> bool:
     return images.dtype == np.uint8 and images.flags.c_contiguous and not images.ctypes.data % 64
 
 
-def chosen(images: Images, indices: NDArray[np.int64]) -> Images:
+def take(images: Images, indices: NDArray[np.int64]) -> Images:
     """A copy of the images at ``indices``."""
     if images.dtype != np.uint8:
         return images[indices]
@@ -71,7 +71,7 @@ def chosen(images: Images, indices: NDArray[np.int64]) -> Images:
     return np.take(images, indices, axis=0, out=room, mode="clip")  # "raise" would take it twice
 
 
-def unit(images: NDArray[Any]) -> NDArray[np.float32]:
+def to_float01(images: NDArray[Any]) -> NDArray[np.float32]:
     """Images as float32 in [0, 1]; float32 is returned as it is."""
     if images.dtype != np.uint8:
         return images
@@ -82,7 +82,7 @@ def batches(images: Images) -> Iterator[NDArray[np.float32]]:
     """All images in order as float32 in [0, 1], some 64 MB at a time."""
     size = max(1, _AT_ONCE // max(1, math.prod(images.shape[1:])))
     for first in range(0, len(images), size):
-        yield unit(images[first : first + size])
+        yield to_float01(images[first : first + size])
 
 
 def brightness(images: Images) -> float:
@@ -173,7 +173,7 @@ def scaled(pixels: NDArray[Any], scale: Range) -> Images:
         floats = floats - np.float32(black)
     floats = np.clip(floats / np.float32(white - black), np.float32(0), np.float32(1))
     as_bytes = np.rint(floats * 255).astype(np.uint8)
-    exact = all(np.array_equal(unit(some), floats[at]) for at, some in enumerate(as_bytes))
+    exact = all(np.array_equal(to_float01(some), floats[at]) for at, some in enumerate(as_bytes))
     result: Images = as_bytes if exact else floats
     return result
 

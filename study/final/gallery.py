@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data.pixels import unit
+from study.data.pixels import to_float01
 from study.errors import ModelError
 from study.files import csv_cell, printable
 from study.final import records
@@ -77,7 +77,7 @@ def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
     Raises ``ModelError`` where there is no final model, or its members' probabilities are gone.
     """
     final = records.latest(study)[-1]
-    if dataset.numbers:
+    if dataset.regression:
         raise ModelError("gallery shows classes that are mistaken; here labels are numbers")
     path = records.probabilities_file(folder, final["opening"])
     members = records.load_probabilities(folder, final["opening"])
@@ -165,7 +165,7 @@ def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
             axes.set_axis_off()
             continue
         mistake = shown[place]
-        image = np.squeeze(unit(dataset.test_images[mistake.image]))
+        image = np.squeeze(to_float01(dataset.test_images[mistake.image]))
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
         names = f"{printable(mistake.label)} → {printable(mistake.predicted)}"
         axes.set_title(names, fontsize=8, parse_math=False)

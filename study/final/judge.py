@@ -57,7 +57,7 @@ class Judge:
 
     def __init__(self, run: Run, dataset: Dataset) -> None:
         self._network, _ = network_of(run, dataset)
-        self._numbers = dataset.numbers
+        self._numbers = dataset.regression
         self._name = run.metric.name.removeprefix("val_")
 
     def values(

@@ -80,7 +80,7 @@ def measure(
             judged = export.probabilities(model.network, held_out)
             record["validation"] = records.measured(_measured(judged, dataset.labels[part]))[1]
         found.append(record)
-    if metric.name not in _MEASURED[dataset.numbers]:
+    if metric.name not in _MEASURED[dataset.regression]:
         for record, own in zip(found, _own_metric(prepared, models, part), strict=True):
             record["metric"] = own
     if len(part):

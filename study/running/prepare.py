@@ -222,7 +222,7 @@ def facts(dataset: Dataset, validated: Sequence[Labels]) -> DataFacts:
         test_images=len(dataset.test_labels),
         validation=min(map(len, validated)),
         label_names=dataset.label_names,
-        balanced=None if dataset.numbers else min(map(_balanced, validated)),
+        balanced=None if dataset.regression else min(map(_balanced, validated)),
     )
 
 
@@ -237,7 +237,7 @@ def _check_networks(settings: Settings, dataset: Dataset) -> None:
     if settings.model is not None:  # its file is not run here
         return
     space = settings.space
-    if dataset.numbers:
+    if dataset.regression:
         raise SpaceError(
             f"{settings.origin}: task: the network here tells classes apart; give a model of your "
             'own for numbers, as in model = "my_model.py:build"'

@@ -21,7 +21,7 @@ import tensorflow as tf
 from keras.callbacks import CallbackList
 from numpy.typing import NDArray
 
-from study.data.pixels import Images, chosen, is_aligned
+from study.data.pixels import Images, is_aligned, take
 from study.data.splitting import Labels
 from study.errors import StudyError, TrainingFailed
 from study.space.metric import BALANCED
@@ -69,12 +69,12 @@ def resident(images: Images, labels: Labels, device: str = "cpu") -> Data:
     if device == "gpu" or images.nbytes < _LARGE or images.dtype != np.uint8:
         return tf.constant(images), tf.constant(labels)
     if not is_aligned(images):
-        images = chosen(images, np.arange(len(images)))
+        images = take(images, np.arange(len(images)))
     shared = images.view()
     try:
         shared.setflags(write=True)  # DLPack has no word for what may only be read
     except ValueError:  # memory that is not Python's, of what has travelled
-        shared = chosen(images, np.arange(len(images)))
+        shared = take(images, np.arange(len(images)))
     return tf.experimental.dlpack.from_dlpack(shared.__dlpack__()), tf.constant(labels)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from distributed import Client, Future, KilledWorker, Reschedule, Status, WorkerPlugin, get_worker
 from distributed import Event as Flag
 
-from study.data.pixels import chosen, is_aligned
+from study.data.pixels import is_aligned, take
 from study.errors import StudyError
 from study.training.run import Epoch, Run
 from study.training.train import train
@@ -145,7 +145,7 @@ class DataPlugin(WorkerPlugin):
         """Lay the images that travelled where a run can train on them without another copy."""
         images = self.dataset.images
         if images.dtype == np.uint8 and not is_aligned(images):
-            self.dataset = replace(self.dataset, images=chosen(images, np.arange(len(images))))
+            self.dataset = replace(self.dataset, images=take(images, np.arange(len(images))))
 
 
 @dataclass

@@ -74,12 +74,12 @@ def _logged(uri: str) -> int:
     """How many of the study's trials the server has."""
     from mlflow import MlflowClient
 
-    from study.mirror.projection import SLOT
+    from study.mirror.mlflow import KEY
 
     client = MlflowClient(uri)
     everywhere = [one.experiment_id for one in client.search_experiments()]
     found = client.search_runs(everywhere, max_results=5000)
-    return sum(run.data.tags.get(SLOT, "").startswith("trial ") for run in found)
+    return sum(run.data.tags.get(KEY, "").startswith("trial ") for run in found)
 
 
 CONTENDERS: dict[str, Callable[[Job, Tally], dict[str, Any]]] = {

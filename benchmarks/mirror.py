@@ -37,13 +37,11 @@ from mirror_others import EPOCHS, Seconds, others, summary
 from mlflow_server import mlflow_server
 
 from study.files import write_whole
-from study.mirror.follow import Passes
-from study.mirror.subprocess import Follower
-from study.mirror.target import Target, resolve
+from study.mirror.follow import Follower, Mirror, shown_at
+from study.mirror.tracker import Target, resolve
 from study.running.driver import Driver, Hooks, Observers
 from study.space.metric import ACCURACY
 from study.storage import models
-from study.storage.database import MLFLOW
 from study.storage.location import Database, Location
 from study.storage.lock import driving
 from study.training.network import build_cnn
@@ -119,7 +117,7 @@ def driven(
     follower = Follower(location(made), target, print)
     with driving(location(made)):
         follower.start()
-        while target is not None and MLFLOW not in made.study.user_attrs:
+        while target is not None and shown_at(location(made), models.identity(made.study)) is None:
             time.sleep(0.1)
         began, worked = time.perf_counter(), time.thread_time()
         runs = driver.drive().runs
@@ -134,7 +132,7 @@ def our_runs(folder: Path, target: Target, model: bytes, runs: int, policy: str)
     made = mirror_fakes.make(folder, epochs=EPOCHS, repeats=1, name=f"ours {policy} models")
     models.record(made.study, policy)
     folder = kept(made)
-    here = Passes(location(made), target)
+    here = Mirror(location(made), target)
     taken: Seconds = []
     for run in range(runs + 1):
         number = made.add(made.option(filters=8 + run), 0, _curve())
@@ -144,7 +142,7 @@ def our_runs(folder: Path, target: Target, model: bytes, runs: int, policy: str)
         report = here.run(live=True)
         taken.append(time.perf_counter() - began)
         assert not report.problems, report.problems
-        assert report.models == (policy == "all")
+        assert report.artifacts == (policy == "all")
     return taken[1:]  # the first imports MLflow and makes the experiment
 
 
@@ -154,7 +152,7 @@ def stored_runs(folder: Path, target: Target, trials: int) -> dict[str, Any]:
     models.record(made.study, "none")
     for number in range(trials):
         made.add(made.option(filters=8 + number // 3), number % 3, _curve())
-    here = Passes(location(made), target)
+    here = Mirror(location(made), target)
     began = time.perf_counter()
     report = here.run(live=False, afresh=True)
     first = time.perf_counter() - began

@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL
 
 from study.plan.plan import Plan
 from study.plan.results import Configuration, configuration
@@ -97,7 +98,7 @@ class Made:
 
 def make(folder: Path, name: str = "digits", **options: Any) -> Made:
     """A new study in a database in ``folder``, with the options of ``settings``."""
-    url = f"sqlite:///{folder / 'study.db'}"
+    url = URL.create("sqlite", database=str(folder / "study.db")).render_as_string()
     chosen = settings(**options)
     study = storage.create(Database.at(url).open(create=True), name, chosen)
     return Made(url, study, chosen, plan_of(chosen))

@@ -253,6 +253,83 @@ def _handler(handle: Callable[[BaseHTTPRequestHandler], None]) -> type[BaseHTTPR
     return Handler
 
 
+Behaviour = Callable[[socket.socket], None]
+"""What a hostile server does with a connection once it has read the head of a request."""
+
+_BYTE_EVERY = 0.3  # seconds, of a server that drips: no time-out between two bytes notices it
+
+
+class Hostile:
+    """A server that behaves in one way, whatever it is asked."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self._behaviour = behaviour
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(2**16)
+            self._behaviour(connection)
+
+
+def drip_head(connection: socket.socket) -> None:
+    _drip(connection, b"HTTP/1.1 200 OK\r\nX-Long: ")
+
+
+def drip_body(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    _drip(connection, b"{")
+
+
+def _drip(connection: socket.socket, start: bytes) -> None:
+    connection.sendall(start)
+    while True:
+        time.sleep(_BYTE_EVERY)
+        connection.sendall(b" ")
+
+
+def silence(connection: socket.socket) -> None:
+    connection.recv(1)
+    time.sleep(60)
+
+
+def flood(connection: socket.socket) -> None:
+    size = 4 * 2**30
+    connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+    for _ in range(size // 2**20):
+        connection.sendall(b" " * 2**20)
+
+
+def redirect(connection: socket.socket) -> None:
+    here = f"http://127.0.0.1:{connection.getsockname()[1]}/elsewhere"
+    head = f"HTTP/1.1 301 Moved\r\nLocation: {here}\r\nContent-Length: 0\r\n"
+    connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
+
+
+def hang_up(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def echo(request: Request) -> Fault:
+    """Refuses, and repeats every header of the request in the reason."""
+    reason = {"error_code": "PERMISSION_DENIED", "message": f"no: {dict(request.headers)}"}
+    return Fault(403, json.dumps(reason).encode())
+
+
 _OLD_REQUESTS = re.compile(
     r"/api/2\.0/(preview/)?mlflow/("
     r"artifacts/list"
@@ -268,6 +345,9 @@ def as_old(request: Request) -> Fault | None:
     """MLflow 1.3: 404 to what it did not have, and an SQL store that fails on a killed run."""
     if not _OLD_REQUESTS.fullmatch(request.path):
         return Fault(404, b"<h1>Not Found</h1>")
+    if "experiments/list?" in request.path:  # MLflow 3 has no such request any more
+        known = {"experiment_id": "0", "name": "Default", "lifecycle_stage": "active"}
+        return Fault(200, json.dumps({"experiments": [known]}).encode())
     if request.path.endswith("runs/update") and b'"KILLED"' in request.body:
         return Fault(500, b"CHECK constraint failed: status")
     return None
@@ -353,12 +433,11 @@ def running() -> Running:
 @functools.cache
 def local_store() -> Path:
     """An empty local store, to be copied."""
-    from study.mirror.target import Access
-    from study.mirror.tracking import Server
+    from study.mirror.mlflow import open_store
 
     folder = Path(tempfile.mkdtemp(prefix="study-store-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    Server(Access(f"sqlite:///{folder / 'mlflow.db'}", artifacts=folder.as_uri())).experiment("x")
+    open_store(folder / "mlflow.db")
     return folder / "mlflow.db"
 
 

@@ -17,8 +17,8 @@ import servers
 from optuna.storages import InMemoryStorage, RDBStorage
 from sqlalchemy import event
 
-from study.mirror.follow import Passes
-from study.mirror.target import resolve
+from study.mirror.follow import Mirror
+from study.mirror.tracker import resolve
 from study.space.search_space import Validation
 from study.storage import models
 from study.storage.location import Database
@@ -111,7 +111,7 @@ def test_a_run_costs_the_mirror_three_requests_and_nothing_new_none(tmp_path: Pa
         models.record(made.study, "none")
         target = resolve(proxy.url, {}, Database.at(made.url))
         assert target is not None
-        mirror = Passes(Database.at(made.url).study(made.study.study_name), target)
+        mirror = Mirror(Database.at(made.url).study(made.study.study_name), target)
 
         def cost(runs: int) -> int:
             """The requests of a pass after so many runs of one more option."""

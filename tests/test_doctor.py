@@ -8,13 +8,10 @@ import mirror_fakes
 import numpy as np
 import pytest
 import servers
-from botocore.exceptions import ReadTimeoutError
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy
 
 from study.cli.devices import Library, counted, driver_problem, judged
 from study.cli.doctor import Finding, examine
-from study.mirror import bucket
-from study.mirror.requests import Unreachable
 from study.training.device import CPU, HIDDEN, Card, Devices
 
 
@@ -79,7 +76,7 @@ def test_a_wrong_token_ends_the_probes_of_mlflow(storage):
 
 
 def test_an_address_that_is_none_is_named(storage):
-    assert "is no address" in findings(storage, "localhost")["MLflow"].says
+    assert "is not the address of" in findings(storage, "localhost")["MLflow"].says
 
 
 def test_without_a_mirror_there_is_nothing_to_probe(storage):
@@ -108,28 +105,30 @@ def test_a_bucket_is_written_and_read_and_its_refusal_named(storage, keys):
     assert not any(secret in str(found) for secret in (TOKEN, ACCESS_KEY, SECRET_KEY))
 
 
-def test_an_answer_that_breaks_off_is_a_bucket_that_cannot_be_reached():
-    class Cut:
-        def get_object(self, **_):
-            return {"Body": self}
-
-        def read(self):
-            raise ReadTimeoutError(endpoint_url="http://bucket")
-
-    with pytest.raises(Unreachable, match="cannot be reached"):
-        bucket.get(Cut(), "runs", "key")
-
-
 def test_an_old_server_is_recognised(storage):
     running = servers.running()
     with Proxy(running.mlflow.url, rule=servers.as_old) as old:
         assert "MLflow 1.x" in findings(storage, old.url)["MLflow"].says
 
 
-def test_a_server_that_fails_is_not_called_fine(storage):
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (Fault(401, b"who are you"), "refuses the token or password (401)"),
+        (Fault(403, b"no"), "refuses access (403)"),
+        (Fault(404, b"<h1>a web page</h1>"), "not that of an MLflow server"),
+        (Fault(200, b"<h1>a web page</h1>"), "not that of an MLflow server"),
+        (Fault(500, b"a fault"), "an error of its own (500)"),
+    ],
+)
+@pytest.mark.parametrize("path", ["", "/api/"])
+def test_a_server_that_does_not_serve_is_not_called_fine(storage, answer, says, path):
     running = servers.running()
-    with Proxy(running.mlflow.url, rule=lambda _: Fault(500)) as broken:
-        assert findings(storage, broken.url)["MLflow"].fine is False
+    rule = lambda request: answer if path in request.path else None  # noqa: E731
+    with Proxy(running.mlflow.url, rule=rule) as broken:
+        found = findings(storage, broken.url)["MLflow"]
+    assert found.fine is False
+    assert says in found.says
 
 
 @pytest.mark.tensorflow

@@ -8,7 +8,7 @@ import pytest
 
 from study.errors import MirrorError
 from study.mirror.follow import follow
-from study.mirror.transfer import Report
+from study.mirror.sync import Report
 
 
 class Passes:

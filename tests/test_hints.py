@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from study.cli.app import app
 from study.cli.execution import again, amounts
-from study.mirror.target import resolve
+from study.mirror.tracker import resolve
 from study.running.launch import ExecutionOptions
 from study.storage.location import Database
 from study.training.run import Run

@@ -12,7 +12,7 @@ from rich.console import Console
 from study.cli.live import Lines, Screen
 from study.cli.summary import print_execution
 from study.errors import TrainingFailed
-from study.mirror.target import resolve
+from study.mirror.tracker import resolve
 from study.plan.race import Race
 from study.plan.sweep import OneAtATime
 from study.running.driver import Observer, Observers

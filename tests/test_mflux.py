@@ -6,8 +6,8 @@ import pytest
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, free_port
 
 from study.errors import MirrorError
-from study.mirror.mflux import handshake
-from study.mirror.target import redact, resolve, secrets
+from study.mirror.old_servers import handshake
+from study.mirror.tracker import redact, resolve, secrets
 from study.storage.location import Database
 
 
@@ -63,7 +63,7 @@ def test_keys_are_not_part_of_what_is_printed(mflux):
     target = resolve(
         None, {"MFLUX_TOKEN": TOKEN, "MFLUX_HOST": mflux.host}, Database.at("sqlite:///study.db")
     )
-    printed = repr((target, target.access(), handshake(mflux.host, TOKEN)))
+    printed = repr((target, handshake(mflux.host, TOKEN)))
     assert not any(secret in printed for secret in (TOKEN, ACCESS_KEY, SECRET_KEY))
 
 
@@ -88,12 +88,6 @@ def test_none_turns_the_mirror_off():
     assert resolve("none", ENVIRON, Database.at("sqlite:///study.db")) is None
 
 
-def test_a_local_store_keeps_its_artifacts_beside_it(tmp_path):
-    access = resolve(None, {}, Database.at(f"sqlite:///{tmp_path / 'study.db'}")).access()
-    assert access.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert access.artifacts == (tmp_path / "mlflow-artifacts").as_uri()
-
-
 def test_a_database_on_a_server_has_its_local_store_in_the_current_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     target = resolve(None, {}, Database.at("postgresql+psycopg://user:pw@host/study"))
@@ -116,13 +110,13 @@ def test_a_password_in_an_address_is_neither_shown_nor_left_in_a_message():
         "http://me:pa55word@host:5000/path?key=1", {}, Database.at("sqlite:///study.db")
     )
     assert target.shown == "http://host:5000/path"
-    hidden = secrets({}, target, target.access())
+    hidden = secrets(target, environ={})
     assert "pa55word" not in redact(f"cannot reach {target.uri}\nnow", hidden)
 
 
 def test_a_message_is_one_line_without_secrets():
     target = resolve(None, {"MFLUX_TOKEN": TOKEN}, Database.at("sqlite:///study.db"))
-    hidden = secrets({"AWS_SECRET_ACCESS_KEY": "s3cr3t/key"}, target, None)
+    hidden = secrets(target, environ={"AWS_SECRET_ACCESS_KEY": "s3cr3t/key"})
     assert redact(f"no: {TOKEN}\n  s3cr3t/key s3cr3t%2Fkey", hidden) == "no: *** *** ***"
 
 

@@ -26,14 +26,13 @@ import pytest
 import servers
 from mirror_fakes import BORN, Made
 from optuna.pruners import NopPruner
-from optuna_dashboard import get_note, save_note
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, Shown
 
 from study.errors import MirrorError
 from study.files import write_whole
-from study.mirror.follow import Passes, follow, mirror_once
-from study.mirror.subprocess import Follower
-from study.mirror.target import Target, resolve
+from study.mirror.follow import Follower, Mirror, follow, mirror_once, shown_at
+from study.mirror.old_servers import Keys, handshake
+from study.mirror.tracker import Target, resolve
 from study.plan.plan import PlanState
 from study.running.driver import Driver
 from study.storage import models
@@ -125,8 +124,8 @@ def location(made: Made) -> Location:
     return Database.at(made.url).study(made.study.study_name)
 
 
-def here(made: Made, place: Place, patience: float = PATIENCE) -> Passes:
-    return Passes(location(made), place.target, patience)
+def here(made: Made, place: Place, patience: float = PATIENCE) -> Mirror:
+    return Mirror(location(made), place.target, patience)
 
 
 def mirror(made: Made, place: Place, *, live: bool = False):
@@ -221,7 +220,7 @@ def test_mirroring_twice_changes_nothing(made, anywhere):
     mirror(made, anywhere)
     before = anywhere.see(made)
     report = mirror(made, anywhere)
-    assert (report.made, report.points, report.models) == (0, 0, 0)
+    assert (report.made, report.points, report.artifacts) == (0, 0, 0)
     assert anywhere.see(made) == before
 
 
@@ -240,7 +239,7 @@ def test_a_mirrored_model_predicts_what_the_trained_one_did(made, anywhere, tmp_
     made.add(made.start(), 0)
     made.add(made.start(), 1)
     keep_model(made, 0, (tmp_path / "model.keras").read_bytes())
-    assert mirror(made, anywhere).models == 1
+    assert mirror(made, anywhere).artifacts == 1
     become_client(anywhere, monkeypatch)
     address = f"runs:/{_run_id(anywhere, made, 'trial 0')}/model"
     predicted = model.predict(images, verbose=0)
@@ -251,15 +250,15 @@ def test_a_mirrored_model_predicts_what_the_trained_one_did(made, anywhere, tmp_
 
 def become_client(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have MLflow in this process read from a place, as the code of a user does."""
-    access = place.target.access()
+    keys = keys_of(place.target)
     variables = {
-        "MLFLOW_TRACKING_URI": access.tracking_uri,
-        "MLFLOW_TRACKING_TOKEN": access.token,
-        "MLFLOW_S3_ENDPOINT_URL": access.s3_endpoint,
-        "AWS_ACCESS_KEY_ID": access.access_key,
-        "AWS_SECRET_ACCESS_KEY": access.secret_key,
+        "MLFLOW_TRACKING_URI": keys.tracking_uri,
+        "MLFLOW_TRACKING_TOKEN": place.target.token,
+        "MLFLOW_S3_ENDPOINT_URL": keys.s3_endpoint,
+        "AWS_ACCESS_KEY_ID": keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
     }
-    if access.s3_endpoint is not None:  # a MinIO of 2020 does not know boto3's checksums
+    if keys.s3_endpoint is not None:  # a MinIO of 2020 does not know boto3's checksums
         variables["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"
         variables["AWS_RESPONSE_CHECKSUM_VALIDATION"] = "when_required"
     for name, value in variables.items():
@@ -268,6 +267,10 @@ def become_client(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     if "AWS_ACCESS_KEY_ID" not in os.environ:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+
+
+def keys_of(target: Target) -> Keys:
+    return handshake(target.uri, target.token) if target.token else Keys(target.uri)
 
 
 def serves(address: str, images: Any, predicted: Any) -> bool:
@@ -398,9 +401,9 @@ def test_a_model_is_sent_once_its_configuration_is_decided(made, place):
     made.add(made.start(), 0, (0.5, 0.9))
     keep_model(made, 0)
     passes = here(made, place)
-    assert passes.run(live=True).models == 0
+    assert passes.run(live=True).artifacts == 0
     made.add(made.start(), 1, (0.5, 0.8))
-    assert passes.run(live=True).models == 1
+    assert passes.run(live=True).artifacts == 1
 
 
 def test_a_model_that_is_gone_is_said_to_be(made, place):
@@ -413,26 +416,23 @@ def test_a_model_that_is_gone_is_said_to_be(made, place):
 def test_the_study_knows_where_it_is_shown(made, place, tracking):
     fill(made)
     mirror(made, place)
-    link = made.study.user_attrs["mlflow"]
-    assert link["address"].startswith(f"{tracking.url}/#/experiments/")
-    assert link["run"] == _run_id(place, made, "study")
+    address = shown_at(location(made), models.identity(made.study))
+    assert address.startswith(f"{tracking.url}/#/experiments/")
+    assert address.endswith(f"/runs/{_run_id(place, made, 'study')}")
 
 
-def test_a_trial_knows_where_it_is_shown_as_soon_as_it_is(made, place):
-    number = made.add(made.start(), 0, (0.5,), "running")
+def test_the_mirror_writes_nothing_to_the_database_of_the_study(made, place):
+    fill(made)
+    made.add(made.start(), 0, (0.5,), "running")
+
+    def stored() -> list[str]:
+        with closing(sqlite3.connect(made.url.removeprefix("sqlite:///"))) as opened:
+            return list(opened.iterdump())
+
+    before = stored()
     mirror(made, place, live=True)
-    address = made.running(number).user_attrs["mlflow"]
-    assert address.endswith(f"/runs/{_run_id(place, made, 'trial 0')}")
-
-
-def test_a_trial_that_ended_before_it_was_shown_says_where_in_its_note(made, place):
-    ended = made.running(made.add(made.start(), 0, (0.5, 0.8)))
     mirror(made, place)
-    note = get_note(ended)
-    assert note.endswith(f"/runs/{_run_id(place, made, 'trial 0')})")
-    save_note(ended, "my own words")
-    mirror(made, place)
-    assert get_note(ended) == "my own words"
+    assert stored() == before
 
 
 # --- what is deleted on the server ---------------------------------------------------------------
@@ -635,7 +635,7 @@ def test_with_expired_keys_metrics_arrive_and_models_follow(made, place, s3, mfl
     assert place.see(made)["trial 1"].status == "FINISHED"
     assert "model" not in place.see(made)["trial 1"].tags
     mflux.answer["minio_access_key"] = "a-new-key"
-    assert passes.run(live=False).models == 1
+    assert passes.run(live=False).artifacts == 1
     assert same(place.see(made), undisturbed)
 
 
@@ -673,13 +673,14 @@ PRELOADED = ["pytest", "mlflow.tracking", "boto3", "alembic.command", "optuna_da
 PRELOADED += [
     "optuna.storages._rdb.models",
     "study.storage.progress",
-    "study.mirror.tracking",
+    "study.mirror.mlflow",
+    "mlflow.tracking",
 ]
 
 
 def _mirror_when_told(begin, url: str, name: str, target: Target) -> None:
     begin.wait()
-    Passes(Database.at(url).study(name), target, PATIENCE).run(live=False, afresh=True)
+    Mirror(Database.at(url).study(name), target, PATIENCE).run(live=False, afresh=True)
 
 
 def test_killed_after_any_step_the_next_pass_completes_it(tmp_path, place, tracking, s3):
@@ -778,8 +779,8 @@ def test_a_child_that_cannot_send_says_why_and_what_sends_the_rest(made, place, 
 
 DRIVER = """
 import os, sys, time
-from study.mirror.subprocess import Follower
-from study.mirror.target import resolve
+from study.mirror.follow import Follower
+from study.mirror.tracker import resolve
 from study.storage.location import Database
 from study.storage.lock import driving
 database = Database.at(sys.argv[1])

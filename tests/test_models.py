@@ -88,13 +88,32 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_ends_nothing(made, tmp
     assert "the study goes on" in said[0]
 
 
-def test_what_a_kill_left_half_written_is_cleared_away(made, tmp_path):
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "abc.tmp").write_bytes(b"half a mo")
-    keep(
-        made, models.Keeper(tmp_path / "models", "best", silent, ACCURACY), made.start(), 0, (0.9,)
-    )
-    assert names(tmp_path / "models") == ["0.keras"]
+def test_only_models_are_deleted_and_what_a_kill_left_of_them(made, tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name in ("7.keras", ".7.keras.0a1b.tmp", "notes.txt", "my.keras", "x7.keras", ".tmp"):
+        (folder / name).write_bytes(b"something")
+    (tmp_path / "mine").write_bytes(b"mine")
+    (folder / "8.keras").symlink_to(tmp_path / "mine")
+    keeper = models.Keeper(folder, "best", silent, ACCURACY)
+    keep(made, keeper, made.start(), 0, (0.9,))
+    assert names(folder) == [".tmp", "0.keras", "my.keras", "notes.txt", "x7.keras"]
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("link", ["study.db.models", "study.db.models/uuid"])
+def test_nothing_is_written_or_deleted_through_a_link(made, tmp_path, link):
+    mine = tmp_path / "mine"
+    (mine / "uuid").mkdir(parents=True)
+    for folder in (mine, mine / "uuid"):
+        (folder / "7.keras").write_bytes(b"mine")
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(mine)
+    said = []
+    folder = tmp_path / "study.db.models" / "uuid"
+    keep(made, models.Keeper(folder, "best", said.append, ACCURACY), made.start(), 0, (0.9,))
+    assert "is a link" in said[0]
+    assert names(mine / "uuid") == names(mine)[:1] == ["7.keras"]
 
 
 def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path):

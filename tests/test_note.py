@@ -14,7 +14,6 @@ from study.dashboard.note import Note, replaced
 from study.plan.plan import PlanState
 from study.plan.race import Race
 from study.plan.sweep import OneAtATime
-from study.storage.database import MLFLOW
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +98,7 @@ def test_it_is_written_at_the_start_when_a_stage_is_decided_and_not_in_between()
 
 def test_it_says_where_mlflow_shows_the_study(study: Study, plan_state: PlanState) -> None:
     save_note(study, "mine")
-    study.set_user_attr(MLFLOW, {"address": "http://here"})
-    Note(study, 2, print).see(plan_state, {}, None)
+    Note(study, 2, print, address=lambda: "http://here").see(plan_state, {}, None)
     assert get_note(study).startswith("mine")
     assert "http://here" in get_note(study)
 
@@ -108,11 +106,11 @@ def test_it_says_where_mlflow_shows_the_study(study: Study, plan_state: PlanStat
 def test_an_address_that_comes_with_the_last_pass_is_written_too(
     study: Study, plan_state: PlanState
 ) -> None:
-    note = Note(study, 2, print)
+    addresses: list[str | None] = [None, "http://here"]
+    note = Note(study, 2, print, address=lambda: addresses.pop(0))
     note.again()
     assert get_note(study) == ""
     note.see(plan_state, {}, None)
-    study.set_user_attr(MLFLOW, {"address": "http://here"})
     note.again()
     assert "http://here" in get_note(study)
 

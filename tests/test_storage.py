@@ -1,17 +1,24 @@
 """The database is the truth: it is opened with care; what is wrong with it is said in a line."""
 
 import os
+import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import mirror_fakes
 import optuna
+import postgres
 import pytest
+import sqlalchemy
+from optuna.storages._rdb.models import BaseModel
 
 from study.errors import SettingsError, StorageError
 from study.space import file as space_file
@@ -61,6 +68,82 @@ def test_sqlite_writes_ahead_and_syncs_as_often_as_it_must(path: Path, url: str)
     with opened.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+
+
+def test_a_database_is_there_whole_or_not_at_all(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "link", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Database.at(url).open(create=True)
+    assert not list(tmp_path.iterdir())
+    Database.at(url).open(create=True)
+
+
+@pytest.mark.parametrize("made", ["", "studies", "studies, version_info", "no version"])
+def test_a_half_made_database_is_completed(
+    path: Path, url: str, settings: Settings, made: str
+) -> None:
+    """As an older start left it that was killed while it made the tables."""
+    if made == "no version":
+        Database.at(url).open(create=True).engine.dispose()
+        with closing(sqlite3.connect(path)) as half, half:
+            half.execute("DROP TABLE alembic_version")
+    else:
+        with closing(sqlite3.connect(path)) as half, half:
+            for table in filter(None, made.split(", ")):
+                create = sqlalchemy.schema.CreateTable(BaseModel.metadata.tables[table])
+                half.execute(str(create))
+    storage.create(Database.at(url).open(create=True), "mine", settings)
+    assert storage.names(Database.at(url).open()) == ["mine"]
+
+
+MAKE = """
+import sys
+from study.space import file
+from study.space.settings import resolve
+from study.storage.database import create
+from study.storage.location import Database
+settings = resolve(file.load("smoke"), "smoke", {})
+sys.stdin.readline()
+create(Database.at(sys.argv[1]).open(create=True), sys.argv[2], settings)
+"""
+
+
+@pytest.mark.parametrize("server", [False, True])
+def test_studies_are_started_at_once_in_an_empty_place(url: str, server: bool) -> None:
+    url = postgres.database() if server else url
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAKE, url, name],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
+        for name in ("one", "two", "three")
+    ]
+    for start in starts:
+        assert start.stdin is not None
+        start.stdin.write("\n")
+        start.stdin.flush()
+    assert [start.communicate()[1] for start in starts] == [""] * 3
+    database = Database.at(url)
+    with closing(database):
+        assert {*storage.names(database.open())} == {"one", "two", "three"}
+
+
+def test_a_flush_puts_everything_into_the_file_itself(
+    path: Path, tmp_path: Path, url: str, settings: Settings
+) -> None:
+    database = Database.at(url)
+    study = storage.create(database.open(create=True), "mine", settings)
+    study.set_user_attr("note", "written")
+    database.flush()
+    shutil.copy(path, tmp_path / "alone.db")
+    alone = storage.load(Database.at(f"sqlite:///{tmp_path / 'alone.db'}").open(), "mine")[0]
+    assert alone.user_attrs["note"] == "written"
 
 
 def test_a_study_is_found_again_with_its_settings(url: str, settings: Settings) -> None:
@@ -188,11 +271,49 @@ def test_an_address_that_is_of_no_use_is_refused_without_its_password(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, url: str) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(StorageError, match="cannot be written; check the permissions"):
-        Database.at(url).open(create=True)
+LOOK = """
+import os, sys
+from study.cli.app import app
+for command in (["list"], ["status"], ["best", "--json"], ["report", "--output", sys.argv[1]]):
+    try:
+        app(command)
+    except SystemExit as end:
+        assert not end.code, command
+from study.storage.location import Database
+from study.storage.lock import driving
+driving(Database.at("sqlite:///study.db").study("digits")).__enter__()
+"""
+
+
+@pytest.mark.parametrize("left", ["by a study that ended", "by a driver that was killed"])
+def test_a_study_is_looked_at_where_nothing_can_be_written(tmp_path: Path, left: str) -> None:
+    (tmp_path / "made").mkdir()
+    made = mirror_fakes.make(tmp_path / "made")
+    made.add(made.start(), 0)
+    if left == "by a study that ended":
+        Database.at(made.url).flush()
+    folder = tmp_path / "folder"
+    shutil.copytree(tmp_path / "made", folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in (*folder.iterdir(), folder):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    command = [sys.executable, "-c", LOOK, str(tmp_path / "out")]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "digits" in done.stdout
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("study.errors.StorageError: ")
+    assert "cannot be written" in last
+    assert [path.suffix for path in (tmp_path / "out").iterdir()]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="a folder no one can write: Linux")
@@ -213,6 +334,26 @@ def test_a_write_outlasts_the_lock_of_another_process(
         other.execute("COMMIT")
     writing.join(30)
     assert storage.load(Database.at(url).open(), "mine")[0].user_attrs["note"] == "written"
+
+
+def test_a_database_that_is_locked_for_long_is_said(
+    path: Path,
+    url: str,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(connection, "_SILENCE", 0.3)
+    monkeypatch.setattr(connection, "_PATIENCE", 1.0)
+    study = storage.create(Database.at(url).open(create=True), "mine", settings)
+    with (
+        pytest.raises(StorageError, match="another process holds the database locked"),
+        explained("the.db"),
+        locked(path),
+    ):
+        study.set_user_attr("note", "never")
+    (said,) = caplog.messages
+    assert "locked by another process; waiting" in said
 
 
 def test_waiting_for_a_lock_can_be_interrupted(path: Path, url: str, settings: Settings) -> None:

@@ -6,37 +6,18 @@ Each probe is a function of its own that raises nothing; what it writes it delet
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from study.cli.devices import Library, jax, judged, tensorflow
 from study.errors import StudyError
-from study.mirror import bucket
-from study.mirror.requests import Refused, Unreachable
-from study.mirror.target import Access, Target, redact, resolve, secrets
+from study.mirror.tracker import Finding, redact, resolve
 from study.storage.location import DEFAULT, Database
 from study.training.device import devices
 from study.workers.machine import cores
 
-if TYPE_CHECKING:
-    from study.mirror.tracking import Server
-
 _PATIENCE = 10.0  # seconds a probe waits for an answer
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found of one link; ``fine`` is None where there is nothing to probe."""
-
-    link: str
-    fine: bool | None
-    says: str
 
 
 def examine(
@@ -76,78 +57,7 @@ def _mlflow(
     if target is None:
         yield Finding("MLflow", None, "turned off by --mlflow none")
         return
-    access, finding = _handshake(target)
-    yield finding
-    if access is None:
-        return
-    hidden = secrets(environ, target, access)
-    server, finding = _tracking(target, access)
-    yield Finding(finding.link, finding.fine, redact(finding.says, hidden))
-    if server is not None:
-        finding = _bucket(server, access)
-        yield Finding(finding.link, finding.fine, redact(finding.says, hidden))
-
-
-def _handshake(target: Target) -> tuple[Access | None, Finding]:
-    """Whether MFlux hands out addresses and keys for the token."""
-    try:
-        access = target.access(_PATIENCE)
-    except StudyError as error:
-        return None, Finding("MFlux", False, str(error))
-    if target.token is None:
-        says = f"not used: {target.shown} comes from {target.source}"
-        return access, Finding("MFlux", None, says)
-    says = f"{target.shown} knows the token and names its servers"
-    return access, Finding("MFlux", True, says)
-
-
-def _tracking(target: Target, access: Access) -> tuple[Server | None, Finding]:
-    """Whether the tracking server answers, and which version it is."""
-    from study.mirror.tracking import Server
-
-    store = urlsplit(access.tracking_uri).scheme.startswith("sqlite")
-    path = Path(access.tracking_uri.removeprefix("sqlite:///"))
-    if store and not path.exists():
-        says = f"{target.shown} is made with the first run"
-        return None, Finding("MLflow", os.access(path.resolve().parent, os.W_OK), says)
-    try:
-        server = Server(access, _PATIENCE)
-        version = server.version()
-        server.place()
-    except StudyError as error:
-        return None, Finding("MLflow", False, f"{target.shown}: {error}")
-    known = f"MLflow {version}" if version else "an MLflow 1.x that does not tell its version"
-    return server, Finding("MLflow", True, f"{target.shown} answers: {known}")
-
-
-def _bucket(server: Server, access: Access) -> Finding:
-    """Whether artifacts can be written where the server wants them, and read back."""
-    try:
-        place = server.place()
-        if place is None:
-            says = "the server's default experiment is gone: known with the first run"
-            return Finding("artifacts", None, says)
-        if urlsplit(place).scheme == "s3":
-            _write_object(server, place)
-        elif urlsplit(place).scheme in ("file", ""):
-            _write_file(Path(urlsplit(place).path))
-        else:
-            return Finding("artifacts", None, f"{place}: they pass through the tracking server")
-    except (Refused, Unreachable, OSError) as error:
-        return Finding("artifacts", False, f"models cannot be kept: {error}")
-    where = f" at {access.s3_endpoint}" if access.s3_endpoint else ""
-    return Finding("artifacts", True, f"{place}{where} can be written and read")
-
-
-def _write_object(server: Server, place: str) -> None:
-    parts = urlsplit(place)
-    client, name = server.bucket(), parts.netloc
-    key = f"{parts.path.strip('/')}/study-doctor-{uuid.uuid4().hex}"
-    bucket.put(client, name, key, b"probe")
-    try:
-        bucket.get(client, name, key)
-    finally:
-        bucket.delete(client, name, key)
+    yield from target.tracker.examine(target, _PATIENCE)
 
 
 def _write_file(folder: Path) -> None:

@@ -31,7 +31,7 @@ def execution_options(
 
     Raises the ``StudyError`` that names an option which cannot be used.
     """
-    from study.mirror.target import resolve
+    from study.mirror.tracker import resolve
     from study.running.launch import ExecutionOptions
     from study.training.device import offered
 

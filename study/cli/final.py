@@ -26,7 +26,7 @@ from study.space.metric import ACCURACY, Metric
 if TYPE_CHECKING:
     from study.final.finalize import FinalModels, FinalOptions, Observer
     from study.final.members import Member
-    from study.mirror.target import Target
+    from study.mirror.tracker import Target
     from study.running.launch import ExecutionOptions
     from study.running.prepare import Prepared
     from study.training.run import Epoch

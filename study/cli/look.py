@@ -135,9 +135,8 @@ def mirror(
     - `study mirror digits --follow`
     """
     with opened(context) as database:
-        from study.mirror.follow import follow_study, mirror_once
-        from study.mirror.subprocess import parent_ended
-        from study.mirror.target import resolve
+        from study.mirror.follow import follow_study, mirror_once, parent_ended
+        from study.mirror.tracker import resolve
         from study.storage.database import load
 
         title = load(database.open(), name)[0].study_name

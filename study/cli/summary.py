@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.cli.terminal import say
-from study.mirror.target import DEFAULT
+from study.mirror.tracker import DEFAULT, Finding
 from study.plan.plan import PlanState, Stage
 from study.space.metric import ACCURACY, Metric
 from study.space.settings import Settings
@@ -23,7 +23,6 @@ from study.text import tables, units
 from study.text.view import views
 
 if TYPE_CHECKING:
-    from study.cli.doctor import Finding
     from study.running.launch import ExecutionOptions
 
 

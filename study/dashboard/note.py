@@ -14,7 +14,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from study.dashboard.markdown import FIRST, LAST, standing_note
 from study.plan.plan import PlanState
-from study.storage.database import MLFLOW
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -23,16 +22,23 @@ if TYPE_CHECKING:
 class Note:
     """An observer that keeps the note of ``study``; ``say`` is told if that cannot be done.
 
-    ``scoring`` says what of a run enters means, where that needs saying.
+    ``scoring`` says what of a run enters means, where that needs saying; ``address`` where MLflow
+    shows the study.
     """
 
     def __init__(
-        self, study: Study, repeats: int, say: Callable[[str], None], scoring: str | None = None
+        self,
+        study: Study,
+        repeats: int,
+        say: Callable[[str], None],
+        scoring: str | None = None,
+        address: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._study = study
         self._repeats = repeats
         self._say = say
         self._scoring = scoring
+        self._address = address
         self._written: tuple[object, ...] = ()
         self._standing: PlanState | None = None
 
@@ -62,9 +68,8 @@ class Note:
     def _write(self, plan_state: PlanState) -> None:
         from optuna_dashboard import get_note, save_note
 
-        link = self._study.user_attrs.get(MLFLOW) or {}
         before = get_note(self._study)
-        text = standing_note(plan_state, self._repeats, link.get("address"), self._scoring)
+        text = standing_note(plan_state, self._repeats, self._address(), self._scoring)
         after = replaced(before, text)
         if after != before:
             save_note(self._study, after)

@@ -1,5 +1,5 @@
-"""The mirror: MLflow made to show what the study's database holds.
+"""The mirror: a tracker (MLflow) made to show what the study's database holds.
 
-`target` says where, `projection` and `parent_runs` what should be there, `transfer` sends what is
-missing, `sync` makes a pass over a study, `follow` makes passes while it runs, in a `subprocess`.
+`desired` computes the runs that should be shown, `sync` sends a `tracker` what it lacks, `mlflow`
+is the one that there is, `follow` does this while a study runs, in a process of its own.
 """

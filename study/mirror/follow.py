@@ -1,79 +1,147 @@
-"""The mirror at work: one pass, or pass after pass for as long as a study is driven.
+"""The mirror at work: a pass over a study, and the process that makes passes while it is driven.
+
+That process is ``study mirror NAME --follow``, a child of the driver at low priority: MLflow takes
+seconds to import, and its local store works in Python, so in the driver's process either would hold
+the interpreter lock that training needs. The child reads the database by itself and writes nothing
+to it; it knows that its driver has ended when its standard input, a pipe, ends. What it has to say
+it says on standard error. Secrets are in its environment, never in its command line.
 
 Whatever goes wrong becomes one line; what is missing is sent when the server is back.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
 
 from study.errors import MirrorError, StudyError
-from study.mirror.requests import Refused
-from study.mirror.sync import Mirror
-from study.mirror.target import Access, Target, redact, secrets
-from study.mirror.tracking import PATIENCE, Server
-from study.mirror.transfer import Report
+from study.files import write_whole
+from study.mirror.desired import STUDY, Snapshot, desired_runs, digest_of
+from study.mirror.sync import Report, Sync
+from study.mirror.tracker import (
+    PATIENCE,
+    Refused,
+    StudyFacts,
+    Target,
+    TimedOut,
+    Tracker,
+    redact,
+    secrets,
+)
 from study.plan.strategies import plan_of
 from study.storage import database as storage
 from study.storage import models
 from study.storage.connection import explained
 from study.storage.location import Location
 from study.storage.lock import driven
+from study.storage.trials import StoredTrials
+
+LAST_PASS = 60.0
+"""Seconds that the last pass may take once the driver has ended."""
 
 PAUSE = 2.0
 """Seconds between two passes while a study runs; more where a pass takes long."""
 
-LONGEST = 60.0
-"""Seconds between two tries, at most, while the server cannot be used."""
-
+_LONGEST_PAUSE = 60.0  # seconds between two tries while the server cannot be used
+_HOLD = 30.0  # seconds between two tries to send files that could not be sent
 _TRIES = 3  # of the command that mirrors a study once
+_NICE = 10
 
 
-class Passing(Protocol):
-    """Makes passes of the mirror."""
-
-    def run(self, *, live: bool, afresh: bool = False) -> Report:
-        """Make one pass; raises ``MirrorError`` where the server cannot be used."""
+# --- one pass ------------------------------------------------------------------------------------
 
 
-class Passes:
-    """Passes over the study at ``location``; what they raise and report shows no secret."""
+class Mirror:
+    """Makes passes over the study at ``location``; what they raise and report shows no secret.
+
+    While files cannot be sent (an expired key), metrics still are; files are tried again, with a
+    new connection, after a while.
+    """
 
     def __init__(self, location: Location, target: Target, patience: float = PATIENCE) -> None:
         self._location = location
         self._target = target
         self._patience = patience
-        self._access: Access | None = None
-        self._mirror: Mirror | None = None
+        self._trials = StoredTrials()
+        self._tracker: Tracker | None = None
+        self._sync: Sync | None = None
+        self._files_from = 0.0
+        self._files_problems: list[str] = []
 
     def run(self, *, live: bool, afresh: bool = False) -> Report:
-        """Make one pass; raises ``MirrorError``, in one line, whatever goes wrong."""
+        """Make one pass; ``live``: a driver is at work, and its running trials are shown running.
+
+        ``afresh`` looks at the tracker again instead of trusting what is known of it. Raises
+        ``MirrorError``, in one line, whatever goes wrong; what was sent stays sent.
+        """
+        if afresh:
+            self._sync = None
         try:
-            if self._mirror is None:
-                self._mirror = self._open()
-            report = self._mirror.run(live=live, afresh=afresh)
-        except MirrorError as error:
-            raise type(error)(self._clean(str(error))) from None
-        except Exception as error:  # noqa: BLE001 - whatever it is, a study must not end by it
-            raise MirrorError(self._clean(f"{type(error).__name__}: {error}")) from None
+            report = self._pass(live=live)
+        except BaseException as error:
+            self._tracker = self._sync = None
+            if not isinstance(error, Exception):
+                raise
+            own = isinstance(error, StudyError)
+            kind = type(error) if isinstance(error, MirrorError) else MirrorError
+            message = str(error) if own else f"{type(error).__name__}: {error}"
+            raise kind(self._clean(message)) from None
         report.problems = [self._clean(problem) for problem in report.problems]
         return report
 
-    def _open(self) -> Mirror:
+    def _pass(self, *, live: bool) -> Report:
         study, settings = storage.load(self._location.database.open(), self._location.name)
-        folder = self._location.models(models.identity(study))
-        return Mirror(study, settings, plan_of(settings), folder, self._connect)
-
-    def _connect(self) -> Any:
-        self._access = self._target.access(self._patience)
-        return Server(self._access, self._patience)
+        found, plan = self._trials.all(study), plan_of(settings)
+        report, uuid = Report(trials=len(found)), models.identity(study)
+        if not found:
+            return report
+        snapshot = Snapshot(
+            name=study.study_name,
+            settings=settings,
+            trials=found,
+            plan_state=plan.state(self._trials.counted(study, found)),
+            live=live,
+            model_folder=self._location.models(uuid),
+            policy=models.policy_of(study),
+        )
+        desired = desired_runs(snapshot)
+        if not desired:
+            return report
+        if self._tracker is None:
+            facts = StudyFacts(study.study_name, uuid, settings)
+            self._tracker = self._target.tracker.connect(self._target, facts, self._patience)
+        digest = None if live else digest_of(desired)
+        if self._sync is None and digest is not None and self._tracker.synced() == digest:
+            return report
+        sync = self._sync or Sync(self._tracker)
+        accepted = sync.send_runs(desired, report)
+        if live and time.monotonic() < self._files_from:
+            report.problems += self._files_problems
+        else:
+            before = len(report.problems)
+            sent = sync.send_artifacts(desired, report, live=live)
+            self._files_problems = report.problems[before:]
+            if not sent:
+                self._files_from = time.monotonic() + _HOLD
+                self._tracker, accepted = None, False  # the next pass gets new keys
+        self._sync = sync if accepted else None  # a run may have been deleted on the server
+        if STUDY in sync.runs and self._tracker is not None:
+            _write_address(self._location, uuid, self._tracker.address(sync.runs[STUDY]))
+            if digest is not None and not report.problems:
+                self._tracker.set_synced(sync.runs[STUDY], digest)
+        return report
 
     def _clean(self, message: str) -> str:
-        return redact(message, secrets(os.environ, self._target, self._access))
+        return redact(message, secrets(self._target))
 
 
 def mirror_once(location: Location, target: Target) -> Report:
@@ -81,15 +149,41 @@ def mirror_once(location: Location, target: Target) -> Report:
 
     Raises ``MirrorError`` where the server cannot be used after a few tries, or refuses.
     """
-    passes = Passes(location, target)
+    mirror = Mirror(location, target)
     for attempt in range(1, _TRIES + 1):
         try:
-            return passes.run(live=driven(location), afresh=True)
+            return mirror.run(live=driven(location), afresh=True)
         except MirrorError as error:
-            if attempt == _TRIES or isinstance(error, Refused):
+            if attempt == _TRIES or isinstance(error, Refused | TimedOut):
                 raise
             time.sleep(attempt)
     raise AssertionError
+
+
+def shown_at(location: Location, uuid: str) -> str | None:
+    """The address at which the mirror last showed a study; None if it never did."""
+    try:
+        found = json.loads(location.mirror(uuid).read_text("utf-8"))["address"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _write_address(location: Location, uuid: str, address: str) -> None:
+    """Note it beside the database, which only a driver writes to."""
+    if shown_at(location, uuid) != address:
+        with suppress(OSError):  # it is for information only
+            write_whole(location.mirror(uuid), json.dumps({"address": address}).encode())
+
+
+# --- pass after pass -----------------------------------------------------------------------------
+
+
+class Passing(Protocol):
+    """Makes passes of the mirror."""
+
+    def run(self, *, live: bool, afresh: bool = False) -> Report:
+        """Make one pass; raises ``MirrorError`` where the server cannot be used."""
 
 
 def follow_study(
@@ -101,7 +195,7 @@ def follow_study(
         with explained(location.database.shown):
             return driven(location)
 
-    follow(Passes(location, target), live, ended, say)
+    follow(Mirror(location, target), live, ended, say)
 
 
 def follow(
@@ -114,9 +208,9 @@ def follow(
     """Make passes while ``live`` says that a driver is at work, and a last one after it.
 
     ``ended`` is set once the driver that this process belongs to has ended: there is one pass
-    more, or none where another driver has taken over, which has a follower of its own. ``say`` is
-    told the first of a row of failures, and its end; raises ``MirrorError`` where the last pass
-    fails.
+    more, or none where another driver has taken over, which has a follower of its own. ``say``
+    gets a line when an outage begins and when it ends; a single failed pass is no outage. Raises
+    ``MirrorError`` where the last pass fails.
     """
     news = _News(say)
     delay = pause
@@ -132,35 +226,136 @@ def follow(
             if last or not at_work:
                 raise MirrorError(reason) from None
             news.failed(reason)
-            delay = min(LONGEST, 2 * delay)
+            delay = min(_LONGEST_PAUSE, 2 * delay)
         else:
             news.passed(report)
             if not at_work:
                 return
-            delay = min(LONGEST, max(pause, 2 * (time.monotonic() - began)))
+            delay = min(_LONGEST_PAUSE, max(pause, 2 * (time.monotonic() - began)))
         ended.wait(delay)
 
 
 class _News:
-    """Tells the beginning and the end of an outage, and of models that cannot be sent."""
+    """Tells the beginning and the end of an outage, and of what cannot be sent."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._outage = False
-        self._missing = False
+        self._failures = 0
+        self._missing = 0
 
     def failed(self, reason: str) -> None:
-        if not self._outage:
+        self._failures += 1
+        if self._failures == 2:
             self._say(f"MLflow: {reason}; the study goes on, and what is missing is sent later")
-        self._outage = True
 
     def passed(self, report: Report) -> None:
-        if self._outage:
+        if self._failures > 1:
             self._say("MLflow: the server is back")
-        if report.problems and not self._missing:
-            more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
-            self._say(f"MLflow: {report.problems[0]}{more}; the study goes on")
-        if self._missing and not report.problems:
-            self._say("MLflow: what was missing has been sent")
-        self._outage = False
-        self._missing = bool(report.problems)
+        self._failures = 0
+        if report.problems:
+            self._missing += 1
+            if self._missing == 2:
+                more = f" (and {len(report.problems) - 1} more)" if report.problems[1:] else ""
+                self._say(f"MLflow: {report.problems[0]}{more}; the study goes on")
+        else:
+            if self._missing > 1:
+                self._say("MLflow: what was missing has been sent")
+            self._missing = 0
+
+
+# --- the process of its own ----------------------------------------------------------------------
+
+
+class Follower:
+    """The driver's side: starts the child, passes on what it says, and lets it end.
+
+    Without a ``target`` it does nothing.
+    """
+
+    def __init__(
+        self, location: Location, target: Target | None, say: Callable[[str], None]
+    ) -> None:
+        self._location = location
+        self._target = target
+        self._say = say
+        self._reason = ""
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the child; it contacts nobody before the first epoch is stored."""
+        if self._target is None:
+            return
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))
+        ours = {"STUDY_STORAGE": self._location.database.url, "PYTHONPATH": path}
+        command = ["-P", "-m", "study", "mirror", "--follow", "--", self._location.name]
+        self._process = subprocess.Popen(  # noqa: S603 - this very program
+            [sys.executable, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",  # what a library writes there may be in any encoding
+            env=os.environ | self._target.environment() | ours,
+            start_new_session=True,  # Ctrl-C is the driver's business
+        )
+        self._reader = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._reader.start()
+
+    def close(self, seconds: float) -> None:
+        """Let the child make a last pass; end it after ``seconds``, and say what sends the rest.
+
+        To be called when the study's lock is given back. A child that has died is started again.
+        """
+        if self._process is None or self._target is None:
+            return
+        assert self._process.stdin is not None
+        if self._process.poll() not in (None, 0):
+            self._process.stdin.close()
+            self.start()
+        assert self._reader is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        if self._process.returncode:
+            command = self._location.command(
+                "mirror", *self._target.options, needs=self._target.needs
+            )
+            self._say(
+                f"MLflow does not have everything yet{self._reason}; send the rest with: {command}"
+            )
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        """Pass on the lines that are meant for people; libraries write there too."""
+        assert process.stderr is not None
+        with process.stderr as lines:
+            for line in lines:
+                if line.startswith("MLflow: "):
+                    self._say(line.rstrip())
+                elif line.startswith("study: "):
+                    self._reason = f" ({line.removeprefix('study: ').rstrip()})"
+
+
+def parent_ended() -> threading.Event:
+    """The child's side: set when standard input ends, if that is a pipe; else never.
+
+    The process then has ``LAST_PASS`` seconds, however its driver ended.
+    """
+    ended = threading.Event()
+
+    def listen() -> None:
+        while os.read(0, 1024):
+            pass
+        ended.set()
+        time.sleep(LAST_PASS)
+        os._exit(1)
+
+    if stat.S_ISFIFO(os.fstat(0).st_mode):
+        os.nice(_NICE)
+        threading.Thread(target=listen, daemon=True).start()
+    return ended

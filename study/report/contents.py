@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.final.records import FINALS, configurations
+from study.mirror.follow import shown_at
 from study.plan.plan import PlanState
 from study.plan.race import Race
 from study.plan.race.effects import Effects
@@ -14,6 +15,7 @@ from study.plan.results import StoredTrial
 from study.plan.strategies import plan_of
 from study.space.settings import Settings
 from study.storage import database as storage
+from study.storage import models
 from study.storage.location import Database
 from study.storage.progress import state_of
 from study.storage.trials import StoredTrials
@@ -53,7 +55,6 @@ def read(database: Database, name: str | None) -> Contents:
     plan_state = plan.state(rows)
     attributes = study.user_attrs
     finals = attributes.get(FINALS)
-    link = attributes.get(storage.MLFLOW)
     return Contents(
         name=study.study_name,
         settings=settings,
@@ -65,7 +66,7 @@ def read(database: Database, name: str | None) -> Contents:
             for final in (finals if isinstance(finals, list) else ())
             if isinstance(final, dict)
         ),
-        mlflow=link.get("address") if isinstance(link, dict) else None,
+        mlflow=shown_at(location, models.identity(study)),
         resume=location.command("resume"),
         effects=plan.effects(rows) if isinstance(plan, Race) else None,
     )

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from optuna.trial import Trial, TrialState
 
 from study.dashboard.note import Note
-from study.mirror.subprocess import LAST_PASS, Follower
+from study.mirror.follow import LAST_PASS, Follower, shown_at
 from study.plan.plan import PlanState, RunSpec
 from study.plan.strategies import plan_of, score_of
 from study.running.driver import Driver, Hooks, Observer, Observers
@@ -39,7 +40,7 @@ from study.workers.pool import local_pool
 if TYPE_CHECKING:
     from optuna import Study
 
-    from study.mirror.target import Target
+    from study.mirror.tracker import Target
     from study.running.prepare import Prepared
     from study.training.checkpoint import Checkpoints
 
@@ -109,7 +110,13 @@ def launch(
                 keeper = models.Keeper(
                     folder, models.record(study, execution.keep_models), say, settings.metric
                 )
-                note = Note(study, settings.repeats, say, scoring(settings))
+                note = Note(
+                    study,
+                    settings.repeats,
+                    say,
+                    scoring(settings),
+                    partial(shown_at, location, models.identity(study)),
+                )
                 driver = Driver(
                     ledger,
                     plan,

@@ -69,7 +69,7 @@ def make(address: URL, shown: str) -> None:
             storage.remove_session()
             storage.engine.dispose()
             with suppress(FileExistsError):
-                _link(aside, path)
+                link(aside, path)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -114,7 +114,7 @@ def sqlite(path: Path) -> Callable[[], sqlite3.Connection]:
     return open_connection
 
 
-def _link(aside: Path, path: Path) -> None:
+def link(aside: Path, path: Path) -> None:
     """Give a file its name; raises ``FileExistsError``."""
     try:
         path.hardlink_to(aside)

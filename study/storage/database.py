@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import RDBStorage
 
-MLFLOW = "mlflow"
-"""The attribute that says where MLflow shows a study (experiment, run, address) or a trial."""
-
 SETTINGS = "settings"
 """The study attribute that holds what was recorded when the study was made."""
 

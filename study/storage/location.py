@@ -4,7 +4,8 @@ Made once, at the start of a command, and handed down: nothing else parses the a
 database or makes up a name beside it. For a file ``DB`` these lie in its folder, for a server in
 the current one, where ``DB`` is ``DATABASE@HOST,PORT``:
 
-- ``DB.UUID.lock``, ``DB.checkpoints/``, ``DB.images/`` and ``DB.models/``, the program's own;
+- ``DB.UUID.lock``, ``DB.checkpoints/``, ``DB.images/``, ``DB.mirror/`` and ``DB.models/``, the
+  program's own;
 - ``NAME-report/`` and ``NAME-models/`` beside ``study.db``, and in ``DB.studies/`` for any other,
   so that studies of one name in two databases share nothing;
 - ``mlflow.db`` and ``mlflow-artifacts/``, one store for the folder: MLflow keeps studies apart.
@@ -209,6 +210,12 @@ class Location:
     def models(self, identity: str) -> Path:
         """The folder of kept models; the study's UUID ``identity`` outlasts its name."""
         return self.database.folder / f"{self.database.label}.models" / identity
+
+    def mirror(self, identity: str) -> Path:
+        """The file that says where a tracker shows the study of the UUID ``identity``."""
+        return (
+            self.database.folder / f"{self.database.label}.mirror" / f"{file_name(identity)}.json"
+        )
 
     @property
     def report(self) -> Path:

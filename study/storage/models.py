@@ -6,6 +6,7 @@ not at all. Which trials are worth it follows from the rows and the policy alone
 
 from __future__ import annotations
 
+import errno
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -117,6 +118,7 @@ class Keeper:
         if row.number not in numbers:
             return
         try:
+            _require_own(self._folder)
             write_whole(file(self._folder, row.number), model)
             self._tidy(numbers)
         except OSError as error:
@@ -128,7 +130,15 @@ class Keeper:
             self._failed = True
 
     def _tidy(self, numbers: set[int]) -> None:
-        names = {file(self._folder, number).name for number in numbers}
+        """Delete the models of other trials, and what killed processes left of models."""
         for path in self._folder.iterdir():
-            if path.name not in names:
+            model = re.fullmatch(r"(?:[.](\d+)[.]keras[.]\w+[.]tmp)|(?:(\d+)[.]keras)", path.name)
+            if model and (model[1] or int(model[2]) not in numbers):
                 path.unlink(missing_ok=True)
+
+
+def _require_own(folder: Path) -> None:
+    """Raise ``OSError`` where the folder of models is a link: what is in it is another's."""
+    for one in (folder, folder.parent):
+        if one.is_symlink():
+            raise OSError(errno.ELOOP, f"{one.name} is a link", str(one))

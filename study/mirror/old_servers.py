@@ -1,0 +1,175 @@
+"""What only MFlux and servers of its age need; to be deleted with the last of them.
+
+MFlux is a hosted MLflow 1.x with a MinIO of 2020 behind it, whose client uploads models to the
+bucket by itself. A project token is exchanged for the addresses and keys of both by one GET; it is
+sent to no other host, and neither token nor key is part of a message.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from study.errors import MirrorError
+from study.limits import read_whole, within
+from study.mirror.tracker import Refused, TimedOut, Unreachable, is_http, shown
+from study.training import s3
+
+Answer = TypeVar("Answer")
+
+LONGEST_VALUE = 250
+"""Characters that MLflow 1.x takes for the value of a param or tag."""
+
+LIST_EXPERIMENTS = "/api/2.0/mlflow/experiments/list?view_type=ALL"
+"""The request by which the first servers name their experiments: they have no get-by-name."""
+
+BYTES_A_SECOND = 100_000
+"""How slow an upload may be."""
+
+_ACCEPT = "application/vnd.aiascience.mflux+json; version=0.4"
+_NAMES = ("mlflow_server", "minio_server", "minio_access_key", "minio_secret_key")
+_ANSWERS = {
+    204: "does not know the token: check MFLUX_TOKEN",
+    401: "refuses the token: check MFLUX_TOKEN",
+    403: "refuses the token: check MFLUX_TOKEN",
+    406: "refuses the token or does not speak version 0.4 any more: check MFLUX_TOKEN",
+}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The addresses and keys that reach a tracking server and the bucket behind it.
+
+    What is None of the bucket is found where boto3 looks (environment, profile, instance role).
+    """
+
+    tracking_uri: str = field(repr=False)
+    s3_endpoint: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+
+
+# --- the handshake of MFlux ----------------------------------------------------------------------
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Follow no redirect: it would carry the token to another host."""
+
+
+def handshake(host: str, token: str, patience: float = 10.0) -> Keys:
+    """Exchange ``token`` at ``host``; takes at most ``patience`` seconds.
+
+    Raises ``Unreachable`` where the host does not answer, ``Refused`` where it does not take the
+    token, ``MirrorError`` for an address or an answer of another kind.
+    """
+    if not is_http(host):
+        raise MirrorError(f"MFLUX_HOST {shown(host)}: is not an address; write https://HOST")
+    request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
+        f"{host.rstrip('/')}/api/env_vars/",
+        headers={"Authorization": f"api-key {token}", "Accept": _ACCEPT},
+    )
+    opener = urllib.request.build_opener(_NoRedirect)
+
+    def exchange() -> tuple[int, bytes]:
+        try:
+            with opener.open(request, timeout=patience) as answer:
+                return answer.status, read_whole(answer, 2**16)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code, b""
+
+    try:
+        status, body = within(patience, exchange)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        kind = TimedOut if isinstance(reason, TimeoutError) else Unreachable
+        raise kind(
+            f"MFlux at {shown(host)} cannot be reached ({type(reason).__name__}): check the "
+            "network and MFLUX_HOST"
+        ) from None
+    if status != 200:
+        what = _ANSWERS.get(status, f"answers {status}: check MFLUX_HOST, or try again later")
+        raise (Refused if status in _ANSWERS else Unreachable)(f"MFlux at {shown(host)} {what}")
+    return _keys(shown(host), body)
+
+
+def _keys(host: str, body: bytes) -> Keys:
+    try:
+        answer = json.loads(body)
+        tracking, endpoint, *keys = (str(answer[name] or "") for name in _NAMES)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        tracking, endpoint, keys = "", "", []
+    if not all([tracking, endpoint, *keys]):
+        raise MirrorError(f"MFlux at {host} answers without {', '.join(_NAMES)}: check MFLUX_HOST")
+    for name, address in (("mlflow_server", tracking), ("minio_server", endpoint)):
+        if not is_http(address):
+            raise MirrorError(
+                f"MFlux at {host} answers with a {name} that is not an http(s) address: check "
+                "MFLUX_HOST"
+            )
+    return Keys(tracking, endpoint, *keys)
+
+
+# --- the bucket ----------------------------------------------------------------------------------
+
+
+class Bucket:
+    """The S3 bucket that a server leaves its clients to write to; every request is limited."""
+
+    def __init__(self, keys: Keys, patience: float) -> None:
+        endpoint = keys.s3_endpoint or os.environ.get("MLFLOW_S3_ENDPOINT_URL")
+        self._patience = patience
+        self._client = self._ask(
+            lambda: s3.connect(patience, patience, endpoint, keys.access_key, keys.secret_key)
+        )
+
+    def upload(self, place: str, folder: Path) -> None:
+        """Write the files of a folder under ``place`` (``s3://BUCKET/...``)."""
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            self.put(f"{place}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+    def put(self, place: str, content: bytes) -> None:
+        """Write one object."""
+        bucket, key = _object(place)
+        self._ask(
+            lambda: self._client.put_object(Bucket=bucket, Key=key, Body=content),
+            len(content) / BYTES_A_SECOND,
+        )
+
+    def probe(self, place: str) -> None:
+        """Write an object under ``place``, read it and delete it."""
+        self.put(probe := f"{place}/study-doctor-{uuid.uuid4().hex}", b"probe")
+        bucket, key = _object(probe)
+        try:
+            self._ask(lambda: read_whole(self._client.get_object(Bucket=bucket, Key=key)["Body"]))
+        finally:
+            self._ask(lambda: self._client.delete_object(Bucket=bucket, Key=key))
+
+    def _ask(self, request: Callable[[], Answer], more: float = 0.0) -> Answer:
+        """Make a request; raises ``Refused`` or ``Unreachable``."""
+        from botocore.exceptions import ClientError
+
+        try:
+            return within(self._patience + more, request)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "an error")
+            raise Refused(f"the bucket refuses models ({code}): check its keys") from None
+        except TimeoutError as error:
+            raise TimedOut(f"the bucket does not answer in time ({error})") from None
+        except Exception as error:  # noqa: BLE001 - redirects without end are a RecursionError
+            raise Unreachable(f"the bucket cannot be reached ({type(error).__name__})") from None
+
+
+def _object(place: str) -> tuple[str, str]:
+    parts = urlsplit(place)
+    return parts.netloc, parts.path.strip("/")

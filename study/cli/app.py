@@ -110,7 +110,7 @@ def run(
 
 @app.command()
 @takes(
-    only(options.STUDY, "storage", "accept_changed_model"),
+    only(options.STUDY, "storage", "data", "accept_changed_model"),
     only(options.SEARCH, "repeats"),
     only(options.TRAINING, "device"),
     options.WHERE,
@@ -138,6 +138,7 @@ def resume(context: typer.Context, name: STUDY_NAME = None) -> None:
                 callbacks,
                 execution.devices,
                 given["device"],
+                data=given["data"],
                 accept_changed_model=given["accept_changed_model"],
             )
         _drive(prepared, execution, verbose=given["verbose"], quiet=given["quiet"])

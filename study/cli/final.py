@@ -38,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-@takes(STORAGE, WHERE, MIRROR, only(options.OUTPUT, "verbose"), JSON)
+@takes(only(options.STUDY, "storage", "data"), WHERE, MIRROR, only(options.OUTPUT, "verbose"), JSON)
 def finalize(
     context: typer.Context,
     name: STUDY_NAME = None,
@@ -80,7 +80,9 @@ def finalize(
 
         execution = execution_options(database, **options.values(context, (*WHERE, "mlflow")))
         with progress_bar(console) as callbacks:
-            prepared = prepare_again(name, database, None, callbacks, execution.devices)
+            prepared = prepare_again(
+                name, database, None, callbacks, execution.devices, data=given["data"]
+            )
         asked = {"--members": members, "--top": top, "--holdout": holdout}
         pairs = {option: str(value) for option, value in asked.items() if value is not None}
         words = [word for pair in pairs.items() for word in pair]

@@ -6,11 +6,13 @@ Whatever is wrong ends here, with a message, and leaves no half-made study behin
 from __future__ import annotations
 
 import itertools
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +26,7 @@ from study.plan.strategies import completed, plan_of, strategy_of
 from study.running import own_model, placement
 from study.space import file as space_file
 from study.space.keys import hint
+from study.space.search_space import NAMED
 from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.storage import database as storage
 from study.storage.location import Database, Location
@@ -85,7 +88,7 @@ def prepare(
     if existing is None:
         ahead(settings)
     dataset = read_data(settings, database, callbacks)
-    settings = _fitted(settings.located(), dataset)
+    settings = _fitted(settings.located(), dataset, database)
     if existing is None:
         if (
             settings.model is not None and callbacks is not None
@@ -101,8 +104,8 @@ def prepare(
             existing = own_model.unchanged_or_refused(
                 existing, settings.model, location, dataset, accept=accept_changed_model
             )
-        repeats = max(existing.repeats, settings.repeats)
-        settings = _fitted(existing.with_repeats(repeats), dataset)
+        existing = existing.with_repeats(max(existing.repeats, settings.repeats))
+        settings = _fitted(existing.with_data_at(settings["data"]), dataset, database)
     return Prepared(location, settings, dataset, existing is None)
 
 
@@ -114,11 +117,13 @@ def prepare_again(
     devices: Devices = CPU,
     device: str | None = None,
     *,
+    data: str | None = None,
     accept_changed_model: bool | None = None,
 ) -> Prepared:
     """The study ``name`` (or the one made last) as it was recorded, with its data read again.
 
-    A model of one's own is the recorded one, or with ``accept_changed_model`` what its file is now.
+    ``data`` says where the data is now. A custom model is the recorded one, or with
+    ``accept_changed_model`` what its file is now.
     Raises ``SettingsError`` where the data is not the recorded one any more, or where it is False
     and the model's file has changed; where it is trained on another kind of device than that of
     ``device`` (None: any), or than there is among ``devices``.
@@ -128,20 +133,23 @@ def prepare_again(
     placement.kept_to_or_refused(location, settings, devices, device)
     if repeats is not None:
         settings = settings.with_repeats(repeats)
+    if data is not None:
+        settings = settings.with_data_at(data)
+    settings = _found_again(settings, database)
     dataset = read_data(settings, database, callbacks)
     recorded = settings.data
     if recorded is not None and dataset.fingerprint != recorded.fingerprint:
         raise SettingsError(
-            f"{settings['data']}: the data has changed since the study was made (fingerprint "
-            f"{dataset.fingerprint[:12]}, not {recorded.fingerprint[:12]}): restore it, or start "
-            "a new study with another --name"
+            f"{settings['data']}: is not the data that the study was made with (fingerprint "
+            f"{dataset.fingerprint[:12]}, not {recorded.fingerprint[:12]}): restore it, say where "
+            "it is with --data, or start a new study with another --name"
         )
     if settings.model is not None and accept_changed_model is not None:
         now = settings.model.again()
         settings = own_model.unchanged_or_refused(
             settings, now, location, dataset, accept=accept_changed_model
         )
-    return Prepared(location, _fitted(settings, dataset), dataset, new=False)
+    return Prepared(location, _fitted(settings, dataset, database), dataset, new=False)
 
 
 def read_data(
@@ -149,7 +157,21 @@ def read_data(
 ) -> Dataset:
     """The data of a study; what is made of picture files is kept beside its database."""
     options = ImageOptions.of(settings.space, database.images, callbacks)
-    return datasets.load(settings["data"], options)
+    return datasets.load(_found_again(settings, database)["data"], options)
+
+
+def _found_again(settings: Settings, database: Database) -> Settings:
+    """The settings with the data where it is now, if it has moved together with the database.
+
+    Raises ``SettingsError`` where the data of a study is in neither place.
+    """
+    recorded, facts = settings["data"], settings.data
+    if facts is None or recorded in NAMED or Path(recorded).exists():
+        return settings
+    moved = database.folder / facts.beside if facts.beside else None
+    if moved is None or not moved.exists():
+        raise SettingsError(f"{recorded}: is no longer there; say where it is now with --data")
+    return settings.with_data_at(str(moved))
 
 
 def _default_space(given: Mapping[str, Setting]) -> str:
@@ -188,7 +210,7 @@ def _checked(settings: Settings) -> Settings:
     return settings
 
 
-def _fitted(settings: Settings, dataset: Dataset) -> Settings:
+def _fitted(settings: Settings, dataset: Dataset, database: Database) -> Settings:
     """The settings with the facts of the data, once every option and every split fits it."""
     _check_networks(settings, dataset)
     repeats = range(settings.repeats)
@@ -207,9 +229,10 @@ def _fitted(settings: Settings, dataset: Dataset) -> Settings:
     libraries = ["tensorflow", "keras", "optuna", "numpy"]
     libraries += ["jax"] if settings["training"] == "grouped" else []
     versions = {name: version(name) for name in libraries}
-    return settings.with_data(
-        facts(dataset, validated), {"python": platform.python_version(), **versions}
-    )
+    known = facts(dataset, validated)
+    if settings["data"] not in NAMED and database.file is not None:
+        known = replace(known, beside=os.path.relpath(settings["data"], database.folder))
+    return settings.with_data(known, {"python": platform.python_version(), **versions})
 
 
 def facts(dataset: Dataset, validated: Sequence[Labels]) -> DataFacts:

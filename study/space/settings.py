@@ -51,6 +51,9 @@ class Setting:
 class DataFacts:
     """What is recorded of the data: enough to recognise it and to judge a difference.
 
+    It is recognised by its contents (``fingerprint``), wherever it is; ``beside`` is its path from
+    the folder of the database, which a project that is moved keeps.
+
     Counts are images; ``validation`` is the smallest validation part of a repeat, and ``balanced``
     as many as tell its balanced accuracy as surely where classes are of one size. ``label_names``
     are what the data calls its classes, in the order of the network's outputs.
@@ -64,6 +67,7 @@ class DataFacts:
     validation: int
     label_names: tuple[int | str, ...] = ()
     balanced: int | None = None
+    beside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,13 @@ class Settings:
 
     def located(self) -> Settings:
         """The same settings with the data's path made absolute: resume may start elsewhere."""
-        data = self.chosen["data"]
-        if data.value in NAMED:
-            return self
-        path = replace(data, value=str(absolute(data.value)))
-        return replace(self, chosen={**self.chosen, "data": path})
+        return self.with_data_at(self["data"])
+
+    def with_data_at(self, place: str) -> Settings:
+        """The same settings with the data at another place: its name, or its path."""
+        place = place if place in NAMED else str(absolute(place))
+        data = replace(self.chosen["data"], value=place)
+        return replace(self, chosen={**self.chosen, "data": data})
 
     def with_data(self, data: DataFacts, versions: Mapping[str, str]) -> Settings:
         """The same settings with the facts of the data; versions recorded earlier are kept."""
@@ -173,7 +179,8 @@ class Settings:
             for rule in _RULES
         }
         for name in {**self.chosen, **other.chosen}:
-            if name != "repeats":
+            recognised = name == "data" and self.data and other.data  # by its contents, below
+            if name != "repeats" and not recognised:
                 a, b = (one.chosen.get(name) for one in (self, other))
                 decided[name] = a and a.value, b and b.value
         for name, (own, asked) in decided.items():

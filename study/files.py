@@ -68,6 +68,27 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         aside.unlink(missing_ok=True)
 
 
+@contextmanager
+def made_once(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` at which to make a file, which then takes its place whole.
+
+    A file that another process has made there meanwhile is kept.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield aside
+        with suppress(FileExistsError):
+            try:
+                path.hardlink_to(aside)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def unfinished(path: Path) -> Iterable[Path]:
     """What killed processes left of ``path`` beside it."""
     return path.parent.glob(f".{glob.escape(path.name)}.*.tmp")

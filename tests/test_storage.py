@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mirror_fakes
 import optuna
 import postgres
 import pytest
 import sqlalchemy
+from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import BaseModel
 
 from study.errors import SettingsError, StorageError
@@ -70,11 +72,16 @@ def test_sqlite_writes_ahead_and_syncs_as_often_as_it_must(path: Path, url: str)
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
 
 
+def _killed(url: str, **given: Any) -> None:
+    RDBStorage(url, **given).engine.dispose()
+    raise KeyboardInterrupt
+
+
 def test_a_database_is_there_whole_or_not_at_all(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(connection, "link", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(connection, "RDBStorage", _killed)
         with pytest.raises(KeyboardInterrupt):
             Database.at(url).open(create=True)
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,6 @@ import os
 import re
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, cached_property
@@ -25,6 +24,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 
 from study.errors import MirrorError
+from study.files import made_once
 from study.limits import LONGEST_ANSWER, within
 from study.mirror import old_servers
 from study.mirror.desired import MODEL, STUDY, Artifact, Content, DesiredRun
@@ -44,7 +44,6 @@ from study.mirror.tracker import (
     shown,
 )
 from study.space.settings import Settings
-from study.storage.connection import link
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -445,13 +444,8 @@ def open_store(file: Path) -> MlflowClient:
 
     try:
         if not file.exists():
-            aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-            try:
+            with made_once(file) as aside:
                 MlflowClient(address(aside))
-                with suppress(FileExistsError):
-                    link(aside, file)
-            finally:
-                aside.unlink(missing_ok=True)
         return MlflowClient(address(file))
     except OSError as error:
         raise Unreachable(f"{file}: cannot be written ({error.strerror})") from None

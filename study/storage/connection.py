@@ -10,9 +10,8 @@ import logging
 import os
 import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -32,6 +31,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import NullPool
 
 from study.errors import StorageError
+from study.files import made_once
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 _log = logging.getLogger(__name__)
@@ -60,18 +60,11 @@ def connect(address: URL, shown: str) -> RDBStorage:
 
 def make(address: URL, shown: str) -> None:
     """Make a SQLite file whole or not at all; one that another process has just made is kept."""
-    path = Path(str(address.database))
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with explained(shown), _usable(shown):
-        try:
-            sqlite3.connect(aside).close()
-            storage = _storage(address.set(database=str(aside)), creator=sqlite(aside))
-            storage.remove_session()
-            storage.engine.dispose()
-            with suppress(FileExistsError):
-                link(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+    with explained(shown), _usable(shown), made_once(Path(str(address.database))) as aside:
+        sqlite3.connect(aside).close()
+        storage = _storage(address.set(database=str(aside)), creator=sqlite(aside))
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def _storage(address: URL, **options: Any) -> RDBStorage:
@@ -112,17 +105,6 @@ def sqlite(path: Path) -> Callable[[], sqlite3.Connection]:
         return connection
 
     return open_connection
-
-
-def link(aside: Path, path: Path) -> None:
-    """Give a file its name; raises ``FileExistsError``."""
-    try:
-        path.hardlink_to(aside)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if not path.exists():
-            aside.rename(path)
 
 
 def _require_own(path: Path) -> None:

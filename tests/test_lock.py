@@ -13,7 +13,7 @@ import optuna
 import postgres
 import pytest
 
-from study.errors import StorageError, StudyLocked
+from study.errors import SettingsError, StorageError, StudyLocked
 from study.storage.database import create
 from study.storage.location import Database, Location
 from study.storage.lock import DRIVER, driven, driving
@@ -130,11 +130,11 @@ def test_another_process_of_the_same_number_holds_nothing(url: str, holder: Proc
     assert not driven(located(url))
 
 
-@pytest.mark.parametrize("malformed", [3, [], {"host": 1}, {"pid": -1}, "x"])
-def test_a_malformed_record_of_the_driver_holds_nothing(url: str, malformed: object) -> None:
-    stored(url).set_user_attr(DRIVER, malformed)
-    with driving(located(url)) as lock:
-        lock.check()
+def test_a_malformed_record_of_the_driver_holds_nothing(url: str) -> None:
+    for malformed in (3, [], {"host": 1}, {"pid": -1}, "x"):
+        stored(url).set_user_attr(DRIVER, malformed)
+        with driving(located(url)) as lock:
+            lock.check()
 
 
 def test_a_copy_of_the_database_is_free(tmp_path: Path) -> None:
@@ -159,6 +159,20 @@ def test_a_study_that_is_deleted_or_renamed_while_it_runs_ends_in_a_line(url: st
         optuna.delete_study(study_name="two", storage=at(url).open())
         with pytest.raises(StorageError, match="'two' was deleted while it ran"):
             lock.check()
+
+
+def test_of_two_that_make_a_study_of_one_name_the_second_leaves_the_first_alone(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    with driving(located(url)) as first:
+        with driving(Database.at(url).study("one")) as second:
+            create(at(url).open(create=True), "one", mirror_fakes.settings(), first.attributes)
+            with pytest.raises(SettingsError, match="'one' exists"):
+                create(at(url).open(), "one", mirror_fakes.settings(), second.attributes)
+        assert stored(url).user_attrs[DRIVER]["pid"] == os.getpid()
+        assert len([*tmp_path.glob("*.lock")]) == 1
+        first.check()
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])

@@ -393,7 +393,7 @@ def test_a_mistaken_hyperparameter_is_refused(refused: Refused, text: str, said:
         (HEAD.replace("2", "2.0") + K1, "epochs: 2.0 is not allowed; give a whole number of at"),
         (HEAD.replace("2", '"2"') + K1, 'epochs: "2" is not allowed; give a whole number of at'),
         (HEAD.replace("10", "0") + K1, "batch_size: 0 is not allowed; give a whole number of at"),
-        (HEAD.replace("3", "0") + K1, "repeats: 0 is not allowed; give a whole number of at least"),
+        (HEAD.replace("3", "0") + K1, "repeats: 0 is not allowed; give a whole number from 1 to"),
         (HEAD.replace('"mine"', "3") + K1, "name: 3 is not allowed; give a text of one line"),
         (HEAD.replace("mine", "two\\nlines") + K1, 'name: "two\\nlines" is not allowed; give a te'),
         (HEAD.replace("mine", "m" * 600) + K1, f'name: "{"m" * 56}... is not allowed; give a text'),

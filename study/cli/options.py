@@ -102,7 +102,7 @@ SEARCH = _panel(
     "Search",
     sampler=_option(str, "NAME", "sweep (default: one at a time), grid, race, tpe, random or gp."),
     pruner=_option(str, "NAME", "none, sweep or median."),
-    repeats=_option(int, "N", "Runs of each configuration.", min=1),
+    repeats=_option(int, "N", "Runs of each configuration.", min=1, max=10_000),
     configurations=_option(int, "N", "Configurations that tpe, random or gp try.", min=1),
     tolerance=_option(
         float,

@@ -17,8 +17,7 @@ from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models
 from study.storage.location import Database
-from study.storage.progress import state_of
-from study.storage.trials import StoredTrials
+from study.storage.progress import state_of, trials_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def read(database: Database, name: str | None) -> Contents:
     """Read the study ``name``, or the one made last; ``StorageError`` where there is none."""
     study, settings = storage.load(database.open(), name)
     location = database.study(study.study_name)
-    rows = StoredTrials()(study)
+    rows = trials_of(study, settings)
     plan = plan_of(settings)
     plan_state = plan.state(rows)
     attributes = study.user_attrs

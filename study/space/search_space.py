@@ -59,6 +59,7 @@ _FITS = "'pad', 'crop' or 'stretch'"
 _METRIC = "the name of a metric of the validation images, as 'val_accuracy' or 'val_loss'"
 _TASK = "'classification' or 'regression', where labels are numbers"
 _DIRECTION = "'maximize' or 'minimize'"
+_REPEATS = "a whole number from 1 to 10000"
 _COUNT = _key("a whole number of at least 1", ge=1)
 
 _Side = Annotated[StrictInt, Field(ge=1, le=10_000)]
@@ -97,7 +98,7 @@ class SearchSpace:
     name: Annotated[str, _key(_NAME, max_length=512, pattern=r"^\S[^\x00-\x1f\x7f]*$")]
     epochs: Annotated[StrictInt, _COUNT]
     batch_size: Annotated[StrictInt, _COUNT]
-    repeats: Annotated[StrictInt, _COUNT]
+    repeats: Annotated[StrictInt, _key(_REPEATS, ge=1, le=10_000)]
     hyperparameters: Annotated[
         tuple[Hyperparameter, ...],
         _key("a [hyperparameters.NAME] table for each", strict=True),

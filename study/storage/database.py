@@ -117,7 +117,9 @@ def create(
                 for key, value in recorded.items()
             )
     except IntegrityError:
-        raise SettingsError(f"a study named {name!r} exists; choose another --name") from None
+        raise SettingsError(
+            f"a study named {name!r} exists; choose another --name, or continue it with resume"
+        ) from None
     return optuna.load_study(study_name=name, storage=storage)
 
 

@@ -157,7 +157,7 @@ def driving(location: Location) -> Iterator[StudyLock]:
         try:
             yield lock
         finally:
-            with suppress(Exception):  # the study is gone, or was never made
+            with suppress(Exception):  # the study is gone
                 _record(lock, None)
             lock.close()
 
@@ -249,9 +249,13 @@ def _stored(location: Location) -> tuple[str | None, _Driver | None]:
 
 
 def _record(lock: StudyLock, driver: _Driver | None) -> None:
-    storage = lock.location.database.open()
-    study_id = storage.get_study_id_from_name(lock.location.name)
-    storage.set_study_user_attr(study_id, DRIVER, driver)
+    """Store who drives the study, unless it was never made: one of its name is another's then."""
+    location = lock.location
+    if _stored(location)[0] == lock.identity:
+        storage = location.database.open()
+        storage.set_study_user_attr(storage.get_study_id_from_name(location.name), DRIVER, driver)
+    else:
+        location.lock(lock.identity).unlink(missing_ok=True)
 
 
 def _alive(location: Location, driver: _Driver | None) -> bool:

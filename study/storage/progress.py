@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from study.errors import StorageError
 from study.plan.plan import PlanState
+from study.plan.results import Configuration, StoredTrial
 from study.plan.strategies import plan_of
+from study.space.search_space import SearchSpace, Value
 from study.space.settings import Settings
 from study.storage.location import Location
 from study.storage.lock import driven
@@ -17,7 +20,35 @@ if TYPE_CHECKING:
 
 def standing_of(study: Study, settings: Settings) -> PlanState:
     """What the stored trials of a study say."""
-    return plan_of(settings).state(StoredTrials()(study))
+    return plan_of(settings).state(trials_of(study, settings))
+
+
+def trials_of(study: Study, settings: Settings) -> list[StoredTrial]:
+    """The trials that count; ``StorageError`` where one is none of the study's search space."""
+    trials = StoredTrials()(study)
+    known: set[Configuration] = set()
+    for trial in trials:
+        if trial.configuration not in known and not _is_in(settings.space, trial.params):
+            raise StorageError(
+                f"study {study.study_name!r}: is malformed in the database (trial {trial.number}: "
+                "its parameters are not in the search space); restore a copy of the database, or "
+                "use another --name"
+            )
+        known.add(trial.configuration)
+    return trials
+
+
+def _is_in(space: SearchSpace, params: dict[str, Value]) -> bool:
+    searched = {parameter.name: parameter for parameter in space.hyperparameters}
+    if {name: value for name, value in params.items() if name not in searched} != space.fixed:
+        return False
+    return params.keys() >= searched.keys() and all(
+        params[name] in parameter.options
+        if parameter.options
+        else isinstance(value := params[name], int | float)
+        and parameter.bounds[0] <= value <= parameter.bounds[1]
+        for name, parameter in searched.items()
+    )
 
 
 def state_of(plan_state: PlanState, location: Location) -> str:

@@ -38,11 +38,11 @@ sys.path.insert(0, str(ROOT))
 
 from study.data import dataset as datasets  # noqa: E402
 from study.data.splitting import Split  # noqa: E402
-from study.training.device import devices  # noqa: E402
+from study.workers.devices import devices  # noqa: E402
 
 if TYPE_CHECKING:
-    from study.training.grouped.turns import Member, Turn, Turns
     from study.training.run import Run
+    from study.workers.jax.groups import Member, Turn, Turns
 
 TARGETS = {"sweep, s": 60, "members, s": 60, "share of products": 0.40, "waiting": 0.05}
 """At most so many seconds, at least so large a share of products, at most so much waiting."""
@@ -221,11 +221,11 @@ def compared(turns: Turns, data: datasets.Dataset, size: Size) -> dict[str, Any]
 
 
 def measured(data: datasets.Dataset, size: Size, device: str) -> dict[str, Any]:
-    from study.training.grouped.startup import start_jax
+    from study.workers.jax.startup import start_jax
 
     began = time.perf_counter()
     start_jax(device)
-    from study.training.grouped.turns import Turns
+    from study.workers.jax.groups import Turns
 
     def turns() -> Turns:
         return Turns(data, None, lambda said: print(said, file=sys.stderr), split=held_out)

@@ -62,15 +62,18 @@ def ended(engine: Engine, run: Run, key: int = 0) -> tuple[list[Epoch], Any]:
     engine.submit(key, run)
     epochs = []
     while True:
-        match engine.next_event():
-            case EpochReported(key=other, epoch=epoch) if other == key:
+        event = engine.next_event()
+        if event is None or event.key != key:
+            continue
+        match event:
+            case EpochReported(epoch=epoch):
                 epochs.append(epoch)
-            case RunFinished(key=other, model=model) if other == key:
+            case RunFinished(model=model):
                 return epochs, model
-            case None | Notice():
+            case Notice():
                 pass
-            case event:
-                return epochs, event
+            case failed:
+                return epochs, failed
 
 
 def until(engine: Engine, kind: type[Event]) -> Event:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 from study.training.run import Epoch, Run
-from study.workers.machine import cores
+from study.workers.machine import affinity
 
 
 def train(run: Run, *_: Any, **__: Any) -> Generator[Epoch, None, bytes]:
@@ -15,7 +15,7 @@ def train(run: Run, *_: Any, **__: Any) -> Generator[Epoch, None, bytes]:
         yield Epoch(number, 0.5, 0.5, 0.5, 0.5, 0.1, 1e9 + number)
     seen = {
         "card": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "cores": cores(),
+        "cores": len(affinity()),
         "forked": "tensorflow" in sys.modules,  # only the process that workers fork from has it
     }
     return json.dumps(seen).encode()

@@ -17,9 +17,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator
-from dataclasses import asdict
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,8 @@ from study.data.dataset import Dataset
 from study.errors import SettingsError, TrainingFailed
 from study.training.checkpoint import Checkpoint, Checkpoints
 from study.training.run import Epoch, Run
+from study.workers.child import Done, Orders, Send, Stop
+from study.workers.engine import EpochReported, Event, Notice, work
 
 _kept: list[bytearray] = []
 
@@ -105,6 +109,37 @@ def _trace(run: Run, number: int) -> None:
     if file:
         with Path(file).open("a") as opened:
             opened.write(f"{os.getpid()} {run.key} {number}\n")
+
+
+@dataclass(frozen=True)
+class Together:
+    """A worker of the pool that trains an epoch of every run it has, and again."""
+
+    dataset: Dataset
+    checkpoints: Checkpoints | None
+
+    def serve(self, orders: Orders, send: Send) -> None:
+        active: dict[int, Iterator[Event]] = {}
+        stopped: set[int] = set()
+        while True:
+            while not active or not orders.empty():
+                order = orders.get()
+                number = order.number
+                if isinstance(order, Stop):
+                    stopped.add(number)
+                    continue
+                there = partial(stopped.__contains__, number)
+                active[number] = work(number, order.run, self._train, self.checkpoints, there)
+            for number, events in list(active.items()):
+                event = next(events, None)
+                if event is not None:
+                    send(event)
+                if not isinstance(event, EpochReported | Notice):
+                    del active[number]
+                    send(Done(number))
+
+    def _train(self, run: Run) -> Any:
+        return train(run, self.dataset, checkpoints=self.checkpoints)
 
 
 def main() -> None:

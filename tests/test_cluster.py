@@ -2,6 +2,8 @@
 
 import gc
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +20,6 @@ import fake_trainer
 import fakes
 import psutil
 import pytest
-from distributed.security import Security
 from engine_contract import (
     PAUSE,
     EngineContract,
@@ -233,21 +234,18 @@ def test_an_address_without_a_scheduler_is_one_line(
 
 
 def certified(folder: Path) -> dict[str, str]:
-    """Dask's configuration for certificates of a new authority."""
-    made = Security.temporary()
-    contents = {
-        "ca": made.tls_ca_file,
-        "cert": made.tls_client_cert,
-        "key": made.tls_client_key,
-    }
-    for name, content in contents.items():
-        (folder / name).write_text(str(content))
-    config = {"require-encryption": "True", "tls.ca-file": str(folder / "ca")}
+    """Dask's configuration for certificates that are made as docs/cluster.md says."""
+    found = re.search(r"```sh\n(openssl .*?)```", (ROOT / "docs/cluster.md").read_text(), re.DOTALL)
+    assert found
+    subprocess.run(["bash", "-ec", found[1]], cwd=folder, check=True, capture_output=True)
+    config = {"require-encryption": "True", "tls.ca-file": str(folder / "ca.pem")}
     for role in ("scheduler", "worker", "client"):
-        config |= {f"tls.{role}.{name}": str(folder / name) for name in ("cert", "key")}
+        config |= {f"tls.{role}.cert": str(folder / "host.pem")}
+        config |= {f"tls.{role}.key": str(folder / "host.key")}
     return {f"distributed.comm.{key}": value for key, value in config.items()}
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 def test_a_cluster_with_tls_is_reached_through_dasks_configuration(
     tmp_path: Path, expected: dict
 ) -> None:

@@ -9,18 +9,25 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
+import image_files
 import numpy as np
 import pytest
+import test_device
 from test_training import RUN, blobs
 
+from study.running.driver import Observers
+from study.running.launch import ExecutionOptions, launch
 from study.space.model_source import ModelSource
+from study.storage import database as storage
+from study.storage.location import DEFAULT, Database
+from study.storage.trials import StoredTrials
 from study.training.checkpoint import Checkpoint, FolderCheckpoints
 from study.training.recipe import Recipe
 from study.training.run import Epoch, Run
 from study.training.train import train
+from study.workers.devices import CPU
 from study.workers.engine import EpochReported, RunFailed, RunFinished
-from study.workers.grouped import GroupedEngine
-from study.workers.grouped_process import Setup
+from study.workers.jax.engine import jax_engine
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(600)]  # XLA compiles
 
@@ -73,7 +80,7 @@ class Ends:
         self.reasons: dict[int, str] = {}
         store = FolderCheckpoints(folder)
         seen = 0
-        with closing(GroupedEngine(Setup(DATA, store, "cpu"), lambda _: None)) as engine:
+        with closing(jax_engine(DATA, 16, store, "cpu")) as engine:
             for key, run in enumerate(runs):
                 engine.submit(key, run)
             while len(self.models) + len(self.reasons) < len(runs) and seen != epochs:
@@ -141,7 +148,7 @@ def test_a_stopped_run_leaves_no_checkpoint(tmp_path: Path) -> None:
     store = FolderCheckpoints(tmp_path)
     endless = replace(having(dropout=0.1), epochs=10_000)
     stopped, other, third, last = (replace(endless, repeat=repeat) for repeat in range(4))
-    with closing(GroupedEngine(Setup(DATA, store, "cpu"), lambda _: None)) as engine:
+    with closing(jax_engine(DATA, 16, store, "cpu")) as engine:
         for key, run in enumerate((stopped, other, third)):
             engine.submit(key, run)
         while store.load(stopped.key) is None:
@@ -193,8 +200,8 @@ def test_augmentation_moves_an_image_as_with_tensorflow() -> None:
     import jax.numpy as jnp
     import tensorflow as tf
 
-    from study.training.grouped.augment import moved
     from study.training.recipe import transforms
+    from study.workers.jax.augment import moved
 
     rng = np.random.default_rng(3)
     images = rng.random((6, 9, 12, 2), np.float32)
@@ -225,3 +232,20 @@ def test_what_only_a_process_with_jax_can_try() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_a_whole_study_is_trained_in_groups(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fake.toml").write_text(test_device.SPACE)
+    images = image_files.pictures(shape=(12, 12))
+    Path(image_files.npz(Path(), x_train=images, x_test=None, y_test=None)).rename("data.npz")
+    study = test_device.prepared(Database.at(DEFAULT), CPU, training="grouped")
+    state = launch(study, Observers(), ExecutionOptions(keep_models="none"), print)
+    assert state.complete
+    opened, _ = storage.load(study.location.database.open())
+    trials = StoredTrials()(opened)
+    assert {trial.state for trial in trials if trial.value is not None} == {"complete"}
+    assert {trial.attributes["training"] for trial in trials} == {"grouped"}
+    assert not list(study.location.checkpoints.glob("*"))

@@ -2,6 +2,8 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fakes import EPOCHS, IMAGES, driver, rows, space, train
@@ -17,13 +19,14 @@ from study.plan.race import Race
 from study.plan.sweep import OneAtATime
 from study.running.driver import Observer, Observers
 from study.running.launch import ExecutionOptions
+from study.space.training_kinds import KINDS
 from study.storage.location import Database
 from study.text import sentences as words
 from study.text.tables import stage_table
 from study.text.units import duration
 from study.text.view import views
-from study.training.device import Card, Devices
 from study.training.run import Run
+from study.workers.devices import Card, Devices
 from study.workers.engine import InProcess
 
 
@@ -173,10 +176,15 @@ def test_the_cursor_is_seen_while_the_live_view_is() -> None:
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
 
 
+def on(device: str) -> Any:
+    """As much of a study's settings as says where it is trained."""
+    return SimpleNamespace(device=device, training=KINDS["stock"])
+
+
 def test_the_first_lines_say_what_mlflow_writes_and_how_to_have_none(tmp_path: Path) -> None:
     to, written = console()
     there = Database.at(f"sqlite:///{tmp_path / 'study.db'}")
-    print_execution(to, 1, ExecutionOptions(mirror=resolve(None, {}, there)), "cpu")
+    print_execution(to, 1, ExecutionOptions(mirror=resolve(None, {}, there)), on("cpu"))
     for said in ("mlflow.db", "mlflow-artifacts/", "--mlflow none"):
         assert said in written.getvalue()
 
@@ -197,5 +205,5 @@ def test_the_first_lines_say_whether_a_gpu_is_used(device: str, problem: str, sa
     to, written = console()
     cards = (Card("GPU-1", "NVIDIA H200", 143771, "570.1"),)
     devices = Devices("cpu" if problem else "gpu", cards, problem=problem)
-    print_execution(to, 2, ExecutionOptions(devices=devices), device)
+    print_execution(to, 2, ExecutionOptions(devices=devices), on(device))
     assert said in written.getvalue().replace("\n", " ")

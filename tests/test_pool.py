@@ -59,6 +59,37 @@ class TestPool(OnPool, EngineContract):
     """With one process."""
 
 
+class TestTogether(EngineContract):
+    """With one process that trains several runs at once, as with JAX."""
+
+    @pytest.fixture
+    def make(self, folder: Path, store: FolderCheckpoints) -> Make:
+        worker = fake_trainer.Together(dataset(), store)
+        return lambda: Pool(worker, [Place()], store, capacity=4)
+
+    def test_after_a_death_fewer_runs_are_trained_at_once_until_one_dies_alone(
+        self, make: Make, folder: Path
+    ) -> None:
+        runs = [run_of(0), run_of(1, trouble="death"), run_of(2), run_of(3)]
+        ends: dict[int, Any] = {}
+        notices = []
+        with closing(make()) as engine:
+            for key, run in enumerate(runs):
+                engine.submit(key, run)
+            while len(ends) < len(runs):
+                match engine.next_event():
+                    case RunFinished(key=key, model=model):
+                        ends[key] = model
+                    case RunFailed(key=key, reason=reason):
+                        ends[key] = reason
+                    case Notice(text=text):
+                        notices.append(text)
+        assert [ends.pop(key) for key in (0, 2, 3)] == [b"model"] * 3
+        assert "has ended 3 times" in ends[1]
+        assert "with 4 runs; they continue from their checkpoints, 2 at once" in notices[0]
+        assert repeated(traced(folder)) == 0
+
+
 class TestRobustness(OnPool):
     folder = EngineContract.folder
     store = EngineContract.store

@@ -164,8 +164,7 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
         if not quiet:
             summary.print_header(console, location.name, settings, new=prepared.new)
             jobs = jobs_of(settings, execution)
-            grouped = settings["training"] == "grouped"
-            summary.print_execution(console, jobs, execution, settings.device, grouped=grouped)
+            summary.print_execution(console, jobs, execution, settings)
         watch: Any = Observers()
         if not quiet:
             watch = live.Lines(console, settings["epochs"], each_epoch=verbose)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
-from study.cli.devices import Library, jax, judged, tensorflow
 from study.errors import StudyError
 from study.mirror.tracker import Finding, redact, resolve
 from study.storage.location import DEFAULT, Database
-from study.training.device import devices
+from study.text import units
+from study.workers.devices import HIDDEN, NONE, Devices, devices
 from study.workers.machine import cores
 
 _PATIENCE = 10.0  # seconds a probe waits for an answer
@@ -40,10 +41,8 @@ def examine(
     yield from _mlflow(database or Database.at(DEFAULT), option, environ)
     yield Finding("database", False, wrong) if database is None else _database(database)
     yield _data(data, space)
-    found, seen = _devices()
-    yield found
-    here = devices(environ)
-    yield Finding("GPU", *judged(here, [one for one in (seen, here.cards and jax()) if one]))
+    yield _probed("devices", _tensorflow)
+    yield _gpu(devices(environ))
 
 
 def _mlflow(
@@ -104,17 +103,20 @@ def _data(given: str | None, name_or_path: str | None) -> Finding:
     return _probed("data", probe)
 
 
-def _devices() -> tuple[Finding, Library | None]:
-    """Which devices TensorFlow trains on; None where it cannot be started."""
-    found = None
+def _tensorflow() -> str:
+    """Start TensorFlow, on the processor."""
+    from study.training.startup import start_tensorflow
 
-    def probe() -> str:
-        nonlocal found
-        found = tensorflow()
-        graphics = f"{found.sees} GPU" if found.sees else "no GPU: it trains on the processor"
-        return f"{found.shown} sees {cores()} cores and {graphics}"
+    start_tensorflow(1)
+    return f"TensorFlow {version('tensorflow')} trains on {units.counted(cores(), 'core')}"
 
-    return _probed("devices", probe), found
+
+def _gpu(here: Devices) -> Finding:
+    """Whether a GPU can be trained on; there need not be one."""
+    if not here.cards:
+        return Finding("GPU", None if here.problem in (NONE, HIDDEN) else False, here.problem)
+    seen = f"seen by {' and '.join(here.libraries)}" if here.libraries else here.problem
+    return Finding("GPU", bool(here.libraries), f"{', '.join(map(str, here.cards))}: {seen}")
 
 
 def _probed(link: str, probe: Callable[[], str]) -> Finding:

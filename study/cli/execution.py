@@ -33,7 +33,7 @@ def execution_options(
     """
     from study.mirror.tracker import resolve
     from study.running.launch import ExecutionOptions
-    from study.training.device import offered
+    from study.workers.devices import available_devices
 
     if keep_models is not None:
         models.parse(keep_models)
@@ -48,7 +48,7 @@ def execution_options(
         checkpoints=checkpoints,
         keep_models=keep_models,
         mirror=resolve(mlflow, os.environ, database),
-        devices=offered(os.environ, scheduler, wanted),
+        devices=available_devices(os.environ, scheduler, wanted),
         **given,
     )
 

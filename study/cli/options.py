@@ -125,7 +125,6 @@ TRAINING = _panel(
         "fast (default), stock (Keras alone), or grouped (with JAX, runs of one network as one "
         "program; default if JAX has a GPU).",
     ),
-    precision=_option(str, "HOW", "float32 or fast, with --training grouped."),
     device=_option(
         str,
         "cpu|gpu",

@@ -86,7 +86,6 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
     if network := words.network(settings):
         say(console, network)
     stock = "" if settings["training"] == "fast" else f"{settings['training']} training, "
-    stock += "products of bfloat16, " if settings["precision"] == "fast" else ""
     say(
         console,
         f"{settings['sampler']} with {units.counted(settings.repeats, 'repeat')}, "
@@ -104,7 +103,7 @@ def _aim(metric: Metric) -> str:
 
 
 def print_execution(
-    console: Console, jobs: int, execution: ExecutionOptions, device: str, *, grouped: bool = False
+    console: Console, jobs: int, execution: ExecutionOptions, settings: Settings
 ) -> None:
     """Where the runs are trained, how many at once, and which MLflow shows them."""
     mirror = execution.mirror
@@ -117,6 +116,7 @@ def print_execution(
         console.print(f"Training on the Dask cluster at {execution.scheduler}", highlight=False)
     else:
         how = "one run at a time" if jobs == 1 else f"{jobs} runs at once, a process each"
+        grouped, device = settings.training.runs_at_once > 1, settings.device
         if grouped:
             how = f"up to {jobs} runs at once, those of one network as one program"
         cards = execution.devices.cards

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -26,16 +25,15 @@ from study.storage.location import Location
 from study.storage.lock import driving
 from study.text.sentences import scoring
 from study.training import network, recipe
-from study.training.device import CPU, Devices
+from study.training.checkpoint import require_writable
 from study.training.run import Run
 from study.training.train import train
 from study.tuning.pruning import make_pruner
-from study.workers import cards, processes
-from study.workers.engine import Engine, InProcess, Trainer
-from study.workers.grouped import PLACES, GroupedEngine
-from study.workers.grouped_process import Setup
+from study.workers import processes
+from study.workers.devices import CPU, Devices, held
+from study.workers.engine import Engine, Trainer
+from study.workers.engines import ENGINES, EngineOptions
 from study.workers.machine import cores
-from study.workers.pool import local_pool
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -96,6 +94,8 @@ def launch(
                 ledger = Ledger(study, plan.space, plan.metric, driver_died=lock.driver_died)
             if ledger is not None and plan.state(ledger.trials).complete:
                 execution = replace(execution, jobs=1, scheduler=None, devices=CPU)  # all trained
+            else:
+                require_writable(checkpoints, execution.checkpoints or str(location.checkpoints))
             with (
                 alone_on_cards(settings, execution, say) as execution,
                 closing(engine_for(prepared, checkpoints, execution, trainer, say)) as engine,
@@ -143,7 +143,7 @@ def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
 
     def start(settings: Settings) -> None:
         alone = execution.scheduler is not None or jobs_of(settings, execution) == 1
-        if not alone and settings.device == "cpu" and settings["training"] != "grouped":
+        if not alone and settings.device == "cpu" and not settings.training.engine:
             processes.prepare()
 
     return start
@@ -158,8 +158,8 @@ def alone_on_cards(
     Raises ``StudyLocked`` where they hold all of them.
     """
     offered = execution.devices.cards if settings.device == "gpu" else ()
-    most = 1 if settings["training"] == "grouped" else jobs_of(settings, execution)
-    with cards.held(offered, most) as free:
+    most = 1 if settings.training.runs_at_once > 1 else jobs_of(settings, execution)
+    with held(offered, most) as free:
         if len(free) < min(most, len(offered)):
             say(f"Only {len(free)} of {len(offered)} GPUs are free of other studies")
         yield replace(execution, devices=replace(execution.devices, cards=free))
@@ -186,8 +186,8 @@ def jobs_of(settings: Settings, execution: ExecutionOptions) -> int:
     GPUs it is one each: small networks on the same card wait for each other, unless they are
     trained in groups.
     """
-    if settings["training"] == "grouped":
-        return execution.jobs or PLACES
+    if settings.training.runs_at_once > 1:
+        return execution.jobs or settings.training.runs_at_once
     if settings.device == "gpu":
         return execution.jobs or max(1, len(execution.devices.cards))
     return execution.jobs or max(1, cores() // int(settings["threads"]))
@@ -200,39 +200,29 @@ def engine_for(
     trainer: Trainer,
     say: Say,
 ) -> Engine:
-    """This process for one run at a time, else a Dask cluster: local, or the one that is there.
-
-    A process of its own, with JAX, where runs are trained in groups.
-    """
+    """The engine of the study's kind of training, of the cluster, or for as many runs at once."""
     settings = prepared.settings
-    threads, jobs = settings["threads"], jobs_of(settings, execution)
-    uuids = [card.uuid for card in execution.devices.cards if settings.device == "gpu"]
-    if settings["training"] == "grouped":
-        os.environ |= {"CUDA_VISIBLE_DEVICES": uuids[0]} if uuids else {}
-        setup = Setup(prepared.dataset.without_test(), checkpoints, settings.device)
-        return GroupedEngine(setup, say, jobs)
-    if execution.scheduler is not None:
-        from study.workers.cluster import remote_engine
-
-        engine = remote_engine(
-            execution.scheduler,
-            prepared.dataset,
-            checkpoints,
-            trainer,
-            execution.resources,
-            execution.jobs,
-        )
-        if not engine.offered:
-            wanted = "".join(
-                f" with {name}={n:g}" for name, n in (execution.resources or {}).items()
-            )
-            say(f"The cluster has no worker{wanted} yet: a run waits until one joins")
-        return engine
-    if jobs > 1 or uuids:  # a card is left free by a process that ends
-        return local_pool(prepared.dataset, jobs, threads, checkpoints, trainer, uuids)
-    return InProcess(
-        lambda run: trainer(run, prepared.dataset, checkpoints=checkpoints), checkpoints
+    gpus = [card.uuid for card in execution.devices.cards if settings.device == "gpu"]
+    jobs = execution.jobs if execution.scheduler else jobs_of(settings, execution)
+    options = EngineOptions(
+        dataset=prepared.dataset,
+        checkpoints=checkpoints,
+        trainer=trainer,
+        jobs=jobs,
+        threads=settings["threads"],
+        device=settings.device,
+        gpus=gpus,
+        scheduler=execution.scheduler,
+        resources=execution.resources,
+        say=say,
     )
+    if settings.training.engine:
+        name = settings.training.engine
+    elif execution.scheduler:
+        name = "dask"
+    else:
+        name = "pool" if gpus or jobs != 1 else "in-process"  # a GPU is freed by a process's end
+    return ENGINES[name](options)
 
 
 def checkpoints_for(location: Location, execution: ExecutionOptions) -> Checkpoints:
@@ -248,8 +238,8 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
     def describe(slot: RunSpec) -> dict[str, float | str]:
         params = dict(slot.configuration or ())
         device: dict[str, float | str] = {"device": settings.device}
-        if settings["training"] == "grouped":
-            device["training"] = "grouped"
+        if settings.training.runs_at_once > 1:
+            device["training"] = settings["training"]
         if settings.model is not None:  # only a worker may build it
             return device
         count = network.count_parameters(params, dataset.input_shape, dataset.num_classes)

@@ -51,8 +51,8 @@ def tried(settings: Settings, dataset: Dataset) -> Settings:
         return settings
     data = dataset.input_shape, dataset.num_classes
     try:
-        grouped, metric = settings["training"] == "grouped", settings.metric
-        found = probe(settings.model, settings.space.each_alone(), *data, metric, grouped=grouped)
+        library, metric = settings.training.library, settings.metric
+        found = probe(settings.model, settings.space.each_alone(), *data, metric, library=library)
     except (ModelError, SpaceError) as error:
         raise SpaceError(f"{settings.origin}: {error}") from None
     return replace(settings, network=found)

@@ -6,26 +6,30 @@ from dataclasses import replace
 
 from study.errors import SettingsError
 from study.space.settings import Setting, Settings
+from study.space.training_kinds import KINDS, default
 from study.storage.location import Location
-from study.training.device import Devices
+from study.workers.devices import Devices
 
 
 def placed(settings: Settings, devices: Devices) -> Settings:
-    """The settings with the device; on a GPU runs are trained in groups, or by Keras alone.
+    """The settings with the device, and with the kind of training that is the default on it.
 
-    Raises SettingsError where that cannot be had.
+    Raises SettingsError if they cannot be had.
     """
     settings = settings.with_default("device", devices.kind)
     training = settings.chosen["training"]
-    if training.value == "grouped" and devices.remote:
-        raise SettingsError("--training grouped is this machine's: leave --scheduler out")
-    if settings.device == "gpu" and training.value == "fast":
-        if training.source != "default":
-            raise SettingsError(
-                "--training fast is the processor's: leave it out, or give --device cpu too"
-            )
-        training = Setting("grouped" if "jax" in devices.libraries else "stock", "default")
-    devices.check(settings.device, training.value)
+    if training.source == "default":
+        training = Setting(default(settings.device, devices.libraries), "default")
+    kind = KINDS[training.value]
+    if kind.engine and devices.remote:
+        raise SettingsError(
+            f"--training {training.value} is for one machine: leave --scheduler out"
+        )
+    if settings.device in ("cpu", "gpu") and settings.device not in kind.devices:
+        raise SettingsError(
+            f"--training {training.value} is for the processor: leave it out, or give --device cpu"
+        )
+    devices.check(settings.device, kind.library)
     return replace(settings, chosen={**settings.chosen, "training": training})
 
 
@@ -55,12 +59,12 @@ def kept_to_or_refused(
     """A study keeps to the kind of device it began with: its runs are compared in pairs."""
     own = settings.device
     if asked is not None and asked != own:
-        devices.check(asked, settings["training"])
+        devices.check(asked, settings.training.library)
         raise SettingsError(
             f"--device {asked}: study {location.name!r} began on the {own}, and its runs are "
             f"compared with each other: leave --device out, or start another study with --name"
         )
-    if why := devices.refusal(own, settings["training"]):
+    if why := devices.refusal(own, settings.training.library):
         raise SettingsError(
             f"study {location.name!r} began on a GPU, and its runs are compared with each other, "
             f"but {why}: resume it where there is one, or start another study with --name"

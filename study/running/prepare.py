@@ -28,11 +28,12 @@ from study.space import file as space_file
 from study.space.keys import hint
 from study.space.search_space import NAMED
 from study.space.settings import DataFacts, Setting, Settings, resolve
+from study.space.training_kinds import KINDS
 from study.storage import database as storage
 from study.storage.location import Database, Location
 from study.training import network
-from study.training.device import CPU, Devices
 from study.tuning.pruning import make_pruner
+from study.workers.devices import CPU, Devices
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset
@@ -82,7 +83,7 @@ def prepare(
     database.check()
     origin = name_or_path or _default_space(given)
     settings = resolve(space_file.load(origin), origin, given)
-    settings = own_model.with_source(_checked(placement.placed(settings, devices)))
+    settings = own_model.with_source(_checked(placement.placed(_known_training(settings), devices)))
     location = database.study(settings.space.name if name is None else _usable(name))
     existing = _existing(location)
     if existing is None:
@@ -190,16 +191,18 @@ def _usable(name: str) -> str:
     return name
 
 
+def _known_training(settings: Settings) -> Settings:
+    """Refuse a kind of training that does not exist, or whose library is not installed."""
+    name = settings["training"]
+    if name not in KINDS:
+        raise SettingsError(f"--training {name}: choose {', '.join(KINDS)}")
+    if find_spec(library := settings.training.library) is None:
+        raise SettingsError(f"--training {name} needs {library}: pip install '.[{library}]'")
+    return settings
+
+
 def _checked(settings: Settings) -> Settings:
     """Refuse what sampler and pruner cannot do before any data is read; fill in the pruner."""
-    if settings["training"] not in {"fast", "stock", "grouped"}:
-        raise SettingsError(f"--training {settings['training']}: choose fast, stock or grouped")
-    if settings["training"] == "grouped" and find_spec("jax") is None:
-        raise SettingsError("--training grouped needs JAX: pip install '.[jax]'")
-    if settings["precision"] not in {"float32", "fast"}:
-        raise SettingsError(f"--precision {settings['precision']}: choose float32 or fast")
-    if settings["precision"] == "fast" and settings["training"] != "grouped":
-        raise SettingsError("--precision fast: give --training grouped too")
     for name, most in _MOST.items():
         value = settings[name] if name in settings.chosen else None
         if value is not None and value > most:
@@ -227,8 +230,7 @@ def _fitted(settings: Settings, dataset: Dataset, database: Database) -> Setting
     ]
     validated = [dataset.labels[split.validation] for split in splits]
     libraries = ["tensorflow", "keras", "optuna", "numpy"]
-    libraries += ["jax"] if settings["training"] == "grouped" else []
-    versions = {name: version(name) for name in libraries}
+    versions = {name: version(name) for name in {*libraries, settings.training.library}}
     known = facts(dataset, validated)
     if settings["data"] not in NAMED and database.file is not None:
         known = replace(known, beside=os.path.relpath(settings["data"], database.folder))

@@ -15,6 +15,7 @@ from study.files import absolute
 from study.space.metric import BALANCED, Metric
 from study.space.model_source import ModelSource, NetworkFacts
 from study.space.search_space import NAMED, SearchSpace, Validation
+from study.space.training_kinds import KINDS, TrainingKind
 
 FORMAT = 2
 """The version of what a study stores; another one is refused."""
@@ -31,7 +32,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "configurations": 12,
     "threads": 1,
     "training": "fast",
-    "precision": "float32",
     "device": None,  # what there is
 }
 
@@ -93,6 +93,11 @@ class Settings:
     def metric(self) -> Metric:
         """What is maximized or minimized."""
         return self.space.metric
+
+    @property
+    def training(self) -> TrainingKind:
+        """How steps are computed."""
+        return KINDS[self["training"]]
 
     @property
     def device(self) -> str:

@@ -39,20 +39,13 @@ def _restores_best_weights(space: SearchSpace) -> bool:
     return bool(space.fixed.get(name)) or any(one.name == name for one in space.hyperparameters)
 
 
-_STEPS = {
-    "fast": "Keras' own steps with faster layers",
-    "stock": "Keras' own steps",
-    "grouped": "groups of runs, with JAX",
-}
-
-
 def network(settings: Settings) -> str | None:
     """Which network of one's own is trained, and how; None where it is the program's."""
     source, facts = settings.model, settings.network
     if source is None:
         return None
     said = f"Network {source.name} (SHA-256 {source.digest[:12]})"
-    steps = _STEPS[settings["training"]]
+    steps = settings.training.words
     if facts is not None:
         said += f", {facts.parameters:,} parameters at the start"
     return f"{said}: its file is run where runs are trained, by {steps}"

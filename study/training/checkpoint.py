@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import logging
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from study.errors import SettingsError
 from study.files import unfinished, write_whole
 
 _FORMAT = b"study-checkpoint-1"
@@ -102,3 +105,20 @@ def unpack(content: bytes, key: str) -> Checkpoint:
     if meta["key"] != key:
         raise ValueError("it belongs to another run")
     return Checkpoint(key, tuple(meta["history"]), tuple(arrays))
+
+
+def require_writable(checkpoints: Checkpoints, place: str) -> None:
+    """Raise SettingsError if no checkpoint can be written to ``place``; leaves nothing there."""
+    probe = Checkpoint(f"probe-{uuid.uuid4().hex}", (), ())
+    try:
+        checkpoints.save(probe)
+    except OSError as error:
+        said = " ".join(str(error).split())[:300]
+        raise SettingsError(
+            f"no checkpoint can be written to {place} ({said}): make it writable, or give another "
+            "place with --checkpoints"
+        ) from None
+    checkpoints.delete(probe.key)
+    if isinstance(checkpoints, FolderCheckpoints):
+        with suppress(OSError):  # it has checkpoints of other runs
+            checkpoints.folder.rmdir()

@@ -75,7 +75,7 @@ class History:
         try:
             self.checkpoints.save(Checkpoint(self.run.key, records, (*state, *self.best)))
         except OSError as error:
-            _log.warning("no checkpoint of epoch %d: %s", len(records), error)
+            _log.warning("no checkpoint can be written: %s", error)
 
 
 def measured(

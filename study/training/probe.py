@@ -35,15 +35,15 @@ def probe(
     num_classes: int,
     metric: Metric = ACCURACY,
     *,
-    grouped: bool = False,
+    library: str = "tensorflow",
 ) -> NetworkFacts:
     """Build a network of each configuration; raises ModelError, in one line, where one cannot be.
 
-    Also where none of them has read a hyperparameter that is not the trainer's own. ``grouped``: as
-    they are trained in groups, with JAX.
+    Also where none of them has read a hyperparameter that is not the trainer's own. ``library`` is
+    what Keras computes with.
     """
     each = [dict(one) for one in configurations]
-    question = [asdict(source), each, input_shape, num_classes, asdict(metric), grouped]
+    question = [asdict(source), each, input_shape, num_classes, asdict(metric), library]
     done = subprocess.run(
         [sys.executable, "-c", "from study.training.probe import main; main()"],
         input=json.dumps(question),
@@ -70,10 +70,10 @@ def main() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    source, configurations, input_shape, num_classes, metric, grouped = json.load(sys.stdin)
+    source, configurations, input_shape, num_classes, metric, library = json.load(sys.stdin)
     goal = Metric(**metric)
     try:
-        _start(grouped=grouped)
+        _start(library)
         given = ModelSource(**source), configurations, tuple(input_shape), num_classes
         answer = asdict(tried(*given, goal))
     except StudyError as error:
@@ -88,12 +88,11 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _start(*, grouped: bool) -> None:
+def _start(library: str) -> None:
     """Start what will train."""
-    if grouped:
-        from study.training.grouped.startup import start_jax
-
-        start_jax("cpu")
+    if library != "tensorflow":
+        os.environ |= {"KERAS_BACKEND": library, "JAX_PLATFORMS": "cpu"}
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]  # Keras would import it
     else:
         from study.training.startup import start_tensorflow
 

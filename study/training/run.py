@@ -31,8 +31,8 @@ class Run:
 
     ``model`` builds the network; None: `network.build_cnn` does. A step is Keras' own: ``training``
     is "fast" where some layers compute faster (`quick_layers`; never on a GPU), "stock" where none
-    do, "grouped" where the run is trained with others as one program, in which ``precision`` "fast"
-    makes products of bfloat16. ``device`` is the kind that trains it, "cpu" or "gpu". ``until`` is
+    do, "grouped" where the run is trained with others as one program. ``device`` is the kind that
+    trains it, "cpu" or "gpu". ``until`` is
     the number of epochs after which it pauses (None: it trains to its end); it is the same run,
     with the same key and checkpoint, wherever it pauses. ``metric`` says which epoch is its best.
     """
@@ -48,7 +48,6 @@ class Run:
     until: int | None = None
     training: str = "fast"
     device: str = "cpu"
-    precision: str = "float32"
     model: ModelSource | None = None
     metric: Metric = ACCURACY
 
@@ -74,7 +73,6 @@ class Run:
             until=until,
             training=settings["training"],
             device=settings.device,
-            precision=settings["precision"],
             model=settings.model,
             metric=settings.metric,
         )
@@ -85,7 +83,7 @@ class Run:
         fields = asdict(self) | {"params": sorted(self.params)}
         del fields["until"]
         fields["model"] = self.model and self.model.fingerprint
-        usual = {"training": "fast", "device": "cpu", "precision": "float32", "model": None}
+        usual = {"training": "fast", "device": "cpu", "model": None}
         for name, value in (usual | {"metric": asdict(ACCURACY)}).items():
             if fields[name] == value:  # as it was named when there was no other
                 del fields[name]

@@ -26,10 +26,10 @@ from study.training.compiled import (
     takes_one_hot,
     variables_of,
 )
-from study.training.grouped.augment import augmented
-from study.training.grouped.layers import Rate
 from study.training.history import Arrays
 from study.training.recipe import Recipe
+from study.workers.jax.augment import augmented
+from study.workers.jax.layers import Rate
 
 Array = Any
 

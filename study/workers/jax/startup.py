@@ -7,10 +7,10 @@ import os
 import socket
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 from study.errors import SettingsError
+from study.workers.devices import user_cache
 
 _SETTINGS = {
     "JAX_DEFAULT_MATMUL_PRECISION": "highest",
@@ -30,15 +30,13 @@ def start_jax(device: str) -> Any:
     os.environ["JAX_PLATFORMS"] = "cpu" if device == "cpu" else "cuda,cpu"
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache() / "jax"))
     # Keras would import it where it finds it, to save a model: that takes seconds.
     sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
     try:
         import jax
     except ImportError:
-        raise SettingsError(
-            "--training grouped needs JAX, which is not installed: pip install '.[jax]'"
-        ) from None
+        raise SettingsError("JAX is not installed here: pip install '.[jax]'") from None
     logging.getLogger("jax").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # nothing of this process is meant for the screen
     if device == "gpu" and jax.default_backend() != "gpu":  # it falls back without a word
@@ -47,8 +45,3 @@ def start_jax(device: str) -> Any:
             "study doctor"
         )
     return jax
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "mnist-study" / "jax"

@@ -15,35 +15,6 @@ import jax.numpy as jnp
 import keras
 
 Array = Any
-Product = Callable[[Array, Array], Array]
-"""Of (..., k) and (k, n), float32."""
-
-
-def _rounded(left: Array, right: Array) -> Array:
-    """The product of numbers rounded to bfloat16, summed in float32."""
-    both = left.astype(jnp.bfloat16), right.astype(jnp.bfloat16)
-    return jnp.dot(*both, preferred_element_type=jnp.float32)
-
-
-@jax.custom_vjp
-def _fast(left: Array, right: Array) -> Array:
-    return _rounded(left, right)
-
-
-def _fast_forward(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _rounded(left, right), (left, right)
-
-
-def _fast_backward(both: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    left, right = both
-    rows, columns = left.reshape(-1, left.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    return _rounded(gradient, right.T), _rounded(rows.T, columns)
-
-
-_fast.defvjp(_fast_forward, _fast_backward)
-
-PRODUCTS: dict[str, Product] = {"float32": jnp.dot, "fast": _fast}
-"""For each precision of a run."""
 
 
 class Rate:
@@ -52,19 +23,16 @@ class Rate:
     value: Array = 0.0
 
 
-def prepare(model: keras.Model, rate: Rate | None, precision: str) -> None:
+def prepare(model: keras.Model, rate: Rate | None) -> None:
     """Have the layers of `model` compute what this module knows.
 
     With ``rate`` all dropout layers have that one.
     """
-    product = PRODUCTS[precision]
     for layer in _flat(model):
         if type(layer) is keras.layers.Dropout and rate is not None and layer.rate:
             layer.call = _dropout(layer, rate)
         elif type(layer) is keras.layers.Conv2D and _is_plain(layer):
-            layer.convolution_op = _convolution(layer, product)
-        elif type(layer) is keras.layers.Dense and precision == "fast":
-            layer.call = _dense(layer, product)
+            layer.convolution_op = _convolution(layer)
         elif type(layer) is keras.layers.MaxPooling2D and _is_tiled(layer):
             layer.call = _largest(layer)
 
@@ -96,7 +64,7 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
-def _convolution(layer: Any, product: Product) -> Callable[[Array, Array], Array]:
+def _convolution(layer: Any) -> Callable[[Array, Array], Array]:
     """As a product of the kernel with the patches of the images (n, height, width, channels)."""
     down, right = layer.strides
 
@@ -113,7 +81,7 @@ def _convolution(layer: Any, product: Product) -> Callable[[Array, Array], Array
         broad = [strips[:, :, j : j + right * (columns - 1) + 1 : right] for j in range(wide)]
         patches = jnp.stack(broad, axis=3).reshape(-1, rows, columns, wide * high * channels)
         turned = jnp.swapaxes(keras.ops.convert_to_tensor(kernel), 0, 1)
-        return product(patches, turned.reshape(-1, filters))
+        return jnp.dot(patches, turned.reshape(-1, filters))
 
     return convolution
 
@@ -122,16 +90,6 @@ def _padding(side: int, width: int, stride: int) -> tuple[int, int]:
     """Before and after, as TensorFlow's "same"."""
     total = max(0, (-(-side // stride) - 1) * stride + width - side)
     return total // 2, total - total // 2
-
-
-def _dense(layer: Any, product: Product) -> Callable[..., Array]:
-    def call(inputs: Array, **_: Any) -> Array:
-        outputs = product(inputs, keras.ops.convert_to_tensor(layer.kernel))
-        if layer.use_bias:
-            outputs += layer.bias
-        return outputs if layer.activation is None else layer.activation(outputs)
-
-    return call
 
 
 def _is_tiled(layer: Any) -> bool:

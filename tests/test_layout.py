@@ -105,7 +105,7 @@ if TYPE_CHECKING:
         "study.tuning.pruning, study.plan.search, study.storage.database",
         "study.cli.app",
         "study.training.run, study.tuning.objective",
-        "study.workers.grouped",
+        "study.workers.jax.engine, study.workers.engines, study.workers.devices",
     ],
 )
 def test_a_light_import_loads_nothing_heavy(names: str) -> None:

@@ -154,7 +154,7 @@ def test_only_who_trains_or_loads_a_model_runs_code_of_the_users() -> None:
         "final.archive",
         "final.measure",
         "final.judge",
-        "training.grouped.turns",
+        "workers.jax.groups",
         "training.probe",
         "training.trainer",
         "tuning.objective",

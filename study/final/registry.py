@@ -44,7 +44,9 @@ def register(
         sync = Sync(tracker)
         runs = [_run(study, settings, model, folder) for model in models]
         before = {run.key for run in runs if run.key in sync.runs}
-        if sync.send_runs(runs, report) and sync.send_artifacts(runs, report, live=False):
+        sync.send_runs(runs, report)
+        sync.send_artifacts(runs, report, live=False)
+        if not report.problems:
             for model, run in zip(models, runs, strict=True):
                 if name := alias(model["model"]):
                     try:

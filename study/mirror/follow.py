@@ -137,6 +137,8 @@ class Mirror:
         if STUDY in sync.runs and self._tracker is not None:
             _write_address(self._location, uuid, self._tracker.address(sync.runs[STUDY]))
             if digest is not None and not report.problems:
+                if report.made:  # another mirror may have made the same ones
+                    self._sync = sync = Sync(self._tracker)
                 self._tracker.set_synced(sync.runs[STUDY], digest)
         return report
 

@@ -71,10 +71,13 @@ class Made:
         state: str = "complete",
         stage: str = "filters",
         attributes: Mapping[str, Any] | None = None,
+        until: int | None = None,
     ) -> int:
         """Add a trial whose validation accuracies are ``values``; returns its number."""
         number = len(self.study.get_trials(deepcopy=False))
-        self.study.add_trial(_trial(number, params, repeat, values, state, stage, attributes or {}))
+        extra = attributes or {}
+        trial = _trial(number, params, repeat, values, state, stage, extra, until)
+        self.study.add_trial(trial)
         return number
 
     def running(self, number: int) -> optuna.Trial:
@@ -154,6 +157,7 @@ def _trial(
     state: str,
     stage: str,
     attributes: Mapping[str, Any],
+    until: int | None = None,
 ) -> FrozenTrial:
     option = dict(params).get(stage)
     ticket = {
@@ -162,6 +166,7 @@ def _trial(
         "params": dict(params),
         "repeat": repeat,
         "reference": None,
+        "epochs": until,
     }
     trial = optuna.trial.create_trial(
         state=STATES[state],

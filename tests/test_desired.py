@@ -112,6 +112,15 @@ def test_without_a_driver_nothing_is_running(made: Made) -> None:
     assert {run.state for run in runs(made, live=False).values()} == {"interrupted"}
 
 
+def test_a_run_that_pauses_is_running_and_one_that_stays_paused_says_so(made: Made) -> None:
+    number = made.add(made.start(), 0, (0.5,), "running", until=1)
+    assert runs(made)["trial 0"].state == "running"
+    made.tell(number, "pruned")
+    assert runs(made)["trial 0"].state == "pruned"
+    made.add(made.option(filters=8), 0, (0.5,), "pruned", attributes={"paused": "the end"})
+    assert runs(made)["trial 1"].state == "paused"
+
+
 def test_a_complete_study_shows_its_answer(made: Made) -> None:
     mirror_fakes.complete(made)
     state = made.plan.state(StoredTrials()(made.study))

@@ -37,7 +37,7 @@ DOWN = MirrorError("the server is not there")
 def followed(*outcomes: Any) -> tuple[Passes, list[str]]:
     """A study that is driven during all passes but the last, and what was said of it."""
     passes, said = Passes(list(outcomes)), []
-    follow(passes, lambda: passes.driven, threading.Event(), said.append, pause=0.001)
+    follow(passes.run, lambda: passes.driven, threading.Event(), said.append, pause=0.001)
     return passes, said
 
 
@@ -47,38 +47,41 @@ def test_passes_are_made_while_a_driver_is_at_work_and_a_last_one_with_nothing_r
     assert said == []
 
 
-def test_an_outage_is_one_line_and_its_end_another() -> None:
-    _, said = followed(DOWN, DOWN, DOWN, Report(), Report())
-    assert said == [
-        "MLflow: the server is not there; the study goes on, and what is missing is sent later",
-        "MLflow: the server is back",
-    ]
+GONE = Report(problems=["the model of trial 1 is not sent: ExpiredToken", "another"])
+SENT = "MLflow: what was missing has been sent"
 
 
-def test_whatever_a_pass_raises_the_next_one_is_made() -> None:
-    _, said = followed(KeyError("what"), ZeroDivisionError(), Report())
-    assert said[-1] == "MLflow: the server is back"
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        ([DOWN, DOWN, DOWN, Report()], ["the server is not there", SENT]),
+        (
+            [GONE, GONE, Report()],
+            ["the model of trial 1 is not sent: ExpiredToken (and 1 more)", SENT],
+        ),
+        ([DOWN, Report(), DOWN, Report()], []),  # one failure is no outage
+        ([KeyError("what"), ZeroDivisionError(), Report()], ["ZeroDivisionError()", SENT]),
+    ],
+)
+def test_an_outage_is_one_line_and_its_end_another(outcomes: list[Any], said: list[str]) -> None:
+    later = "; the study goes on, and what is missing is sent later"
+    expected = [line if line == SENT else f"MLflow: {line}{later}" for line in said]
+    assert followed(*outcomes, Report())[1] == expected
 
 
-def test_models_that_are_missing_are_named_once_and_their_arrival_too() -> None:
-    missing = Report(problems=["the model of trial 1 is not sent: ExpiredToken", "another"])
-    _, said = followed(missing, missing, Report())
-    assert said == [
-        "MLflow: the model of trial 1 is not sent: ExpiredToken (and 1 more); the study goes on",
-        "MLflow: what was missing has been sent",
-    ]
-
-
-def test_a_server_that_stays_away_is_the_error_of_the_last_pass() -> None:
-    with pytest.raises(MirrorError, match="the server is not there"):
-        followed(Report(), DOWN)
+@pytest.mark.parametrize(
+    ("last", "says"), [(DOWN, "the server is not there"), (GONE, "trial 1 is not sent.*and 1 more")]
+)
+def test_what_the_last_pass_cannot_send_is_an_error(last: Any, says: str) -> None:
+    with pytest.raises(MirrorError, match=says):
+        followed(Report(), last)
 
 
 def ended_while(*, driven: bool) -> Passes:
     ended = threading.Event()
     ended.set()
     passes = Passes([Report()])
-    follow(passes, lambda: driven, ended, print, pause=0.001)
+    follow(passes.run, lambda: driven, ended, print, pause=0.001)
     return passes
 
 
@@ -100,5 +103,5 @@ def test_a_lock_that_cannot_be_looked_at_ends_nothing_while_the_driver_lives() -
         return found
 
     passes = Passes([Report()])
-    follow(passes, live, threading.Event(), print, pause=0.001)
+    follow(passes.run, live, threading.Event(), print, pause=0.001)
     assert passes.made == [(False, True)]

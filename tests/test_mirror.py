@@ -19,27 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fakes
 import mirror_fakes
 import psutil
 import pytest
 import servers
 from mirror_fakes import BORN, Made
-from optuna.pruners import NopPruner
 from servers import ACCESS_KEY, SECRET_KEY, TOKEN, Fault, MFlux, Proxy, Shown
 
 from study.errors import MirrorError
 from study.files import write_whole
-from study.mirror.follow import Follower, Mirror, follow, mirror_once, shown_at
+from study.mirror.follow import Follower, Mirror, mirror_once, shown_at
 from study.mirror.old_servers import Keys, handshake
 from study.mirror.tracker import Target, resolve
-from study.plan.plan import PlanState
-from study.running.driver import Driver
 from study.storage import models
 from study.storage.location import Database, Location
 from study.storage.lock import driving
-from study.storage.trials import StoredTrials
-from study.workers.engine import InProcess
 
 PATIENCE = 10.0
 
@@ -197,6 +191,9 @@ def test_every_kind_of_target_shows_the_same_study(made, anywhere):
     means = [(step, round(value, 6)) for step, _, value in _series(parent, "mean_val_accuracy")]
     assert means == [(1, 0.733333), (2, 0.736667)]  # of the last three epochs, as in the study
     assert [step for step, _, _ in _series(parent, "standard_error")] == [1, 2]
+    again = mirror(made, anywhere)
+    assert (again.made, again.points, again.artifacts) == (0, 0, 0)
+    assert anywhere.see(made) == shown
 
 
 def _statuses(shown: dict[str, Shown]) -> dict[str, tuple[str, ...]]:
@@ -213,15 +210,6 @@ def _statuses(shown: dict[str, Shown]) -> dict[str, tuple[str, ...]]:
 
 def _series(run: Shown, key: str) -> list[tuple[int, int, float]]:
     return [(step, at, value) for name, step, at, value in run.points if name == key]
-
-
-def test_mirroring_twice_changes_nothing(made, anywhere):
-    fill(made)
-    mirror(made, anywhere)
-    before = anywhere.see(made)
-    report = mirror(made, anywhere)
-    assert (report.made, report.points, report.artifacts) == (0, 0, 0)
-    assert anywhere.see(made) == before
 
 
 @pytest.mark.tensorflow
@@ -342,59 +330,6 @@ def test_a_driver_that_stopped_leaves_nothing_running_and_the_next_one_goes_on(m
     shown = place.see(made)["trial 0"]
     assert (shown.status, shown.tags["state"]) == ("FINISHED", "complete")
     assert len(_series(shown, "accuracy")) == 2
-
-
-def test_a_run_is_shown_from_its_first_epoch_on(made, place):
-    number = made.add(made.start(), 0, (), "running")
-    made.add(made.option(filters=8), 0, (), "pruned", attributes={"cancelled": "not wanted"})
-    passes = here(made, place)
-    passes.run(live=True)
-    assert place.see(made) == {}
-    made.report(number, 0.5)
-    passes.run(live=True)
-    shown = place.see(made)
-    assert {run.parent for run in shown.values()} == {None, "study", shown["trial 0"].parent}
-    assert len(shown) == 3
-
-
-def test_a_run_that_pauses_and_goes_on_is_one_trial_one_run_and_one_curve(tmp_path, place):
-    folder = tmp_path / "race"
-    folder.mkdir()
-    options = {"sampler": "race", "epochs": 4, "tolerance": 0.001, "budget": 16}
-    made = mirror_fakes.make(folder, "raced", **options)
-    passes, statuses = here(made, place), set[tuple[str, str]]()
-
-    class Mirroring:
-        """Mirrors whatever happens as soon as it does."""
-
-        def see(self, plan_state: PlanState, active: object, event: object) -> None:
-            passes.run(live=True)
-            of = {row.number: row.state for row in StoredTrials()(made.study)}
-            statuses.update(
-                (of[int(slot.removeprefix("trial "))], run.status)
-                for slot, run in place.see(made).items()
-                if slot.startswith("trial")
-            )
-
-    engine = InProcess(fakes.train)
-    Driver(made.study, made.plan, NopPruner(), engine, fakes.Kept().hooks, Mirroring()).drive()
-    mirror(made, place)
-    shown, rows = place.see(made), StoredTrials()(made.study)
-    assert ("paused", "RUNNING") in statuses
-    assert not {(state, status) for state, status in statuses if status == "FAILED"}
-    assert len({(row.configuration, row.repeat) for row in rows}) == len(rows)
-    for row in rows:
-        run = shown[f"trial {row.number}"]
-        accuracies = [value for _, _, value in _series(run, "val_accuracy")]
-        assert accuracies == pytest.approx(row.reported)
-        assert run.tags["state"] == ("paused" if row.state == "pruned" else "complete")
-        assert run.status in (("KILLED", "FAILED") if row.state == "pruned" else ("FINISHED",))
-    assert {row.state for row in rows} == {"pruned", "complete"}
-    assert len([slot for slot in shown if slot.startswith("trial")]) == len(rows)
-    parents = {run.tags["state"].split(",")[0] for slot, run in shown.items() if " " in slot}
-    assert parents == {"paused", "complete"}
-    assert shown["study"].params["sampler"] == "race"
-    assert 0 < _series(shown["study"], "probability")[0][2] <= 1
 
 
 def test_a_model_is_sent_once_its_configuration_is_decided(made, place):
@@ -546,73 +481,6 @@ def insist(made: Made, place: Place, tries: int = 60) -> None:
         assert not any(secret in complaint for complaint in complaints)
 
 
-def test_a_server_that_answers_nothing_is_given_up_in_time(made, place, tracking, undisturbed):
-    fill(made)
-    tracking.rule = lambda _: Fault(silent=True)
-    began = time.monotonic()
-    with pytest.raises(MirrorError, match="does not answer in time"):
-        here(made, place, patience=1).run(live=False)
-    assert time.monotonic() - began < 30
-    tracking.rule = servers.no_fault
-    mirror(made, place)
-    assert same(place.see(made), undisturbed)
-
-
-def test_a_server_that_is_not_there_at_the_start_is_found_when_it_comes(
-    made, place, tracking, undisturbed
-):
-    fill(made)
-    tracking.stop()
-    lines = Lines()
-    ended = threading.Event()
-    following = threading.Thread(
-        target=follow,
-        args=(here(made, place), lambda: not ended.is_set(), ended, lines.say, 0.05),
-    )
-    following.start()
-    lines.wait_for("MLflow: the server is not there")
-    tracking.start()
-    lines.wait_for("MLflow: the server is back")
-    ended.set()
-    following.join(60)
-    assert len(lines.said) == 2
-    assert same(place.see(made), undisturbed)
-
-
-class Lines:
-    """What is said, to be waited for."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self._news = threading.Condition()
-
-    def say(self, line: str) -> None:
-        with self._news:
-            self.said.append(line)
-            self._news.notify_all()
-
-    def wait_for(self, start: str) -> None:
-        with self._news:
-            came = self._news.wait_for(
-                lambda: any(line.startswith(start) for line in self.said), timeout=120
-            )
-        assert came, self.said
-
-
-def test_a_server_killed_in_the_middle_and_started_again_gets_everything_once(
-    made, place, tracking, server, undisturbed
-):
-    fill(made)
-    tracking.requests.clear()
-    tracking.answered = lambda request: server.mlflow.kill() if request.number == 8 else None
-    with pytest.raises(MirrorError):
-        mirror(made, place)
-    tracking.answered = None
-    server.mlflow.start("/health")
-    mirror(made, place)
-    assert same(place.see(made), undisturbed)
-
-
 def test_a_wrong_token_is_said_in_one_line_and_nothing_is_sent(made, mflux, tracking):
     fill(made)
     target = resolve(
@@ -637,22 +505,6 @@ def test_with_expired_keys_metrics_arrive_and_models_follow(made, place, s3, mfl
     mflux.answer["minio_access_key"] = "a-new-key"
     assert passes.run(live=False).artifacts == 1
     assert same(place.see(made), undisturbed)
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (Fault(404, b"<h1>a web page</h1>"), "not that of an MLflow server"),
-        (Fault(401, b"who are you"), "refuses the token or password"),
-    ],
-)
-def test_what_is_no_mlflow_server_or_wants_a_password_is_said_to(made, tracking, answer, said):
-    fill(made)
-    tracking.rule = lambda _: answer
-    target = resolve(tracking.url, {}, Database.at(made.url))
-    assert target is not None
-    with pytest.raises(MirrorError, match=said):
-        mirror_once(location(made), target)
 
 
 def test_a_disk_that_is_full_does_not_pass_for_success(made, tmp_path):

@@ -18,10 +18,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from study.errors import MirrorError, StudyError
 from study.files import write_whole
@@ -52,7 +51,6 @@ PAUSE = 2.0
 """Seconds between two passes while a study runs; more where a pass takes long."""
 
 _LONGEST_PAUSE = 60.0  # seconds between two tries while the server cannot be used
-_HOLD = 30.0  # seconds between two tries to send files that could not be sent
 _TRIES = 3  # of the command that mirrors a study once
 _NICE = 10
 
@@ -61,11 +59,7 @@ _NICE = 10
 
 
 class Mirror:
-    """Makes passes over the study at ``location``; what they raise and report shows no secret.
-
-    While files cannot be sent (an expired key), metrics still are; files are tried again, with a
-    new connection, after a while.
-    """
+    """Makes passes over the study at ``location``; what they raise and report shows no secret."""
 
     def __init__(self, location: Location, target: Target, patience: float = PATIENCE) -> None:
         self._location = location
@@ -74,8 +68,6 @@ class Mirror:
         self._trials = StoredTrials()
         self._tracker: Tracker | None = None
         self._sync: Sync | None = None
-        self._files_from = 0.0
-        self._files_problems: list[str] = []
 
     def run(self, *, live: bool, afresh: bool = False) -> Report:
         """Make one pass; ``live``: a driver is at work, and its running trials are shown running.
@@ -123,23 +115,18 @@ class Mirror:
         if self._sync is None and digest is not None and self._tracker.synced() == digest:
             return report
         sync = self._sync or Sync(self._tracker)
-        accepted = sync.send_runs(desired, report)
-        if live and time.monotonic() < self._files_from:
-            report.problems += self._files_problems
-        else:
-            before = len(report.problems)
-            sent = sync.send_artifacts(desired, report, live=live)
-            self._files_problems = report.problems[before:]
-            if not sent:
-                self._files_from = time.monotonic() + _HOLD
-                self._tracker, accepted = None, False  # the next pass gets new keys
-        self._sync = sync if accepted else None  # a run may have been deleted on the server
-        if STUDY in sync.runs and self._tracker is not None:
+        sync.send_runs(desired, report)
+        sync.send_artifacts(desired, report, live=live)
+        if STUDY in sync.runs:
             _write_address(self._location, uuid, self._tracker.address(sync.runs[STUDY]))
-            if digest is not None and not report.problems:
-                if report.made:  # another mirror may have made the same ones
-                    self._sync = sync = Sync(self._tracker)
-                self._tracker.set_synced(sync.runs[STUDY], digest)
+        if report.problems:  # a run was deleted on the server, or a key has expired: look again
+            self._tracker = self._sync = None
+            return report
+        if report.made and not live:  # another mirror may have made the same ones
+            sync = Sync(self._tracker)
+        if digest is not None and STUDY in sync.runs:
+            self._tracker.set_synced(sync.runs[STUDY], digest)
+        self._sync = sync
         return report
 
     def _clean(self, message: str) -> str:
@@ -181,13 +168,6 @@ def _write_address(location: Location, uuid: str, address: str) -> None:
 # --- pass after pass -----------------------------------------------------------------------------
 
 
-class Passing(Protocol):
-    """Makes passes of the mirror."""
-
-    def run(self, *, live: bool, afresh: bool = False) -> Report:
-        """Make one pass; raises ``MirrorError`` where the server cannot be used."""
-
-
 def follow_study(
     location: Location, target: Target, ended: threading.Event, say: Callable[[str], None]
 ) -> None:
@@ -197,72 +177,52 @@ def follow_study(
         with explained(location.database.shown):
             return driven(location)
 
-    follow(Mirror(location, target), live, ended, say)
+    follow(Mirror(location, target).run, live, ended, say)
 
 
 def follow(
-    passes: Passing,
+    mirror: Callable[..., Report],
     live: Callable[[], bool],
     ended: threading.Event,
     say: Callable[[str], None],
     pause: float = PAUSE,
 ) -> None:
-    """Make passes while ``live`` says that a driver is at work, and a last one after it.
+    """Make passes (`Mirror.run`) while ``live`` says that a driver is at work, and a last one.
 
     ``ended`` is set once the driver that this process belongs to has ended: there is one pass
     more, or none where another driver has taken over, which has a follower of its own. ``say``
-    gets a line when an outage begins and when it ends; a single failed pass is no outage. Raises
-    ``MirrorError`` where the last pass fails.
+    gets a line when passes begin to fail, twice in a row, and when they succeed again; the pauses
+    between them grow. Raises ``MirrorError`` where the last pass fails.
     """
-    news = _News(say)
-    delay = pause
+    delay, failures = pause, 0
     while True:
         at_work, last, began = True, ended.is_set(), time.monotonic()
         try:
             at_work = live()
             if at_work and last:
                 return
-            report = passes.run(live=at_work, afresh=not at_work)
+            problems = mirror(live=at_work, afresh=not at_work).problems
         except Exception as error:  # noqa: BLE001 - it goes on, whatever a pass may raise
             reason = str(error) if isinstance(error, StudyError) else repr(error)
             if last or not at_work:
                 raise MirrorError(reason) from None
-            news.failed(reason)
-            delay = min(_LONGEST_PAUSE, 2 * delay)
-        else:
-            news.passed(report)
-            if not at_work:
-                return
-            delay = min(_LONGEST_PAUSE, max(pause, 2 * (time.monotonic() - began)))
+            problems = [reason]
+        if not at_work:
+            if problems:
+                raise MirrorError(_first(problems))
+            return
+        if not problems and failures > 1:
+            say("MLflow: what was missing has been sent")
+        failures = failures + 1 if problems else 0
+        if failures == 2:
+            say(f"MLflow: {_first(problems)}; the study goes on, and what is missing is sent later")
+        slow = 2 * delay if problems else 2 * (time.monotonic() - began)
+        delay = min(_LONGEST_PAUSE, max(pause, slow))
         ended.wait(delay)
 
 
-class _News:
-    """Tells the beginning and the end of an outage, and of what cannot be sent."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._failures = 0
-        self._missing = 0
-
-    def failed(self, reason: str) -> None:
-        self._failures += 1
-        if self._failures == 2:
-            self._say(f"MLflow: {reason}; the study goes on, and what is missing is sent later")
-
-    def passed(self, report: Report) -> None:
-        if self._failures > 1:
-            self._say("MLflow: the server is back")
-        self._failures = 0
-        if report.problems:
-            self._missing += 1
-            if self._missing == 2:
-                more = f" (and {len(report.problems) - 1} more)" if report.problems[1:] else ""
-                self._say(f"MLflow: {report.problems[0]}{more}; the study goes on")
-        else:
-            if self._missing > 1:
-                self._say("MLflow: what was missing has been sent")
-            self._missing = 0
+def _first(problems: Sequence[str]) -> str:
+    return problems[0] + (f" (and {len(problems) - 1} more)" if problems[1:] else "")
 
 
 # --- the process of its own ----------------------------------------------------------------------

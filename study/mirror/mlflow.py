@@ -350,10 +350,7 @@ class MLflow(Tracker):
         version = str(versions[0].version)
         if alias in (getattr(versions[0], "aliases", None) or ()):
             return
-        try:
-            self._call(lambda: client.set_registered_model_alias(name, alias, version))
-        except Refused:  # too old for aliases
-            self._call(lambda: client.set_model_version_tag(name, version, "alias", alias))
+        self._call(lambda: client.set_registered_model_alias(name, alias, version))
 
     # --- probes ---
 

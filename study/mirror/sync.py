@@ -48,12 +48,8 @@ class Sync:
             else:
                 self.runs[remote.key] = remote
 
-    def send_runs(self, desired: Sequence[DesiredRun], report: Report) -> bool:
-        """Bring every run up to date; False where the tracker refused some of it.
-
-        A run that is refused does not keep the others waiting.
-        """
-        accepted = True
+    def send_runs(self, desired: Sequence[DesiredRun], report: Report) -> None:
+        """Bring every run up to date; a run that is refused does not keep the others waiting."""
         by_key = {run.key: run for run in desired}
         for run in desired:
             if (run.key, run.mark) in self._settled:
@@ -61,9 +57,7 @@ class Sync:
             try:
                 self._send(run, self._existing(run, by_key, report), report)
             except Refused as error:
-                accepted = False
                 report.problems.append(f"{run.key}: {error}")
-        return accepted
 
     def _existing(
         self, run: DesiredRun, by_key: dict[str, DesiredRun], report: Report
@@ -91,8 +85,8 @@ class Sync:
         if not run.running:
             self._settled.add((run.key, run.mark))
 
-    def send_artifacts(self, desired: Sequence[DesiredRun], report: Report, *, live: bool) -> bool:
-        """Send the files of runs; False, after the first, where they cannot be sent now."""
+    def send_artifacts(self, desired: Sequence[DesiredRun], report: Report, *, live: bool) -> None:
+        """Send the files of runs, up to the first that cannot be sent now."""
         for run in desired:
             artifact, remote = run.artifact, self.runs.get(run.key)
             if artifact is None or remote is None or remote.files == artifact.mark:
@@ -107,8 +101,7 @@ class Sync:
                     report.problems.append(f"{what} is gone: there is no {error.filename}")
             except (MirrorError, OSError) as error:
                 report.problems.append(f"{what} is not sent: {error}")
-                return False
-        return True
+                return
 
     def _send_artifact(self, remote: RemoteRun, artifact: Artifact) -> None:
         self._tracker.upload(remote, artifact, artifact.read())

@@ -153,6 +153,25 @@ def test_a_flush_puts_everything_into_the_file_itself(
     assert alone.user_attrs["note"] == "written"
 
 
+def test_a_flush_syncs_the_log_where_a_reader_keeps_it_from_the_file(
+    path: Path, url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database.at(url)
+    study = storage.create(database.open(create=True), "mine", settings)
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink().name)
+    )
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM studies").fetchall()
+        study.set_user_attr("note", "written")
+        database.flush()
+    assert synced == ["study.db-wal"]
+    database.flush()
+    assert synced == ["study.db-wal"]
+
+
 def test_a_study_is_found_again_with_its_settings(url: str, settings: Settings) -> None:
     storage.create(Database.at(url).open(create=True), "mine", settings)
     study, found = storage.load(Database.at(url).open(), "mine")

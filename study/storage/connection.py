@@ -135,12 +135,19 @@ def open_session(address: URL) -> Connection:
 def flush(storage: RDBStorage) -> None:
     """Fold SQLite's write-ahead log into the file, synced to the disk.
 
-    What was committed before outlasts a power cut, and the file alone is the whole database. Where
-    a reader holds it up the log is synced all the same, and folded in the next time.
+    What was committed before outlasts a power cut, and the file alone is the whole database. While
+    a reader prevents that, the log itself is synced: it is folded in the next time.
     """
-    if storage.engine.dialect.name == "sqlite":
-        with storage.engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    if storage.engine.dialect.name != "sqlite":
+        return
+    with storage.engine.connect() as connection:
+        row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+    if row[0]:
+        log = os.open(f"{storage.engine.url.database}-wal", os.O_RDWR)
+        try:
+            os.fsync(log)
+        finally:
+            os.close(log)
 
 
 class PatientConnection(sqlite3.Connection):

@@ -56,6 +56,11 @@ class _Spec(TypedDict):
     metric: NotRequired[StrictStr]
 
 
+class _Deaths(TypedDict):
+    epoch: _Count
+    times: _Count
+
+
 class _Attributes(TypedDict, total=False):
     """The attributes of a trial that this program reads; a user may have set others."""
 
@@ -69,6 +74,7 @@ class _Attributes(TypedDict, total=False):
     seconds: Number
     parameters: Number
     best_epoch: _Count
+    driver_deaths: _Deaths
 
 
 _SPEC = TypeAdapter(_Spec)

@@ -17,7 +17,8 @@ from study.cli.app import app
 from study.errors import SettingsError, SpaceError
 from study.plan.comparison import chosen_among, ranked
 from study.plan.grid import Grid
-from study.plan.plan import Plan, PlanState, RunIndex, RunSpec, Stage, all_failed
+from study.plan.halving import Halving
+from study.plan.plan import Plan, PlanState, RunIndex, RunSpec
 from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.search import Search
 from study.plan.strategies import STRATEGIES, Strategy, plan_of, strategy_of
@@ -60,41 +61,6 @@ class RandomWithRepeats(Plan):
         )
 
 
-class Halving(Plan):
-    """Every option of one hyperparameter for one epoch; then the best of them to the end."""
-
-    def __init__(self) -> None:
-        super().__init__(SMALL, repeats=1)
-        first = SMALL.hyperparameters[0]
-        self.all = [configuration(SMALL.start | {first.name: v}) for v in first.options]
-
-    def state(self, rows: Sequence[StoredTrial]) -> PlanState:
-        index = RunIndex(rows)
-        able = [c for c in self.all if not index.failed(c, 1)]
-        reached = {row.configuration: row.reported for row in rows}
-        begun = [c for c in able if reached.get(c)]
-        sign, best = self.metric.sign, None
-        if begun and len(begun) == len(able):
-            best = max(begun, key=lambda c: sign * reached[c][0])
-        ended = [row for row in rows if row.state == "complete"]
-        wanted = [RunSpec("halving", "", c, 0, (), 1) for c in able if not reached.get(c)]
-        if best and not ended:
-            wanted = [RunSpec("halving", "", best, 0, ())]
-        options = tuple([index.option("", c, (), 1) for c in self.all])
-        failure = all_failed(options)
-        stage = Stage("halving", "configurations", (), options, failure=failure)
-        return PlanState(
-            (stage,),
-            best,
-            None,
-            tuple(index.ready(wanted)),
-            bool(ended) or failure is not None,
-            len(ended),
-            1,
-            failure,
-        )
-
-
 class TestSweep(PlanContract):
     def plan(self) -> Plan:
         return OneAtATime(SMALL, images=self.images)
@@ -128,7 +94,7 @@ class TestPlainRandom(PlanContract):
 
 class TestHalving(PlanContract):
     def plan(self) -> Plan:
-        return Halving()
+        return Halving(SMALL, 2, self.images, seed=1, epochs=3, budget=60)
 
 
 def test_a_grid_trains_everything_and_takes_the_best_mean() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from study.errors import SettingsError
 from study.plan.grid import Grid
+from study.plan.halving import Halving
 from study.plan.plan import Plan
 from study.plan.race import CONFIDENCE, Race
 from study.plan.search import Search
@@ -50,9 +51,25 @@ def _search(sampler: str, settings: Settings) -> Plan:
     )
 
 
+def _halving(settings: Settings) -> Plan:
+    return Halving(
+        settings.space,
+        settings.repeats,
+        settings.images,
+        settings.metric,
+        seed=settings["seed"],
+        epochs=settings["epochs"],
+        **_own(settings, "halving"),
+    )
+
+
+def _own(settings: Settings, name: str) -> dict[str, Any]:
+    """The strategy's own settings that somebody has given."""
+    own = {key: settings.chosen.get(key) for key in STRATEGIES[name].own}
+    return {key: one.value for key, one in own.items() if one and one.value is not None}
+
+
 def _race(settings: Settings) -> Plan:
-    own = {name: settings.chosen.get(name) for name in STRATEGIES["race"].own}
-    given = {name: one.value for name, one in own.items() if one and one.value is not None}
     return Race(
         settings.space,
         settings.repeats,
@@ -61,7 +78,7 @@ def _race(settings: Settings) -> Plan:
         pool=settings.data.images if settings.data else None,
         seed=settings["seed"],
         epochs=settings["epochs"],
-        **given,
+        **_own(settings, "race"),
     )
 
 
@@ -91,6 +108,11 @@ STRATEGIES: dict[str, Strategy] = {
     "grid": Strategy(
         lambda settings: Grid(settings.space, settings.repeats, settings.images, settings.metric),
         "Every configuration is trained; the best mean wins",
+    ),
+    "halving": Strategy(
+        _halving,
+        "Many configurations for a few epochs, the better half continues; the best are confirmed",
+        own={"budget": None},
     ),
     "race": Strategy(
         _race,

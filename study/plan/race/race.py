@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from study.errors import SettingsError, SpaceError
 from study.plan.halving import rungs
@@ -273,10 +274,14 @@ class Race(Plan):
             levels = FinalLevels(
                 posterior.kernel, posterior.theta, posterior.cells, posterior.z, pending=cells
             )
-        places = posterior.contenders(levels)[:_RIVALS]
-        steps = progress.next_steps(places, self.rungs, remaining)
+        places = posterior.contenders(levels)
+        steps = progress.next_steps(places[:_RIVALS], self.rungs, remaining)
+        if steps is None:  # all rivals are trained: any other candidate may still be better
+            places = places[np.r_[True, ~progress.finished(places[1:], self.rungs)]]
+            steps = progress.next_steps(places[:_RIVALS], self.rungs, remaining)
         if steps is None:
             return None
+        places = places[:_RIVALS]
         chosen = most_useful(levels, places, steps)
         one = posterior.candidates.configurations[steps.configuration[chosen]]
         return self._spec(one, int(steps.repeat[chosen]), self.rungs[steps.rung[chosen]])
@@ -290,6 +295,11 @@ class Progress:
         self.committed = np.zeros_like(self.epochs)
         self.run: Places = -1 - np.arange(configurations * repeats).reshape(self.epochs.shape)
         self.running = np.zeros(self.epochs.shape, dtype=bool)
+
+    def finished(self, places: Places, rungs: Sequence[int]) -> NDArray[np.bool_]:
+        """Whether every repeat of a configuration is complete, or running."""
+        done = np.asarray(self.running | (self.epochs >= rungs[-1]))
+        return np.asarray(done[places].all(axis=1))
 
     def next_steps(self, places: Places, rungs: Sequence[int], remaining: int) -> Cells | None:
         """The next step of every run: to its next rung, or to the first one.

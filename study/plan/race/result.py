@@ -114,7 +114,7 @@ class Posterior:
         lucky = levels.mean - 2 * levels.deviations
         lucky[self.leader] = -np.inf
         lucky[list(self.failed)] = np.inf
-        return np.argsort(lucky, kind="stable")[: min(_CONTENDERS, len(lucky) - len(self.failed))]
+        return np.argsort(lucky, kind="stable")[: len(lucky) - len(self.failed)]
 
     @cached_property
     def _by_choice(self) -> tuple[Places, Array]:
@@ -126,7 +126,7 @@ class Posterior:
 
     def _drawn(self, levels: FinalLevels) -> tuple[Places, Array]:
         """Contenders, and errors on new images that they may have, of shape (draws, contenders)."""
-        places = self.contenders(levels)
+        places = self.contenders(levels)[:_CONTENDERS]
         spread = levels.spread[np.ix_(places, places)]
         root = np.linalg.cholesky(spread + 1e-9 * np.eye(len(places)))
         # The mean accuracy over repeats is that of their spread too.

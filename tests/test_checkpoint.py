@@ -1,6 +1,9 @@
 """Checkpoints survive a kill at any moment and are never believed without proof."""
 
+import hashlib
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,26 +60,40 @@ def test_a_truncated_checkpoint_is_ignored_with_a_warning(
     assert "abc.checkpoint is ignored, the run starts anew" in caplog.text
 
 
-def test_a_changed_byte_is_noticed() -> None:
+def changed() -> bytes:
     content = bytearray(pack(CHECKPOINT))
     content[-200] ^= 1
-    with pytest.raises(ValueError, match="changed"):
-        unpack(bytes(content), "abc")
+    return bytes(content)
 
 
-def test_the_checkpoint_of_another_run_is_refused() -> None:
-    with pytest.raises(ValueError, match="another run"):
-        unpack(pack(CHECKPOINT), "abd")
+def holding(body: bytes) -> bytes:
+    """A file that is whole, and has these contents."""
+    return b"study-checkpoint-1 %s\n%s" % (hashlib.sha256(body).hexdigest().encode(), body)
 
 
-def test_a_file_of_another_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="format"):
-        unpack(b"study-checkpoint-2 00\n", "abc")
+def archive(*arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, *arrays)
+    return holding(buffer.getvalue())
 
 
-def test_pickled_objects_are_never_written() -> None:
-    with pytest.raises(ValueError, match="pickle"):
-        unpack(pack(Checkpoint("abc", (), (np.array([{}]),))), "abc")
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (changed(), "changed"),
+        (pack(Checkpoint("abd", (), ())), "another run"),
+        (b"study-checkpoint-0 00\n", "format"),
+        (pack(Checkpoint("abc", (), (np.array([{}]),))), "damaged"),  # pickled
+        (holding(b"no archive"), "damaged"),
+        (archive(), "damaged"),
+        (archive(np.frombuffer(b"[1]", np.uint8)), "damaged"),
+        (archive(np.frombuffer(b'{"key": "abc", "history": 3}', np.uint8)), "damaged"),
+        (archive(np.frombuffer(b"[" * 100_000, np.uint8)), "damaged"),
+    ],
+)
+def test_what_is_not_the_runs_checkpoint_is_refused(content: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        unpack(content, "abc")
 
 
 def test_deleting_forgets_the_run_and_what_a_kill_left_behind(store: FolderCheckpoints) -> None:

@@ -152,10 +152,6 @@ def test_what_models_of_an_own_network_need_is_said_before_anything_is_trained()
         options, execution = FinalOptions(), ExecutionOptions(jobs=1)
         finalize(replace(prepared, settings=settings), options, execution, observer, broken)
 
-    with pytest.raises(
-        ModelError, match=r"^net.py:build: no final model can be made of it: it hol"
-    ):
-        made(NetworkFacts(7, unloadable="it holds a Lambda"))
     with pytest.raises(ModelError, match="seed 1 cannot be trained: MemoryError: no room"):
         made(NetworkFacts(7, classes=("mine>Patch",)))
     (line,) = said

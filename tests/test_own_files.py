@@ -16,8 +16,9 @@ from test_commands import command, finish
 from test_layout import FOLDER, imported, modules
 from test_own_model import HEAD, RESIDUAL, SEQUENTIAL, run_of
 
-from study.errors import ModelError, TrainingFailed
+from study.errors import ModelError, SpaceError, TrainingFailed
 from study.space.model_source import ModelSource
+from study.space.search_space import SearchSpace
 from study.training.train import train
 from study.workers.pool import local_pool
 
@@ -46,7 +47,7 @@ def pretrained(tmp_path: Path) -> ModelSource:
     network.add(keras.layers.Dense(3, "softmax"))
     network.save_weights(tmp_path / "start.weights.h5")
     (tmp_path / "my_model.py").write_text(HEAD + PRETRAINED)
-    return ModelSource.read("my_model.py:build", tmp_path, "my.toml")
+    return ModelSource.read("my_model.py:build", tmp_path, "my.toml", ("start.weights.h5",))
 
 
 def test_weights_beside_the_file_are_where_every_run_starts(pretrained: ModelSource) -> None:
@@ -64,9 +65,9 @@ def test_weights_beside_the_file_are_where_every_run_starts(pretrained: ModelSou
 def test_other_weights_are_another_network(pretrained: ModelSource, tmp_path: Path) -> None:
     assert [name for name, _ in pretrained.files] == ["start.weights.h5"]
     (tmp_path / "start.weights.h5").write_bytes(b"others")
-    changed = ModelSource.read("my_model.py:build", tmp_path, "my.toml")
+    changed = ModelSource.read("my_model.py:build", tmp_path, "my.toml", ("start.weights.h5",))
     assert changed.fingerprint != pretrained.fingerprint
-    assert pretrained.again() == changed
+    assert pretrained.now(tmp_path / "my_model.py") == changed
     assert changed.digest == pretrained.digest
     assert pretrained.changed_in(changed) == tmp_path / "start.weights.h5"
     assert pretrained.changed_in(replace(changed, text="")) == tmp_path / "my_model.py"
@@ -82,55 +83,33 @@ def test_weights_that_a_worker_lacks_are_named(pretrained: ModelSource) -> None:
         next(train(replace(run_of(""), model=other), base.DATA))
 
 
-def test_a_name_in_the_file_that_has_no_end_is_not_read(tmp_path: Path) -> None:
-    (tmp_path / "my_model.py").write_text("sources = '/dev/zero', '.', '', 'a' * 9, '\\0', 'x'")
-    assert ModelSource.read("my_model.py:build", tmp_path, "my.toml").files == ()
+@pytest.mark.parametrize("wrong", ["gone.h5", ".", "/dev/zero"])
+def test_a_file_that_cannot_be_read_is_named(
+    wrong: str, pretrained: ModelSource, tmp_path: Path
+) -> None:
+    said = (
+        rf"^my.toml: files: \S*{Path(wrong).name or tmp_path.name} is not there or cannot be read"
+    )
+    with pytest.raises(SpaceError, match=said):
+        ModelSource.read("my_model.py:build", tmp_path, "my.toml", ("start.weights.h5", wrong))
 
 
-HERE = "import os.path\nfrom pathlib import Path\nHERE = Path(__file__).parent\nNAME = 'w'\n"
+def test_paths_count_from_the_folder_of_the_space(pretrained: ModelSource, tmp_path: Path) -> None:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "my_model.py").rename(tmp_path / "nets/my_model.py")
+    files = ("start.weights.h5", "./start.weights.h5")
+    moved = ModelSource.read("nets/my_model.py:build", tmp_path, "my.toml", files)
+    assert [name for name, _ in moved.files] == ["../start.weights.h5"]
+    moved.check_files()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Path(__file__).parent / 'start' / 'w.h5'",
-        "HERE / 'start' / 'w.h5'",
-        "HERE.joinpath('start', 'w.h5')",
-        "str(HERE) + '/start/w.h5'",
-        "Path(__file__).with_name('start') / f'{NAME}.h5'",
-        "(HERE / 'start/w.txt').with_suffix('.h5').resolve()",
-        "f'{HERE}/start/{NAME}.h5'",
-        "os.path.join(os.path.dirname(os.path.abspath(__file__)), 'start', 'w.h5')",
-        "Path(__file__).resolve().parent.joinpath('start', NAME + '.h5')",
-        "LATER / 'w.h5'\nLATER = HERE / 'start'",
-    ],
-)
-def test_a_path_that_is_put_together_names_its_file(text: str, tmp_path: Path) -> None:
-    (tmp_path / "start").mkdir()
-    (tmp_path / "start/w.h5").write_bytes(b"weights")
-    (tmp_path / "my_model.py").write_text(f"{HERE}def build():\n    return {text}")
-    ((name, _),) = ModelSource.read("my_model.py:build", tmp_path, "my.toml").files
-    assert name == "start/w.h5"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "open(HERE / 'gone').read() / 'w.h5'",  # what only a run could tell
-        "HERE / params['weights'] / 'w.h5'",
-        "str(NOBODY) + 'w.h5'",
-        "Path('').with_name('w.h5')",
-        " + ".join(["'w.h5'"] * 1500),
-    ],
-)
-def test_what_cannot_be_known_names_nothing(text: str, tmp_path: Path) -> None:
-    (tmp_path / "my_model.py").write_text(f"{HERE}{text}")
-    assert ModelSource.read("my_model.py:build", tmp_path, "my.toml").files == ()
-
-
-def test_a_text_that_doubles_itself_is_given_up(tmp_path: Path) -> None:
-    (tmp_path / "my_model.py").write_text("x = 'xx'\n" + "x = x + x\n" * 100)
-    assert ModelSource.read("my_model.py:build", tmp_path, "my.toml").files == ()
+def test_files_without_a_model_are_refused() -> None:
+    table = {"name": "a", "epochs": 1, "batch_size": 1, "repeats": 1, "hyperparameters": {}}
+    table["hyperparameters"] = {"dense": {"options": [1], "start": 1}}
+    with pytest.raises(SpaceError, match="files: are those that a model reads; give model too"):
+        SearchSpace.from_dict(table | {"files": ["a.h5"]})
+    with pytest.raises(SpaceError, match=r"files: .a.h5. is not allowed; give a list of files"):
+        SearchSpace.from_dict(table | {"files": "a.h5", "model": "net.py:build"})
 
 
 def test_an_own_network_travels_to_a_worker_and_trains_to_the_same_bits_there() -> None:

@@ -1,7 +1,6 @@
 """A network of one's own: any Keras model trains, and what is wrong is a line beforehand."""
 
 import json
-import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,13 @@ import test_training as base
 
 from study.data.dataset import load as load_data
 from study.errors import ModelError, SettingsError, SpaceError, TrainingFailed
-from study.running.own_model import unchanged_or_refused
+from study.running.own_model import on_disk, unchanged_or_refused
 from study.space.file import load as load_space
 from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace
 from study.space.settings import Settings, resolve
 from study.storage.location import Database
+from study.text import sentences
 from study.training.checkpoint import FolderCheckpoints
 from study.training.run import Run
 from study.training.startup import start_tensorflow
@@ -100,11 +100,12 @@ def run_of(text: str, **params: Any) -> Run:
     return replace(base.RUN, params=tuple((PARAMS | params).items()), model=source(text))
 
 
-def tried(text: str, *configurations: dict[str, Any], function: str = "build") -> Any:
+def tried(text: str, *configurations: dict[str, Any], loadable: bool = False) -> Any:
     from study.training import probe
 
     start_tensorflow(1)
-    return probe.tried(source(text, function), configurations or (PARAMS,), (12, 12, 1), 3)
+    given = source(text), configurations or (PARAMS,)
+    return probe.tried(*given, (12, 12, 1), 3, loadable=loadable)
 
 
 @pytest.mark.parametrize("text", [SEQUENTIAL, RESIDUAL, SUBCLASSED])
@@ -254,24 +255,91 @@ def test_what_is_wrong_with_a_model_is_said_in_a_line(text: str, said: str) -> N
     assert "\n" not in str(wrong.value)
 
 
-@pytest.mark.parametrize(
-    ("before", "said"),
-    [
-        ("layers.Rescaling(1 / 255)", "multiplies images by 0.0039, but they come within 0..1"),
-        ("keras.Sequential([layers.Rescaling(1 / 127.5, -1)])", "multiplies images by 0.0078"),
-        ("layers.Rescaling(255.0), layers.Rescaling(1 / 127.5, -1)", None),
-        ("layers.Rescaling(2.0, -1.0)", None),
-    ],
-)
-def test_images_of_0_to_1_are_not_made_black_by_a_layer_for_0_to_255(
-    before: str, said: str | None
-) -> None:
-    text = SEQUENTIAL.replace("layers.Conv2D", f"{before}, layers.Conv2D")
-    if said is None:
-        tried(text)
-    else:
-        with pytest.raises(ModelError, match=re.escape(said)):
-            tried(text)
+SCALED = """
+def build(params, input_shape, num_classes):
+    images = layers.Input(input_shape)
+    x = layers.Conv2D(params["width"], 3)(SCALE(images))
+    x = layers.Dense(num_classes, "softmax")(layers.Flatten()(x))
+    return compiled(keras.Model(images, x), params)
+"""
+FAINT = {
+    "divided": "(lambda x: x / 255.0)",
+    "mobilenet": "keras.applications.mobilenet.preprocess_input",
+    "as bytes": '(lambda x: keras.ops.cast(keras.ops.cast(x, "uint8"), "float32"))',
+    "adapted": "layers.Normalization(mean=[33.0], variance=[6000.0])",
+    "rescaled": "layers.Rescaling(1 / 255)",
+    "centred": "layers.Rescaling(1 / 127.5, -1)",
+    "mean of another range": "(lambda x: x - 110.0)",
+    "nested": "keras.Sequential([layers.Rescaling(1 / 255), layers.Conv2D(2, 3)])",
+    "before batch normalization": "keras.Sequential([layers.Rescaling(1 / 255),"
+    " layers.BatchNormalization()])",
+}
+CLEAR = {
+    "as it comes": "",
+    "scaled twice": "keras.Sequential([layers.Rescaling(255.0), layers.Rescaling(1 / 127.5, -1)])",
+    "scaled back": "(lambda x: keras.applications.mobilenet.preprocess_input(x * 255.0))",
+    "centred": "layers.Rescaling(2.0, -1.0)",
+    "adapted": "layers.Normalization(mean=[0.13], variance=[0.09])",
+    "each image": "(lambda x: x - keras.ops.mean(x, (1, 2, 3), keepdims=True))",
+    "batch normalization": "layers.BatchNormalization()",
+    "sigmoid": 'layers.Activation("sigmoid")',
+    "averages": "(lambda x: layers.UpSampling2D(4)(layers.AveragePooling2D(12)(x)))",
+    "binary": '(lambda x: keras.ops.cast(x > 0.5, "float32"))',
+    "augmented": 'keras.Sequential([layers.RandomFlip("horizontal"), layers.RandomContrast(0.2)])',
+    "a tenth": "(lambda x: x / 10)",
+}
+
+
+@pytest.mark.parametrize("name", FAINT)
+def test_a_model_that_makes_images_all_but_constant_is_refused(name: str) -> None:
+    said = "images come within 0..1, of which its layer [a-z0-9_]+ sees almost no contrast"
+    with pytest.raises(ModelError, match=said):
+        tried(SCALED.replace("SCALE", FAINT[name]))
+
+
+@pytest.mark.parametrize("name", CLEAR)
+def test_a_model_that_keeps_their_contrast_is_not(name: str) -> None:
+    tried(SCALED.replace("SCALE", CLEAR[name]))
+
+
+SEVERAL_LAYERS = """
+class Tokens(keras.Model):
+    def __init__(self, width, classes):
+        super().__init__()
+        self.place, self.token = layers.Embedding(9, 4), layers.Dense(4)
+        self.width, self.out = layers.Dense(width), layers.Dense(classes)
+
+    def get_config(self):
+        return {"width": 4, "classes": 3}
+
+    def call(self, x, training=False):
+        places = self.place(keras.ops.arange(9))
+        tokens = self.token(keras.ops.reshape(x SCALE, (-1, 9, 16)))
+        return self.out(self.width(keras.ops.mean(tokens + places, 1)))
+
+def build(params, input_shape, num_classes):
+    params["rate"]
+    return Tokens(params["width"], num_classes)
+"""
+
+
+def test_the_first_layer_that_is_given_images_counts() -> None:
+    tried(SEVERAL_LAYERS.replace("SCALE", ""))
+    with pytest.raises(ModelError, match="sees almost no contrast"):
+        tried(SEVERAL_LAYERS.replace("SCALE", "/ 255.0"))
+
+
+def test_methods_that_are_never_called_are_named() -> None:
+    assert tried(SUBCLASSED).unused == ()
+    fit = "    def fit(self, *args, **kwargs):\n        return super().fit(*args, **kwargs)\n\n"
+    found = tried(SUBCLASSED.replace("    def call(", f"{fit}    def call(")).unused
+    assert found == ("fit",)
+    callbacks = SEQUENTIAL.replace("return compiled(", "model = compiled(")
+    callbacks += "    model.callbacks = [keras.callbacks.TerminateOnNaN()]\n    return model\n"
+    facts = tried(callbacks)
+    assert facts.unused == ("callbacks",)
+    settings = replace(resolve(SPACE, "my.toml", {}), model=source(callbacks), network=facts)
+    assert "its own callbacks are never called" in (sentences.network(settings) or "")
 
 
 def test_what_a_model_prints_is_seen_by_nobody(capsys: pytest.CaptureFixture[str]) -> None:
@@ -365,7 +433,7 @@ def test_another_text_or_function_is_another_run() -> None:
         ("absent.py:build", "absent.py is not there; its path counts from the space's folder"),
         ("~nobody-here/absent.py:build", "absent.py is not there"),
         ("latin.py:build", "latin.py cannot be read"),
-        ("wrong.py:build", "wrong.py: line 1: invalid syntax; mend the file"),
+        ("wrong.py:build", "wrong.py: line 1: invalid syntax; correct the file"),
         ("big.py:build", "big.py: a Git LFS pointer and not the file itself; fetch it with: git"),
     ],
 )
@@ -379,20 +447,68 @@ def test_a_file_that_cannot_be_read_is_named(reference: str, said: str, tmp_path
     assert str(wrong.value).startswith("my.toml: model: ")
 
 
-def test_a_file_that_has_changed_is_refused_or_accepted_and_how_it_trains_is_found_out() -> None:
-    table = {"name": "own", "model": "my_model.py:build", "epochs": 1, "batch_size": 8}
-    axes = {"width": {"options": [4, 5], "start": 4}, "rate": {"options": [0.1, 0.2], "start": 0.1}}
-    space = SearchSpace.from_dict(table | {"repeats": 1, "hyperparameters": axes})
-    settled = replace(resolve(space, "my.toml", {}), model=source(SEQUENTIAL))
-    recorded = Settings.from_dict(json.loads(json.dumps(settled.to_dict())))
-    assert recorded.model == settled.model
-    location, now = Database.at("sqlite:///own.db").study("own"), source(RESIDUAL)
-    with pytest.raises(SettingsError, match=r"my_model.py has changed .* --accept-changed-model$"):
-        unchanged_or_refused(recorded, now, location, base.DATA, accept=False)
-    same = unchanged_or_refused(recorded, recorded.model, location, base.DATA, accept=False)
-    assert same is recorded
-    accepted = unchanged_or_refused(recorded, now, location, base.DATA, accept=True)
-    assert accepted.model == now
+SPACE = SearchSpace.from_dict(
+    {
+        "name": "own",
+        "model": "my_model.py:build",
+        "epochs": 1,
+        "batch_size": 8,
+        "repeats": 1,
+        "hyperparameters": {
+            "width": {"options": [4, 5], "start": 4},
+            "rate": {"options": [0.1, 0.2], "start": 0.1},
+        },
+    }
+)
+LOCATION = Database.at("sqlite:///own.db").study("own")
+
+
+def recorded(folder: Path, text: str = SEQUENTIAL) -> Settings:
+    """The settings of a study, as they were stored, with the model's file in a folder."""
+    (folder / "my_model.py").write_text(HEAD + text)
+    model = ModelSource.read("my_model.py:build", folder, "my.toml")
+    settled = replace(resolve(SPACE, str(folder / "my.toml"), {}), model=model)
+    stored = Settings.from_dict(json.loads(json.dumps(settled.to_dict())))
+    assert stored.model == model
+    return stored
+
+
+def test_a_file_that_has_changed_is_refused_or_accepted(tmp_path: Path) -> None:
+    existing = recorded(tmp_path)
+    same = on_disk(existing)
+    assert unchanged_or_refused(existing, same, LOCATION, base.DATA, accept=None) == existing
+    (tmp_path / "my_model.py").write_text(HEAD + RESIDUAL)
+    now = on_disk(existing)
+    changed = r"my_model.py has changed since the study 'own' was made: restore it"
+    with pytest.raises(SettingsError, match=f"{changed}, .* --accept-changed-model$"):
+        unchanged_or_refused(existing, now, LOCATION, base.DATA, accept=False)
+    with pytest.raises(SettingsError, match=f"{changed}$"):
+        unchanged_or_refused(existing, now, LOCATION, base.DATA, accept=None)
+    accepted = unchanged_or_refused(existing, now, LOCATION, base.DATA, accept=True)
+    assert (accepted.model, accepted.network and accepted.network.parameters) == (now, 1935)
+
+
+def test_only_a_file_on_this_machine_is_run_and_one_that_is_gone_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    existing = recorded(tmp_path)
+    assert existing.model is not None
+    (tmp_path / "my_model.py").unlink()
+    with pytest.raises(SettingsError) as refused:
+        on_disk(existing)
+    said = str(refused.value)
+    assert said.startswith(f"{tmp_path}/my_model.py: the study runs this file, which is not there")
+    assert existing.model.digest in said
+
+
+def test_the_file_of_a_project_that_was_moved_lies_beside_its_space(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    existing = recorded(tmp_path / "before")
+    (tmp_path / "before").rename(tmp_path / "after")
+    moved = on_disk(replace(existing, origin=str(tmp_path / "after/my.toml")))
+    assert moved.path == str(tmp_path / "after/my_model.py")
+    found = unchanged_or_refused(existing, moved, LOCATION, base.DATA, accept=False)
+    assert found.model == moved
 
 
 OWN_CLASSES = """
@@ -424,28 +540,35 @@ FORGETFUL = SUBCLASSED.replace('"width": 4', '"wide": 4')
 
 
 @pytest.mark.parametrize(
-    ("text", "classes", "why"),
+    ("text", "classes"),
     [
-        (RESIDUAL, (), None),
-        (OUTSIDE, (), None),
-        (CONSTRAINED, (), None),
-        (SUBCLASSED, ("Net",), None),
-        (OWN_CLASSES, ("mine>Patch", "swish"), None),
-        (FORGETFUL, ("Net",), "Keras cannot load it again: "),
+        (RESIDUAL, ()),
+        (OUTSIDE, ()),
+        (CONSTRAINED, ()),
+        (SUBCLASSED, ("Net",)),
+        (OWN_CLASSES, ("mine>Patch", "swish")),
+    ],
+)
+def test_the_classes_that_a_saved_model_needs_are_found_beforehand(
+    text: str, classes: tuple[str, ...]
+) -> None:
+    assert tried(text).classes == classes
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (FORGETFUL, "Keras cannot load it again: "),
         (
             SEQUENTIAL.replace("layers.Flatten()", "layers.Lambda(lambda x: x), layers.Flatten()"),
-            (),
-            "it holds a Lambda, which is not loaded from a file",
+            "it holds a Lambda, which is not loaded from a file: make a class of the user's file",
         ),
     ],
 )
-def test_what_a_saved_model_needs_to_be_loaded_is_found_beforehand(
-    text: str, classes: tuple[str, ...], why: str | None
-) -> None:
-    found = tried(text)
-    assert found.classes == classes
-    assert (found.unloadable or "").startswith(why or "")
-    assert (found.unloadable is None) == (why is None)
+def test_a_model_that_no_file_gives_back_is_refused_before_the_search(text: str, why: str) -> None:
+    tried(text)  # in Python code, which makes no final models
+    with pytest.raises(ModelError, match=f"no final model can be made of it: {why}"):
+        tried(text, loadable=True)
 
 
 @pytest.mark.parametrize("text", [SUBCLASSED, OWN_CLASSES])

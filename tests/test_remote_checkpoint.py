@@ -12,9 +12,13 @@ from fake_trainer import train
 from fakes import run_of
 
 from study.errors import SettingsError
-from study.training.checkpoint import Checkpoint, FolderCheckpoints
+from study.training.checkpoint import (
+    BucketCheckpoints,
+    Checkpoint,
+    FolderCheckpoints,
+    checkpoints_at,
+)
 from study.training.run import Epoch
-from study.training.s3_checkpoint import BucketCheckpoints, checkpoints_at
 
 CHECKPOINT = Checkpoint("abc", ({"number": 0},), (np.arange(3, dtype=np.float32),))
 RUN = run_of(SPEC)
@@ -117,6 +121,9 @@ def test_a_run_goes_on_from_the_bucket_to_the_same_result(store: BucketCheckpoin
 
 def test_an_address_without_a_bucket_is_refused_and_a_path_is_a_folder() -> None:
     assert checkpoints_at("~nobody-here/a") == FolderCheckpoints(Path("~nobody-here/a").absolute())
+    with pytest.raises(SettingsError, match="holds a key: write s3://BUCKET/PREFIX") as refused:
+        checkpoints_at("s3://AKIA123:topsecret@bucket/runs")
+    assert "topsecret" not in str(refused.value)
     with pytest.raises(SettingsError, match="names no bucket"):
         checkpoints_at("s3://")
     assert isinstance(checkpoints_at("here"), FolderCheckpoints)

@@ -16,16 +16,16 @@ pytestmark = pytest.mark.tensorflow
 IMAGES, BATCH = 57, 20
 LOSS = "sparse_categorical_crossentropy"
 SHAPE = (12, 12, 1)
-RNG = np.random.default_rng(3)
 Make = Callable[[], Any]
 """Makes the same compiled model at each call, but for its first weights."""
 
 
 def images(shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Half of every image is exactly 0: maxima are tied there, as on MNIST's background."""
-    x = RNG.random((IMAGES, *shape), np.float32)
+    draws = np.random.default_rng(3)
+    x = draws.random((IMAGES, *shape), np.float32)
     x[:, : shape[0] // 2] = 0
-    return x, RNG.integers(0, 3, IMAGES).astype(np.int32)
+    return x, draws.integers(0, 3, IMAGES).astype(np.int32)
 
 
 def seeds(layer: int, variable: int) -> int:
@@ -43,13 +43,15 @@ def cnn(shape: tuple[int, int, int] = SHAPE, **params: Any) -> Any:
 
 
 def chain(*inner: Any, optimizer: Any = "sgd", loss: Any = LOSS, **compiled: Any) -> Any:
-    """A chain of layers with a classifier behind them."""
+    """A chain of layers with a classifier behind them, compiled to run eagerly if not else said."""
     import keras
     from keras import layers
 
-    end = [layers.Flatten(), layers.Dense(3, activation="softmax", name="out")]
-    model = keras.Sequential([layers.Input(SHAPE), *inner, *end])
-    model.compile(optimizer, loss, **{"metrics": ["accuracy"]} | compiled)
+    images = x = layers.Input(SHAPE)
+    for layer in (*inner, layers.Flatten(), layers.Dense(3, activation="softmax", name="out")):
+        x = layer(x)
+    model = keras.Model(images, x)
+    model.compile(optimizer, loss, **{"metrics": ["accuracy"], "run_eagerly": True} | compiled)
     return model
 
 
@@ -98,10 +100,12 @@ def assert_trains_as_keras(
     labels = np.eye(3, dtype=np.float32)[y] if takes_one_hot(theirs) else y
     for first in range(0, IMAGES, BATCH):
         theirs.train_step((x[first : first + BATCH], labels[first : first + BATCH]))
-    assert trained == pytest.approx(numbers(theirs.get_metrics_result()), rel=1e-4)
+    logs = numbers(theirs.get_metrics_result())
+    assert trained == pytest.approx(logs, rel=1e-4, nan_ok=True)
     theirs.reset_metrics()
     theirs.test_step((x, labels))
-    assert validated == pytest.approx(numbers(theirs.get_metrics_result()), rel=judged)
+    logs = numbers(theirs.get_metrics_result())
+    assert validated == pytest.approx(logs, rel=judged, nan_ok=True)
     for mine, keras_own in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras_own, rtol=1e-3, atol=2e-6)
 
@@ -124,6 +128,7 @@ def test_the_network_trains_as_keras_does(
     assert_trains_as_keras(lambda: cnn(shape, k1=k1, k2=k2), shape=shape)
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
 @pytest.mark.parametrize("name", keras_layers.NAMES)
 def test_every_layer_of_keras_trains_as_keras_does(name: str, monkeypatch: Any) -> None:
     from study.training.fourier import Correlation
@@ -158,6 +163,9 @@ OPTIMIZERS = {
 }
 
 
+TRACED = {"dynamic scale", "accumulation", "averages"}  # where a step has branches
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_option_of_an_optimizer_is_obeyed(name: str) -> None:
     import keras
@@ -166,7 +174,7 @@ def test_every_option_of_an_optimizer_is_obeyed(name: str) -> None:
     def make() -> Any:
         optimizer = eval(OPTIMIZERS[name], vars(keras.optimizers) | {})
         hidden = layers.Conv2D(4, 3, use_bias=False), layers.BatchNormalization()
-        return chain(*hidden, optimizer=optimizer)
+        return chain(*hidden, optimizer=optimizer, run_eagerly=name not in TRACED)
 
     assert_trains_as_keras(make, judged=1e-3)
 
@@ -180,9 +188,8 @@ COMPILED: dict[str, dict[str, Any]] = {
     "weighted metrics": {"weighted_metrics": ["accuracy"], "metrics": None},
     "metrics by output": {"metrics": {"out": ["accuracy", LOSS]}},
     "steps in a call": {"steps_per_execution": 4},
-    "no XLA": {"jit_compile": False},
-    "XLA": {"jit_compile": True},
-    "eagerly": {"run_eagerly": True},
+    "no XLA": {"jit_compile": False, "run_eagerly": False},
+    "XLA": {"jit_compile": True, "run_eagerly": False},
     "another loss": {"loss": "kl_divergence"},
 }
 
@@ -273,6 +280,10 @@ def test_batch_normalization_remembers_what_that_of_keras_does(chosen: dict[str,
     assert_trains_as_keras(make, judged=1e-3)
 
 
+def twice(layer: Any, inputs: Any, kernel: Any) -> Any:
+    return 2 * super(type(layer), layer).convolution_op(inputs, kernel)
+
+
 def frozen(layer: Any) -> Any:
     layer.trainable = False
     return layer
@@ -286,7 +297,7 @@ def frozen(layer: Any) -> Any:
         lambda layers: layers.Conv2D(4, 3, kernel_constraint="max_norm", bias_constraint="non_neg"),
         lambda layers: layers.Conv2D(4, 3, lora_rank=1),
         lambda layers: layers.Conv2D(4, 3, use_bias=False, activation="relu"),
-        lambda layers: type("Mine", (layers.Conv2D,), {"call": lambda _, x: x})(4, 3),
+        lambda layers: type("Mine", (layers.Conv2D,), {"convolution_op": twice})(4, 3),
         lambda layers: layers.BatchNormalization(renorm=True),
         lambda layers: layers.BatchNormalization(gamma_constraint="non_neg", center=False),
         lambda layers: frozen(layers.BatchNormalization()),
@@ -379,6 +390,47 @@ def test_a_saved_model_holds_stock_classes_and_goes_on_as_keras_has_it(tmp_path:
     )
     assert loaded.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
     assert loaded.fit(x, y, verbose=0).history["loss"]
+
+
+@pytest.mark.parametrize("name", keras_layers.NAMES)
+def test_every_layer_of_keras_that_runs_no_code_is_loaded_from_a_file(
+    name: str, tmp_path: Any
+) -> None:
+    import keras
+
+    from study.training import keras_file
+
+    model, path = keras_layers.model_of(name), tmp_path / "model.keras"
+    model.save(path)
+    described = keras_file.description(path)
+    described.pop("compile_config")
+    assert keras_file.foreign(described) == []
+    loaded = keras.models.load_model(path, compile=False, safe_mode=True)
+    assert identical(loaded.get_weights(), model.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("keras.layers", "Lambda"),
+        ("keras.layers", "TFSMLayer"),
+        ("keras.layers", "StringLookup"),
+        ("keras.src.layers.core.lambda_layer", "Lambda"),
+        ("keras.utils", "get_file"),
+        ("keras.models", "load_model"),
+        ("keras.applications", "MobileNet"),
+        ("keras.datasets.mnist", "load_data"),
+        ("keras.src.saving.saving_lib", "SavedModel"),
+        ("os", "System"),
+        ("kerasx.layers", "Dense"),
+        ("builtins", "function"),
+    ],
+)
+def test_what_runs_code_or_opens_files_is_named(module: str, name: str) -> None:
+    from study.training import keras_file
+
+    part = {"module": module, "class_name": name, "config": "f", "registered_name": None}
+    assert keras_file.foreign({"config": {"layers": [part]}})
 
 
 def test_stock_training_leaves_every_layer_alone() -> None:
@@ -491,7 +543,7 @@ def test_a_program_serves_one_user_at_a_time_and_none_after_a_failure() -> None:
         fail()
     assert failed[0] in (one, other)
     with borrowed() as last:
-        assert last in {one, other} - {*failed}
+        assert last is not failed[0]
 
 
 def test_no_layer_of_keras_is_forgotten() -> None:

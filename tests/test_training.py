@@ -197,6 +197,56 @@ def test_a_checkpoint_of_another_network_is_ignored_with_a_warning(
     assert "another network" in caplog.text
 
 
+EPOCH = {
+    "number": 0,
+    "acc": 1.0,
+    "loss": 0.1,
+    "val_acc": 1.0,
+    "val_loss": 0.1,
+    "seconds": 1.0,
+    "ended": 1e9,
+    "others": {},
+}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"number": 1},
+        {"val_acc": 1.5},
+        {"loss": float("nan")},
+        {"ended": "now"},
+        {"others": {"auc": "high"}},
+        {"others": 3},
+        {},  # one epoch, of a network that was trained for none
+    ],
+)
+def test_a_history_that_the_run_cannot_have_had_is_ignored_with_a_warning(
+    forged: dict[str, Any],
+    undisturbed: tuple[list[Epoch], bytes],
+    run: Run,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from study.training.trainer import _program
+
+    store, state = FolderCheckpoints(tmp_path), _program(run, DATA).state()
+    store.save(Checkpoint(run.key, ({**EPOCH, **forged},), state))
+    assert bits([next(train(run, DATA, checkpoints=store))]) == bits(undisturbed[0][:1])
+    assert "a checkpoint is ignored, the run starts anew" in caplog.text
+    assert caplog.text.count("\n") == 1
+
+
+def test_more_epochs_than_a_run_has_are_ignored(run: Run, tmp_path: Path) -> None:
+    store = FolderCheckpoints(tmp_path)
+    finish(train(run, DATA, checkpoints=store))
+    stored = store.load(run.key)
+    assert stored is not None
+    more = (*stored.history, {**stored.history[-1], "number": 4})
+    store.save(replace(stored, history=more))
+    assert len(finish(train(run, DATA, checkpoints=store))[0]) == run.epochs
+
+
 def test_a_full_disk_does_not_stop_a_run(
     run: Run,
     undisturbed: tuple[list[Epoch], bytes],

@@ -97,7 +97,7 @@ def finalize(
     location, say = prepared.location, observer.on_message
     with explained(location.database.shown), driving(location) as lock:
         study = storage.load(location.database.open(), location.name)[0]
-        _loadable_or_refused(prepared.settings, say)
+        _say_what_is_needed(prepared.settings, say)
         members = _members(study, prepared, options, say)
         folder = records.folder(location, study)
         records.claim(folder, study)
@@ -152,16 +152,11 @@ def _final_models(
     return FinalModels(folder, models, records.openings(records.finals(study)), new)
 
 
-def _loadable_or_refused(settings: Settings, say: Callable[[str], None]) -> None:
-    """Refuse a network that a file cannot give back; say what its files need to be loaded."""
+def _say_what_is_needed(settings: Settings, say: Callable[[str], None]) -> None:
+    """Say what the files of a custom model need to be loaded."""
     source, network = settings.model, settings.network
     if source is None or network is None:
         return
-    if network.unloadable:
-        raise ModelError(
-            f"{source.name}: no final model can be made of it: {network.unloadable}; mend the "
-            "file and start a study with another --name"
-        )
     if needed := archive.Needed.of(source, network.classes):
         say(
             f"The models need {needed.names} of {needed.file} to be loaded: keep that file, and "

@@ -227,7 +227,7 @@ def engine_for(
 
 def checkpoints_for(location: Location, execution: ExecutionOptions) -> Checkpoints:
     """Where unfinished runs are kept: a place that was named, else the study's own folder."""
-    from study.training.s3_checkpoint import checkpoints_at
+    from study.training.checkpoint import checkpoints_at
 
     return checkpoints_at(execution.checkpoints or str(location.checkpoints))
 

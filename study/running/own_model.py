@@ -1,6 +1,7 @@
-"""A study of a network of one's own: its file is read, compared with the recorded one, and tried.
+"""The custom model of a study: its file is read, compared with the recorded one, and tried.
 
-Only `tried` runs it, in a process of its own.
+Only `tried` runs it, in a process of its own. A text that a database holds is never run: only a
+file on this machine that is the recorded one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.errors import ModelError, SettingsError, SpaceError
+from study.files import absolute
 from study.space.model_source import ModelSource
 from study.space.settings import Settings
 from study.training.probe import probe
@@ -21,25 +23,60 @@ if TYPE_CHECKING:
 
 def with_source(settings: Settings) -> Settings:
     """The settings with the text of the space's model, if it has one; its file lies beside it."""
-    if settings.space.model is None:
+    space, folder = settings.space, Path(settings.origin).parent
+    if space.model is None:
         return settings
-    folder = Path(settings.origin).parent
-    return replace(settings, model=ModelSource.read(settings.space.model, folder, settings.origin))
+    source = ModelSource.read(space.model, folder, settings.origin, space.files or ())
+    return replace(settings, model=source)
+
+
+def on_disk(settings: Settings) -> ModelSource:
+    """The custom model of a study as its file is now; SettingsError where there is none.
+
+    The file lies where it was when the study was made or, in a project that was moved, beside the
+    space.
+    """
+    recorded, model = settings.model, settings.space.model
+    assert recorded is not None
+    assert model is not None
+    beside = absolute(model.rpartition(":")[0], Path(settings.origin).parent)
+    for path in (Path(recorded.path), beside):
+        if (now := recorded.now(path)) is not None:
+            return now
+    raise SettingsError(
+        f"{recorded.path}: the study runs this file, which is not there or cannot be read: put the "
+        f"file with SHA-256 {recorded.digest} there (the study's report has its text)"
+    )
 
 
 def unchanged_or_refused(
-    existing: Settings, now: ModelSource, location: Location, dataset: Dataset, *, accept: bool
+    existing: Settings,
+    now: ModelSource,
+    location: Location,
+    dataset: Dataset,
+    *,
+    accept: bool | None,
 ) -> Settings:
-    """The recorded settings where the model's source is still that; if ``accept``, with the new."""
-    if existing.model is None or existing.model.fingerprint == now.fingerprint:
+    """The recorded settings with the model's source as it is now, where that is the recorded one.
+
+    Another one is tried if ``accept``, else refused with SettingsError; None: the command does not
+    take another.
+    """
+    if existing.model is None:
         return existing
-    if not accept:
-        raise SettingsError(
-            f"{existing.model.changed_in(now)} has changed since the study {location.name!r} was "
-            "made: restore it, start a study with another --name, or go on with "
-            "--accept-changed-model"
-        )
-    return tried(replace(existing, model=now), dataset)
+    if existing.model.fingerprint == now.fingerprint:
+        return replace(existing, model=now)
+    if accept:
+        return tried(replace(existing, model=now), dataset)
+    others = (
+        ""
+        if accept is None
+        else ", start a study with another --name, or go on with --accept-changed-model"
+    )
+    raise SettingsError(
+        f"{existing.model.changed_in(now)} has changed since the study {location.name!r} was "
+        f"made: restore it{others}"
+    )
 
 
 def tried(settings: Settings, dataset: Dataset) -> Settings:

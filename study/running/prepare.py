@@ -123,10 +123,10 @@ def prepare_again(
 ) -> Prepared:
     """The study ``name`` (or the one made last) as it was recorded, with its data read again.
 
-    ``data`` says where the data is now. A custom model is the recorded one, or with
-    ``accept_changed_model`` what its file is now.
-    Raises ``SettingsError`` where the data is not the recorded one any more, or where it is False
-    and the model's file has changed; where it is trained on another kind of device than that of
+    ``data`` says where the data is now.
+    A custom model is run from its file, which is the recorded one, or with ``accept_changed_model``
+    may be another. Raises ``SettingsError`` where the data or that file is not the recorded one, or
+    is not there; where it is trained on another kind of device than that of
     ``device`` (None: any), or than there is among ``devices``.
     """
     study, settings = storage.load(database.open(), name)
@@ -145,8 +145,8 @@ def prepare_again(
             f"{dataset.fingerprint[:12]}, not {recorded.fingerprint[:12]}): restore it, say where "
             "it is with --data, or start a new study with another --name"
         )
-    if settings.model is not None and accept_changed_model is not None:
-        now = settings.model.again()
+    if settings.model is not None:
+        now = own_model.on_disk(settings)
         settings = own_model.unchanged_or_refused(
             settings, now, location, dataset, accept=accept_changed_model
         )

@@ -5,21 +5,23 @@ Nothing here runs it. Workers do (`study.training.custom_model`).
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from study.errors import ModelError, SpaceError
 from study.files import NOT_FETCHED, POINTER, absolute
-from study.space.constant_paths import constant_paths
 
 
 @dataclass(frozen=True)
 class ModelSource:
     """``function`` of the Python file ``path`` (absolute), and the file's ``text``.
 
-    ``files`` are those beside it that the text names, each with its SHA-256.
+    ``files`` are others that it reads, such as weights: each with its path from the folder of the
+    Python file, and its SHA-256.
     """
 
     path: str
@@ -47,8 +49,11 @@ class ModelSource:
         return f"{Path(self.path).name}:{self.function}"
 
     @classmethod
-    def read(cls, reference: str, folder: Path, origin: str) -> Self:
-        """The source that ``FILE.py:FUNCTION`` names, from ``folder``; raises ``SpaceError``."""
+    def read(cls, reference: str, folder: Path, origin: str, files: tuple[str, ...] = ()) -> Self:
+        """The source that ``FILE.py:FUNCTION`` names, with the ``files`` it reads.
+
+        Paths count from ``folder``. Raises ``SpaceError``, which begins with ``origin``.
+        """
         name, _, function = reference.rpartition(":")
         if not name.endswith(".py") or not function.isidentifier():
             raise SpaceError(
@@ -59,28 +64,38 @@ class ModelSource:
             text = path.read_text("utf-8")
             if text.startswith(POINTER):
                 raise SpaceError(f"{origin}: model: {path}: {NOT_FETCHED}")
-            return cls(str(path), function, text, _files(text, path))
+            ast.parse(text)
         except FileNotFoundError:
             raise SpaceError(
                 f"{origin}: model: {path} is not there; its path counts from the space's folder"
             ) from None
         except SyntaxError as error:
             raise SpaceError(
-                f"{origin}: model: {path}: line {error.lineno}: {error.msg}; mend the file"
+                f"{origin}: model: {path}: line {error.lineno}: {error.msg}; correct the file"
             ) from None
         except (OSError, ValueError, RecursionError) as error:  # no UTF-8, null bytes, too deep
             raise SpaceError(
                 f"{origin}: model: {path} cannot be read ({error}); give a Python file in UTF-8"
             ) from None
+        digests = {}
+        for beside in sorted({absolute(one, folder) for one in files}):
+            digest = _digest(beside)
+            if digest is None:
+                raise SpaceError(
+                    f"{origin}: files: {beside} is not there or cannot be read; its path counts "
+                    "from the space's folder"
+                )
+            digests[os.path.relpath(beside, path.parent)] = digest
+        return cls(str(path), function, text, tuple(digests.items()))
 
-    def again(self) -> ModelSource:
-        """As the file is now; where it is there no more, as it was recorded."""
-        path = Path(self.path)
+    def now(self, path: Path) -> ModelSource | None:
+        """The same source as its files are now, with the Python file at ``path``; None: none."""
         try:
             text = path.read_text("utf-8")
-            return replace(self, text=text, files=_files(text, path))
-        except (OSError, SyntaxError, ValueError, RecursionError):
-            return self
+        except (OSError, ValueError):
+            return None
+        files = ((name, _digest(path.parent / name) or "") for name, _ in self.files)
+        return replace(self, path=str(path), text=text, files=tuple(files))
 
     def changed_in(self, now: ModelSource) -> Path:
         """The first file in which it is another one ``now``."""
@@ -90,9 +105,9 @@ class ModelSource:
         return Path(now.path).parent / name
 
     def check_files(self) -> None:
-        """Raise ``ModelError`` where a file that the text names is not here, or is another.
+        """Raise ``ModelError`` where one of ``files`` is not on this machine, or is another.
 
-        The text travels to workers and they do not: they may be large.
+        The text travels to workers. Files do not, as they may be large.
         """
         for name, digest in self.files:
             path = Path(self.path).parent / name
@@ -104,33 +119,19 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What was found of a study's own network when it was tried, before anything was trained.
+    """What was found of a custom model when it was built, before anything was trained.
 
-    ``parameters`` are those of the start. A saved model needs ``classes`` of the file to be loaded;
-    it cannot be loaded where ``unloadable`` says why.
+    ``parameters`` is the number of its weights at the start. A saved model needs ``classes`` of the
+    Python file to be loaded. ``unused`` are methods of the model's class that are never called.
     """
 
     parameters: int
     classes: tuple[str, ...] = ()
-    unloadable: str | None = None
+    unused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:  # JSON has no tuples
         object.__setattr__(self, "classes", tuple(self.classes))
-
-
-def _files(text: str, file: Path) -> tuple[tuple[str, str], ...]:
-    """The files that the text of ``file`` names, as in ``"start.weights.h5"``, with their SHA-256.
-
-    Paths count from the folder of the file. Raises ``SyntaxError`` where it is no Python.
-    """
-    folder = file.parent
-    names = {
-        str(Path(one).relative_to(folder)) if Path(one).is_relative_to(folder) else one
-        for one in constant_paths(text, file)
-        if one.isprintable()
-    }
-    found = [(name, _digest(folder / name)) for name in sorted(names - {file.name})]
-    return tuple((name, digest) for name, digest in found if digest)
+        object.__setattr__(self, "unused", tuple(self.unused))
 
 
 def _digest(path: Path) -> str | None:

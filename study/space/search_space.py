@@ -50,6 +50,7 @@ def _one_way(value: object) -> object:
     return {**value, PLACE: next(iter(value))}
 
 
+_FILES = "a list of files that the model reads, as in ['start.weights.h5']"
 _FRACTION = "a fraction above 0 and below 1"
 _NAME = "a text of one line and at most 512 characters"  # Optuna's database has no more
 _SEED = "a whole number from 0 to 4294967295"
@@ -108,6 +109,7 @@ class SearchSpace:
     size: Annotated[tuple[_Side, _Side] | None, _key("[HEIGHT, WIDTH], in pixels")] = None
     fit: Annotated[Literal["pad", "crop", "stretch"] | None, _key(_FITS)] = None
     model: Annotated[str | None, _key("'FILE.py:FUNCTION', in quotes", min_length=1)] = None
+    files: Annotated[tuple[str, ...] | None, _key(_FILES, min_length=1)] = None
     task: Annotated[Literal["classification", "regression"], _key(_TASK)] = "classification"
     metric_name: Annotated[str, _key(_METRIC, pattern=r"^val_[\w/.-]{1,60}$", alias="metric")] = (
         VAL_ACCURACY
@@ -136,6 +138,10 @@ class SearchSpace:
                 raise SpaceError(f"hyperparameters.{name}: is given twice; keep one of them")
             if name in searched and name in self.fixed:
                 raise SpaceError(f"fixed.{name}: is also in hyperparameters; keep one of them")
+        if self.files and self.model is None:
+            raise SpaceError(
+                "files: are those that a model reads; give model too, or leave them out"
+            )
         if self.direction is None and not self.metric.is_accuracy:
             raise SpaceError(f"direction: is missing; {self.metric_name} needs {_DIRECTION}")
 

@@ -204,7 +204,7 @@ def resolve(space: SearchSpace, origin: str, given: Mapping[str, Setting]) -> Se
     ``origin`` says where the space came from: a shipped name or a path. A pruner that nobody
     named is None: the strategy has its own.
     """
-    own = {"name", "model", "hyperparameters", "validation", *_RULES}
+    own = {"name", "model", "files", "hyperparameters", "validation", *_RULES}
     fields = {key: value for key, value in vars(space).items() if key not in own}
     default = {name: Setting(_DEFAULTS.get(name), "default") for name in {**_DEFAULTS, **fields}}
     filed = {name: Setting(value, "file") for name, value in fields.items() if value is not None}

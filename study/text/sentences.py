@@ -21,15 +21,16 @@ _NO_ERROR = "no error can be estimated from"
 
 def scoring(settings: Settings) -> str | None:
     """What of a run enters means; None where that is its last epoch for every run."""
-    averages = strategy_of(settings).scores and settings.space.score != "last"
+    count = min(3, settings["epochs"])
+    averages = strategy_of(settings).scores and settings.space.score != "last" and count > 1
     if _restores_best_weights(settings.space):
-        other = "the mean of its last 3" if averages else "its last"
+        other = f"the mean of its last {count}" if averages else "its last"
         return (
             "A run with restore_best_weights is judged by its best epoch, which looks better than "
             f"it is; any other by {other}"
         )
     if averages:
-        return "A run counts with the mean of its last 3 epochs"
+        return f"A run counts with the mean of its last {count} epochs"
     return None
 
 
@@ -48,6 +49,8 @@ def network(settings: Settings) -> str | None:
     steps = settings.training.words
     if facts is not None:
         said += f", {facts.parameters:,} parameters at the start"
+        if facts.unused:
+            steps += f"; its own {' and '.join(facts.unused)} are never called"
     return f"{said}: its file is run where runs are trained, by {steps}"
 
 

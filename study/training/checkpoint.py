@@ -1,6 +1,10 @@
-"""Checkpoints of unfinished runs: a file a run, written whole or not at all.
+"""Checkpoints of unfinished runs, in a folder or an S3 bucket, each written whole or not at all.
 
-A file is one line (format, SHA-256 of the rest) and a NumPy archive of plain arrays: no pickles.
+A checkpoint is one line (format, SHA-256 of the rest) and a NumPy archive of plain arrays: no
+pickles. One that is damaged, or of another run, is ignored, with a warning: the run starts anew.
+A bucket is for workers that share no folder. Keys and endpoint come from where boto3 looks
+(``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL`` and so on) on the machine that trains; none of them is
+stored.
 """
 
 from __future__ import annotations
@@ -19,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import SettingsError
-from study.files import unfinished, write_whole
+from study.files import absolute, unfinished, write_whole
+from study.training import s3
 
 _FORMAT = b"study-checkpoint-1"
+_SCHEME = "s3://"
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +89,73 @@ class FolderCheckpoints:
         return self.folder / f"{key}.checkpoint"
 
 
+class BucketCheckpoints:
+    """Checkpoints as objects ``<prefix>/<run key>.checkpoint``; an object is written whole."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self.bucket = bucket
+        self.prefix = prefix
+        self._client: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"bucket": self.bucket, "prefix": self.prefix, "_client": None}
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the run's object; ``OSError`` if that cannot be done."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._s3().put_object(**self._object(checkpoint.key), Body=pack(checkpoint))
+        except (BotoCoreError, ClientError) as error:
+            raise OSError(str(error)) from None
+
+    def load(self, key: str) -> Checkpoint | None:
+        """The run's checkpoint; None, with a logged warning, if it cannot be reached or read."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            content: bytes = self._s3().get_object(**self._object(key))["Body"].read()
+            return unpack(content, key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchKey":
+                _log.warning("checkpoint %s is ignored, the run starts anew: %s", key, error)
+        except (BotoCoreError, ValueError) as error:
+            _log.warning("checkpoint %s is ignored, the run starts anew: %s", key, error)
+        return None
+
+    def delete(self, key: str) -> None:
+        """Remove the run's object."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._s3().delete_object(**self._object(key))
+        except (BotoCoreError, ClientError) as error:
+            _log.warning("checkpoint %s is left behind: %s", key, error)
+
+    def _object(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": f"{self.prefix}{key}.checkpoint"}
+
+    def _s3(self) -> Any:
+        if self._client is None:
+            self._client = s3.connect(connect_timeout=3, read_timeout=10)
+        return self._client
+
+
+def checkpoints_at(place: str) -> Checkpoints:
+    """The checkpoints in a folder, or at ``s3://bucket/prefix``."""
+    if not place.startswith(_SCHEME):
+        return FolderCheckpoints(absolute(place))
+    bucket, _, prefix = place.removeprefix(_SCHEME).partition("/")
+    if {"@", ":"} & {*bucket}:
+        raise SettingsError(
+            "--checkpoints: the address holds a key: write s3://BUCKET/PREFIX, and set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where runs are trained"
+        )
+    if not bucket:
+        raise SettingsError(f"--checkpoints {place}: names no bucket; write s3://BUCKET/PREFIX")
+    return BucketCheckpoints(bucket, f"{prefix.rstrip('/')}/" if prefix else "")
+
+
 def pack(checkpoint: Checkpoint) -> bytes:
     """The bytes of a checkpoint, for any store; `unpack` reads them."""
     meta = json.dumps({"key": checkpoint.key, "history": checkpoint.history}).encode()
@@ -99,12 +172,16 @@ def unpack(content: bytes, key: str) -> Checkpoint:
         raise ValueError("not a checkpoint of this format")
     if head != b"%s %s" % (_FORMAT, hashlib.sha256(body).hexdigest().encode()):
         raise ValueError("truncated or changed since it was written")
-    with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-        first, *arrays = (archive[name] for name in archive.files)
-    meta = json.loads(first.tobytes())
-    if meta["key"] != key:
+    try:
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            first, *arrays = (archive[name] for name in archive.files)
+        meta = json.loads(first.tobytes())
+        found, history = meta["key"], tuple(meta["history"])
+    except Exception as error:  # noqa: BLE001 - whatever NumPy and zipfile make of other contents
+        raise ValueError(f"damaged ({type(error).__name__})") from None
+    if found != key:
         raise ValueError("it belongs to another run")
-    return Checkpoint(key, tuple(meta["history"]), tuple(arrays))
+    return Checkpoint(key, history, tuple(arrays))
 
 
 def require_writable(checkpoints: Checkpoints, place: str) -> None:

@@ -22,7 +22,12 @@ _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_ac
 
 def takes_one_hot(model: keras.Model) -> bool:
     """Whether the loss of a compiled model is one of Keras' that compares with one-hot labels."""
-    loss = keras.losses.get(model.loss)
+    loss: Any = model.loss
+    if isinstance(loss, Mapping | list | tuple) and len(loss) == 1:  # that of the only output
+        (loss,) = loss.values() if isinstance(loss, Mapping) else loss
+    if loss is None:  # the model adds its own
+        return False
+    loss = keras.losses.get(loss)
     name = getattr(loss, "__name__", type(loss).__name__)
     return loss.__module__.startswith("keras.") and "sparse" not in name.lower()
 

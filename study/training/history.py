@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from study.errors import TrainingFailed
 from study.space.metric import Metric
@@ -23,6 +24,8 @@ from study.training.run import Epoch, Run
 _log = logging.getLogger(__name__)
 
 Arrays = tuple[NDArray[Any], ...]
+
+_EPOCHS = TypeAdapter(list[Epoch])
 
 
 @dataclass
@@ -42,19 +45,20 @@ class History:
     def resume(self, restore: Callable[[Arrays], object], own: int) -> Arrays | None:
         """Take up the run's checkpoint; returns its state, or None where the run starts anew.
 
-        The state is the first ``own`` arrays; ``restore`` is called with it, and raises ValueError
-        where it is another network's.
+        The state is the first ``own`` arrays; ``restore`` is called with it once the epochs are
+        known, and raises ValueError where the state is not that of this network after them.
         """
         stored = self.checkpoints.load(self.run.key) if self.checkpoints else None
         if stored is None:
             return None
         try:
-            epochs = [Epoch(**record) for record in stored.history]
+            self.epochs = _read(stored.history, self.run.epochs)
             restore(stored.arrays[:own])
-        except (TypeError, ValueError) as error:  # written by another version
+        except ValueError as error:  # damaged, or written by another version or by somebody else
             _log.warning("a checkpoint is ignored, the run starts anew: %s", error)
+            self.epochs = []
             return None
-        self.epochs, self.best = epochs, stored.arrays[own:]
+        self.best = stored.arrays[own:]
         return stored.arrays[:own]
 
     def add(self, epoch: Epoch, weights: Callable[[], Arrays]) -> None:
@@ -76,6 +80,23 @@ class History:
             self.checkpoints.save(Checkpoint(self.run.key, records, (*state, *self.best)))
         except OSError as error:
             _log.warning("no checkpoint can be written: %s", error)
+
+
+def _read(records: Sequence[Mapping[str, Any]], at_most: int) -> list[Epoch]:
+    """The epochs of a checkpoint; ValueError where a run of so many epochs cannot have had them."""
+    try:
+        epochs = _EPOCHS.validate_python(list(records))
+    except ValidationError:
+        raise ValueError("its epochs are no numbers") from None
+    for number, epoch in enumerate(epochs):
+        logs = epoch.logs()
+        shares = [logs[name] for name in ("accuracy", "val_accuracy")]
+        sound = all(map(math.isfinite, (epoch.loss, epoch.seconds, epoch.ended))) and all(
+            math.isnan(share) or 0 <= share <= 1 for share in shares
+        )
+        if epoch.number != number or number >= at_most or not sound:
+            raise ValueError(f"this run cannot have had its epoch {number + 1}")
+    return epochs
 
 
 def measured(

@@ -1,13 +1,14 @@
-"""What a saved model is made of, read from its `.keras` file; nothing of it is made, no Keras.
+"""Reads what a `.keras` file is made of; nothing of it is made, and Keras is not imported.
 
-The stock layers, operations and initializers that are listed here carry no code, as a Lambda does,
-and open no file, as a StringLookup may: a file that holds nothing else is safe to load.
+A part of Keras is safe to load unless it runs code or opens a file, as a Lambda or a StringLookup
+does. Whatever is not from Keras is named, so that a file that holds nothing else can be loaded.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -15,39 +16,17 @@ from typing import IO, Any
 
 _LARGEST = 20 * 2**20  # bytes of a description
 
-_PLAIN = {
-    "keras.layers": """
-        InputLayer Dense EinsumDense Flatten Reshape Permute RepeatVector Identity
-        Conv1D Conv2D Conv1DTranspose Conv2DTranspose DepthwiseConv1D DepthwiseConv2D
-        SeparableConv1D SeparableConv2D AveragePooling1D AveragePooling2D MaxPooling1D MaxPooling2D
-        GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D
-        UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D Cropping1D Cropping2D
-        Add Average Concatenate Dot Maximum Minimum Multiply Subtract
-        Activation ReLU LeakyReLU PReLU ELU Softmax
-        BatchNormalization GroupNormalization LayerNormalization RMSNormalization
-        UnitNormalization SpectralNormalization Normalization Rescaling Resizing CenterCrop
-        Dropout AlphaDropout GaussianDropout GaussianNoise SpatialDropout1D SpatialDropout2D
-        RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation RandomTranslation
-        RandomZoom Attention AdditiveAttention MultiHeadAttention GroupQueryAttention Embedding
-        TimeDistributed""",
-    "keras.initializers": """
-        Constant Identity Ones Zeros GlorotNormal GlorotUniform HeNormal HeUniform LecunNormal
-        LecunUniform Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling""",
-    "keras.regularizers": "L1 L2 L1L2 OrthogonalRegularizer",
-    "keras.constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
-    "keras.src.ops.numpy": """
-        Absolute Add Clip Concatenate Divide Exp Expm1 ExpandDims Flip GetItem Log Log1p Matmul Max
-        Maximum Mean Min Minimum Multiply Negative Pad Power Prod Repeat Reshape Roll Sqrt Square
-        Squeeze Stack Std Subtract Sum Tanh Tile Transpose TrueDivide Var""",
-    "keras.src.ops.core": "Cast",
-    "keras.src.ops.nn": """
-        AveragePool Celu Elu Gelu HardSigmoid HardSilu LeakyRelu LogSigmoid LogSoftmax MaxPool
-        Relu Relu6 Selu Sigmoid Silu Softmax Softplus Softsign""",
-    "keras": "DTypePolicy Sequential",
-    "keras.models": "Functional",
-    "keras.src.models.functional": "Functional",
-}
-_KNOWN = {(module, name) for module, names in _PLAIN.items() for name in names.split()}
+_MODULES = re.compile(
+    r"keras(\.(layers|initializers|regularizers|constraints|models|dtype_policies|random|quantizers)"
+    r"|\.src\.(ops|models|layers)\.[a-z_.0-9]+)?"
+)
+"""Modules of Keras whose classes are parts of a model. Others download, load or write files."""
+
+_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+_UNSAFE = _CODE | {"StringLookup", "IntegerLookup", "IndexLookup", "TextVectorization"}
+"""Layers that run code which came with them, or open a file that they name."""
+
+_CLASS = re.compile(r"[A-Z]\w*")  # Keras would take a function by its name too
 _DATA = {"__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"}
 
 
@@ -88,7 +67,7 @@ def count_parameters(model: bytes) -> int | None:
 
 
 def foreign(described: Any, own: Collection[str] = ()) -> list[str]:
-    """What a description would make that is none of Keras' plain parts, nor named in ``own``.
+    """What a description would make that is no safe part of Keras, nor named in ``own``.
 
     The names are those that Keras looks up: of a registered class ``package>Name``.
     """
@@ -101,7 +80,7 @@ def _foreign(described: Any) -> Iterator[str]:
             name, key = str(described["class_name"]), described.get("registered_name")
             if name == "function":  # of which Keras writes no module
                 yield str(described.get("config") or name)
-            elif name not in _DATA and not _is_known(str(described.get("module")), name, key):
+            elif name not in _DATA and not _is_safe(str(described.get("module")), name, key):
                 yield str(key or name)
         described = list(described.values())
     if isinstance(described, list):
@@ -109,5 +88,6 @@ def _foreign(described: Any) -> Iterator[str]:
             yield from _foreign(item)
 
 
-def _is_known(module: str, name: str, key: object) -> bool:
-    return (module, name) in _KNOWN and key in (None, name)
+def _is_safe(module: str, name: str, key: object) -> bool:
+    found = _MODULES.fullmatch(module) and _CLASS.fullmatch(name) and name not in _UNSAFE
+    return bool(found) and key in (None, name)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from study.space.metric import ACCURACY, Metric
 from study.space.model_source import ModelSource, NetworkFacts
 from study.space.search_space import Value
 
-_FAINT = 1 / 64  # of a scale: whoever wrote it has images of 0..255 in mind
+_FAINT = 1 / 64  # of the contrast that there is
+_IMAGES = 8  # that are looked at
+_NEVER_CALLED = {"fit", "evaluate", "make_train_function", "make_test_function", "callbacks"}
 
 
 def probe(
@@ -37,10 +39,11 @@ def probe(
     *,
     library: str = "tensorflow",
 ) -> NetworkFacts:
-    """Build a network of each configuration; raises ModelError, in one line, where one cannot be.
+    """Build a model of each configuration in a process of its own.
 
-    Also where none of them has read a hyperparameter that is not the trainer's own. ``library`` is
-    what Keras computes with.
+    Raises ModelError, in one line, where one cannot be built, saved or loaded again, sees almost no
+    contrast, or where none reads a hyperparameter that is not the trainer's own. ``library``
+    is what Keras computes with.
     """
     each = [dict(one) for one in configurations]
     question = [asdict(source), each, input_shape, num_classes, asdict(metric), library]
@@ -75,7 +78,7 @@ def main() -> None:
     try:
         _start(library)
         given = ModelSource(**source), configurations, tuple(input_shape), num_classes
-        answer = asdict(tried(*given, goal))
+        answer = asdict(tried(*given, goal, loadable=True))
     except StudyError as error:
         answer = {"wrong": str(error)}
     os.write(answer_to, json.dumps(answer).encode())
@@ -105,8 +108,13 @@ def tried(
     input_shape: tuple[int, ...],
     num_classes: int,
     metric: Metric = ACCURACY,
+    *,
+    loadable: bool = False,
 ) -> NetworkFacts:
-    """As `probe`, in this process, which has started what will train."""
+    """As `probe`, in this process, which has started what will train.
+
+    Models that a file cannot give back are refused where they have to be ``loadable``.
+    """
     from study.training import recipe
     from study.training.custom_model import OURS, build, recipe_of
 
@@ -116,9 +124,11 @@ def tried(
         model, read = build(source, params, input_shape, num_classes, metric=metric)
         recipe.check(recipe_of(params, read))
         seen |= read
-        _require_contrast(source, model)
-        classes, unloadable = _saved_and_loaded(source, model)
-        found.append(NetworkFacts(model.count_params(), classes, unloadable))
+        _require_contrast(source, model, input_shape)
+        classes, problem = _saved_and_loaded(source, model)
+        if problem and loadable:
+            raise ModelError(f"{source.name}: no final model can be made of it: {problem}")
+        found.append(NetworkFacts(model.count_params(), classes, _never_called(model)))
     if "restore_best_weights" in seen:
         raise ModelError(
             f"{source.name} reads restore_best_weights, which is the trainer's own: rename it"
@@ -131,25 +141,94 @@ def tried(
     return NetworkFacts(
         found[0].parameters,
         tuple(sorted({name for one in found for name in one.classes})),
-        next((one.unloadable for one in found if one.unloadable), None),
+        tuple(sorted({name for one in found for name in one.unused})),
     )
 
 
-def _require_contrast(source: ModelSource, model: Any) -> None:
-    """Refuse a model that scales its images as if they were 0..255; it would see black alone."""
+def _never_called(model: Any) -> tuple[str, ...]:
+    """Which methods of a model of the user's class say how it is trained, and are never called."""
+    own: set[str] = set()
+    for kind in type(model).__mro__:
+        if kind.__module__.startswith("keras."):
+            break
+        own |= vars(kind).keys()
+    own |= vars(model).keys() & {"callbacks"}
+    return tuple(sorted(own & _NEVER_CALLED))
+
+
+def _require_contrast(source: ModelSource, model: Any, input_shape: tuple[int, ...]) -> None:
+    """Refuse a model whose first weights meet almost nothing of what tells images apart.
+
+    Images come within 0..1. A model that scales them as if they were 0..255 makes them all but
+    constant: what its first layer with weights is given for images of either range says so,
+    whatever scales them.
+    """
+    draws = np.random.default_rng(0)
+    images = draws.random((_IMAGES, *input_shape), np.float32)
+    images *= np.linspace(0.2, 1, _IMAGES, dtype=np.float32)[:, None, None, None]
+    try:
+        given, given_255 = (_first_inputs(model, images * scale) for scale in (1, 255))
+    except Exception:  # noqa: BLE001 - it does not take images of 0..255, which is its right
+        return
+    for name, inputs in given.items():
+        others = given_255.get(name, inputs)
+        if np.array_equal(inputs, others):
+            continue  # it is given no images, but positions or the like
+        (spread, contrast), (spread_255, contrast_255) = map(_spread, (inputs, others))
+        scaled = spread < _FAINT * images.std() and spread_255 > spread / _FAINT
+        moved = contrast < _FAINT and contrast_255 > contrast / _FAINT
+        if scaled or moved:
+            raise ModelError(
+                f"{source.name}: images come within 0..1, of which its layer {name} sees almost no "
+                f"contrast (a spread of {spread:.2g}, {spread_255:.2g} if they came within 0..255):"
+                " take out what scales them (preprocess_input, x / 255, Normalization, Rescaling), "
+                "or put layers.Rescaling(255.0) before it"
+            )
+        return
+
+
+def _first_inputs(model: Any, images: Any) -> dict[str, Any]:
+    """What each layer with weights is given when the model sees images, in order of the calls."""
     import keras
 
-    def inside(layer: Any) -> Iterator[Any]:
-        yield layer
-        for one in getattr(layer, "layers", ()):
-            yield from inside(one)
+    from study.training.private import flat_layers
 
-    first = next((one for one in inside(model) if isinstance(one, keras.layers.Rescaling)), None)
-    if first is not None and 0 < abs(largest := float(np.max(first.scale))) < _FAINT:
-        raise ModelError(
-            f"{source.name}: its first Rescaling multiplies images by {largest:.2g}, but they come "
-            "within 0..1 here: take the layer out, or put layers.Rescaling(255.0) before it"
-        )
+    inputs: dict[str, Any] = {}
+
+    def watch(layer: Any) -> None:
+        call = layer.call
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            given = args[0] if args else next(iter(kwargs.values()))
+            if layer.name not in inputs and hasattr(given, "shape"):
+                inputs[layer.name] = np.asarray(keras.ops.convert_to_numpy(given), np.float64)
+            return call(*args, **kwargs)
+
+        layer.call = watched
+
+    watched = [
+        layer
+        for layer in flat_layers(model)
+        if layer.weights
+        and not flat_layers(layer)
+        and not isinstance(layer, keras.layers.Normalization)
+        and "call" not in vars(layer)
+    ]
+    try:
+        for layer in watched:
+            watch(layer)
+        model(images, training=False)
+    finally:
+        for layer in watched:
+            vars(layer).pop("call", None)
+    return inputs
+
+
+def _spread(inputs: Any) -> tuple[float, float]:
+    """The standard deviation in a channel, and that by its root mean square: 1 where centred."""
+    channels = inputs.reshape(-1, inputs.shape[-1])
+    spread = float(channels.std(axis=0).mean())
+    return spread, spread / (float(np.sqrt((channels**2).mean())) or 1.0)
 
 
 def _saved_and_loaded(source: ModelSource, model: Any) -> tuple[tuple[str, ...], str | None]:
@@ -178,7 +257,10 @@ def _saved_and_loaded(source: ModelSource, model: Any) -> tuple[tuple[str, ...],
         described.pop("compile_config", None)
         needed = tuple(name for name in keras_file.foreign(described) if name in own)
         if others := keras_file.foreign(described, own):
-            return needed, f"it holds a {others[0]}, which is not loaded from a file"
+            return needed, (
+                f"it holds a {others[0]}, which is not loaded from a file: make a class of the "
+                "user's file of it, with a method get_config"
+            )
         if not needed:
             return (), None
         try:

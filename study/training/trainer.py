@@ -395,7 +395,15 @@ class Session:
             self.program.reset(self.run.initial_seed)
         else:
             self.program.take(network_of(self.run, self.dataset)[0])
-        return self.history.resume(self.program.restore, len(self.program.state()))
+        return self.history.resume(self._restore, len(self.program.state()))
+
+    def _restore(self, state: Arrays) -> None:
+        """Take up a stored state; ValueError where it is not that after the stored epochs."""
+        self.program.restore(state)
+        steps = -(-len(self.split.train) // self.run.batch_size)
+        taken = int(self.program.model.optimizer.iterations)
+        if self.run.model is None and taken != steps * len(self.history.epochs):
+            raise ValueError(f"its network was trained for {taken / steps:g} epochs")
 
     def _epoch(self, number: int) -> Epoch:
         began = time.monotonic()

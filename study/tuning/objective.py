@@ -66,7 +66,7 @@ class Objective:
         device: str = "cpu",
     ) -> None:
         self.space = space if isinstance(space, SearchSpace) else load(space)
-        self.model = user_code.given(model) if model else _source(space, self.space.model)
+        self.model = user_code.given(model) if model else _source(space, self.space)
         self.dataset = dataset
         default_seed = SEED if self.space.seed is None else self.space.seed
         self.seed = default_seed if seed is None else seed
@@ -140,16 +140,16 @@ class Objective:
         )
 
 
-def _source(space: SearchSpace | str | Path, model: str | None) -> ModelSource | None:
-    """The network of one's own that a space names, if it does."""
-    if model is None:
+def _source(space: SearchSpace | str | Path, loaded: SearchSpace) -> ModelSource | None:
+    """The custom model that a space names; None if it names none."""
+    if loaded.model is None:
         return None
     if isinstance(space, SearchSpace):
         raise SpaceError(
-            f"model: the path of {model} counts from the file of its space: give Objective the "
-            "path of that file, or the function as model=build"
+            f"model: the path of {loaded.model} counts from the file of its space: give Objective "
+            "the path of that file, or the function as model=build"
         )
-    return ModelSource.read(model, Path(space).parent, str(space))
+    return ModelSource.read(loaded.model, Path(space).parent, str(space), loaded.files or ())
 
 
 def curve_of(epochs: Sequence[Epoch]) -> dict[str, list[float]]:

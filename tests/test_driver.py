@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, text
 
 from study.errors import SettingsError, TrainingFailed
-from study.plan.plan import RunSpec
+from study.plan.plan import PlanState, RunSpec
+from study.plan.results import StoredTrial
 from study.plan.sweep import OneAtATime
 from study.storage.ledger import Ledger
 from study.storage.location import Database
@@ -378,7 +379,14 @@ def test_drivers_that_are_stopped_or_that_come_further_each_time_fail_no_run() -
     assert counted(storage) == undisturbed()
 
 
-def test_no_decision_reads_the_study_again() -> None:
+def test_no_decision_reads_the_study_again_and_each_run_asks_the_plan_once() -> None:
+    class Asked(OneAtATime):
+        times = 0
+
+        def state(self, trials: Sequence[StoredTrial]) -> PlanState:
+            Asked.times += 1
+            return super().state(trials)
+
     class Counted(InMemoryStorage):
         reads = 0
 
@@ -387,8 +395,9 @@ def test_no_decision_reads_the_study_again() -> None:
             return super().get_all_trials(*args, **kwargs)
 
     storage = Counted()
-    drive(storage)
+    drive(storage, plan=Asked(space(), images=IMAGES))
     assert storage.reads <= 3  # to open the study, and to adopt its runs
+    assert Asked.times == len(rows(storage)) + 1
 
 
 def test_starting_a_run_is_one_write_of_all_that_its_trial_says(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ class Driver:
         self._check, self._say = check, say
         self._active: dict[int, ActiveRun] = {}
         self._prefer: Configuration | None = None
-        self._state: PlanState | None = None
+        self._state: PlanState | None = None  # None: a run has ended
+        self._has_started = False
         self._noticed: set[str] = set()
 
     def drive(self, deadline: float | None = None) -> PlanState:
@@ -148,31 +149,38 @@ class Driver:
     def _next_state(self) -> PlanState:
         """Stop the runs that no longer count, and start new ones while workers are free.
 
-        The state changes when a trial starts or ends, and not with every epoch.
+        The plan is asked once a run has ended, and between two starts: not with every epoch.
         """
-        if self._state is not None:
-            state = self._state
-        else:
-            state = self._sampler.state(self._ledger.trials)
+        state = self._state
+        if state is None:
+            state = self._ask()
             for run in list(self._active.values()):
                 if state.superseded(run.spec):
                     self._engine.stop(run.trial.number)
                     self._end(run, TrialState.PRUNED, cancelled="the plan no longer wants it")
-                    state = self._sampler.state(self._ledger.trials)
-        while state.next and len(self._active) < self._engine.workers:
-            spec = self._sampler.choose(state, self._ledger.trials, self._prefer)
-            try:
-                self._submit(self._ledger.start(spec, self._hooks.describe(spec)))
-            except ChangedOutside as change:  # a paused trial
-                self._say(str(change))
-            state = self._sampler.state(self._ledger.trials)
+                    state = self._ask()
+        while len(self._active) < self._engine.workers:
+            state = self._ask() if self._has_started else state
+            if not state.next:
+                break
+            self._start(self._sampler.choose(state, self._ledger.trials, self._prefer))
         self._state = state
         return state
+
+    def _ask(self) -> PlanState:
+        self._has_started = False
+        return self._sampler.state(self._ledger.trials)
+
+    def _start(self, spec: RunSpec) -> None:
+        self._has_started = True
+        try:
+            self._submit(self._ledger.start(spec, self._hooks.describe(spec)))
+        except ChangedOutside as change:  # a paused trial
+            self._say(str(change))
 
     def _submit(self, run: ActiveRun) -> None:
         self._active[run.trial.number] = run
         self._engine.submit(run.trial.number, self._hooks.run(run.spec))
-        self._state = None
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Notice):

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,15 +186,12 @@ def test_a_terminal_that_is_closed_stops_a_study_unless_it_runs_under_nohup(
 PLANTED = "raise SystemExit(f'{__name__} was imported from the current folder')"
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_nothing_is_imported_from_the_current_folder(
-    finished: Path, tmp_path: Path, jobs: str
-) -> None:
+def test_nothing_is_imported_from_the_current_folder(finished: Path, tmp_path: Path) -> None:
     for name in ("tiny.toml", "some.npz"):
         shutil.copy(finished / name, tmp_path)
     for name in ("typer", "numpy", "keras", "optuna", "rich", "torch", "typing", "json", "mlflow"):
         (tmp_path / f"{name}.py").write_text(PLANTED)
-    more = ("--jobs", jobs, "--epochs", "1", "--quiet")
+    more = ("--jobs", "2", "--epochs", "1", "--quiet")
     out, err = finish(tmp_path, *RUN[:4], *more, STUDY_MLFLOW="", MLFLOW_TRACKING_URI="")
     assert "Use filters=2" in out
     assert err == ""
@@ -215,13 +211,10 @@ def test_a_checkout_that_is_the_current_folder_brings_only_itself(tmp_path: Path
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_few_file_descriptors_are_enough_or_one_line(
-    finished: Path, tmp_path: Path, jobs: str
-) -> None:
+def test_few_file_descriptors_are_enough_or_one_line(finished: Path, tmp_path: Path) -> None:
     for name in ("tiny.toml", "some.npz"):
         shutil.copy(finished / name, tmp_path)
-    words = shlex.join([sys.executable, "-m", "study", *RUN[:4], "--jobs", jobs, "--epochs", "1"])
+    words = shlex.join([sys.executable, "-m", "study", *RUN[:4], "--jobs", "2", "--epochs", "1"])
     done = subprocess.run(
         ["/bin/sh", "-c", f"ulimit -n 40; exec {words} --quiet"],
         cwd=tmp_path,
@@ -264,15 +257,3 @@ def test_a_run_that_fails_three_times_ends_the_study_with_a_line(
     (line,) = err.splitlines()
     assert re.search(r"failed three times.*the (validation )?loss is (NaN|infinite)", line)
     assert told(tmp_path)["state"] == "failed"
-
-
-def test_the_dashboard_shows_the_studies_on_this_machine_alone(finished: Path) -> None:
-    with command(finished, "dashboard", "--port", "0") as process:
-        line = read(process, "Dashboard on")
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found
-        with urllib.request.urlopen(f"{found[0]}/api/studies") as answer:
-            assert "tiny" in answer.read().decode()
-        process.send_signal(signal.SIGINT)
-        process.communicate()
-    assert process.returncode == 0

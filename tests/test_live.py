@@ -17,7 +17,7 @@ from study.errors import TrainingFailed
 from study.mirror.tracker import resolve
 from study.plan.race import Race
 from study.plan.sweep import OneAtATime
-from study.running.driver import Observer, Observers
+from study.running.driver import Observer
 from study.running.launch import ExecutionOptions
 from study.space.training_kinds import KINDS
 from study.storage.location import Database
@@ -112,11 +112,6 @@ def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
     assert any("width 1, repeat 1: epoch 2 of 4" in view for view in seen)
     assert any("width: 2 is selected" in view and "depth (open)" in view for view in seen)
     assert all("Ctrl-C stops" in view for view in seen)
-
-
-def test_silence_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
-    watched(Observers())
-    assert capfd.readouterr().out == ""
 
 
 def test_a_duration_has_the_unit_that_matters() -> None:

@@ -294,7 +294,9 @@ def test_data_that_has_changed_is_refused_on_resume_and_on_run(finished: None) -
         x_train=image_files.pictures(shape=(12, 12)) // 2,
         y_train=image_files.numbers(),
     )
-    assert_one_line(study("resume"), "data.npz", "the data has changed", "--name")
+    assert_one_line(
+        study("resume"), "data.npz", "not the data that the study was made with", "--name"
+    )
     assert_one_line(
         study("run", "fake.toml", "--data", "data.npz"), "the contents of the data", "--name"
     )
@@ -403,7 +405,7 @@ def test_a_mistake_in_the_data_is_one_line_and_leaves_nothing(here: Path, kind: 
         (["--name", "a" * 513], "give one line of at most 512"),
         (["--name", ""], "'--name': it is empty; give a value, or leave it out"),
         (["--epochs", "9" * 30], "epochs 999999999999999999999999999999: give at most 1,000,000"),
-        (["--repeats", "10001"], "repeats 10001: give at most 10,000"),
+        (["--repeats", "10001"], "of at least 1 and at most 10000"),
         (["--seed", "99999999999"], "seed 99999999999: give at most 4,294,967,295"),
         (["--checkpoints", "s3://KEY:SECRET@bucket"], "--checkpoints: keys do not belong in an"),
         (["--checkpoints", "s3://"], "--checkpoints s3://: is not an address"),
@@ -411,10 +413,10 @@ def test_a_mistake_in_the_data_is_one_line_and_leaves_nothing(here: Path, kind: 
         (["--scheduler", "host"], "--scheduler host: is not an address of this kind; write tcp://"),
         (["--scheduler", "tcp://me:SECRET@host:1"], "--scheduler: keys do not belong"),
         (["--data", "http://me:SECRET@host/x.npz"], "http:/"),
-        (["--mlflow", "ftp://me:SECRET@host"], "ftp://me:***@host: is"),
+        (["--mlflow", "ftp://me:SECRET@host"], "--mlflow ftp://host: is not"),
         (["--storage", "nonsense"], "sqlite:///FILE"),
         (["--storage", "postgresql://host:port/name"], "--storage: is no database URL"),
-        (["--mlflow", "http://[host"], "--mlflow http://[host: is no address"),
+        (["--mlflow", "http://[host"], "--mlflow http://[host: is not the address"),
         (["--mlflow", "postgresql://me:secret@host:port/name"], "--mlflow postgresql://***@host:"),
         (["--resources", "GPU=1"], "--resources GPU=1: only a cluster has any"),
         (["--resources", "=1"], "--resources =1: write NAME=NUMBER"),

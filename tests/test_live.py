@@ -38,9 +38,7 @@ def console(**given: bool) -> tuple[Console, io.StringIO]:
 def watched(watch: Observer, trainer=train) -> None:
     """A fake study, by last epochs, with somebody looking on."""
     plan = OneAtATime(space(score="last"), images=IMAGES)
-    looked_at = driver(InMemoryStorage(), engine=InProcess(trainer), plan=plan)
-    looked_at._watch = watch
-    looked_at.drive()
+    driver(InMemoryStorage(), engine=InProcess(trainer), plan=plan, watch=watch).drive()
 
 
 def test_without_a_terminal_there_is_a_line_a_run_and_a_line_a_decision() -> None:
@@ -78,12 +76,9 @@ def test_a_failed_run_is_told_with_its_reason_as_it_is() -> None:
 
 
 def test_a_run_that_is_not_wanted_any_more_is_not_called_stopped() -> None:
-    looked_at = driver(InMemoryStorage())
     seen = []
-    looked_at._watch = seen_by(
-        lambda plan_state, active, _: seen.append((plan_state, dict(active)))
-    )
-    looked_at.drive()
+    watch = seen_by(lambda plan_state, active, _: seen.append((plan_state, dict(active))))
+    driver(InMemoryStorage(), watch=watch).drive()
     plan_state, active = next(pair for pair in seen if pair[1])
     to, written = console()
     lines = Lines(to, EPOCHS)
@@ -121,9 +116,8 @@ def test_a_duration_has_the_unit_that_matters() -> None:
 def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     wide = space(repeats=3, hyperparameters={"width": {"options": [1, 2, 3], "start": 1}})
     to, written = console()
-    looked_at = driver(storage := InMemoryStorage(), plan=Race(wide, images=IMAGES))
-    looked_at._watch = Lines(to, EPOCHS)
-    state = looked_at.drive()
+    race = Race(wide, images=IMAGES)
+    state = driver(storage := InMemoryStorage(), plan=race, watch=Lines(to, EPOCHS)).drive()
     said = written.getvalue()
     assert f"width={dict(state.incumbent or ())['width']} leads" in said
     assert " sure to 0.20 points, " in said
@@ -131,14 +125,13 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     assert state.race is not None
     sure = words.race(state.race, state.metric)[0]
     assert sure.startswith("The leader is within 0.20 points of the best")
-    assert {row.state for row in rows(storage)} <= {"complete", "pruned"}
+    assert {row.state for row in rows(storage)} <= {"complete", "paused"}
 
 
 def test_an_open_stage_shows_the_mean_of_what_is_trained_already() -> None:
     seen = []
-    looked_at = driver(InMemoryStorage())
-    looked_at._watch = seen_by(lambda plan_state, *_: seen.append(plan_state))
-    looked_at.drive()
+    watch = seen_by(lambda plan_state, *_: seen.append(plan_state))
+    driver(InMemoryStorage(), watch=watch).drive()
     open_stages = [s.stages[-1] for s in seen if not s.stages[-1].decided]
     trained = [
         view for stage in open_stages for view in views(stage) if view.option.state == "complete"

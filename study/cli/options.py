@@ -107,8 +107,7 @@ SEARCH = _panel(
     tolerance=_option(
         float,
         "POINTS",
-        "A race ends when its leader is this close to the best (default: 0.2; of a metric other "
-        "than accuracy, in its unit).",
+        "Distance to the best at which a race ends (default: 0.2 points of accuracy).",
     ),
     budget=_option(int, "N", "Maximum epochs of a race (default: what a full sweep needs).", min=1),
     seed=_option(int, "N", "Seed of splits, weights and order (default: 1).", min=0),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from study.data.dataset import Dataset, load
 from study.data.picture import look
-from study.data.pixels import to_float01
+from study.data.pixels import kind_of, to_float01
 from study.data.reading import ImageOptions, ProgressCallbacks
 from study.errors import DataError
 from study.final.pictures import read
@@ -45,20 +45,20 @@ def by_files(folder: Path, images: Any) -> str:
 
 STORED = [
     ("bytes", X, X / 255, ""),
-    ("masks as bytes", X % 2, X % 2, "pixels are bytes: 0 is taken for black, 1 for white"),
-    ("masks as integers", (X % 2).astype(np.int32), X % 2, "0 is taken for black, 1 for white"),
+    ("masks as bytes", X % 2, X % 2, "pixels are bytes, from 0 (black) to 1 (white)"),
+    ("masks as integers", (X % 2).astype(np.int32), X % 2, "from 0 (black) to 1 (white)"),
     ("masks as floats", (X % 2).astype(np.float32), X % 2, ""),
     ("8 bits as uint16", X.astype(np.uint16), X / 255, ""),
     ("8 bits as int32", X.astype(np.int32), X / 255, ""),
-    ("12 bits as uint16", X.astype(np.uint16) * 16, X * 16.0 / 4095, "4095 for white"),
-    ("16 bits", X.astype(np.uint16) * 257, X / 255, "65535 for white"),
-    ("16 bits as int32", X.astype(np.int32) * 257, X / 255, "65535 for white"),
+    ("12 bits as uint16", X.astype(np.uint16) * 16, X * 16.0 / 4095, "4095 (white)"),
+    ("16 bits", X.astype(np.uint16) * 257, X / 255, "65535 (white)"),
+    ("16 bits as int32", X.astype(np.int32) * 257, X / 255, "65535 (white)"),
     ("floats of 0 to 1", FRACTIONS, X / 255, ""),
-    ("floats of 0 to 255", X.astype(np.float32), X / 255, "255 for white"),
-    ("floats of 0 to 65535", X.astype(np.float32) * 257, X / 255, "65535 for white"),
-    ("floats of -1 to 1", FRACTIONS * 2 - 1, X / 255, "-1 is taken for black, 1 for white"),
+    ("floats of 0 to 255", X.astype(np.float32), X / 255, "255 (white)"),
+    ("floats of 0 to 65535", X.astype(np.float32) * 257, X / 255, "65535 (white)"),
+    ("floats of -1 to 1", FRACTIONS * 2 - 1, X / 255, "from -1 (black) to 1 (white)"),
     ("floats above 1 by resampling", FRACTIONS * np.float32(1 + 1e-7), X / 255, ""),
-    ("signed bytes", X.astype(np.int32) - 128, X / 255, "-128 is taken for black, 127"),
+    ("signed bytes", X.astype(np.int32) - 128, X / 255, "from -128 (black) to 127"),
 ]
 
 
@@ -78,6 +78,8 @@ def test_black_and_white_are_found_however_pixels_are_stored(
     step = 1 / 255 if by is by_files else 1e-6  # pictures become bytes
     assert np.abs(found - np.sort(wanted.ravel())).max() <= step
     assert note in " ".join(said)
+    if by is by_files and images.dtype.itemsize > 1:
+        assert f"pixels are {kind_of(images)}, from " in said[0]
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,10 @@ def load(source: str, options: ImageOptions | None = None) -> Dataset:
     fifth of its images, the same fifth in every study. Raises `DataError`.
     """
     options = options or ImageOptions()
-    dataset = _dataset(source, *_read(source, options), regression=options.regression)
-    for note in (*pixels.notes(dataset.scales, dataset.images), *_repeated(dataset)):
+    train, test = _read(source, options)
+    dataset = _dataset(source, train, test, regression=options.regression)
+    plain = pixels.PLAIN if train.scales is None else pixels.BYTES  # other pictures lose depth
+    for note in (*pixels.notes(dataset.scales, dataset.images, plain), *_repeated(dataset)):
         options.callbacks.say(f"{printable(source)}: {note}")
     return dataset
 

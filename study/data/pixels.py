@@ -45,7 +45,9 @@ USUAL: tuple[Range, ...] = (
 
 BYTES: Scales = {"bytes": (0, 255)}
 
-_PLAIN = {"bytes": (0, 255), "integers": (0, 255), "floats": (0, 1)}  # nobody needs to be told
+PLAIN: Scales = {"bytes": (0, 255), "integers": (0, 255), "floats": (0, 1)}
+"""The ranges of arrays that need no note."""
+
 _TOLERANCE = 0.01  # by which floats may exceed a range
 _NARROW = 0.1  # of the range from black to white: images that use less of it are nearly uniform
 _AT_ONCE = 2**24  # pixels
@@ -186,11 +188,11 @@ def levels(pixels: NDArray[Any], scale: Range) -> NDArray[np.float32]:
     return np.clip(found, np.float32(0), np.float32(255))
 
 
-def notes(scales: Scales, images: Images) -> Iterator[str]:
-    """Notes on how training images were scaled: by an unusual range, or using little of it."""
+def notes(scales: Scales, images: Images, plain: Scales) -> Iterator[str]:
+    """Notes on how training images were scaled: by a range that is not ``plain``, or narrow."""
     for kind, (black, white) in scales.items():
-        if (black, white) != _PLAIN[kind]:
-            yield f"pixels are {kind}: {black:g} is taken for black, {white:g} for white"
+        if (black, white) != plain.get(kind):
+            yield f"pixels are {kind}, from {black:g} (black) to {white:g} (white)"
     some = images.reshape(-1)[:: max(1, images.size // 2**20)]
     low, high = (float(end) for end in np.quantile(some, (0.001, 0.999)))
     used = (high - low) / (255 if images.dtype == np.uint8 else 1)

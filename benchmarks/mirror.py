@@ -42,6 +42,7 @@ from study.mirror.tracker import Target, resolve
 from study.running.driver import Driver, Hooks, Observers
 from study.space.metric import ACCURACY
 from study.storage import models
+from study.storage.ledger import Ledger
 from study.storage.location import Database, Location
 from study.storage.lock import driving
 from study.training.network import build_cnn
@@ -109,10 +110,12 @@ def driven(
     hooks = Hooks(
         run=lambda slot: slot,  # type: ignore[arg-type,return-value]
         describe=lambda _: {"parameters": 1000},
+        score=lambda _, curve: curve["val_accuracy"][-1],
         keep=keeper.keep,
         forget=lambda _: None,
     )
-    driver = Driver(made.study, made.plan, optuna.pruners.NopPruner(), engine, hooks, Observers())
+    ledger = Ledger(made.study, made.plan.space, made.plan.metric)
+    driver = Driver(ledger, made.plan, optuna.pruners.NopPruner(), engine, hooks, Observers())
     made.add(made.option(filters=99), 0, stage="search")
     follower = Follower(location(made), target, print)
     with driving(location(made)):

@@ -463,6 +463,12 @@ def test_more_than_one_in_a_hundred_broken_is_refused(tmp_path: Path) -> None:
     message = refused(tmp_path)
     assert message.startswith(f"{tmp_path / 'cats' / '001.png'}: a Git LFS pointer")
     assert "2 of 100 pictures cannot be read, and at most 1% may be left out" in message
+    said: list[str] = []
+    with pytest.raises(DataError):
+        read(tmp_path, said)
+    assert [line.partition(".png")[0] for line in said] == [
+        f"Broken: {tmp_path / name}" for name in ("cats/001", "dogs/001")
+    ]
 
 
 def circle_above(root: Path) -> str:

@@ -80,9 +80,8 @@ def test_a_truncated_checkpoint_is_ignored_with_a_warning(
     store: BucketCheckpoints, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.save(CHECKPOINT)
-    place = store._object("abc")
-    content = store._s3().get_object(**place)["Body"].read()
-    store._s3().put_object(**place, Body=content[:-5])
+    content = store._open().get("runs/abc.checkpoint")
+    store._open().put("runs/abc.checkpoint", content[:-5])
     assert store.load("abc") is None
     assert "the run starts anew" in caplog.text
 
@@ -100,7 +99,7 @@ def test_a_bucket_that_does_not_exist_is_a_warning(
 def test_a_bucket_that_cannot_be_reached_loses_nothing_but_time(
     unreachable: BucketCheckpoints, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(OSError, match="connect"):
+    with pytest.raises(OSError, match="cannot be reached"):
         unreachable.save(CHECKPOINT)
     unreachable.delete("abc")
     assert "abc is left behind" in caplog.text
@@ -127,3 +126,20 @@ def test_an_address_without_a_bucket_is_refused_and_a_path_is_a_folder() -> None
     with pytest.raises(SettingsError, match="names no bucket"):
         checkpoints_at("s3://")
     assert isinstance(checkpoints_at("here"), FolderCheckpoints)
+
+
+@pytest.mark.parametrize("behaviour", [servers.drip_head, servers.drip_body, servers.redirect])
+def test_an_endpoint_that_misbehaves_loses_nothing_but_time(
+    behaviour: servers.Behaviour,
+    store: BucketCheckpoints,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("study.training.checkpoint._SECONDS", 1.0)
+    monkeypatch.setattr("study.training.checkpoint._DOWNLOAD", 1.0)
+    with servers.Hostile(behaviour) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.url)
+        with pytest.raises(OSError, match="the bucket"):
+            store.save(CHECKPOINT)
+        assert store.load("abc") is None
+    assert "the run starts anew" in caplog.text

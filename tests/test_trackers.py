@@ -66,6 +66,7 @@ def test_another_tracker_is_a_file_and_an_entry_in_a_table(made, json_lines):
         follower.start()
         wait_for(lambda: any(line["run"]["key"] == "trial 0" for line in written(json_lines)))
         made.report(number, 0.7)
+        keep_model(made, number)
         made.tell(number, "complete", 0.7)
     follower.close(60)
     assert said == []
@@ -149,9 +150,9 @@ def test_an_mflux_that_misbehaves_is_given_up_in_time(behaviour):
 def test_a_bucket_that_misbehaves_is_given_up_in_time(behaviour):
     with Hostile(behaviour) as server:
         began = time.monotonic()
-        bucket = old_servers.Bucket(old_servers.Keys("", server.url, "a", "b"), 2)
+        buckets = old_servers.Buckets(old_servers.Keys("", server.url, "a", "b"), 2)
         with pytest.raises(MirrorError, match="the bucket"):
-            bucket.put("s3://models/one", b"a model")
+            buckets.probe("s3://models/one")
         assert time.monotonic() - began < 20
 
 

@@ -28,7 +28,7 @@ from study.files import made_once
 from study.limits import LONGEST_ANSWER, within
 from study.mirror import old_servers
 from study.mirror.desired import MODEL, STUDY, Artifact, Content, DesiredRun
-from study.mirror.old_servers import BYTES_A_SECOND, LONGEST_VALUE, Bucket, Keys, handshake
+from study.mirror.old_servers import LONGEST_VALUE, Buckets, Keys, handshake
 from study.mirror.tracker import (
     PATIENCE,
     Finding,
@@ -44,6 +44,7 @@ from study.mirror.tracker import (
     shown,
 )
 from study.space.settings import Settings
+from study.training.s3 import BYTES_A_SECOND
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -83,7 +84,7 @@ class MLflow(Tracker):
         self._patience = patience
         self._hidden = secrets(target, keys.tracking_uri, keys.access_key, keys.secret_key)
         self._file = target.file
-        self._bucket: Bucket | None = None
+        self._buckets = Buckets(keys, patience)
         self._client = self._opened()
 
     @classmethod
@@ -310,7 +311,7 @@ class MLflow(Tracker):
             place = str(self._call(lambda: self._client.get_run(remote.id)).info.artifact_uri)
             self._check_place(place)
             if urlsplit(place).scheme == "s3":
-                self._direct.upload(f"{place}/{artifact.name}", folder)
+                self._buckets.upload(f"{place}/{artifact.name}", folder)
             else:
                 self._call(
                     lambda: self._client.log_artifacts(remote.id, name, artifact.name),
@@ -323,13 +324,6 @@ class MLflow(Tracker):
         here = not self._is_http or host == "localhost" or host.startswith("127.") or host == "::1"
         if urlsplit(place).scheme in ("file", "") and not here:
             raise Refused("the server names a folder of this machine for artifacts")
-
-    @property
-    def _direct(self) -> Bucket:
-        """The bucket that files are written to, past the server."""
-        if self._bucket is None:
-            self._bucket = Bucket(self._keys, self._patience)
-        return self._bucket
 
     def register(self, remote: RemoteRun, name: str, alias: str) -> None:
         """The alias goes to the version of this run; a version is made if there is none."""
@@ -395,7 +389,7 @@ class MLflow(Tracker):
             return Finding("artifacts", None, f"{place}: they pass through the tracking server")
         try:
             if scheme == "s3":
-                self._direct.probe(place)
+                self._buckets.probe(place)
             else:
                 _write_probe(Path(unquote(urlsplit(place).path)))
         except (MirrorError, OSError) as error:

@@ -13,10 +13,11 @@ import os
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from study.errors import MirrorError
@@ -24,16 +25,11 @@ from study.limits import read_whole, within
 from study.mirror.tracker import Refused, TimedOut, Unreachable, is_http, shown
 from study.training import s3
 
-Answer = TypeVar("Answer")
-
 LONGEST_VALUE = 250
 """Characters that MLflow 1.x takes for the value of a param or tag."""
 
 LIST_EXPERIMENTS = "/api/2.0/mlflow/experiments/list?view_type=ALL"
 """The request by which the first servers name their experiments: they have no get-by-name."""
-
-BYTES_A_SECOND = 100_000
-"""How slow an upload may be."""
 
 _ACCEPT = "application/vnd.aiascience.mflux+json; version=0.4"
 _NAMES = ("mlflow_server", "minio_server", "minio_access_key", "minio_secret_key")
@@ -123,53 +119,40 @@ def _keys(host: str, body: bytes) -> Keys:
 # --- the bucket ----------------------------------------------------------------------------------
 
 
-class Bucket:
-    """The S3 bucket that a server leaves its clients to write to; every request is limited."""
+class Buckets:
+    """The S3 buckets that a server leaves its clients to write to."""
 
     def __init__(self, keys: Keys, patience: float) -> None:
-        endpoint = keys.s3_endpoint or os.environ.get("MLFLOW_S3_ENDPOINT_URL")
+        self._keys = keys
         self._patience = patience
-        self._client = self._ask(
-            lambda: s3.connect(patience, patience, endpoint, keys.access_key, keys.secret_key)
-        )
 
     def upload(self, place: str, folder: Path) -> None:
         """Write the files of a folder under ``place`` (``s3://BUCKET/...``)."""
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self.put(f"{place}/{path.relative_to(folder).as_posix()}", path.read_bytes())
-
-    def put(self, place: str, content: bytes) -> None:
-        """Write one object."""
-        bucket, key = _object(place)
-        self._ask(
-            lambda: self._client.put_object(Bucket=bucket, Key=key, Body=content),
-            len(content) / BYTES_A_SECOND,
-        )
+        with self._opened(place) as (bucket, prefix):
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                bucket.put(f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
     def probe(self, place: str) -> None:
         """Write an object under ``place``, read it and delete it."""
-        self.put(probe := f"{place}/study-doctor-{uuid.uuid4().hex}", b"probe")
-        bucket, key = _object(probe)
+        with self._opened(place) as (bucket, prefix):
+            key = f"{prefix}/study-doctor-{uuid.uuid4().hex}"
+            bucket.put(key, b"probe")
+            try:
+                bucket.get(key)
+            finally:
+                bucket.delete(key)
+
+    @contextmanager
+    def _opened(self, place: str) -> Iterator[tuple[s3.Bucket, str]]:
+        """The bucket of an address and its prefix; raises ``Refused`` or ``Unreachable``."""
+        parts, keys = urlsplit(place), self._keys
+        endpoint = keys.s3_endpoint or os.environ.get("MLFLOW_S3_ENDPOINT_URL")
         try:
-            self._ask(lambda: read_whole(self._client.get_object(Bucket=bucket, Key=key)["Body"]))
-        finally:
-            self._ask(lambda: self._client.delete_object(Bucket=bucket, Key=key))
-
-    def _ask(self, request: Callable[[], Answer], more: float = 0.0) -> Answer:
-        """Make a request; raises ``Refused`` or ``Unreachable``."""
-        from botocore.exceptions import ClientError
-
-        try:
-            return within(self._patience + more, request)
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "an error")
-            raise Refused(f"the bucket refuses models ({code}): check its keys") from None
-        except TimeoutError as error:
-            raise TimedOut(f"the bucket does not answer in time ({error})") from None
-        except Exception as error:  # noqa: BLE001 - redirects without end are a RecursionError
-            raise Unreachable(f"the bucket cannot be reached ({type(error).__name__})") from None
-
-
-def _object(place: str) -> tuple[str, str]:
-    parts = urlsplit(place)
-    return parts.netloc, parts.path.strip("/")
+            yield (
+                s3.Bucket(parts.netloc, self._patience, endpoint, keys.access_key, keys.secret_key),
+                parts.path.strip("/"),
+            )
+        except s3.S3Error as error:
+            if error.code is None:
+                raise Unreachable(str(error)) from None
+            raise Refused(f"the bucket refuses models ({error.code}): check its keys") from None

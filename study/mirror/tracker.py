@@ -307,7 +307,7 @@ def shown(uri: str) -> str:
     if isinstance(parts, URL):
         return parts.set(query={}).render_as_string(hide_password=True)
     host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host, query="", fragment="").geturl()
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def secrets(target: Target, *more: str | None, environ: Mapping[str, str] = os.environ) -> set[str]:

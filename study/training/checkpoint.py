@@ -28,6 +28,9 @@ from study.training import s3
 
 _FORMAT = b"study-checkpoint-1"
 _SCHEME = "s3://"
+_SECONDS = 15.0  # of a request to a bucket, an upload longer by its size
+_DOWNLOAD = 300.0  # seconds that reading a checkpoint may take besides
+_LARGEST = 2**31  # bytes of a checkpoint in a bucket
 _log = logging.getLogger(__name__)
 
 
@@ -95,50 +98,40 @@ class BucketCheckpoints:
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket = bucket
         self.prefix = prefix
-        self._client: Any = None
+        self._opened: s3.Bucket | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"bucket": self.bucket, "prefix": self.prefix, "_client": None}
+        return {"bucket": self.bucket, "prefix": self.prefix, "_opened": None}
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the run's object; ``OSError`` if that cannot be done."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            self._s3().put_object(**self._object(checkpoint.key), Body=pack(checkpoint))
-        except (BotoCoreError, ClientError) as error:
-            raise OSError(str(error)) from None
+        self._open().put(self._object(checkpoint.key), pack(checkpoint))
 
     def load(self, key: str) -> Checkpoint | None:
         """The run's checkpoint; None, with a logged warning, if it cannot be reached or read."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
-            content: bytes = self._s3().get_object(**self._object(key))["Body"].read()
-            return unpack(content, key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchKey":
+            return unpack(self._open().get(self._object(key), _LARGEST, _DOWNLOAD), key)
+        except s3.S3Error as error:
+            if error.code != "NoSuchKey":
                 _log.warning("checkpoint %s is ignored, the run starts anew: %s", key, error)
-        except (BotoCoreError, ValueError) as error:
+        except ValueError as error:
             _log.warning("checkpoint %s is ignored, the run starts anew: %s", key, error)
         return None
 
     def delete(self, key: str) -> None:
         """Remove the run's object."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
-            self._s3().delete_object(**self._object(key))
-        except (BotoCoreError, ClientError) as error:
+            self._open().delete(self._object(key))
+        except s3.S3Error as error:
             _log.warning("checkpoint %s is left behind: %s", key, error)
 
-    def _object(self, key: str) -> dict[str, str]:
-        return {"Bucket": self.bucket, "Key": f"{self.prefix}{key}.checkpoint"}
+    def _object(self, key: str) -> str:
+        return f"{self.prefix}{key}.checkpoint"
 
-    def _s3(self) -> Any:
-        if self._client is None:
-            self._client = s3.connect(connect_timeout=3, read_timeout=10)
-        return self._client
+    def _open(self) -> s3.Bucket:
+        if self._opened is None:
+            self._opened = s3.Bucket(self.bucket, _SECONDS)
+        return self._opened
 
 
 def checkpoints_at(place: str) -> Checkpoints:

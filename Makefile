@@ -48,7 +48,7 @@ help: ## this list
 
 setup: .venv/locked $(if $(GPU),.venv/locked-gpu) ## .venv with what a study needs; GPU=1 adds CUDA
 
-study: .venv/locked ## run, or go on with, a study; DATA=, SPACE=, NAME=, SAMPLER= choose
+study: .venv/locked ## run or continue a study; DATA=, SPACE=, NAME=, SAMPLER= choose
 	@$(BIN)/python -m study run $(call given,SPACE) $(call given,DATA,--data ) $(call given,NAME,--name ) $(call given,SAMPLER,--sampler )
 
 test: .venv/locked-dev ## the tests; they need no network
@@ -80,7 +80,7 @@ mlflow: .venv/locked ## an MLflow server on this machine, kept in mlflow.db
 bench: .venv-bench/locked ## study, tutorial and peers side by side on the digits; BENCH= takes options
 	@.venv-bench/bin/python benchmarks/peers.py --space digits $(BENCH)
 
-bench-mnist: .venv-bench/locked ## the same on MNIST, over hours; goes on where it was stopped
+bench-mnist: .venv-bench/locked ## the same on MNIST, over hours; continues where it was stopped
 	@.venv-bench/bin/python benchmarks/peers.py --space mnist --stages 1 $(BENCH)
 
 lock: ## settle the versions anew (needs uv)

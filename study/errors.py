@@ -8,12 +8,12 @@ Exception
 │   ├── SettingsError     options that contradict each other or the stored study
 │   ├── StorageError      the database cannot be opened, read or written
 │   │   └── StudyLocked   another process drives this study
-│   ├── PlanExhausted     asked for a slot the plan does not have
+│   ├── PlanExhausted     more trials were asked for than the plan has
 │   ├── ModelError        a final model cannot be made, read or used
 │   ├── MirrorError       the MLflow server or MFlux cannot be used as asked
 │   ├── ReportError       the report cannot be written where it was asked for
-│   └── Unfinished        done but for what the message names: exit code 1
-└── TrainingFailed        one run failed; recorded in its trial, the study goes on
+│   └── Unfinished        done, except for what the message names: exit code 1
+└── TrainingFailed        one run failed; recorded in its trial, the study continues
 """
 
 
@@ -55,7 +55,7 @@ class StudyLocked(StorageError):
 
 
 class PlanExhausted(StudyError):
-    """A trial was asked for that the plan does not have."""
+    """More trials were asked for than the plan has."""
 
 
 class ModelError(StudyError):
@@ -71,7 +71,7 @@ class ReportError(StudyError):
 
 
 class Unfinished(StudyError):
-    """What was asked for is done, but for a part that the message names."""
+    """The command is done, except for a part that the message names."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""The one way to write a file that is to last, whole or not at all; and what is no file yet."""
+"""Paths that the user gave, atomic writes, and text from outside made safe to show."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_status_shows_every_stage_and_where_each_setting_came_from(finished: Non
     assert status["settings"]["epochs"] == {"value": 4, "source": "file"}
     assert status["settings"]["seed"]["source"] == "default"
     shown = study("status").stdout
-    assert ", 1 thread a run, " in shown
+    assert ", 1 thread per run, " in shown
     assert "State: complete, 6 of at most 6 runs" in shown
     assert "2 folds" in shown
     assert "best mean, selected" in shown

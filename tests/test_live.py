@@ -186,7 +186,7 @@ def test_the_first_lines_say_what_mlflow_writes_and_how_to_have_none(tmp_path: P
             "Training 2 runs at once, a process each on NVIDIA H200 (140 GiB, driver 570.1)",
         ),
         ("cpu", "its driver is too old", "The GPU is not used: its driver is too old"),
-        ("cpu", "", "The GPU is not used: this study is the processor's"),
+        ("cpu", "", "The GPU is not used: this study trains on the CPU"),
     ],
 )
 def test_the_first_lines_say_whether_a_gpu_is_used(device: str, problem: str, said: str) -> None:

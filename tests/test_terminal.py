@@ -8,23 +8,24 @@ from pathlib import Path
 
 import pytest
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from study.cli.terminal import SafeConsole, progress_bar, say
 
 ROOT = Path(__file__).parents[1]
-HOSTILE = "\x1b[31mred\x07\r\u202egnp\x9b2J\n[bold]study: all is fine"
+HOSTILE = "\x1b[31mred\x07\r\u202egnp\x9b2J\n[bold][/x]study: :smile:"
 
 
 def test_names_are_shown_as_text_in_lines_tables_and_the_live_view() -> None:
-    table = Table("name", title=HOSTILE.replace("[bold]", ""))
+    table = Table("name", title=HOSTILE)
     table.add_row(HOSTILE)
     to = io.StringIO()
-    console = SafeConsole(file=to, width=200, markup=False)
+    console = SafeConsole(file=to, width=200)
     say(console, HOSTILE)
-    assert to.getvalue() == "\\x1b[31mred\\x07\\r\\u202egnp\\x9b2J\\n[bold]study: all is fine\n"
+    assert to.getvalue() == "\\x1b[31mred\\x07\\r\\u202egnp\\x9b2J\\n[bold][/x]study: :smile:\n"
     console.print(table)
-    with console.status(HOSTILE):
+    with console.status(escape(HOSTILE)):
         pass
     with Live(table, console=console):
         pass

@@ -127,7 +127,7 @@ def gallery(
         console = SafeConsole()
         study, settings = load(database.open(), name)
         location = database.study(study.study_name)
-        if not records.finals(study):  # said before the data is read
+        if not records.finals(study):  # before the data is read
             raise ModelError(
                 f"study {location.name!r} has no final model yet: make one with: "
                 f"{location.command('finalize')}"
@@ -175,7 +175,7 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Say what is on images: files or folders, or the rows of a CSV or npz file.
+    """Classify images: files or folders, or the rows of a CSV or npz file.
 
     Examples:
     - `study predict digits-models/average-of-3.keras my.png`

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a live view in a terminal, plain lines elsewhere."""
+"""Observers of a running study: a live view in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from study.workers.engine import EpochReported, Event, RunFailed, RunFinished
 
 
 class Progress:
-    """How much is done, how fast it goes and how long it may take."""
+    """Runs done, speed, and an upper bound of the time left."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
@@ -36,12 +36,12 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Epochs a second over the last epochs."""
+        """Epochs per second, over the last 200."""
         elapsed = time.monotonic() - self._times[0]
         return (len(self._times) - 1) / elapsed if elapsed > 0 else 0.0
 
     def line(self, plan_state: PlanState, active: Mapping[int, ActiveRun]) -> str:
-        """Runs done of runs expected, epochs a second, time left at most."""
+        """Runs done and expected, epochs per second, and the most time left."""
         done = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
         ahead = (plan_state.runs_expected - plan_state.runs) * self._epochs
         ahead -= sum(run.stored for run in active.values())
@@ -55,7 +55,7 @@ class Progress:
 
 
 class Lines:
-    """A plain line for each run that ends and each stage that is decided."""
+    """Prints a line for each run that ends and each stage that is decided."""
 
     def __init__(self, console: Console, epochs: int, *, each_epoch: bool = False) -> None:
         self._console = console
@@ -103,14 +103,14 @@ class Screen:
         self._progress = Progress(epochs)
         self._repeats = repeats
         self._epochs = epochs
-        self._standing: PlanState | None = None
+        self._state: PlanState | None = None
         self._active: dict[int, ActiveRun] = {}
         self._console = console
         self._live = Live(self, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         self._live.start()
-        self._console.show_cursor()  # killed, nobody would show it again
+        self._console.show_cursor()  # a driver that is killed could not show it again
         return self
 
     def __exit__(
@@ -125,25 +125,25 @@ class Screen:
         self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
         self._progress.count(event)
-        self._standing, self._active = plan_state, dict(active)
+        self._state, self._active = plan_state, dict(active)
 
     def __rich__(self) -> RenderableType:
-        if self._standing is None:
+        if self._state is None:
             return Text("starting")
         parts: list[RenderableType] = [
             Text(words.decision(stage), style="dim")
-            for stage in self._standing.stages
+            for stage in self._state.stages
             if stage.decided
         ]
-        verdict = self._standing.race
+        verdict = self._state.race
         if verdict is None:
-            parts.append(tables.stage_table(self._standing.stages[-1], self._repeats))
+            parts.append(tables.stage_table(self._state.stages[-1], self._repeats))
         else:
-            parts.append(tables.contenders(verdict, self._standing.metric))
+            parts.append(tables.contenders(verdict, self._state.metric))
         parts += [
-            Text(_active_line(run, self._epochs, self._standing)) for run in self._active.values()
+            Text(_active_line(run, self._epochs, self._state)) for run in self._active.values()
         ]
-        parts.append(Text(self._progress.line(self._standing, self._active), style="bold"))
+        parts.append(Text(self._progress.line(self._state, self._active), style="bold"))
         parts.append(Text("Ctrl-C stops; resume continues.", style="dim"))
         return Group(*parts)
 
@@ -160,7 +160,7 @@ def _latest(run: ActiveRun, metric: Metric) -> str:
 
 
 def _run(run: ActiveRun, plan_state: PlanState) -> str:
-    """A run's option, or its configuration where whole configurations are compared."""
+    """A run's option and repeat, or its configuration where a stage compares configurations."""
     spec = run.spec
     whole = plan_state.stages[-1].kind == "configurations"
     what = units.params(spec.configuration or ()) if whole else f"{spec.stage} {spec.option}"

@@ -1,4 +1,4 @@
-"""What `status`, `best`, `list` and the end of a study say: as JSON objects and as text."""
+"""What `status`, `best`, `list` and the end of a study print: JSON objects and text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from study.cli.terminal import say
 from study.mirror.tracker import DEFAULT, Finding
@@ -70,7 +69,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
 
 
 def print_header(console: Console, name: str, settings: Settings, *, new: bool) -> None:
-    """What is about to run: the study, its data, how runs are validated and trained."""
+    """Print the study, its data, and how runs are validated and trained."""
     data = settings.data
     kind = "New study" if new else "Study"
     say(console, f"{kind} {name!r}, space {settings.origin}", "bold")
@@ -81,7 +80,7 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
             console,
             f"Data {settings['data']}: {data.images} images of {height}x{width}x{channels}, "
             f"{units.classes(data)}, {data.test_images} more kept for the test; "
-            f"validation on {how}, {data.validation} images a repeat",
+            f"validation on {how}, {data.validation} images per repeat",
         )
     if network := words.network(settings):
         say(console, network)
@@ -91,21 +90,21 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         f"{settings['sampler']} with {units.counted(settings.repeats, 'repeat')}, "
         f"pruner {settings['pruner']}, {units.counted(settings['epochs'], 'epoch')}, "
         f"batches of {settings['batch_size']}, {_aim(settings.metric)}"
-        f"{stock}{units.counted(settings['threads'], 'thread')} a run, seed {settings['seed']}",
+        f"{stock}{units.counted(settings['threads'], 'thread')} per run, seed {settings['seed']}",
     )
     if scoring := words.scoring(settings):
         say(console, scoring)
 
 
 def _aim(metric: Metric) -> str:
-    """What is compared, where it is not what it usually is."""
+    """The metric and its direction; empty for accuracy."""
     return "" if metric == ACCURACY else f"{metric.direction} {metric.name}, "
 
 
 def print_execution(
     console: Console, jobs: int, execution: ExecutionOptions, settings: Settings
 ) -> None:
-    """Where the runs are trained, how many at once, and which MLflow shows them."""
+    """Print where runs are trained, how many at once, and which MLflow server shows them."""
     mirror = execution.mirror
     if mirror is not None and mirror.source == DEFAULT:
         more = "with mlflow-artifacts/ beside it (--mlflow none: neither)"
@@ -113,7 +112,7 @@ def print_execution(
     elif mirror is not None:
         say(console, f"MLflow: every run is shown at {mirror.shown} (from {mirror.source})")
     if execution.scheduler is not None:
-        console.print(f"Training on the Dask cluster at {execution.scheduler}", highlight=False)
+        say(console, f"Training on the Dask cluster at {execution.scheduler}")
     else:
         how = "one run at a time" if jobs == 1 else f"{jobs} runs at once, a process each"
         grouped, device = settings.training.runs_at_once > 1, settings.device
@@ -124,14 +123,14 @@ def print_execution(
         where = "" if device == "cpu" else f" on {used}"
         say(console, f"Training {how}{where} (--jobs changes it)")
         if device == "cpu" and cards:
-            why = execution.devices.problem or "this study is the processor's"
+            why = execution.devices.problem or "this study trains on the CPU"
             say(console, f"The GPU is not used: {why}")
 
 
 def print_end(
     console: Console, settings: Settings, plan_state: PlanState, resume: str, *, quiet: bool
 ) -> None:
-    """The tables of every stage and the answer; where it may change, how to ``resume``."""
+    """Print a table per stage and the answer; of an incomplete study how to ``resume`` it."""
     if not quiet:
         console.print(tables.stages(plan_state, settings.repeats))
         for sentence in _more(plan_state):
@@ -144,21 +143,21 @@ def print_end(
 def print_status(
     console: Console, name: str, settings: Settings, plan_state: PlanState, state: str
 ) -> None:
-    """Settings with their sources, every stage, the answer so far."""
+    """Print the settings with their sources, every stage, and the answer so far."""
     print_header(console, name, settings, new=False)
     runs = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
     say(console, f"State: {state}, {runs}")
     table = Table("setting", "value", "from", title="settings", title_justify="left")
     for key, chosen in settings.chosen.items():
         value = chosen.value if key != "validation" else units.validation(settings.validation)
-        table.add_row(key, Text(str(value)), chosen.source)
+        table.add_row(key, str(value), chosen.source)
     console.print(table)
     console.print(tables.stages(plan_state, settings.repeats))
     say(console, words.answer(plan_state))
 
 
 def print_best(console: Console, name: str, plan_state: PlanState, state: str) -> None:
-    """The answer in a sentence, and the state of the study it comes from."""
+    """Print the answer in a sentence, and the state of the study."""
     say(console, words.answer(plan_state))
     for sentence in _more(plan_state):
         say(console, sentence)
@@ -166,7 +165,7 @@ def print_best(console: Console, name: str, plan_state: PlanState, state: str) -
 
 
 def _more(plan_state: PlanState) -> list[str]:
-    """What is to be said beside the answer: ties of a sweep, how sure a race is."""
+    """Sentences about the answer: ties of a sweep, how sure a race is."""
     return (
         words.race(plan_state.race, plan_state.metric)
         if plan_state.race
@@ -175,20 +174,19 @@ def _more(plan_state: PlanState) -> list[str]:
 
 
 def print_list(console: Console, found: Sequence[dict[str, Any]]) -> None:
-    """A line a study."""
+    """Print a line per study."""
     table = Table("study", "data", "state", "runs", "mean", "configuration")
     for item in found:
         metric = Metric(item["metric"], item["direction"])
         mean = metric.text(item["mean"]) if item["mean"] is not None else ""
         params = units.params(item["params"]) if item["params"] else ""
         runs = f"{item['runs']}/{item['runs_expected']}"
-        name, data = Text(item["study"]), Text(item["dataset"])
-        table.add_row(name, data, item["state"], runs, mean, params)
+        table.add_row(item["study"], item["dataset"], item["state"], runs, mean, params)
     console.print(table)
 
 
 def print_finding(console: Console, finding: Finding) -> None:
-    """A line of the doctor."""
+    """Print a line of the doctor."""
     mark = {True: "ok", False: "WRONG", None: "-"}[finding.fine]
     style = "bold red" if mark == "WRONG" else ""
     say(console, f"{mark:<7}{finding.link:<11}{finding.says}", style)

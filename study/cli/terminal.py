@@ -38,6 +38,9 @@ _IN_ASCII = {"±": "+-", "·": "-", "\u2013": "-", "…": "...", "\u00d7": "x", 
 class SafeConsole(Console):
     """A console on which text cannot move the cursor, change colours or turn its direction."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, **options})
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

@@ -138,17 +138,14 @@ def fit(config: list[float], source: str, images: int, steps: int = 1) -> Turn:
 
 def study_epoch(config: list[float], source: str, images: int, *, fast: bool) -> Turn:
     import numpy as np
-    from study.training.fast.step import FastProgram
-    from study.training.stock import StockProgram
 
     from study.data import dataset as data
     from study.training import network as networks
-    from study.training.trainer import resident
+    from study.training.trainer import Program, resident
 
     dataset = data.load(source)
     network = networks.build_cnn(named(config), dataset.input_shape, dataset.num_classes)
-    kind, as_bytes = FastProgram if fast else StockProgram, dataset.images.dtype == np.uint8
-    program = kind(network, 100, bytes_given=as_bytes)
+    program = Program(network, 100, quick=fast, bytes_given=dataset.images.dtype == np.uint8)
     program.reset(lambda layer, variable: 100 * layer + variable)
     tensors = resident(dataset.images[:images], dataset.labels[:images])
     rng = np.random.default_rng(0)

@@ -356,6 +356,23 @@ def test_a_model_that_fails_in_a_worker_is_a_failed_run() -> None:
         next(train(run_of("def build(*_):\n    raise ValueError('too wide')"), base.DATA))
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("ValueError('only\\nhere')", "line 20: ValueError: .*only here"),
+        ("MemoryError('all of it')", "^out of memory: "),
+        ("RuntimeError", "line 20: RuntimeError"),
+    ],
+)
+def test_what_a_model_raises_in_training_is_the_reason_of_its_run(raised: str, said: str) -> None:
+    text = SUBCLASSED.replace(
+        "        return self.out(", f"        if training: raise {raised}\n        return self.out("
+    )
+    with pytest.raises(TrainingFailed, match=said) as failed:
+        next(train(run_of(text), base.DATA))
+    assert str(failed.value).isprintable()
+
+
 def test_the_process_that_tries_a_model_may_print_and_die() -> None:
     from study.training.probe import probe
 

@@ -6,6 +6,7 @@ Nothing else in the program runs code of the user's.
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -15,6 +16,7 @@ from typing import Any
 from study.errors import ModelError
 from study.space.model_source import ModelSource
 
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints parts of its messages bold
 _MODULE = "model_of_a_study_"  # hides no module of the file's own name
 
 
@@ -62,7 +64,7 @@ def why(error: BaseException, source: ModelSource) -> str:
         return str(error)
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"
-    text = " ".join(str(error).split())[:300]
+    text = " ".join(_STYLE.sub("", str(error)).split())[:300]
     lines = []
     trace = error.__traceback__
     while trace is not None:

@@ -1,4 +1,4 @@
-"""The TOML file of a search space: found by its path or its shipped name, and read."""
+"""Finding and reading the TOML file of a search space."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from study.space.search_space import NAMED, SearchSpace
 
 
 def shipped(package: Path = Path(__file__).parents[1]) -> dict[str, Path]:
-    """Name -> file of the spaces that come along: in the installed package or beside it."""
+    """Name -> file of the spaces that are shipped, in the installed package or beside it."""
     inside = package / "search_spaces"
     folder = inside if inside.is_dir() else package.parent / "search_spaces"
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
@@ -63,7 +63,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _not_toml(text: str, problem: str) -> str:
-    """The message of tomllib, with the line that it is about."""
+    """The message of tomllib with the line it refers to."""
     place = re.search(r" \(at line (\d+), column \d+\)$", problem)
     if not place:
         return f"not valid TOML: {problem}"

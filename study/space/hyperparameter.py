@@ -1,4 +1,4 @@
-"""One dimension of a search space: options or a range, whose values must make sense together."""
+"""One dimension of a search space: options or a range."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Hyperparameter:
     """One dimension of the search: options (cheapest first) with a start, or a range.
 
     Its numbers have one type: where one of the options, or of low, high and step, is a float,
-    all of them are; NumPy's become Python's. Raises `SpaceError` where a value is of another type,
-    or the values contradict each other.
+    all of them are; NumPy's become Python's. Raises `SpaceError` if a value has another type, or
+    the values contradict each other.
     """
 
     name: Annotated[str, Field(validation_alias=PLACE)]
@@ -49,7 +49,7 @@ class Hyperparameter:
 
     @property
     def distribution(self) -> BaseDistribution:
-        """What Optuna stores beside a trial's value (imports Optuna)."""
+        """The distribution that Optuna stores with a trial's value (imports Optuna)."""
         from optuna.distributions import (
             CategoricalDistribution,
             FloatDistribution,
@@ -80,7 +80,7 @@ class Hyperparameter:
         return ask(self.name, within.low, within.high, step=within.step, log=within.log)
 
     def _take_plain_values(self) -> None:
-        """Take what Python code may give: other sequences of options, and NumPy's numbers."""
+        """Convert what Python code may give: any sequence of options, and NumPy's scalars."""
         options: Any = self.options
         if isinstance(options, str) or not isinstance(options, Iterable):
             raise self._refused("options", options, _OPTIONS)
@@ -156,7 +156,7 @@ class Hyperparameter:
             yield "start", f"{shown(start)} is not allowed; give {kind} from {low} to {high}{grid}"
 
     def _on_grid(self, value: Value) -> bool:
-        """Whether `value` is low and whole steps, as the decimals are written: 0.3 is 3 x 0.1."""
+        """Whether `value` is low plus whole steps in decimal arithmetic: 0.3 is 3 x 0.1."""
         if self.step is None:
             return True
         exact, low, step = (Fraction(str(number)) for number in (value, self.low, self.step))

@@ -1,7 +1,4 @@
-"""The one number that configurations are compared by: its name, what is better, how it is written.
-
-Everything that compares, rounds or labels asks this value, and nothing else knows a metric's name.
-"""
+"""The metric that configurations are compared by: name, direction and format of its values."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ VAL_ACCURACY, BALANCED = "val_accuracy", "val_balanced_accuracy"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of the validation images, as Keras names it, and which values of it are better.
+    """A metric of the validation images under its name in Keras, and its direction.
 
-    Accuracies are fractions, written in per cent and their differences in points; any other metric
-    is written as the plain number that it is.
+    Accuracies are fractions; they are written in per cent and their differences in points. Values
+    of any other metric are written as plain numbers.
     """
 
     name: str = VAL_ACCURACY
@@ -29,7 +26,7 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """What makes of a value one of which more is better: 1 or -1."""
+        """1 to maximize, -1 to minimize: ``sign * value`` is always maximized."""
         return 1 if self.direction == "maximize" else -1
 
     @property
@@ -44,32 +41,32 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """The words, with the unit and with what is better where it is not plain."""
+        """The label of an axis: the words, the unit, and the direction if less is better."""
         less = " (less is better)" if self.direction == "minimize" else ""
         return f"{self.words}{',' if self.unit else ''}{self.unit}{less}"
 
     @property
     def column(self) -> str:
-        """The unit behind the head of a column."""
+        """The unit in the head of a column."""
         return " (%)" if self.is_accuracy else ""
 
     @property
     def unit(self) -> str:
-        """What stands behind a value."""
+        """The unit of a value."""
         return " %" if self.is_accuracy else ""
 
     @property
     def points(self) -> str:
-        """What stands behind a difference of two values."""
+        """The unit of a difference of two values."""
         return " points" if self.is_accuracy else ""
 
     @property
     def scale(self) -> int:
-        """By what values are multiplied where they are drawn or written."""
+        """The factor by which values are multiplied before they are drawn or written."""
         return 100 if self.is_accuracy else 1
 
     def best(self, curve: Sequence[float]) -> int:
-        """The place of the first of the best values; what is no number is never better."""
+        """The index of the first of the best values; NaN is never best."""
         values = [-math.inf if math.isnan(value) else self.sign * value for value in curve]
         return max(range(len(values)), key=values.__getitem__)
 
@@ -82,9 +79,9 @@ class Metric:
         return f"{self.number(value)}{self.unit}"
 
     def uncertain(self, value: float, error: float | None) -> str:
-        """A value, or a difference, with its standard error, if that is known; without unit.
+        """A value, or a difference, and its standard error if known; without unit.
 
-        An error that is not of accuracies has two digits, and its value as many decimals.
+        Unless it is of an accuracy, an error has two digits and the value as many decimals.
         """
         if error is None:
             return self.number(value)
@@ -94,9 +91,9 @@ class Metric:
         return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
     def bounded(self, low: float, high: float) -> tuple[float, float]:
-        """The ends of an interval, within what the metric can be."""
+        """The interval, cut to the range of the metric."""
         return (max(0.0, low), min(1.0, high)) if self.is_accuracy else (low, high)
 
 
 ACCURACY = Metric()
-"""What is maximized where nobody says something else."""
+"""The default metric."""

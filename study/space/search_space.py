@@ -1,9 +1,8 @@
 """The search space: a frozen, strictly checked value.
 
-Nothing else knows which hyperparameters and options there are. A key of a file is a field here:
-Pydantic checks its type, and its description is what a message says of it. The dataclasses check
-what the values mean together, so a space built in code is held to the same rules. Every mistake is
-a `SpaceError` of one line.
+A key of a file is a field here: Pydantic checks its type, and messages use its description. The
+dataclasses check the values together, so that the same rules hold for a space built in code. Every
+mistake is a `SpaceError` of one line.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def _named(value: object) -> object:
-    """The tables of a file by their names, each with its name inside."""
+    """The named tables of a file as a sequence, each with its name inside."""
     if not isinstance(value, Mapping):
         return value
     tables = value.items()
@@ -42,7 +41,7 @@ def _named(value: object) -> object:
 
 
 def _one_way(value: object) -> object:
-    """A file's way to validate, its only key, as the kind."""
+    """The table ``validation`` of a file, with its only key as the kind."""
     if not isinstance(value, Mapping):
         return value
     if len(value) != 1:
@@ -66,19 +65,19 @@ _COUNT = _key("a whole number of at least 1", ge=1)
 _Side = Annotated[StrictInt, Field(ge=1, le=10_000)]
 
 NAMED = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
-"""The data that has a name; any other is a path."""
+"""Data sets with a name; any other ``data`` is a path."""
 
 Score = Literal["last", "mean of last 3"]
-"""What a sweep takes of a run: its last epoch, or the mean of its last three."""
+"""The epochs of a run that its score is the mean of: the last one or the last three."""
 
 
 @closed
 @dataclass(frozen=True)
 class Validation:
-    """How a run's validation images are chosen: a drawn fraction, or the repeat's fold.
+    """How the validation images of a run are chosen: a random fraction, or the repeat's fold.
 
-    With a ``seed`` of its own it is the same part for runs of any seed and repeat. ``none``: every
-    image is trained on. Files give neither; both are for models that are trained in the end.
+    With a ``seed`` the images are the same for runs of any seed and repeat. ``none``: a run trains
+    on every image. Both are for final models; files give neither.
     """
 
     kind: Annotated[Literal["holdout", "folds", "none"], Field(validation_alias=PLACE)]
@@ -90,10 +89,10 @@ class Validation:
 @closed
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a study searches, and the settings its file gives; None where the file gives none.
+    """The hyperparameters that a study searches, and the settings of its file; None if not given.
 
     `hyperparameters` are in the order of the file, which is the order of the sweep; `fixed` holds
-    the parameters that every run shares. Raises `SpaceError` where the two contradict each other.
+    the parameters that are equal in every run. Raises `SpaceError` for contradictions.
     """
 
     name: Annotated[str, _key(_NAME, max_length=512, pattern=r"^\S[^\x00-\x1f\x7f]*$")]
@@ -152,12 +151,12 @@ class SearchSpace:
 
     @property
     def start(self) -> dict[str, Value]:
-        """The parameters a study starts from: like `suggest`, less the ranges without a start."""
+        """The parameters that a study starts from; a range without a start has none."""
         starts = {p.name: p.start for p in self.hyperparameters if p.start is not None}
         return self.fixed | starts
 
     def each_alone(self) -> list[dict[str, Value]]:
-        """The start, then each other option, or end of a range, in place of the start's."""
+        """The start, then the start with one parameter at another option or an end of its range."""
         ends: dict[str, tuple[Any, ...]] = {
             p.name: p.options or (p.low, p.high) for p in self.hyperparameters
         }
@@ -166,11 +165,11 @@ class SearchSpace:
         return [start, *(one for one in alone if one != start)]
 
     def suggest(self, trial: BaseTrial) -> dict[str, Value]:
-        """Every parameter of a run: the fixed ones, then what `trial` suggests, in file order."""
+        """The parameters of a run: the fixed ones, then those that `trial` suggests, in order."""
         return self.fixed | {p.name: p.suggest(trial) for p in self.hyperparameters}
 
     def require_options(self, search: str) -> None:
-        """Raise `SpaceError` where a hyperparameter is a range, and ``search`` needs options."""
+        """Raise `SpaceError` if a hyperparameter is a range, which ``search`` cannot use."""
         for parameter in self.hyperparameters:
             if not parameter.options:
                 raise SpaceError(
@@ -179,7 +178,7 @@ class SearchSpace:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """What the file says, ready for JSON; the order of its keys is part of the space."""
+        """The contents of the file, as JSON takes them; the order of keys is part of the space."""
         table: dict[str, Any] = _FILE.dump_python(
             self, mode="json", by_alias=True, exclude_none=True
         )
@@ -191,7 +190,7 @@ class SearchSpace:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], source: str = "search space") -> SearchSpace:
-        """Check what a file says, or `to_dict` gave; a `SpaceError` begins with `source`."""
+        """The space of a file's contents or of `to_dict`; a `SpaceError` begins with `source`."""
         try:
             return _FILE.validate_python(table)
         except ValidationError as error:
@@ -202,13 +201,13 @@ _FILE = TypeAdapter(SearchSpace)
 
 
 def _keys(kind: type) -> dict[str, str]:
-    """The keys that a file may give of a value of this kind, with what each may be."""
+    """The keys of a table of this kind, each with a description of its values."""
     schema = TypeAdapter(kind).json_schema()["properties"]
     return {key: said["description"] for key, said in schema.items() if "description" in said}
 
 
 def _first(error: ValidationError, table: Mapping[str, Any]) -> str:
-    """The first mistake in a line; of all that there are, a key that is unknown explains most."""
+    """One mistake in one line: an unknown key if there is one, as it often explains the others."""
     unknown = "unexpected_keyword_argument"
     mistake = min(error.errors(), key=lambda one: one["type"] != unknown)
     reason = mistake.get("ctx", {}).get("error")

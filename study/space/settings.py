@@ -1,7 +1,7 @@
-"""What a study is, settled once: each setting's value and where it came from.
+"""The settings of a study, each with its source.
 
 The command line wins over the environment, the environment over the search-space file, the file
-over the default. The result is recorded in the study and never changes, repeats apart.
+over the default. The result is recorded in the study; only the number of repeats may grow later.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from study.space.search_space import NAMED, SearchSpace, Validation
 from study.space.training_kinds import KINDS, TrainingKind
 
 FORMAT = 2
-"""The version of what a study stores; another one is refused."""
+"""The version of the stored form; another one is refused."""
 
 Source = Literal["command line", "environment", "file", "default"]
 
 SEED = 1
-"""The seed of a study whose file names none."""
+"""The default seed."""
 
 _DEFAULTS: Mapping[str, Any] = {
     "data": "digits",
@@ -32,16 +32,16 @@ _DEFAULTS: Mapping[str, Any] = {
     "configurations": 12,
     "threads": 1,
     "training": "fast",
-    "device": None,  # what there is
+    "device": None,  # the GPU if available
 }
 
 _RULES = ("fixed", "tie", "passes", "score", "size", "fit", "task", "metric_name", "direction")
-"""What a file alone decides. Each other key of it is a setting, which an option may override."""
+"""Keys of a file that are not settings: no option overrides them."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its value, and which of the four places it came from."""
+    """The value of one setting and its source."""
 
     value: Any
     source: Source
@@ -49,14 +49,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What is recorded of the data: enough to recognise it and to judge a difference.
+    """The facts of the data that are recorded with a study.
 
     It is recognised by its contents (``fingerprint``), wherever it is; ``beside`` is its path from
     the folder of the database, which a project that is moved keeps.
 
-    Counts are images; ``validation`` is the smallest validation part of a repeat, and ``balanced``
-    as many as tell its balanced accuracy as surely where classes are of one size. ``label_names``
-    are what the data calls its classes, in the order of the network's outputs.
+    Counts are images. ``validation`` is the size of the smallest validation part of a repeat,
+    ``balanced`` the number of images in classes of equal size that would give its balanced accuracy
+    the same standard error. ``label_names`` are the names of the classes, in the order of the
+    network's outputs.
     """
 
     fingerprint: str
@@ -91,22 +92,22 @@ class Settings:
 
     @property
     def metric(self) -> Metric:
-        """What is maximized or minimized."""
+        """The metric that configurations are compared by."""
         return self.space.metric
 
     @property
     def training(self) -> TrainingKind:
-        """How steps are computed."""
+        """How training steps are computed."""
         return KINDS[self["training"]]
 
     @property
     def device(self) -> str:
-        """The kind that trains the study, "cpu" or "gpu": recorded once, and kept to."""
+        """The kind of device, "cpu" or "gpu"; fixed for the life of a study."""
         return str(self["device"])
 
     @property
     def images(self) -> int | None:
-        """The validation images that an accuracy is the share of; None for any other metric."""
+        """The number of validation images that an accuracy is a fraction of; else None."""
         if self.data is None or not self.metric.is_accuracy:
             return None
         return self.data.balanced if self.metric.name == BALANCED else self.data.validation
@@ -116,7 +117,7 @@ class Settings:
         return Validation(**self["validation"])
 
     def with_repeats(self, repeats: int) -> Settings:
-        """The same study with more repeats; fewer are refused, they would unsay results."""
+        """The same settings with more repeats; raises ``SettingsError`` for fewer."""
         if repeats < self.repeats:
             raise SettingsError(
                 f"--repeats {repeats}: the study has {self.repeats}; give a larger number"
@@ -126,13 +127,13 @@ class Settings:
         return replace(self, chosen={**self.chosen, "repeats": Setting(repeats, "command line")})
 
     def with_default(self, name: str, value: Any) -> Settings:
-        """The same settings, with ``value`` for a setting that nobody has given one."""
+        """The same settings with ``value`` for the setting ``name`` if it has none."""
         if name in self.chosen and self[name] is not None:
             return self
         return replace(self, chosen={**self.chosen, name: Setting(value, "default")})
 
     def located(self) -> Settings:
-        """The same settings with the data's path made absolute: resume may start elsewhere."""
+        """The same settings with an absolute path of the data: resume may start elsewhere."""
         return self.with_data_at(self["data"])
 
     def with_data_at(self, place: str) -> Settings:
@@ -199,10 +200,10 @@ class Settings:
 
 
 def resolve(space: SearchSpace, origin: str, given: Mapping[str, Setting]) -> Settings:
-    """Settle each setting from ``given`` (command line, environment), the file, the default.
+    """Take each setting from ``given`` (command line, environment), the file, or the default.
 
-    ``origin`` says where the space came from: a shipped name or a path. A pruner that nobody
-    named is None: the strategy has its own.
+    ``origin`` is the shipped name or the path of the space. The pruner is None unless it was given:
+    each strategy has its own default.
     """
     own = {"name", "model", "files", "hyperparameters", "validation", *_RULES}
     fields = {key: value for key, value in vars(space).items() if key not in own}

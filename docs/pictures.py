@@ -69,11 +69,11 @@ class Moment(Screen):
     def _take(self) -> None:
         to = Console(file=io.StringIO(), width=WIDTH, record=True, force_terminal=True)
         options = " ".join(f"--{name} {value}" for name, value in GIVEN.items())
-        to.print(f"$ python -m study run digits {options} --mlflow none", highlight=False)
+        to.print(f"$ study run digits {options} --mlflow none", highlight=False)
         head = Console(file=io.StringIO(), width=WIDTH)  # prints long lines, which a terminal wraps
         print_header(head, self._prepared.location.name, self._prepared.settings, new=True)
-        device = self._prepared.settings.device
-        print_execution(head, self._execution.jobs or 1, self._execution, device)
+        jobs = self._execution.jobs or 1
+        print_execution(head, jobs, self._execution, self._prepared.settings)
         to.print(head.file.getvalue().rstrip(), highlight=False, markup=False)
         to.print(self)
         self.text = to.export_text(clear=False)

@@ -37,6 +37,7 @@ from sqlalchemy import event, text
 
 from study.errors import SettingsError, TrainingFailed
 from study.plan.plan import PlanState, RunSpec
+from study.plan.race import Race
 from study.plan.results import StoredTrial
 from study.plan.sweep import OneAtATime
 from study.storage.ledger import Ledger
@@ -432,3 +433,24 @@ def test_a_warning_of_a_worker_is_printed_once() -> None:
     lines: list[str] = []
     assert drive(InMemoryStorage(), engine=Worried(train), say=lines.append).complete
     assert lines == ["no checkpoint can be written"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_the_ledger_remembers_is_what_is_stored(workers: int) -> None:
+    """Of runs that pause and are resumed too, after every event."""
+
+    class Compared:
+        def see(self, *_: Any) -> None:
+            now = [replace(trial, curve={}, attributes={}) for trial in found._ledger.trials]
+            stored = [replace(row, curve={}, attributes={}) for row in rows(storage)]
+            assert now == stored
+
+    storage = InMemoryStorage()
+    wide = space(repeats=3, hyperparameters={"width": {"options": [1, 2, 3], "start": 1}})
+    race = Race(wide, images=IMAGES, budget=64)
+    engine = Mixed(train, workers, 0)
+    found = driver(storage, plan=race, engine=engine, watch=Compared())
+    assert found.drive().complete
+    ended = {row.state for row in rows(storage)}
+    assert ended == {"complete", "pruned"}
+    assert {row.left_paused for row in rows(storage) if row.state == "pruned"} == {True}

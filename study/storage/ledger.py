@@ -6,6 +6,7 @@ decision reads the study again: the driver holds the study's lock, and nobody el
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -151,7 +152,9 @@ class Ledger:
             run.trial.report(value, step=epoch.number + 1)
         run.stored += 1
         trial = self._trials[run.trial.number]
-        self._trials[trial.number] = replace(trial, reported=(*trial.reported, value))
+        reported = (*trial.reported, value)
+        state = "paused" if len(reported) >= (trial.until or math.inf) else trial.state
+        self._trials[trial.number] = replace(trial, reported=reported, state=state)
 
     def should_prune(self, run: ActiveRun) -> bool:
         """Ask the study's pruner."""

@@ -18,8 +18,9 @@ from test_cli import assert_one_line, database, finished, here, home, study  # n
 from study.errors import ModelError
 from study.final import records
 from study.final.archive import read_card
-from study.final.finalize import FinalOptions, Observer, finalize
-from study.final.members import Member, MemberTrainer, chosen, plan, seed_of
+from study.final.finalize import FinalModels, FinalOptions, finalize
+from study.final.members import FinalRuns, Member, chosen, seed_of
+from study.running.driver import Observers
 from study.running.launch import ExecutionOptions
 from study.running.prepare import prepare_again
 from study.space.model_source import ModelSource, NetworkFacts
@@ -30,7 +31,6 @@ from study.storage.progress import standing_of
 from study.storage.trials import StoredTrials
 from study.text import units
 from study.training.run import Epoch, Run
-from study.workers.engine import InProcess
 
 pytestmark = pytest.mark.usefixtures("finished")
 
@@ -39,31 +39,22 @@ def loaded() -> tuple[Any, Any]:
     return storage.load(Database.at(DEFAULT).open(), None)
 
 
-def members(count: int = 3, holdout: float = 0.1) -> list[Member]:
+def final_runs(seeds: int = 3, holdout: float = 0.1, top: int | None = None) -> FinalRuns:
     kept, settings = loaded()
-    plan_state = standing_of(kept, settings)
-    picked = chosen(plan_state, settings.repeats, None)
-    return plan(settings, picked, count, holdout, "fake")
+    picked = chosen(standing_of(kept, settings), settings.repeats, top)
+    return FinalRuns(settings, tuple(picked), seeds, holdout, "fake")
 
 
-class Bookkeeper:
-    """A training, and what it was told."""
+def runs_of(wanted: FinalRuns) -> list[Run]:
+    return [wanted.run(configuration, repeat) for _, configuration, repeat in wanted.all]
 
-    def __init__(self) -> None:
-        self.forgotten: list[str] = []
-        self.done: list[str] = []
-        self.seen = 0
-        kept, _ = loaded()
-        self.training = MemberTrainer(
-            kept,
-            Path("models"),
-            lambda run: self.forgotten.append(run.key),
-            self._see,
-            lambda member, record: self.done.append(member.name),
-        )
 
-    def _see(self, member: Member, epoch: Epoch) -> None:
-        self.seen += 1
+def made_with(trainer: Any, said: list[str] | None = None, **settings: Any) -> FinalModels:
+    prepared = prepare_again("fake", Database.at(DEFAULT), None)
+    prepared = replace(prepared, settings=replace(prepared.settings, **settings))
+    say = (said if said is not None else []).append
+    one = ExecutionOptions(jobs=1)
+    return finalize(prepared, FinalOptions(), one, Observers(), say, trainer)
 
 
 def test_the_seeds_are_fresh_and_the_same_every_time() -> None:
@@ -73,18 +64,18 @@ def test_the_seeds_are_fresh_and_the_same_every_time() -> None:
     assert len({settings["seed"], *seeds}) == 20
 
 
-def test_the_members_of_a_holdout_leave_the_same_images_out_and_keep_their_best_epoch() -> None:
-    runs = [member.run for member in members()]
+def test_the_runs_of_a_holdout_leave_the_same_images_out_and_keep_their_best_epoch() -> None:
+    runs = runs_of(final_runs())
     assert len({run.seed for run in runs}) == len({run.key for run in runs}) == 3
     assert len({run.validation for run in runs}) == 1
     assert [dict(run.params)["restore_best_weights"] for run in runs] == [True] * 3
-    everything = members(holdout=0)[0].run
+    everything = runs_of(final_runs(holdout=0))[0]
     assert everything.validation.kind == "none"
     assert dict(everything.params)["restore_best_weights"] is False
 
 
-def test_more_members_begin_with_the_same_ones() -> None:
-    assert [m.key for m in members(5)][:3] == [m.key for m in members(3)]
+def test_more_seeds_begin_with_the_same_runs() -> None:
+    assert runs_of(final_runs(5))[:3] == runs_of(final_runs(3))
 
 
 def test_the_best_configurations_are_those_of_the_best_means() -> None:
@@ -96,66 +87,73 @@ def test_the_best_configurations_are_those_of_the_best_means() -> None:
         curves = [row.reported for row in rows if row.configuration == configuration]
         means.append(np.mean([curve[-3:] for curve in curves]))
     assert means == sorted(means, reverse=True)
-    assert [m.name for m in plan(settings, best, 1, 0.1, "fake")][:2] == [
-        "configuration 1, seed 1",
-        "configuration 2, seed 1",
-    ]
+    names = [name for name, _, _ in final_runs(1, top=3).all]
+    assert names[:2] == ["configuration 1, seed 1", "configuration 2, seed 1"]
     with pytest.raises(ModelError, match=r"--top 99: the study has \d configurations"):
         chosen(plan_state, 2, 99)
 
 
-def test_members_that_were_trained_are_not_trained_again() -> None:
-    book, wanted = Bookkeeper(), members()
-    killed: list[str] = []
+@pytest.mark.parametrize("lost", [False, True])
+def test_final_runs_that_ended_are_not_trained_again_unless_their_file_is_lost(
+    monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
+    trained: list[int] = []
 
-    def mortal(run: Run) -> Generator[Epoch, None, bytes]:
-        if len(book.done) == 2:
-            killed.append(run.key)
+    def mortal(run: Run, *_: Any, **__: Any) -> Generator[Epoch, None, bytes | None]:
+        if len(trained) == 2:
             raise fakes.Killed
+        trained.append(run.seed)
         return (yield from fakes.train(run))
 
     with pytest.raises(fakes.Killed):
-        book.training.train(wanted, InProcess(mortal))
-    assert book.done == ["seed 1", "seed 2"]
-    again = Bookkeeper()
-    left = again.training.missing(wanted)
-    assert [member.name for member in left] == ["seed 3"]
-    again.training.train(left, fakes.Mixed(fakes.train, 2, seed=1))
-    assert again.training.missing(wanted) == []
-    assert again.forgotten == killed == [wanted[2].key]
-    record = again.training.record(wanted[2])
-    assert (record["epochs"], record["best_val_accuracy"]) == (4, max(record["val_accuracy"]))
-    again.training.file(wanted[0]).unlink()
-    assert [member.name for member in again.training.missing(wanted)] == ["seed 1"]
+        made_with(mortal)
+    first = list(trained)
+    if lost:
+        next(Path("fake-models/members").iterdir()).unlink()
+
+    def counted(run: Run, *_: Any, **__: Any) -> Generator[Epoch, None, bytes | None]:
+        trained.append(run.seed)
+        return (yield from fakes.train(run))
+
+    def measured(_: Any, __: Any, members: list[Member], ___: Any) -> Any:
+        assert [member.run.seed for member in members] == seeds
+        assert all(member.file.exists() and member.best for member in members)
+        raise ModelError("measured")
+
+    seeds = [run.seed for run in runs_of(final_runs())]
+    monkeypatch.setattr("study.final.finalize.measure", measured)
+    with pytest.raises(ModelError, match="measured"):
+        made_with(counted)
+    assert first == seeds[:2]
+    assert len(trained) == (4 if lost else 3)
+    assert set(trained) == set(seeds)
 
 
-def test_a_member_that_cannot_be_trained_ends_it_with_the_reason() -> None:
-    def broken(run: Run) -> Generator[Epoch, None, bytes]:
+def test_a_final_run_that_cannot_be_trained_ends_it_with_the_reason_and_is_tried_anew() -> None:
+    tries = []
+
+    def broken(run: Run, *_: Any, **__: Any) -> Generator[Epoch, None, bytes]:
+        tries.append(run.seed)
         yield from ()
         raise MemoryError("no room")
 
-    with pytest.raises(ModelError, match="seed 1 cannot be trained: MemoryError: no room"):
-        Bookkeeper().training.train(members(), InProcess(broken))
+    for _ in range(2):
+        with pytest.raises(ModelError, match="seed 1 cannot be trained: MemoryError: no room"):
+            made_with(broken)
+    assert len(tries) == 2 * len(set(tries))
 
 
-def test_what_models_of_an_own_network_need_is_said_before_anything_is_trained() -> None:
-    prepared = prepare_again("fake", Database.at(DEFAULT), None)
+def test_the_classes_that_the_models_need_are_said_before_anything_is_trained() -> None:
     source, said = ModelSource("/home/me/net.py", "build", "..."), list[str]()
 
     def broken(run: Run, *_: Any, **__: Any) -> Generator[Epoch, None, bytes]:
         yield from ()
         raise MemoryError("no room")
 
-    def made(network: NetworkFacts) -> None:
-        settings = replace(prepared.settings, model=source, network=network)
-        observer = Observer(said.append, lambda *_: None, lambda *_: None)
-        options, execution = FinalOptions(), ExecutionOptions(jobs=1)
-        finalize(replace(prepared, settings=settings), options, execution, observer, broken)
-
+    network = NetworkFacts(7, classes=("mine>Patch",))
     with pytest.raises(ModelError, match="seed 1 cannot be trained: MemoryError: no room"):
-        made(NetworkFacts(7, classes=("mine>Patch",)))
-    (line,) = said
-    assert line.startswith("The models need Patch of net.py to be loaded")
+        made_with(broken, said, model=source, network=network)
+    assert said[0].startswith("The models need Patch of net.py to be loaded")
 
 
 def test_the_interval_of_an_accuracy_is_wilsons() -> None:
@@ -234,7 +232,7 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     models = {model["model"]: model for model in json.loads(made.stdout)["models"]}
     assert list(models) == ["seed 1", "seed 2", "best by validation", "average of 2"]
     kept, _ = loaded()
-    assert records.finals(kept) == list(models.values())
+    assert [final.to_json() for final in records.finals(kept)] == list(models.values())
     for model in models.values():
         assert model["low"] <= model["accuracy"] <= model["high"]
         assert model["errors"] == round((1 - model["accuracy"]) * model["images"])
@@ -273,7 +271,6 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     assert shown.stdout.startswith("average of 2: ")
     assert len(wrong) - 1 == models["average of 2"]["errors"]
     assert (folder / "gallery.png").read_bytes().startswith(b"\x89PNG")
-    assert FinalOptions().holdout == 0.1
 
     average = folder / models["average of 2"]["file"]
     own = average.read_bytes()
@@ -283,7 +280,7 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     again = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2")
     assert "not opened for it again" in again.stdout
     assert read_card(average).members == tuple(models["average of 2"]["members"])
-    assert records.latest(loaded()[0]) == list(models.values())
+    assert [f.to_json() for f in records.latest(loaded()[0])] == list(models.values())
 
     for member in (folder / "members").iterdir():
         member.unlink()
@@ -301,7 +298,7 @@ def test_the_best_configurations_together_are_one_average_and_the_report_names_t
     *singles, _, average = models.values()
     assert average["model"] == "average of 2"
     assert average["members"] == [key for single in singles for key in single["members"]]
-    both = records.configurations(loaded()[0].user_attrs, average["members"])
+    both = average["configurations"]
     assert len(both) == 2
     page = Path("fake-report/report.html").read_text()
     assert "; ".join(map(units.params, both)) in page

@@ -24,27 +24,36 @@ from test_mirror import (  # noqa: F401
     tracking,
 )
 
-from study.final.records import MEMBERS
+from study.final.records import FinalModel
 from study.final.registry import alias, register
 
 
-def finals(opening: str = "abc") -> list[dict[str, Any]]:
+def finals(opening: str = "abc") -> list[FinalModel]:
     """What finalize records of two members; the files are made up."""
-    common = {"low": 0.9, "high": 1.0, "images": 50, "opened": "2026-11-23T12:00:00+00:00"}
     names = ["seed 1", "seed 2", "best by validation", "average of 2"]
     return [
-        common
-        | {"model": name, "accuracy": 0.95, "validation": None, "opening": opening}
-        | {"members": ["key"], "file": f"{name}.keras"}
+        FinalModel(
+            model=name,
+            file=f"{name}.keras",
+            members=("key",),
+            configurations=({"filters": 16},),
+            opening=opening,
+            opened="2026-11-23T12:00:00+00:00",
+            images=50,
+            trained_on=100,
+            measure="accuracy",
+            value=0.95,
+            low=0.9,
+            high=1.0,
+        )
         for name in names
     ]
 
 
 def send(made: Made, place: Place, folder: Path, opening: str = "abc") -> list[str]:
-    made.study.set_user_attr(MEMBERS, {"key": {"params": {"filters": 16}}})
     models = finals(opening)
     for final in models:
-        (folder / final["file"]).write_bytes(final["model"].encode())
+        (folder / final.file).write_bytes(final.model.encode())
     return register(made.study, made.settings, folder, models, place.target)
 
 
@@ -57,7 +66,7 @@ ALIASES = "SELECT alias FROM registered_model_aliases WHERE name = ? ORDER BY al
 
 
 def test_only_the_best_and_the_average_have_an_alias() -> None:
-    assert [alias(final["model"]) for final in finals()] == [None, None, "best", "average"]
+    assert [alias(final.model) for final in finals()] == [None, None, "best", "average"]
 
 
 def test_models_are_registered_once_and_a_server_without_a_registry_gets_tags(
@@ -67,7 +76,7 @@ def test_models_are_registered_once_and_a_server_without_a_registry_gets_tags(
     problems = send(made, anywhere, tmp_path)
     assert any("no registry" in problem for problem in problems) is old
     shown = anywhere.see(made)
-    slots = {f"final abc {final['model']}" for final in finals()}
+    slots = {f"final abc {final.model}" for final in finals()}
     assert slots <= set(shown)
     assert {shown[slot].status for slot in slots} == {"FINISHED"}
     assert all(shown[slot].params == {"filters": "16"} for slot in slots)
@@ -99,9 +108,9 @@ def test_the_best_model_and_the_average_are_served_by_name_on_pixels(
     members = [keras.models.clone_model(one) for one in built]  # not compiled
     made_of = {"best": members[:1], "average": members}
     files = {name: with_preprocessing(each, (28, 28, 1)) for name, each in made_of.items()}
-    models = [final for final in finals() if alias(final["model"])]
+    models = [final for final in finals() if alias(final.model)]
     for final in models:
-        (tmp_path / final["file"]).write_bytes(to_bytes(files[alias(final["model"])]))
+        (tmp_path / final.file).write_bytes(to_bytes(files[alias(final.model)]))
     assert register(made.study, made.settings, tmp_path, models, anywhere.target) == []
     become_client(anywhere, monkeypatch)
     monkeypatch.setattr("mlflow.tracking._model_registry.utils._registry_uri", None)

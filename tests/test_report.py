@@ -23,7 +23,8 @@ from plan_fakes import EAGER, row_of, space_of
 from typer.testing import CliRunner
 
 from study.cli.app import app
-from study.final.records import FINALS
+from study.errors import StorageError
+from study.final.records import FINALS, FinalModel
 from study.plan.plan import Plan, RunSpec
 from study.plan.race import RACE, Race
 from study.plan.results import StoredTrial
@@ -324,12 +325,22 @@ def test_a_search_has_a_report_whose_options_are_ranked() -> None:
 def test_what_was_measured_on_the_test_set_is_shown_and_its_openings_counted(
     contents: Contents,
 ) -> None:
-    one = {"model": "seed 1", "accuracy": 0.991, "low": 0.989, "high": 0.993, "images": 10000}
-    one |= {"validation": 0.9876, "configurations": [{"width": 2}, {"width": 3}]}
-    finals = tuple(
-        one | {"model": name, "opened": at}
-        for name, at in (("seed 1", "2026-01-01"), ("average of 3", "2026-01-01"), ("x", "2027"))
+    one = FinalModel(
+        model="seed 1",
+        file="seed-1.keras",
+        members=("a", "b"),
+        configurations=({"width": 2}, {"width": 3}),
+        opening="abc",
+        opened="2026-01-01",
+        images=10000,
+        trained_on=54000,
+        measure="accuracy",
+        value=0.991,
+        low=0.989,
+        high=0.993,
+        validation=0.9876,
     )
+    finals = (one, replace(one, model="average of 3"), replace(one, model="x", opened="2027"))
     page = text_of(replace(contents, finals=finals))
     assert "The test set was opened 2 times" in page
     assert "average of 3" in page
@@ -513,15 +524,10 @@ def test_a_name_that_no_folder_can_have_still_has_a_folder(tmp_path: Path) -> No
     assert long.is_dir()
 
 
-def test_what_is_read_is_what_the_study_recorded(stored) -> None:
+def test_a_malformed_record_of_final_models_is_one_line(stored) -> None:
     stored.study.set_user_attr(FINALS, [{"model": "seed 1", "accuracy": 0.5}, "nonsense"])
-    found = read(Database.at(stored.url), None)
-    assert (found.name, found.state, len(found.finals), found.opened) == (
-        "digits",
-        "complete",
-        1,
-        1,
-    )
+    with pytest.raises(StorageError, match="'digits': is malformed in the database"):
+        read(Database.at(stored.url), None)
 
 
 def test_the_report_loads_neither_tensorflow_nor_mlflow(stored, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -21,15 +21,13 @@ from study.cli.options import JSON, MIRROR, STORAGE, STUDY_NAME, WHERE, only, ta
 from study.cli.terminal import SafeConsole, print_json, progress_bar, say
 from study.errors import ModelError, Unfinished
 from study.files import printable
-from study.space.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
-    from study.final.finalize import FinalModels, FinalOptions, Observer
-    from study.final.members import Member
+    from study.final.finalize import FinalModels, FinalOptions
+    from study.final.records import FinalModel
     from study.mirror.tracker import Target
     from study.running.launch import ExecutionOptions
     from study.running.prepare import Prepared
-    from study.training.run import Epoch
 
 
 def add_to(app: typer.Typer) -> None:
@@ -94,7 +92,12 @@ def finalize(
             wanted = FinalOptions(members, top, holdout)
             made = _finalize(console, prepared, wanted, execution, verbose=given["verbose"])
             if given["json"]:
-                print_json({"folder": str(made.folder), "models": list(made.models)})
+                print_json(
+                    {
+                        "folder": str(made.folder),
+                        "models": [model.to_json() for model in made.models],
+                    }
+                )
             else:
                 _print_models(console, made)
             with _waiting(console, "Writing the report"):
@@ -141,7 +144,7 @@ def gallery(
         say(
             console,
             f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong"
-            f"{records.own_words(records.latest(study)[-1])}; "
+            f"{records.latest(study)[-1].own_words()}; "
             f"candidates for a wrong label among them: {found.candidates}",
         )
         say(console, f"Written: {picture} and {table}")
@@ -224,51 +227,25 @@ def _finalize(
     *,
     verbose: bool,
 ) -> FinalModels:
+    from study.cli import live
     from study.final.finalize import finalize as make
 
-    with _waiting(console, "Looking what is trained already") as status:
-        return make(prepared, options, execution, _observer(console, status, verbose=verbose))
-
-
-def _observer(console: Console, status: Any, *, verbose: bool) -> Observer:
-    from study.final.finalize import Observer
-
-    latest: dict[str, str] = {}
-
-    def see(member: Member, epoch: Epoch) -> None:
-        of = f"epoch {epoch.number + 1} of {member.run.epochs}"
-        held_out, metric = member.run.validation.kind != "none", member.run.metric
-        value = f", {_held_out(metric, epoch.logs()[metric.name])}" if held_out else ""
-        latest[member.name] = f"{member.name}: {of}{value}"
-        status("; ".join(latest.values()))
-        if verbose:
-            say(console, latest[member.name])
-
-    def done(member: Member, record: Mapping[str, Any]) -> None:
-        latest.pop(member.name, None)
-        metric = member.run.metric
-        best = record[f"best_{metric.name}"]
-        value = "" if best is None else f", {_held_out(metric, best)} at its best"
-        say(console, f"{member.name}: trained in {record['seconds']:.0f} s{value}")
-
-    return Observer(partial(say, console), see, done)
-
-
-def _held_out(metric: Metric, value: float) -> str:
-    what = "" if metric == ACCURACY else f"{metric.words} "
-    return f"{what}{metric.text(value)} of the held-out images"
+    epochs, seeds = prepared.settings["epochs"], options.seeds or 3
+    watch: live.Lines | live.Screen = live.Lines(console, epochs, each_epoch=verbose)
+    if console.is_terminal and not verbose:
+        watch = live.Screen(console, epochs, seeds)
+    with watch if isinstance(watch, live.Screen) else nullcontext():
+        return make(prepared, options, execution, watch, partial(say, console))
 
 
 def _print_models(console: Console, made: FinalModels) -> None:
     """The models with their intervals; how often the test set was opened; where the files are."""
-    from study.final import records
-
     table = Table("model", "held out", "test (95 % interval)", "file")
     for model in made.models:
-        held_out = model["validation"]
-        shown = "" if held_out is None else records.measured(model)[0].text(held_out)
-        shown += records.own_words(model, "validation")
-        table.add_row(model["model"], shown, _measured(model), model["file"])
+        held_out = model.validation
+        shown = "" if held_out is None else model.metric.text(held_out)
+        shown += model.own_words("validation")
+        table.add_row(model.model, shown, _measured(model), model.file)
     console.print(table)
     if not made.new:
         say(console, "All of it was recorded before; the test set was not opened for it again.")
@@ -277,12 +254,11 @@ def _print_models(console: Console, made: FinalModels) -> None:
     say(console, f"Files: {made.folder}")
 
 
-def _measured(model: Mapping[str, Any]) -> str:
-    from study.final import records
-
-    metric, value = records.measured(model)
-    low, high = (metric.number(model[end]) for end in ("low", "high"))
-    return f"{metric.number(value)} ({low}-{high}){metric.unit or ' mae'}{records.own_words(model)}"
+def _measured(model: FinalModel) -> str:
+    number = model.metric.number
+    low, high = number(model.low), number(model.high)
+    unit = model.metric.unit or " mae"
+    return f"{number(model.value)} ({low}-{high}){unit}{model.own_words()}"
 
 
 def _register(console: Console, prepared: Prepared, made: FinalModels, target: Target) -> None:

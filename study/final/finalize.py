@@ -1,33 +1,46 @@
-"""Finalize a study: members trained, files written, the test set opened once and recorded.
+"""Finalize a study: final runs trained, files written, the test set opened once and recorded.
 
-It may be killed at any moment. Members that were trained are not trained again, an unfinished one
-goes on from its checkpoint, and what was recorded of the test set is told again without opening it.
+It may be killed at any moment. Runs that ended are not trained again, an unfinished one continues
+from its checkpoint, and what was recorded of the test set is told again without opening it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import optuna
 
 from study.data import dataset as data
 from study.errors import ModelError
 from study.final import archive, records
 from study.final.measure import measure, write_files
-from study.final.members import Member, MemberTrainer, chosen, plan
+from study.final.members import FinalPlan, FinalRuns, Member, chosen
+from study.final.records import FinalModel
+from study.plan.plan import RunSpec
+from study.plan.results import StoredTrial
+from study.running.driver import Driver, Hooks, Observer
 from study.running.launch import (
     ExecutionOptions,
+    Say,
     alone_on_cards,
     checkpoints_for,
     engine_for,
+    forget_in,
     jobs_of,
 )
 from study.storage import database as storage
+from study.storage import models as kept
 from study.storage.connection import explained
+from study.storage.ledger import Ledger
 from study.storage.lock import driving
 from study.storage.progress import standing_of
+from study.storage.trials import StoredTrials
+from study.training.checkpoint import require_writable
 from study.training.train import train
 
 if TYPE_CHECKING:
@@ -35,15 +48,14 @@ if TYPE_CHECKING:
 
     from study.running.prepare import Prepared
     from study.space.settings import Settings
-    from study.training.checkpoint import Checkpoints
-    from study.training.run import Epoch
-    from study.workers.engine import Engine, Trainer
+    from study.training.run import Run
+    from study.workers.engine import Trainer
 
 HOLDOUT = 0.1
-"""The part left out to choose by, unless something else is asked for.
+"""The part held out to choose the best epoch and the best model, by default.
 
-Without one there is no honest way to say which member or which epoch is the best; a tenth of the
-images costs less than choosing by the test set would.
+Without one there is no honest way to choose them; a tenth of the images costs less than choosing by
+the test set would.
 """
 
 
@@ -61,23 +73,14 @@ class FinalOptions:
 
 
 @dataclass(frozen=True)
-class Observer:
-    """Callbacks: for a line of text, after an epoch of a member, and after a member's training."""
-
-    on_message: Callable[[str], None]
-    on_epoch: Callable[[Member, Epoch], None]
-    on_member: Callable[[Member, Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True)
 class FinalModels:
-    """The models of one opening of the test set, as `records.finals` describes them.
+    """The models of one opening of the test set.
 
     ``folder`` has their files, ``openings`` counts those of the study; ``new``: this was one.
     """
 
     folder: Path
-    models: Sequence[Mapping[str, Any]]
+    models: Sequence[FinalModel]
     openings: int
     new: bool
 
@@ -87,6 +90,7 @@ def finalize(
     options: FinalOptions,
     execution: ExecutionOptions,
     observer: Observer,
+    say: Say,
     trainer: Trainer = train,
 ) -> FinalModels:
     """Make the final models of a study and measure them.
@@ -94,65 +98,132 @@ def finalize(
     Raises ``ModelError`` where that cannot be, ``StudyLocked`` where another process drives the
     study or finalizes it.
     """
-    location, say = prepared.location, observer.on_message
+    location = prepared.location
     with explained(location.database.shown), driving(location) as lock:
         study = storage.load(location.database.open(), location.name)[0]
         _say_what_is_needed(prepared.settings, say)
-        members = _members(study, prepared, options, say)
+        runs = _final_runs(study, prepared, options, say)
         folder = records.folder(location, study)
         records.claim(folder, study)
-        checkpoints = checkpoints_for(location, execution)
-        known = _recorded(study, members, folder)
+        known = _recorded(study, runs, folder)
         if known and all(_is_there(folder, final) for final in known):
             return _final_models(study, folder, known, new=False)
-        training = MemberTrainer(
-            study,
-            folder,
-            on_saved=lambda run: checkpoints.delete(run.key),
-            on_epoch=observer.on_epoch,
-            on_member=observer.on_member,
-        )
-        if missing := training.missing(members):
-            with _engine(prepared, checkpoints, execution, trainer, say, len(missing)) as engine:
-                training.train(missing, engine, lock.check)
+        own = _study_of(study, runs)
+        trials = StoredTrials()(own)
+        plan = runs.plan(_ignored(trials, runs, folder))
+        if not plan.state(trials).complete:
+            ledger = Ledger(own, plan.space, plan.metric, driver_died=lock.driver_died)
+            drive = _driver_of(prepared, runs, plan, ledger, folder, observer, lock.check, say)
+            drive(execution, trainer)
+            trials = ledger.trials
+        members = _trained(runs, plan, trials, folder)
         lock.check()
         if known:  # other members have taken the names of these models' files
             say("Putting the models together again")
-            write_files(study, prepared, members, training, folder)
+            write_files(study, prepared, members, folder)
             return _final_models(study, folder, known, new=False)
         say("Putting the models together and opening the test set")
-        models = measure(study, prepared, members, training, folder)
+        models = measure(study, prepared, members, folder)
         return _final_models(study, folder, models, new=True)
 
 
-@contextmanager
-def _engine(
+def _study_of(study: Study, runs: FinalRuns) -> Study:
+    """The Optuna study of these final runs: one for each holdout and text of a custom model."""
+    model = runs.settings.model
+    facts = (kept.identity(study), f"{runs.holdout:g}", model.fingerprint if model else "")
+    mark = f"({hashlib.sha256(' '.join(facts).encode()).hexdigest()[:8]})"
+    names = optuna.get_all_study_names(study._storage)
+    found = [name for name in names if name.endswith(mark)]  # the study may have been renamed
+    return optuna.create_study(
+        storage=study._storage,
+        study_name=found[0] if found else f"{study.study_name[:400]}: final runs {mark}",
+        direction=runs.space.metric.direction,
+        load_if_exists=True,
+    )
+
+
+def _ignored(trials: Sequence[StoredTrial], runs: FinalRuns, folder: Path) -> frozenset[int]:
+    """The trials to train again: failed ones, and those whose model's file is lost."""
+
+    def lost(trial: StoredTrial) -> bool:
+        run = runs.run(trial.configuration, trial.repeat)
+        return trial.state == "complete" and not _file(folder, run).exists()
+
+    return frozenset(trial.number for trial in trials if trial.state == "failed" or lost(trial))
+
+
+def _file(folder: Path, run: Run) -> Path:
+    """Where the model of a final run is kept."""
+    return folder / "members" / f"{run.key}.keras"
+
+
+def _driver_of(
     prepared: Prepared,
-    checkpoints: Checkpoints,
-    execution: ExecutionOptions,
-    trainer: Trainer,
-    say: Callable[[str], None],
-    runs: int,
-) -> Iterator[Engine]:
-    """What trains, with no more places on this machine than there are ``runs``."""
-    with alone_on_cards(prepared.settings, execution, say) as free:
-        jobs = free.jobs
-        if free.scheduler is None:
-            jobs = min(jobs_of(prepared.settings, free), runs)
-        own = replace(free, jobs=jobs)
-        with closing(engine_for(prepared, checkpoints, own, trainer, say)) as engine:
-            yield engine
+    runs: FinalRuns,
+    plan: FinalPlan,
+    ledger: Ledger,
+    folder: Path,
+    observer: Observer,
+    check: Callable[[], None],
+    say: Say,
+) -> Callable[[ExecutionOptions, Trainer], None]:
+    """A function that drives the plan to its end, with no more runs at once than it has."""
+    location, settings = prepared.location, prepared.settings
+
+    def run(spec: RunSpec) -> Run:
+        return runs.run(spec.configuration or (), spec.repeat)
+
+    def describe(spec: RunSpec) -> dict[str, float | str]:
+        return {"device": settings.device, "seed": run(spec).seed}
+
+    def score(_: RunSpec, curve: Mapping[str, Sequence[float]]) -> float:
+        values = curve[plan.metric.name]
+        return values[plan.metric.best(values)] if runs.holdout else values[-1]
+
+    def keep(trial: StoredTrial, model: bytes, _: Sequence[StoredTrial]) -> None:
+        records.write(_file(folder, runs.run(trial.configuration, trial.repeat)), model)
+
+    def drive(execution: ExecutionOptions, trainer: Trainer) -> None:
+        checkpoints = checkpoints_for(location, execution)
+        require_writable(checkpoints, execution.checkpoints or str(location.checkpoints))
+        hooks = Hooks(run, describe, score, keep, forget_in(location, checkpoints))
+        pruner = optuna.pruners.NopPruner()
+        with alone_on_cards(settings, execution, say) as free:
+            jobs = free.jobs
+            if free.scheduler is None:
+                jobs = min(jobs_of(settings, free), len(runs.all))
+            where = replace(free, jobs=jobs)
+            with closing(engine_for(prepared, checkpoints, where, trainer, say)) as engine:
+                Driver(ledger, plan, pruner, engine, hooks, observer, check=check, say=say).drive()
+
+    return drive
+
+
+def _trained(
+    runs: FinalRuns, plan: FinalPlan, trials: Sequence[StoredTrial], folder: Path
+) -> list[Member]:
+    """The trained runs, in order; raises ``ModelError`` with the reason where one has failed."""
+    members = []
+    for place, option in enumerate(plan.state(trials).stages[0].options):
+        if option.stopped is not None:
+            name = runs.name(place, option.stopped.repeat)
+            raise ModelError(f"{name} cannot be trained: {option.failure or 'it was stopped'}")
+        for trial in option.rows:
+            run = runs.run(option.configuration, trial.repeat)
+            best = trial.value if runs.holdout else None
+            members.append(Member(runs.name(place, trial.repeat), run, _file(folder, run), best))
+    return members
 
 
 def _final_models(
-    study: Study, folder: Path, models: Sequence[Mapping[str, Any]], *, new: bool
+    study: Study, folder: Path, models: Sequence[FinalModel], *, new: bool
 ) -> FinalModels:
-    """These models are the ones that gallery and report speak of from now on."""
-    records.set_current(study, models[0]["opening"])
+    """Record that gallery and report show these models from now on."""
+    records.set_current(study, models[0].opening)
     return FinalModels(folder, models, records.openings(records.finals(study)), new)
 
 
-def _say_what_is_needed(settings: Settings, say: Callable[[str], None]) -> None:
+def _say_what_is_needed(settings: Settings, say: Say) -> None:
     """Say what the files of a custom model need to be loaded."""
     source, network = settings.model, settings.network
     if source is None or network is None:
@@ -164,9 +235,8 @@ def _say_what_is_needed(settings: Settings, say: Callable[[str], None]) -> None:
         )
 
 
-def _members(
-    study: Study, prepared: Prepared, options: FinalOptions, say: Callable[[str], None]
-) -> list[Member]:
+def _final_runs(study: Study, prepared: Prepared, options: FinalOptions, say: Say) -> FinalRuns:
+    """The runs that the options ask for; raises ``ModelError`` where there can be none."""
     settings = prepared.settings
     plan_state = standing_of(study, settings)
     if plan_state.incumbent is None or plan_state.score is None:
@@ -174,28 +244,30 @@ def _members(
             f"study {study.study_name!r} has no finished configuration yet: continue it with: "
             f"{prepared.location.command('resume')}"
         )
-    configurations = chosen(plan_state, settings.repeats, options.top)
+    configurations = tuple(chosen(plan_state, settings.repeats, options.top))
     if not plan_state.complete:
         say("The study is not complete: its choice may still change")
     if not len(prepared.dataset.test_labels):
         raise ModelError(f"{prepared.dataset.source}: has no test images to measure a model on")
     seeds = options.seeds or (3 if options.top is None else 1)
-    members = plan(settings, configurations, seeds, options.holdout, prepared.dataset.fingerprint)
-    run = members[0].run
+    fingerprint = prepared.dataset.fingerprint
+    runs = FinalRuns(settings, configurations, seeds, options.holdout, fingerprint)
+    run = runs.run(configurations[0], 0)
     data.split(prepared.dataset.labels, run.validation, run.seed, run.repeat, settings["data"])
-    return members
+    return runs
 
 
-def _recorded(study: Study, members: Sequence[Member], folder: Path) -> list[dict[str, Any]]:
-    """The records of an earlier opening for these members, if their probabilities are kept."""
-    name = records.opening([member.key for member in members])
+def _recorded(study: Study, runs: FinalRuns, folder: Path) -> list[FinalModel]:
+    """The records of an earlier opening for these runs, if their predictions are kept."""
+    keys = [runs.run(configuration, repeat).key for _, configuration, repeat in runs.all]
+    name = records.opening(keys)
     there = records.load_probabilities(folder, name) is not None
     return records.of_opening(study, name) if there else []
 
 
-def _is_there(folder: Path, final: Mapping[str, Any]) -> bool:
+def _is_there(folder: Path, final: FinalModel) -> bool:
     """Whether a recorded model's file is there, and is not that of other members."""
     try:
-        return list(archive.read_card(folder / final["file"]).members) == list(final["members"])
+        return archive.read_card(folder / final.file).members == final.members
     except ModelError:
         return False

@@ -79,8 +79,8 @@ def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
     final = records.latest(study)[-1]
     if dataset.regression:
         raise ModelError("gallery shows classes that are mistaken; here labels are numbers")
-    path = records.probabilities_file(folder, final["opening"])
-    members = records.load_probabilities(folder, final["opening"])
+    path = records.probabilities_file(folder, final.opening)
+    members = records.load_probabilities(folder, final.opening)
     if members is None:
         raise ModelError(
             f"{path}: is missing or damaged; write it again with: study finalize "
@@ -88,7 +88,7 @@ def collect(study: Study, folder: Path, dataset: Dataset) -> Gallery:
         )
     if members.shape[1:] != (len(dataset.test_labels), dataset.num_classes):
         raise ModelError(f"{path}: belongs to other data; finalize the study again")
-    return Gallery(final["model"], mistakes(members, dataset), len(dataset.test_labels))
+    return Gallery(final.model, mistakes(members, dataset), len(dataset.test_labels))
 
 
 def mistakes(members: NDArray[np.float32], dataset: Dataset) -> list[Mistake]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,8 @@ from study.data.pixels import brightness
 from study.data.splitting import Labels
 from study.final import records
 from study.final.archive import Card, Needed, with_card
-from study.final.members import Member, MemberTrainer
+from study.final.members import Member
+from study.final.records import FinalModel, OwnMetric
 from study.space.metric import VAL_ACCURACY
 from study.training.startup import start_tensorflow
 
@@ -53,15 +54,14 @@ def measure(
     study: Study,
     prepared: Prepared,
     members: Sequence[Member],
-    trainer: MemberTrainer,
     folder: Path,
-) -> list[dict[str, Any]]:
+) -> list[FinalModel]:
     """Write every model's file, open the test set, record the accuracies; returns the records.
 
     The models are the members, the best of them by validation where images were held out, and
     their average. Nothing is chosen by what the test set says.
     """
-    models = write_files(study, prepared, members, trainer, folder)
+    models = write_files(study, prepared, members, folder)
     from study.final import export
 
     dataset, metric = prepared.dataset, prepared.settings.metric
@@ -72,27 +72,40 @@ def measure(
     predicted = [export.probabilities(model.network, test) for model in models]
     packed = _packed(np.stack(predicted[: len(members)]), members, dataset.test_labels)
     records.write(records.probabilities_file(folder, name), packed)
-    common = {"opened": opened, "opening": name, "trained_on": len(dataset.labels) - len(part)}
+    own: Sequence[OwnMetric | None] = [None] * len(models)
+    if metric.name not in _MEASURED[dataset.regression]:
+        own = _own_metric(prepared, models, part)
     found = []
-    for model, of_test in zip(models, predicted, strict=True):
-        record = _described(model) | _measured(of_test, dataset.test_labels) | common
+    for model, of_test, own_metric in zip(models, predicted, own, strict=True):
+        validation = None
         if len(part):
             judged = export.probabilities(model.network, held_out)
-            record["validation"] = records.measured(_measured(judged, dataset.labels[part]))[1]
-        found.append(record)
-    if metric.name not in _MEASURED[dataset.regression]:
-        for record, own in zip(found, _own_metric(prepared, models, part), strict=True):
-            record["metric"] = own
+            validation = _measured(judged, dataset.labels[part])["value"]
+        found.append(
+            FinalModel(
+                model=model.name,
+                file=model.file,
+                members=tuple(member.key for member in model.members),
+                configurations=_configurations(model.members),
+                opening=name,
+                opened=opened,
+                trained_on=len(dataset.labels) - len(part),
+                validation=validation,
+                own=own_metric,
+                **_measured(of_test, dataset.test_labels),
+            )
+        )
     if len(part):
-        values = [trainer.record(member)[f"best_{metric.name}"] for member in members]
-        found.insert(len(members), {**found[metric.best(values)], "model": BEST})
-    study.set_user_attr(records.FINALS, [*records.finals(study), *found])
+        values = [member.best or 0.0 for member in members]
+        found.insert(len(members), replace(found[metric.best(values)], model=BEST))
+    records.add(study, found)
     return found
 
 
-def _described(model: _Model) -> dict[str, Any]:
-    members = [member.key for member in model.members]
-    return {"model": model.name, "validation": None, "file": model.file, "members": members}
+def _configurations(members: Sequence[Member]) -> tuple[dict[str, Any], ...]:
+    """What the members were trained with, every configuration once."""
+    every = [dict(member.run.params) for member in members]
+    return tuple(one for place, one in enumerate(every) if one not in every[:place])
 
 
 def _measured(predicted: Numbers, labels: Labels) -> dict[str, Any]:
@@ -105,16 +118,17 @@ def _measured(predicted: Numbers, labels: Labels) -> dict[str, Any]:
         off = np.abs(predicted[:, 0].astype(np.float64) - labels)
         half = 1.96 * float(off.std(ddof=1)) / math.sqrt(images) if images > 1 else math.inf
         mae, rmse = float(off.mean()), math.sqrt(float((off**2).mean()))
-        return {"mae": mae, "low": mae - half, "high": mae + half, "images": images, "rmse": rmse}
+        interval = {"low": mae - half, "high": mae + half}
+        return {"measure": "mae", "value": mae, **interval, "images": images, "rmse": rmse}
     hits = int((predicted.argmax(1) == labels).sum())
     low, high = records.interval(hits, images)
-    accuracy = {"accuracy": hits / images, "low": low, "high": high}
+    accuracy = {"measure": "accuracy", "value": hits / images, "low": low, "high": high}
     return {**accuracy, "images": images, "errors": images - hits}
 
 
 def _own_metric(
     prepared: Prepared, models: Sequence[_Model], part: NDArray[np.int64]
-) -> list[dict[str, Any]]:
+) -> list[OwnMetric]:
     """The study's metric of each model, on the test images and on ``part``, held out."""
     from study.final.judge import Judge
 
@@ -125,9 +139,9 @@ def _own_metric(
     on_held_out: Sequence[float | None] = [None] * len(models)
     if len(part):
         on_held_out = judge.values(trained, dataset.images[part], dataset.labels[part])
-    named = {"name": metric.name.removeprefix("val_"), "direction": metric.direction}
+    name = metric.name.removeprefix("val_")
     return [
-        {**named, "value": value, "validation": validation}
+        OwnMetric(name, metric.direction, value, validation)
         for value, validation in zip(on_test, on_held_out, strict=True)
     ]
 
@@ -144,7 +158,6 @@ def write_files(
     study: Study,
     prepared: Prepared,
     members: Sequence[Member],
-    trainer: MemberTrainer,
     folder: Path,
 ) -> list[_Model]:
     """Write the file of every member and, of several, of their average; no image is looked at."""
@@ -156,7 +169,7 @@ def write_files(
     source = prepared.settings.model
     own = user_code.classes(source) if source else {}
     trained = [
-        export.load_member(trainer.file(member), f"member_{place}", own)
+        export.load_member(member.file, f"member_{place}", own)
         for place, member in enumerate(members, start=1)
     ]
 

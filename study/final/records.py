@@ -1,35 +1,119 @@
-"""What a study records of its final models, and where their files are."""
+"""The final models of a study as its database records them, and where their files are."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from study.data import arrays
 from study.errors import DataError, ModelError
 from study.files import write_whole
-from study.space.metric import Metric
+from study.space.metric import Direction, Metric
 from study.storage import models
 from study.storage.location import Location
+from study.storage.trials import readable
 
 if TYPE_CHECKING:
     from optuna import Study
 
 FINALS = "finals"
-"""The study attribute with an object for every model that the test set was opened for."""
+"""The study attribute with a `FinalModel` for every model that the test set was opened for."""
 
 CURRENT = "final_opening"
 """The study attribute that names the opening whose models the files are: the one asked for last."""
 
-MEMBERS = "final_members"
-"""The study attribute that holds, by run key, what became of each member's training."""
+VERSION = 1
 
 _OWNER = "study.txt"
+
+
+@dataclass(frozen=True)
+class OwnMetric:
+    """The study's metric, where it is neither accuracy nor mean absolute error.
+
+    ``value`` is of the test images, ``validation`` of the held-out ones; None: not measured.
+    """
+
+    name: str
+    direction: Direction
+    value: float | None
+    validation: float | None
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """A model that the test set was opened for.
+
+    ``measure`` is accuracy (a fraction), or mae for numbers; ``value`` that of the ``images`` test
+    images, with its 95 % interval ``low`` to ``high``; ``validation`` that of the held-out images.
+    ``errors`` counts wrong images, ``rmse`` is of numbers. ``members`` are run keys and
+    ``configurations`` what they were trained with, each once. ``opening`` is the same for all
+    models of one opening of the test set, at the ISO time ``opened``.
+    """
+
+    model: str
+    file: str
+    members: tuple[str, ...]
+    configurations: tuple[dict[str, Any], ...]
+    opening: str
+    opened: str
+    images: int
+    trained_on: int
+    measure: Literal["accuracy", "mae"]
+    value: float
+    low: float
+    high: float
+    validation: float | None = None
+    errors: int | None = None
+    rmse: float | None = None
+    own: OwnMetric | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """The metric of ``value``, ``low``, ``high`` and ``validation``."""
+        return Metric(self.measure, "minimize" if self.measure == "mae" else "maximize")
+
+    @property
+    def own_metric(self) -> Metric | None:
+        """The study's metric, where it is neither accuracy nor mean absolute error."""
+        return None if self.own is None else Metric(self.own.name, self.own.direction)
+
+    def own_words(self, which: Literal["value", "validation"] = "value") -> str:
+        """``, top5 0.98``: the study's own metric of the test or held-out images, if any."""
+        metric = self.own_metric
+        if metric is None or (which == "validation" and self.validation is None):
+            return ""
+        value = getattr(self.own, which)
+        shown = "not measured" if value is None else metric.text(value)
+        return f", {metric.name.replace('_', ' ')} {shown}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The model for the database and for programs; `from_json` reads it."""
+        table = _MODEL.dump_python(self, mode="json")
+        known = {name: value for name, value in table.items() if value is not None}
+        known[known.pop("measure")] = known.pop("value")
+        known["metric"] = known.pop("own", None)
+        return {"version": VERSION, **known, "validation": self.validation}
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> FinalModel:
+        """Raises ``ValueError`` where the table is no `to_json`."""
+        known = dict(table)
+        if known.pop("version", None) != VERSION:
+            raise ValueError("a final model is recorded in another version")
+        measure = "accuracy" if "accuracy" in known else "mae"
+        known |= {"measure": measure, "value": known.pop(measure, None)}
+        return _MODEL.validate_python({**known, "own": known.pop("metric", None)})
+
+
+_MODEL = TypeAdapter(FinalModel)
 
 
 def interval(hits: int, images: int) -> tuple[float, float]:
@@ -40,52 +124,30 @@ def interval(hits: int, images: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def finals(study: Study) -> list[dict[str, Any]]:
-    """Every model the test set was opened for, in order.
-
-    The objects have ``model``, ``accuracy`` and ``errors`` (of numbers ``mae`` and ``rmse``),
-    ``low``, ``high``, ``images``, ``opened`` (ISO time), ``file``, ``validation`` (the same of the
-    images held out, or None), ``members`` (run keys) and ``opening`` (the same for all models of
-    one opening). Where the study compares by something else ``metric`` is that: an object of
-    ``name``, ``direction``, ``value`` and ``validation``, None where it cannot be measured.
-    """
-    return list(study.user_attrs.get(FINALS, []))
+def finals(study: Study) -> list[FinalModel]:
+    """Every model the test set was opened for, in order; raises ``StorageError``."""
+    with readable(lambda: study.study_name):
+        return [FinalModel.from_json(one) for one in study.user_attrs.get(FINALS, [])]
 
 
-def measured(final: Mapping[str, Any]) -> tuple[Metric, float]:
-    """What was measured of a model: its accuracy, or of numbers the mean absolute error."""
-    metric = Metric("accuracy") if "accuracy" in final else Metric("mae", "minimize")
-    return metric, float(final[metric.name])
-
-
-def own_metric(final: Mapping[str, Any]) -> Metric | None:
-    """What the study compares by, where that is not what was `measured` anyway."""
-    kept = final.get("metric")
-    return Metric(kept["name"], kept["direction"]) if kept else None
-
-
-def own_words(final: Mapping[str, Any], which: str = "value") -> str:
-    """``, top5 0.98``: the study's own metric of the test images, or of ``validation``, if any."""
-    metric = own_metric(final)
-    if metric is None or (which == "validation" and final["validation"] is None):
-        return ""
-    value = final["metric"][which]
-    shown = "not measured" if value is None else metric.text(value)
-    return f", {metric.name.replace('_', ' ')} {shown}"
-
-
-def latest(study: Study) -> list[dict[str, Any]]:
+def latest(study: Study) -> list[FinalModel]:
     """The models that were asked for last; ``ModelError`` where there are none."""
     recorded = finals(study)
     if not recorded:
         raise ModelError(f"study {study.study_name!r} has no final model yet")
-    return of_opening(study, study.user_attrs.get(CURRENT, recorded[-1]["opening"]))
+    return of_opening(study, study.user_attrs.get(CURRENT, recorded[-1].opening))
 
 
-def of_opening(study: Study, opening: str) -> list[dict[str, Any]]:
+def of_opening(study: Study, opening: str) -> list[FinalModel]:
     """The models of an opening as it was recorded, the last time if more often; [] if never."""
-    found = [final for final in finals(study) if final["opening"] == opening]
-    return [final for final in found if final["opened"] == found[-1]["opened"]]
+    found = [final for final in finals(study) if final.opening == opening]
+    return [final for final in found if final.opened == found[-1].opened]
+
+
+def add(study: Study, made: Sequence[FinalModel]) -> None:
+    """Record the models of an opening of the test set."""
+    every = [*finals(study), *made]
+    study.set_user_attr(FINALS, [final.to_json() for final in every])
 
 
 def set_current(study: Study, opening: str) -> None:
@@ -94,19 +156,9 @@ def set_current(study: Study, opening: str) -> None:
         study.set_user_attr(CURRENT, opening)
 
 
-def configurations(attributes: Mapping[str, Any], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """What members were trained with, by their run keys: every configuration once, in order.
-
-    ``attributes`` are the study's.
-    """
-    known = attributes.get(MEMBERS, {})
-    found = [known[key]["params"] for key in keys if key in known]
-    return [params for place, params in enumerate(found) if params not in found[:place]]
-
-
-def openings(recorded: Sequence[Mapping[str, Any]]) -> int:
+def openings(recorded: Sequence[FinalModel]) -> int:
     """How often the test set was opened."""
-    return len({final["opened"] for final in recorded})
+    return len({final.opened for final in recorded})
 
 
 def opening(keys: Sequence[str]) -> str:
@@ -115,12 +167,12 @@ def opening(keys: Sequence[str]) -> str:
 
 
 def probabilities_file(folder: Path, opening: str) -> Path:
-    """The file with what each member says of each test image."""
+    """The file with the predictions of each member for each test image."""
     return folder / f"test-{opening}.npz"
 
 
 def load_probabilities(folder: Path, opening: str) -> NDArray[np.float32] | None:
-    """What each member says of each test image; None where the file is missing or damaged."""
+    """The predictions (members, images, classes); None where the file is missing or damaged."""
     name = "probabilities"
     try:
         return arrays.read_npz(probabilities_file(folder, opening), lambda _: [name])[name]
@@ -131,7 +183,7 @@ def load_probabilities(folder: Path, opening: str) -> NDArray[np.float32] | None
 def folder(location: Location, study: Study) -> Path:
     """Where the final models of a study are.
 
-    Where an earlier study of that name has the folder, this one's has its UUID in the name.
+    If an earlier study of that name owns the folder, this one's has its UUID in the name.
     """
     identity = models.identity(study)
     path = location.final_models
@@ -141,17 +193,17 @@ def folder(location: Location, study: Study) -> Path:
 
 
 def _owner(folder: Path) -> str | None:
-    """Whose folder it is; None if nobody's."""
+    """The UUID of the study that owns the folder; None if it has no owner."""
     try:
         return (folder / _OWNER).read_text(errors="replace").strip()
     except FileNotFoundError:
         return None
-    except OSError:  # of somebody whose files cannot be read
+    except OSError:  # not readable: owned by another user
         return ""
 
 
 def claim(folder: Path, study: Study) -> None:
-    """Make the folder and write down whose it is."""
+    """Make the folder and record its owner."""
     write(folder / _OWNER, f"{models.identity(study)}\n".encode())
 
 

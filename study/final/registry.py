@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from study.errors import MirrorError
-from study.final import records
 from study.final.measure import BEST
+from study.final.records import FinalModel
 from study.mirror.desired import MODEL, Artifact, Content, DesiredRun, Point, origin
 from study.mirror.sync import Report, Sync
 from study.mirror.tracker import Refused, StudyFacts, Target, redact, secrets
@@ -33,7 +33,7 @@ def register(
     study: Study,
     settings: Settings,
     folder: Path,
-    models: Sequence[Mapping[str, Any]],
+    models: Sequence[FinalModel],
     target: Target,
 ) -> list[str]:
     """Send the models of an opening; returns what went wrong, in lines, and raises nothing."""
@@ -42,13 +42,13 @@ def register(
         facts = StudyFacts(study.study_name, kept.identity(study), settings)
         tracker = target.tracker.connect(target, facts)
         sync = Sync(tracker)
-        runs = [_run(study, settings, model, folder) for model in models]
+        runs = [_run(settings, model, folder) for model in models]
         before = {run.key for run in runs if run.key in sync.runs}
         sync.send_runs(runs, report)
         sync.send_artifacts(runs, report, live=False)
         if not report.problems:
             for model, run in zip(models, runs, strict=True):
-                if name := alias(model["model"]):
+                if name := alias(model.model):
                     try:
                         tracker.register(sync.runs[run.key], study.study_name, name)
                     except Refused as error:  # said once
@@ -65,52 +65,47 @@ def alias(model: str) -> str | None:
     return "best" if model == BEST else "average" if model.startswith("average") else None
 
 
-def _run(study: Study, settings: Settings, model: Mapping[str, Any], folder: Path) -> DesiredRun:
-    now, file = int(time.time() * 1000), folder / model["file"]
+def _run(settings: Settings, model: FinalModel, folder: Path) -> DesiredRun:
+    now, file = int(time.time() * 1000), folder / model.file
     return DesiredRun(
-        key=f"final {model['opening']} {model['model']}",
+        key=f"final {model.opening} {model.model}",
         parent=None,
-        name=f"final: {model['model']}",
+        name=f"final: {model.model}",
         state="complete",
         mark="complete",
         started=now,
         ended=now,
-        make_content=partial(_content, study, settings, model, now),
+        make_content=partial(_content, settings, model, now),
         artifact=Artifact(MODEL, file.name, SENT, file.read_bytes, pixels=255),
     )
 
 
-def _content(study: Study, settings: Settings, model: Mapping[str, Any], now: int) -> Content:
-    metric, value = records.measured(model)
+def _content(settings: Settings, model: FinalModel, now: int) -> Content:
+    measure = model.measure
     values = {
-        f"test_{metric.name}": value,
-        f"test_{metric.name}_low": model["low"],
-        f"test_{metric.name}_high": model["high"],
-        "test_images": model["images"],
+        f"test_{measure}": model.value,
+        f"test_{measure}_low": model.low,
+        f"test_{measure}_high": model.high,
+        "test_images": model.images,
     }
-    if model["validation"] is not None:
-        values[f"val_{metric.name}"] = model["validation"]
-    if own := records.own_metric(model):
-        measured = model["metric"]
-        found = {
-            f"test_{own.name}": measured["value"],
-            f"val_{own.name}": measured["validation"],
-        }
+    if model.validation is not None:
+        values[f"val_{measure}"] = model.validation
+    if own := model.own:
+        found = {f"test_{own.name}": own.value, f"val_{own.name}": own.validation}
         values |= {name: value for name, value in found.items() if value is not None}
     tags = {
         **origin(settings),
-        "final": model["model"],
-        "opened": model["opened"],
-        "members": ", ".join(model["members"]),
+        "final": model.model,
+        "opened": model.opened,
+        "members": ", ".join(model.members),
     }
     points = [Point(name, float(v), now, 1) for name, v in values.items()]
-    return Content(_params(study, model), tags, points)
+    return Content(_params(model), tags, points)
 
 
-def _params(study: Study, model: Mapping[str, Any]) -> dict[str, str]:
+def _params(model: FinalModel) -> dict[str, str]:
     """The configuration; of an average, what all its members have in common."""
-    each = records.configurations(study.user_attrs, model["members"])
-    first, *others = each or [{}]
+    first, *others = model.configurations or ({},)
     return {
         name: str(value)
         for name, value in first.items()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from study.final.records import FINALS, configurations
+from study.final.records import FinalModel, finals, openings
 from study.mirror.follow import shown_at
 from study.plan.plan import PlanState
 from study.plan.race import Race
@@ -24,9 +22,8 @@ from study.storage.progress import state_of, trials_of
 class Contents:
     """A study as it is reported: settings, plan_state, every run, and what became of the test set.
 
-    ``finals`` are the models that it was opened for, as `final.records.finals` describes them, each
-    with the ``configurations`` of its members; ``resume`` is the command that goes on; ``effects``
-    are what a race has learnt of each hyperparameter.
+    ``finals`` are the models that the test set was opened for; ``resume`` is the command that
+    continues the study; ``effects`` are what a race has learnt of each hyperparameter.
     """
 
     name: str
@@ -34,7 +31,7 @@ class Contents:
     plan_state: PlanState
     state: str
     rows: tuple[StoredTrial, ...]
-    finals: tuple[Mapping[str, Any], ...] = ()
+    finals: tuple[FinalModel, ...] = ()
     mlflow: str | None = None
     resume: str = ""
     effects: Effects | None = None
@@ -42,7 +39,7 @@ class Contents:
     @property
     def opened(self) -> int:
         """How often the test set was opened."""
-        return len({final.get("opened") for final in self.finals})
+        return openings(self.finals)
 
 
 def read(database: Database, name: str | None) -> Contents:
@@ -52,19 +49,13 @@ def read(database: Database, name: str | None) -> Contents:
     rows = trials_of(study, settings)
     plan = plan_of(settings)
     plan_state = plan.state(rows)
-    attributes = study.user_attrs
-    finals = attributes.get(FINALS)
     return Contents(
         name=study.study_name,
         settings=settings,
         plan_state=plan_state,
         state=state_of(plan_state, location),
         rows=tuple(rows),
-        finals=tuple(
-            {**final, "configurations": configurations(attributes, final.get("members", ()))}
-            for final in (finals if isinstance(finals, list) else ())
-            if isinstance(final, dict)
-        ),
+        finals=tuple(finals(study)),
         mlflow=shown_at(location, models.identity(study)),
         resume=location.command("resume"),
         effects=plan.effects(rows) if isinstance(plan, Race) else None,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from study.final.records import measured, own_words
+from study.final.records import FinalModel
 from study.plan.plan import PlanState
 from study.plan.results import StoredTrial
 from study.report.figures import Cost, Panel, Spent, StageFigure, end
@@ -105,27 +104,23 @@ def savings_table(spent: Spent) -> Table:
     return table("Not trained", ("what", "runs", "epochs"), lines)
 
 
-def finals_table(finals: Sequence[Mapping[str, Any]]) -> Table:
-    """What was measured on the test set."""
-
-    def shown(final: Mapping[str, Any], name: str) -> str:
-        metric, value = measured(final)
-        known = value if name == "measured" else final.get(name)
-        return "" if known is None else metric.text(known)
-
+def finals_table(finals: Sequence[FinalModel]) -> Table:
+    """The final models with their values on the test set."""
     lines = [
         (
-            str(final.get("model", "")),
-            "; ".join(map(units.params, final.get("configurations", ()))),
-            shown(final, "validation") + own_words(final, "validation"),
-            shown(final, "measured") + own_words(final),
-            f"{shown(final, 'low')} to {shown(final, 'high')}",
-            str(final.get("images", "")),
-            str(final.get("opened", "")),
+            final.model,
+            "; ".join(map(units.params, final.configurations)),
+            ("" if final.validation is None else final.metric.text(final.validation))
+            + final.own_words("validation"),
+            final.metric.text(final.value) + final.own_words(),
+            f"{final.metric.text(final.low)} to {final.metric.text(final.high)}",
+            str(final.images),
+            final.opened,
         )
         for final in finals
     ]
-    what = "accuracy" if all("accuracy" in final for final in finals) else "mean absolute error"
+    accuracy = all(final.measure == "accuracy" for final in finals)
+    what = "accuracy" if accuracy else "mean absolute error"
     columns = ("model", "configuration", "held out", f"test {what}", "95 % interval")
     return table("Measured on the test set", (*columns, "test images", "opened"), lines)
 

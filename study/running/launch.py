@@ -232,6 +232,16 @@ def checkpoints_for(location: Location, execution: ExecutionOptions) -> Checkpoi
     return checkpoints_at(execution.checkpoints or str(location.checkpoints))
 
 
+def forget_in(location: Location, checkpoints: Checkpoints) -> Callable[[Run], None]:
+    """A function that deletes the checkpoint of a run whose end is stored."""
+
+    def forget(run: Run) -> None:
+        location.database.flush()  # a power cut must not take the end of a run and this
+        checkpoints.delete(run.key)
+
+    return forget
+
+
 def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) -> Hooks:
     settings, dataset = prepared.settings, prepared.dataset
 
@@ -253,14 +263,10 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
         params, metric = dict(slot.configuration or ()), settings.metric
         return recipe.value(params, curve[metric.name], metric, score_of(settings))
 
-    def forget(run: Run) -> None:
-        prepared.location.database.flush()  # a power cut must not take the end of a run and this
-        checkpoints.delete(run.key)
-
     return Hooks(
         run=run,
         describe=describe,
         score=score,
         keep=keeper.keep,
-        forget=forget,
+        forget=forget_in(prepared.location, checkpoints),
     )

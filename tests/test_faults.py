@@ -3,13 +3,14 @@
 import ctypes
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,47 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Any:
     assert code == 0, err
     assert (folder / "trace").read_text().count("\n") == 4 * 8  # it is the fake trainer's work
     return answer(folder)
+
+
+def test_a_study_on_this_machine_listens_on_no_port(tmp_path: Path) -> None:
+    with command(tmp_path, "run", "tiny.toml", "--jobs", "2", "-v", FAKE_PAUSE="0.3") as process:
+        read(process, "epoch 1")
+        driver = psutil.Process(process.pid)
+        family = [driver, *driver.children(recursive=True)]
+        assert len(family) >= 3
+        for one in family:
+            assert one.net_connections(kind="inet") == []
+        assert not [one for one in driver.net_connections(kind="unix") if one.laddr]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_place_where_no_checkpoint_can_be_written_is_an_error_before_training(
+    jobs: str, tmp_path: Path
+) -> None:
+    code, err = finish(tmp_path, "run", "tiny.toml", "--jobs", jobs, "--checkpoints", "/proc/nope")
+    assert code == 2
+    assert err.startswith("study: no checkpoint can be written to /proc/nope (")
+    assert "--checkpoints" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_a_place_for_checkpoints_that_is_lost_later_is_said_once_and_the_study_goes_on(
+    tmp_path: Path, expected: Any
+) -> None:
+    place = tmp_path / "checkpoints"
+    words = ("run", "tiny.toml", "--jobs", "2", "-v", "--checkpoints", str(place))
+    with command(tmp_path, *words, FAKE_PAUSE="0.3") as process:
+        read(process, "epoch 1")
+        while not place.is_file():  # a worker may just have made the folder again
+            shutil.rmtree(place, ignore_errors=True)
+            with suppress(IsADirectoryError):
+                place.write_text("a file in its place")
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    said = [line for line in out.splitlines() if line.startswith("no checkpoint can be written")]
+    assert len(said) == len(set(said)) >= 1
+    assert answer(tmp_path) == expected
 
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path: Path, expected: Any) -> None:

@@ -1,9 +1,11 @@
 """Kills a driver again and again, resumes it, and compares with a study that was never disturbed.
 
+With worker processes every second kill is of one of them: the driver is to replace it.
+
     python tests/torture.py --kills 45 --jobs 1              with a fake trainer
     python tests/torture.py --kills 5 --jobs 2 --tensorflow  with TensorFlow
     python tests/torture.py --kills 20 --sampler race        of a race, whose runs pause and go on
-    python tests/torture.py --kills 6 --jobs 4 --grouped     of runs in groups: their process too
+    python tests/torture.py --kills 6 --jobs 4 --grouped     of runs in groups
     python tests/torture.py --whole                          126 kills of all kinds: make torture
 
 Every study runs while optuna-dashboard has its database open and is asked for it. What must agree
@@ -222,10 +224,10 @@ def torture(folder: Path, kills: int, seed: int, kind: Kind) -> dict[str, Any]:
                 raise RuntimeError((killed / "log").read_text()[-3000:])
             except subprocess.TimeoutExpired:
                 done += 1
-                trains = psutil.Process(process.pid).children() if kind.grouped else []
-                if trains and done % 2:
-                    for child in trains:
-                        child.kill()
+                workers = psutil.Process(process.pid).children(recursive=True)
+                if workers and done % 2:  # of a pool also the process that workers are forked from
+                    with suppress(psutil.NoSuchProcess):
+                        moments.choice(workers).kill()
                     continue
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()

@@ -91,7 +91,9 @@ def study(*words: str, **environment: str) -> Result:
 def drive_fake(trainer: Callable[..., Any] = fakes.train, repeats: int | None = None) -> None:
     """What `run fake.toml --data data.npz` does, or `resume`, with a fake trainer."""
     if repeats is None:
-        prepared = prepare("fake.toml", None, Database.at(DEFAULT), {"data": DATA})
+        prepared = prepare(
+            "fake.toml", None, Database.at(DEFAULT), {"data": DATA, "confirm": NO_CONFIRM}
+        )
     else:
         prepared = prepare_again("fake", Database.at(DEFAULT), repeats)
     launch(
@@ -100,6 +102,7 @@ def drive_fake(trainer: Callable[..., Any] = fakes.train, repeats: int | None = 
 
 
 DATA = Setting("data.npz", "command line")
+NO_CONFIRM = Setting(0, "command line")
 
 
 def assert_one_line(result: Result, *said: str) -> None:

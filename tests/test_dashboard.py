@@ -63,7 +63,7 @@ def test_the_study_s_note_has_the_standing_and_its_tables(shown: Shown) -> None:
     said = shown.words("/note")
     assert "The study so far" in said
     assert "4 of at most 8 runs are done" in said
-    assert "filters 2 beats 1 by " in said
+    assert "filters 2 is ahead of 1 by " in said
     assert "best mean, selected" in said
     assert "|" not in said  # tables are tables
     assert colours(shown.picture("/note", "note")) > 50

@@ -5,9 +5,10 @@ import statistics
 from itertools import pairwise
 from random import Random
 
+import numpy as np
 import optuna
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from optuna.pruners import HyperbandPruner
 from optuna.storages import InMemoryStorage
@@ -212,3 +213,26 @@ def test_what_is_pooled_depends_neither_on_the_order_nor_on_when_it_is_asked(
 def test_rows_come_in_the_order_of_their_trials() -> None:
     rows: list[StoredTrial] = StoredTrials()(begun(4))
     assert all(one.number < other.number for one, other in pairwise(rows))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6))
+def test_equal_options_are_rarely_called_different(seed: int) -> None:
+    """Of 40 stages with three equal options at most 8; 2 are expected by chance."""
+    rng = np.random.default_rng(seed)
+    clear = 0
+    for _ in range(40):
+        spread, values = Spread(None), rng.normal(0.9, 0.01, (3, 3)).tolist()
+        spread.learn([(values[0], None), (values[1], values[0]), (values[2], values[0])])
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        clear += any(spread.difference(values[a], values[b], 3).clear for a, b in pairs)
+    assert clear <= 8
+
+
+def test_an_interval_is_about_new_images_and_not_below_what_the_shared_pool_allows() -> None:
+    values = [0.9 + place / 1e4 for place in range(30)]
+    alone, shared = Spread(500).score(values), Spread(500, pool=1000).score(values)
+    assert alone.interval is not None
+    assert shared.interval is not None
+    assert shared.interval[1] - shared.interval[0] > 2 * 1.96 * (0.9 * 0.1 / 1000) ** 0.5
+    assert alone.interval[1] - alone.interval[0] < shared.interval[1] - shared.interval[0]

@@ -61,6 +61,11 @@ class RandomWithRepeats(Plan):
         )
 
 
+def halving() -> Halving:
+    """Six configurations for one epoch, then fewer; two finalists with two fresh repeats."""
+    return Halving(SMALL, 2, 500, seed=1, epochs=3, budget=30)
+
+
 class TestSweep(PlanContract):
     def plan(self) -> Plan:
         return OneAtATime(SMALL, images=self.images)
@@ -94,7 +99,7 @@ class TestPlainRandom(PlanContract):
 
 class TestHalving(PlanContract):
     def plan(self) -> Plan:
-        return Halving(SMALL, 2, self.images, seed=1, epochs=3, budget=60)
+        return halving()
 
 
 def test_a_grid_trains_everything_and_takes_the_best_mean() -> None:
@@ -130,7 +135,7 @@ def test_the_sweep_has_its_own_pruner_and_a_search_has_none() -> None:
 
 def test_an_unknown_sampler_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(
-        SettingsError, match=r"--sampler tpee: .* choose one of sweep, grid, race, tpe"
+        SettingsError, match=r"--sampler tpee: .* choose one of sweep, grid, halving, race, tpe"
     ):
         plan_of(settings(sampler="tpee"))
 
@@ -142,25 +147,28 @@ def test_the_sweeps_pruner_is_refused_where_nothing_is_compared() -> None:
 
 def test_paused_runs_are_gone_on_with_in_their_own_trial_or_told_pruned_at_the_end() -> None:
     kept = fakes.Kept()
-    state = fakes.drive(storage := InMemoryStorage(), plan=Halving(), kept=kept)
+    state = fakes.drive(storage := InMemoryStorage(), plan=halving(), kept=kept)
     assert state.complete
     rows = fakes.rows(storage)
-    assert sorted(row.state for row in rows) == ["complete", "pruned", "pruned"]
-    assert [len(row.reported) for row in rows if row.state == "pruned"] == [1, 1]
-    (done,) = [row for row in rows if row.state == "complete"]
-    assert done.configuration == state.incumbent
-    assert len(done.reported) == fakes.EPOCHS
+    pruned = [row for row in rows if row.state == "pruned"]
+    assert pruned
+    assert all(len(row.reported) < fakes.EPOCHS for row in pruned)
+    fresh = [r for r in rows if r.stage == "final" and r.configuration == state.incumbent]
+    assert [row.state for row in fresh] == ["complete", "complete"]
+    assert all(len(row.reported) == fakes.EPOCHS for row in fresh)
     assert len(kept.forgotten) >= len(rows)
 
 
 @pytest.mark.parametrize("deaths", [[4], [9, 3], [14], [20], [25, 4]])
 def test_a_driver_that_dies_between_pause_and_end_loses_nothing(deaths: list[int]) -> None:
-    calm = fakes.drive(InMemoryStorage(), plan=Halving())
+    calm = fakes.drive(undisturbed := InMemoryStorage(), plan=halving())
     storage = fakes.MortalStorage()
-    state = fakes.drive_killed(storage, deaths, plan=Halving())
+    state = fakes.drive_killed(storage, deaths, plan=halving())
     assert state.incumbent == calm.incumbent
-    lengths = sorted(len(row.reported) for row in fakes.rows(storage) if row.state != "failed")
-    assert lengths == [1, 1, fakes.EPOCHS]
+    lengths, others = (
+        sorted(len(row.reported) for row in fakes.rows(one)) for one in (storage, undisturbed)
+    )
+    assert lengths == others
 
 
 @pytest.mark.tensorflow

@@ -29,15 +29,15 @@ def stage(scores: dict[int, list[float]], start: int, tie: str = "cheapest") -> 
 def test_a_tie_says_who_is_ahead_by_how_much_and_why_the_other_is_carried() -> None:
     found = stage({16: [0.97, 0.98], 32: [0.972, 0.979]}, start=16)
     assert words.outcome(found) == (
-        "32 beats 16 by 0.05 ± 0.15 points: a tie; 16 is selected because the sweep had it already "
-        "and it is cheaper."
+        "32 is ahead of 16 by 0.05 ± 0.15 points: a tie; 16 is selected because the sweep had it "
+        "already and it is cheaper."
     )
 
 
 def test_of_two_that_beat_the_start_and_tie_the_cheaper_one_is_carried_for_that() -> None:
     found = stage({8: [0.97, 0.98], 16: [0.972, 0.979], 32: [0.9, 0.91]}, start=32)
     assert words.outcome(found) == (
-        "16 beats 8 by 0.05 ± 0.15 points: a tie; 8 is selected because it is cheaper."
+        "16 is ahead of 8 by 0.05 ± 0.11 points: a tie; 8 is selected because it is cheaper."
     )
 
 
@@ -48,7 +48,7 @@ def test_where_the_best_is_carried_whatever_ties_its_mean_is_the_reason() -> Non
 
 def test_a_clear_difference_needs_no_reason() -> None:
     found = stage({16: [0.90, 0.91], 32: [0.95, 0.962]}, start=16)
-    assert words.outcome(found) == "32 beats 16 by 5.10 ± 0.10 points, and is selected."
+    assert words.outcome(found) == ("32 is better than 16 by 5.10 ± 0.10 points, and is selected.")
 
 
 def test_equal_means_are_no_victory() -> None:
@@ -83,7 +83,8 @@ def test_all_best_means_together_are_compared_with_the_selected_values() -> None
     }
     plan_state, _ = played(plan, fixed_scores(table))
     assert words.outcome(plan_state.stages[-1]) == (
-        "All best means together beat the selected values by 5.25 ± 0.25 points, and are selected."
+        "All best means together are better than the selected values by 5.25 ± 0.43 points, and "
+        "are selected."
     )
     assert set(labels(plan_state.stages[-1]).values()) == {"selected", "best means"}
 
@@ -144,7 +145,8 @@ def test_a_search_names_what_differs_and_how_many_tie_with_the_best() -> None:
     plan_state = drive(InMemoryStorage(), plan=plan)
     stage = plan_state.stages[0]
     assert set(labels(stage).values()) == {"a=1", "a=2", "a=3"}
-    assert words.outcome(stage).startswith("The best of 3 configurations beats the next best by ")
+    said = words.outcome(stage)
+    assert said.startswith("The best of 3 configurations is ahead of the next best by ")
 
 
 def test_words_are_listed_as_people_list_them() -> None:

@@ -14,6 +14,7 @@ import typer
 from study.cli import final, look, options
 from study.cli.execution import again, execution_options
 from study.cli.exits import Commands, interruptible, opened, reported
+from study.cli.judge import judge
 from study.cli.options import STUDY_NAME, only, takes
 from study.cli.terminal import SafeConsole, progress_bar, say
 
@@ -146,6 +147,7 @@ def resume(context: typer.Context, name: STUDY_NAME = None) -> None:
 
 look.add_to(app)
 final.add_to(app)
+app.command()(judge)
 
 
 def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, quiet: bool) -> None:

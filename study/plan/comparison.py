@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from study.plan.plan import Option, PlanState, RunSpec, Stage, all_failed
 from study.plan.results import Configuration
-from study.plan.statistics import Spread
+from study.plan.statistics import Group, Spread
 from study.space.metric import Metric
 
 
@@ -24,6 +24,8 @@ def compared(
     Of equal means the preferred configuration's is the best, then the cheapest option's.
     """
     values = [option.values for option in options]
+    complete = sum(option.state == "complete" for option in options)
+    comparisons = max(1, complete * (complete - 1) // 2)
     scores = [
         spread.score(own) if option.state == "complete" else None
         for option, own in zip(options, values, strict=True)
@@ -39,23 +41,32 @@ def compared(
         option, score = options[place], scores[place]
         if score is None or place == best:
             return replace(option, score=score)
-        pair = (values[best], values[place])[::sign]
-        return replace(option, score=score, gap=spread.difference(*pair))
+        one, other = (values[best], values[place])[::sign]
+        return replace(option, score=score, gap=spread.difference(one, other, comparisons))
 
     return tuple([judged(place) for place in range(len(options))])
 
 
 def ranked(
-    options: Sequence[Option], images: int | None, *, metric: Metric
+    options: Sequence[Option], images: int | None, pool: int | None = None, *, metric: Metric
 ) -> tuple[tuple[Option, ...], Option | None]:
     """Configurations with scores where any is complete, and the one with the best mean so far."""
     complete = [option for option in options if option.state == "complete"]
     if not complete:
         return tuple(options), None
-    spread = Spread(images)
-    spread.learn((option.values, None) for option in complete)
+    spread = Spread(images, pool)
+    spread.learn(paired(complete))
     scored = compared(options, spread, metric=metric)
     return scored, next(option for option in scored if option.score and option.gap is None)
+
+
+def paired(options: Sequence[Option]) -> Iterator[Group]:
+    """The repeats of the complete ones of these options, in pairs with those of the first one."""
+    complete = [option for option in options if option.state == "complete"]
+    for option in complete:
+        first = complete[0].values
+        alike = option is not complete[0] and len(option.values) == len(first)
+        yield option.values, first if alike else None
 
 
 def chosen_among(

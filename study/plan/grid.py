@@ -35,8 +35,10 @@ class Grid(Plan):
         repeats: int | None = None,
         images: int | None = None,
         metric: Metric | None = None,
+        *,
+        pool: int | None = None,
     ) -> None:
-        super().__init__(space, repeats, images, metric)
+        super().__init__(space, repeats, images, metric, pool=pool)
         space.require_options("a grid")
         number = size(space) or 0
         if number > LARGEST:
@@ -52,7 +54,7 @@ class Grid(Plan):
             index.option(number, one, None, self.repeats)
             for number, one in enumerate(self._configurations)
         ]
-        options, best = ranked(found, self.images, metric=self.metric)
+        options, best = ranked(found, self.images, self.pool, metric=self.metric)
         missing = [
             RunSpec(GRID, one.value, one.configuration, repeat, None)
             for one in options

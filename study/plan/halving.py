@@ -53,11 +53,12 @@ class Halving(Plan):
         images: int | None = None,
         metric: Metric | None = None,
         *,
+        pool: int | None = None,
         seed: int = 0,
         epochs: int | None = None,
         budget: int | None = None,
     ) -> None:
-        super().__init__(space, repeats, images, metric)
+        super().__init__(space, repeats, images, metric, pool=pool)
         self.epochs = epochs or space.epochs
         self.rungs = rungs(self.epochs)
         self.budget = sweep_epochs(space, self.repeats, self.epochs) if budget is None else budget
@@ -126,6 +127,7 @@ class Halving(Plan):
         options, best = ranked(
             [self._option(n, one, runs, finalists) for n, one in enumerate(self._configurations)],
             self.images,
+            self.pool,
             metric=self.metric,
         )
         choosing = len(self._configurations) * self.choosing

@@ -94,9 +94,10 @@ class Option:
         return self.score is not None and (self.gap is None or self.gap.tie)
 
 
-StageKind = Literal["hyperparameter", "combined", "configurations"]
+StageKind = Literal["hyperparameter", "combined", "configurations", "confirmed"]
 """What the options of a stage are: values of one hyperparameter, two configurations of a sweep (the
-selected values, the best means), or any number of configurations."""
+selected values, the best means), any number of configurations, or the answer and the start on fresh
+repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,19 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The answer and the start on repeats that had no part in choosing the answer.
+
+    ``difference`` is by how much the answer is better, in pairs. Both are None if the start is the
+    answer, is no whole configuration, or failed.
+    """
+
+    answer: Score
+    start: Score | None = None
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PlanState:
     """The stages so far, the answer so far, and the runs that are left to train.
 
@@ -140,6 +154,7 @@ class PlanState:
     runs_expected: int
     failure: str | None = None
     race: RaceResult | None = None
+    confirmation: Confirmation | None = None
 
     @property
     def metric(self) -> Metric:
@@ -166,8 +181,9 @@ class Plan(ABC):
 
     ``repeats`` defaults to the space's. ``images`` is the number of validation images of a repeat
     (None: not known, or the metric is no share of images): it bounds standard errors from below.
-    ``metric`` defaults to the space's. ``compares``: the pruner compares a run with the same repeat
-    of its reference, so that the run waits until that repeat is complete.
+    They are drawn from a ``pool`` of that many. ``metric`` defaults to the space's. ``compares``:
+    the pruner compares a run with the same repeat of its reference, so that the run waits until
+    that repeat is complete.
     """
 
     def __init__(
@@ -178,8 +194,9 @@ class Plan(ABC):
         metric: Metric | None = None,
         *,
         compares: bool = True,
+        pool: int | None = None,
     ) -> None:
-        self.space, self.images, self.compares = space, images, compares
+        self.space, self.images, self.compares, self.pool = space, images, compares, pool
         self.repeats = space.repeats if repeats is None else repeats
         self.metric = space.metric if metric is None else metric
 

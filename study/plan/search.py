@@ -49,8 +49,10 @@ class Search(Plan):
         repeats: int | None = None,
         images: int | None = None,
         metric: Metric | None = None,
+        *,
+        pool: int | None = None,
     ) -> None:
-        super().__init__(space, repeats, images, metric)
+        super().__init__(space, repeats, images, metric, pool=pool)
         self.seed = seed
         self.budget = min(budget, size(space) or budget)
         self.sampler = sampler
@@ -59,7 +61,9 @@ class Search(Plan):
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         """Every configuration so far, and the runs that are left of the budget."""
         index = RunIndex(trials)
-        options, best = ranked(self._options(trials, index), self.images, metric=self.metric)
+        options, best = ranked(
+            self._options(trials, index), self.images, self.pool, metric=self.metric
+        )
         ended = sum(len(option.rows) for option in options if option.state != "open")
         unended = self.budget - sum(option.state != "open" for option in options)
         return chosen_among(

@@ -1,36 +1,65 @@
-"""What repeats say: means with standard errors, and differences in pairs."""
+"""What repeats say: means with standard errors and intervals, and paired differences with a test.
+
+The variance of runs is pooled over all options and stages seen so far. Three repeats have two
+degrees of freedom: by their own spread alone, one of three equal options looks different in 61 % of
+stages.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+"""Of intervals, and of the test that a claim ("better", "worse") needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """A configuration's score: the mean over its repeats (a fraction) with its standard error.
 
-    The error is None where nothing tells it: one repeat of what is no share of images.
+    The error is None if nothing tells it: one repeat, and a metric that is no share of images.
+    ``interval`` is a 95 % interval of the mean on new images: it includes that repeats share a pool
+    of images. None for a single repeat of an unknown error.
     """
 
     repeats: int
     mean: float
     standard_error: float | None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A mean difference of two configurations over the repeats both have, first minus second."""
+    """A mean difference of two configurations over the repeats both have, first minus second.
+
+    ``freedom`` are the degrees of freedom of the standard error, ``comparisons`` how many
+    differences are tested together.
+    """
 
     pairs: int
     mean: float
     standard_error: float | None
+    freedom: int = 0
+    comparisons: int = 1
 
     @property
     def tie(self) -> bool:
-        """Whether it is within one standard error of nothing; where none is known, nobody knows."""
+        """Whether abs(mean) is at most the standard error; True if that is unknown.
+
+        The rule that a sweep selects by; no claim.
+        """
         return self.standard_error is None or abs(self.mean) <= self.standard_error
+
+    @property
+    def clear(self) -> bool:
+        """Whether the two differ: a paired t-test at 95 %, by Bonferroni over all comparisons."""
+        if self.standard_error is None or not self.freedom:
+            return False
+        level = 1 - (1 - CONFIDENCE) / self.comparisons / 2
+        return abs(self.mean) > _quantile(self.freedom, level) * self.standard_error
 
 
 def image_floor(accuracy: float, images: int | None) -> float:
@@ -39,10 +68,7 @@ def image_floor(accuracy: float, images: int | None) -> float:
     The spread of an accuracy over seeds alone is close to sqrt(error / 2n) (the images are the
     same ones); the error is taken as at least one image, so a perfect score is not a certain one.
     """
-    if not images:
-        return 0.0
-    variance = max(accuracy * (1 - accuracy), (1 / images) * (1 - 1 / images))
-    return math.sqrt(variance / (2 * images))
+    return math.sqrt(_binomial(accuracy, images) / (2 * images)) if images else 0.0
 
 
 Group = tuple[Sequence[float], Sequence[float] | None]
@@ -50,51 +76,74 @@ Group = tuple[Sequence[float], Sequence[float] | None]
 
 
 class Spread:
-    """Standard errors of means and of paired differences, with a way out for few repeats.
+    """Standard errors of means and of paired differences, by variances pooled over a study.
 
-    With two or more repeats that differ, the sample's own standard error. With one repeat, or with
-    repeats that happen to agree exactly, the variance pooled over what this object was shown so
-    far (``learn``). In both cases never below what the number of validation images allows. A single
-    repeat without any of these has an error that nobody knows, None.
+    ``images`` are the validation images of a repeat, drawn from a ``pool`` of that many. Of
+    accuracies the variance is in proportion to accuracy * (1 - accuracy). The pool holds what
+    ``learn`` was given; without it a sample's own variance counts. Errors are never below what the
+    number of images allows. A single repeat without any of these has an unknown error, None.
     """
 
-    def __init__(self, images: int | None) -> None:
-        self.images = images
+    def __init__(self, images: int | None, pool: int | None = None) -> None:
+        self.images, self.pool = images, pool
         self._unread: list[Iterable[Group]] = []
         self._scores = _Pool()
         self._differences = _Pool()
 
     def learn(self, groups: Iterable[Group]) -> None:
-        """Pool these groups too; they are read when a pooled variance is asked for, if ever."""
+        """Pool these groups too; they are read when a variance is asked for, if ever."""
         self._unread.append(groups)
 
     def score(self, values: Sequence[float]) -> Score:
-        """The mean of ``values`` (accuracies, fractions) and its standard error."""
+        """The mean of ``values`` (accuracies, fractions), its standard error and its interval."""
         mean = math.fsum(values) / len(values)
         floor = image_floor(mean, self.images)
-        return Score(len(values), mean, self._error(values, self._scores, floor))
+        error, freedom = self._error(values, self._scores, self._scale(mean), floor)
+        interval = None
+        if error is not None and freedom:
+            shared = _binomial(mean, self.images) / self.pool if self.pool else 0.0
+            half = _quantile(freedom, (1 + CONFIDENCE) / 2) * math.sqrt(error**2 + shared)
+            interval = mean - half, mean + half
+        return Score(len(values), mean, error, interval)
 
-    def difference(self, values: Sequence[float], others: Sequence[float]) -> Difference:
+    def difference(
+        self, values: Sequence[float], others: Sequence[float], comparisons: int = 1
+    ) -> Difference:
         """The mean of ``values - others``, repeat by repeat, and its standard error."""
         pairs = _pairs(values, others)
         mean = math.fsum(pairs) / len(pairs)
-        level = (math.fsum(values) + math.fsum(others)) / (2 * len(pairs))
+        scale, level = self._scales(values, others)
         floor = math.sqrt(2) * image_floor(level, self.images)
-        return Difference(len(pairs), mean, self._error(pairs, self._differences, floor))
+        error, freedom = self._error(pairs, self._differences, scale, floor)
+        return Difference(len(pairs), mean, error, freedom, comparisons)
 
-    def _error(self, values: Sequence[float], pool: _Pool, floor: float) -> float | None:
-        variance = sample_variance(values) or self._pooled(pool)
-        if variance is None and not self.images and len(values) == 1:
-            return None
-        return max(math.sqrt(variance or 0.0), floor) / math.sqrt(len(values))
+    def _error(
+        self, values: Sequence[float], pool: _Pool, scale: float, floor: float
+    ) -> tuple[float | None, int]:
+        self._read()
+        own = sample_variance(values)
+        variance, freedom = (pool.variance * scale, pool.freedom) if pool.freedom else (own, 0)
+        freedom = max(freedom, len(values) - 1)
+        if not variance and not self.images and len(values) == 1:
+            return None, 0
+        return max(math.sqrt(variance), floor) / math.sqrt(len(values)), freedom
 
-    def _pooled(self, pool: _Pool) -> float | None:
+    def _scale(self, level: float) -> float:
+        """What the variance of a run is in proportion to."""
+        return _binomial(level, self.images) if self.images else 1.0
+
+    def _scales(self, values: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+        one, other = math.fsum(values) / len(values), math.fsum(others) / len(others)
+        return self._scale(one) + self._scale(other), (one + other) / 2
+
+    def _read(self) -> None:
         while self._unread:
             for values, against in self._unread.pop(0):
-                self._scores.add(values)
+                scale = self._scale(math.fsum(values) / len(values))
+                self._scores.add(values, scale)
                 if against is not None:
-                    self._differences.add(_pairs(values, against))
-        return pool.variance
+                    scale, _ = self._scales(values, against)
+                    self._differences.add(_pairs(values, against), scale)
 
 
 class _Pool:
@@ -102,15 +151,29 @@ class _Pool:
 
     def __init__(self) -> None:
         self._squares = 0.0
-        self._freedom = 0
+        self.freedom = 0
 
-    def add(self, values: Sequence[float]) -> None:
-        self._squares += sample_variance(values) * (len(values) - 1)
-        self._freedom += len(values) - 1
+    def add(self, values: Sequence[float], scale: float) -> None:
+        self._squares += sample_variance(values) * (len(values) - 1) / scale
+        self.freedom += len(values) - 1
 
     @property
-    def variance(self) -> float | None:
-        return self._squares / self._freedom if self._freedom else None
+    def variance(self) -> float:
+        return self._squares / self.freedom if self.freedom else 0.0
+
+
+def _binomial(accuracy: float, images: int | None) -> float:
+    """Accuracy * (1 - accuracy), with an error of at least one image."""
+    least = (1 / images) * (1 - 1 / images) if images else 0.0
+    return max(accuracy * (1 - accuracy), least)
+
+
+@functools.cache
+def _quantile(freedom: int, level: float) -> float:
+    """Of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, level))
 
 
 def _pairs(values: Sequence[float], others: Sequence[float]) -> list[float]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from study.errors import SettingsError
+from study.plan.confirm import Confirmed
 from study.plan.grid import Grid
 from study.plan.halving import Halving
 from study.plan.plan import Plan
@@ -19,6 +20,9 @@ from study.plan.search import Search
 from study.plan.sweep import OneAtATime
 from study.space.search_space import Score
 from study.space.settings import Settings
+
+CONFIRM, FRESH = "confirm", 3
+"""The setting for fresh repeats of answer and start, and its usual default."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,13 @@ def _search(sampler: str, settings: Settings) -> Plan:
         settings.repeats,
         settings.images,
         settings.metric,
+        pool=_pool(settings),
     )
+
+
+def _pool(settings: Settings) -> int | None:
+    """The images that validation parts are drawn from; None if the metric is no share of them."""
+    return settings.data.images if settings.data and settings.images else None
 
 
 def _halving(settings: Settings) -> Plan:
@@ -57,9 +67,10 @@ def _halving(settings: Settings) -> Plan:
         settings.repeats,
         settings.images,
         settings.metric,
+        pool=_pool(settings),
         seed=settings["seed"],
         epochs=settings["epochs"],
-        **_own(settings, "halving"),
+        budget=_own(settings, "halving").get("budget"),
     )
 
 
@@ -75,7 +86,7 @@ def _race(settings: Settings) -> Plan:
         settings.repeats,
         settings.images,
         settings.metric,
-        pool=settings.data.images if settings.data else None,
+        pool=_pool(settings),
         seed=settings["seed"],
         epochs=settings["epochs"],
         **_own(settings, "race"),
@@ -89,12 +100,13 @@ def _sweep(settings: Settings) -> Plan:
         settings.images,
         settings.metric,
         compares=settings["pruner"] == "sweep",
+        pool=_pool(settings),
     )
 
 
 def _optuna(sampler: str, title: str) -> Strategy:
     says = f"Configurations are suggested by Optuna's {title}; the best mean wins"
-    return Strategy(functools.partial(_search, sampler), says)
+    return Strategy(functools.partial(_search, sampler), says, own={CONFIRM: FRESH})
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -104,15 +116,23 @@ STRATEGIES: dict[str, Strategy] = {
         pruner="sweep",
         compares=True,
         scores=True,
+        own={CONFIRM: FRESH},
     ),
     "grid": Strategy(
-        lambda settings: Grid(settings.space, settings.repeats, settings.images, settings.metric),
+        lambda settings: Grid(
+            settings.space,
+            settings.repeats,
+            settings.images,
+            settings.metric,
+            pool=_pool(settings),
+        ),
         "Every configuration is trained; the best mean wins",
+        own={CONFIRM: 0},
     ),
     "halving": Strategy(
         _halving,
         "Many configurations for a few epochs, the better half continues; the best are confirmed",
-        own={"budget": None},
+        own={"budget": None, CONFIRM: 0},
     ),
     "race": Strategy(
         _race,
@@ -172,4 +192,12 @@ def plan_of(settings: Settings) -> Plan:
             "--pruner sweep knows how far accuracies differ by chance, and nothing of "
             f"{settings.metric.name}: choose none or median"
         )
-    return strategy.make(settings)
+    plan = strategy.make(settings)
+    fresh = settings.chosen.get(CONFIRM)
+    if fresh is None or not fresh.value:
+        return plan
+    if fresh.value == 1:
+        raise SettingsError(
+            "--confirm 1: a difference needs at least 2 fresh repeats; give 2 or more, or 0"
+        )
+    return Confirmed(plan, fresh.value)

@@ -45,15 +45,16 @@ class OneAtATime(Plan):
         metric: Metric | None = None,
         *,
         compares: bool = True,
+        pool: int | None = None,
     ) -> None:
-        super().__init__(space, repeats, images, metric, compares=compares)
+        super().__init__(space, repeats, images, metric, compares=compares, pool=pool)
         space.require_options("the one-at-a-time sweep")
         self._rounds = space.hyperparameters * space.passes
 
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         """Fold the stages over the stored trials."""
         index = RunIndex(trials)
-        spread = Spread(self.images)
+        spread = Spread(self.images, self.pool)
         stages = self._swept(index, spread)
         last = stages[-1].selected
         if all(stage.decided for stage in stages) and last is not None:

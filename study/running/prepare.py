@@ -45,6 +45,7 @@ _MOST = {
     "batch_size": 1_000_000_000,
     "configurations": 1_000_000,
     "budget": 1_000_000_000,
+    "confirm": 1_000,
     "threads": 1_000,
     "seed": 2**32 - 1,
 }

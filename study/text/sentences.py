@@ -65,6 +65,8 @@ def outcome(stage: Stage) -> str:
         return _searched(stage, stage.best)
     if stage.kind == "combined":
         return _together(stage)
+    if stage.kind == "confirmed":
+        return _confirmed(stage)
     return _swept(stage, stage.best, stage.selected)
 
 
@@ -113,7 +115,7 @@ def _beats(one: str, other: str, gap: Difference, metric: Metric) -> str:
     by = f"{units.gap(gap, metric)}{metric.points}"
     if gap.standard_error is None:
         return f"{one} is ahead of {other} by {by} ({_NO_ERROR} 1 repeat)"
-    return f"{one} beats {other} by {by}"
+    return f"{one} is {'better than' if gap.clear else 'ahead of'} {other} by {by}"
 
 
 def _reason(stage: Stage, gap: Difference) -> str:
@@ -139,7 +141,8 @@ def _together(stage: Stage) -> str:
         ended = "failed" if together.failure else "were stopped early"
         return f"All best means together {ended}; the selected values stay."
     ahead = together.gap is None
-    word = "beat" if ahead else "are behind"
+    better = "are better than" if gap.clear else "are ahead of"
+    word = better if ahead else "are behind"
     by = f"{units.gap(gap, stage.metric)}{stage.metric.points}"
     said = f"All best means together {word} the selected values by {by}"
     if stage.selected is not None and stage.selected.configuration == together.configuration:
@@ -156,6 +159,26 @@ def _searched(stage: Stage, best: Option) -> str:
     return f"{beats}{f': a tie; {_count(ties)} with it' if ties else ''}."
 
 
+def _confirmed(stage: Stage) -> str:
+    """The answer on fresh repeats, and by how much it is better than the start."""
+    answer = stage.options[0]
+    if answer.score is None:
+        return f"The answer failed on fresh repeats: {answer.failure}."
+    said = units.score(answer.score, stage.metric)
+    said += f" on {units.counted(answer.score.repeats, 'fresh repeat')}"
+    gap = stage.options[1].gap if len(stage.options) > 1 else None
+    if gap is None:
+        alone = "the start failed" if len(stage.options) > 1 else "the answer is the start"
+        return f"{said}; {alone}."
+    by = f"{units.gap(gap, stage.metric)}{stage.metric.points}"
+    if not gap.clear:
+        repeats = units.counted(gap.pairs, "repeat")
+        return f"{said}; no better than the start, as far as {repeats} can tell ({by})."
+    if gap.mean < 0:
+        return f"{said}; worse than the start by {by.removeprefix('-')}."
+    return f"{said}; {by} better than the start."
+
+
 def _count(ties: int) -> str:
     return "one configuration ties" if ties == 1 else f"{ties} configurations tie"
 
@@ -167,6 +190,9 @@ def answer(plan_state: PlanState) -> str:
     if plan_state.incumbent is None or plan_state.score is None:
         return "No configuration has a finished run yet."
     word = "Use" if plan_state.complete else "So far"
+    if plan_state.confirmation is not None:
+        said = f"{word} {units.params(plan_state.incumbent)}: {plan_state.metric.words}"
+        return f"{said} {_confirmed(plan_state.stages[-1])}"
     runs = units.counted(plan_state.score.repeats, "repeat")
     single = plan_state.score.repeats == 1
     error = "the error is an estimate from" if single else "mean and standard error of"
@@ -229,6 +255,8 @@ def decision(stage: Stage) -> str:
     assert stage.selected is not None
     if stage.kind == "configurations":
         return f"{stage.name}: {units.params(stage.selected.configuration)} is the best"
+    if stage.kind == "confirmed":
+        return f"{stage.name}: {_confirmed(stage)}"
     if stage.kind == "combined":
         wins = stage.selected.configuration != stage.incumbent
         verdict = "better, and selected" if wins else "not clearly better"
@@ -241,7 +269,16 @@ def doubts(plan_state: PlanState) -> list[str]:
     said = []
     for stage in plan_state.stages:
         ties = [o for o in stage.options if stage.decided and o.tied and o is not stage.best]
-        if not ties or not stage.best or not stage.selected or stage.kind == "configurations":
+        if (
+            not ties
+            or not stage.best
+            or not stage.selected
+            or stage.kind
+            in {
+                "configurations",
+                "confirmed",
+            }
+        ):
             continue
         if stage.kind == "combined":
             said.append(

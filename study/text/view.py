@@ -27,7 +27,7 @@ class OptionView:
 
     ``values`` are those of its complete repeats, ``stopped`` the last ones of repeats that were
     stopped early. ``mean`` is that of an open option's repeats so far too. ``interval`` is a 95 %
-    one by Student's t over the repeats. ``gap`` is the best option's mean minus this one's, in
+    one of the mean on new images. ``gap`` is the best option's mean minus this one's, in
     pairs.
     """
 
@@ -57,7 +57,7 @@ class OptionView:
 
     def cells(self, repeats: int) -> tuple[str, ...]:
         """The option in words, a text for each of ``COLUMNS``."""
-        runs = f"{len(self.option.rows)}/{repeats}"
+        runs = f"{len(self.option.rows)}/{max(repeats, len(self.option.rows))}"
         return (self.label, runs, self.score, units.gap(self.gap, self.metric), self.verdict)
 
     def record(self) -> dict[str, Any]:
@@ -195,10 +195,5 @@ def _differing(configuration: Configuration, seen: Mapping[str, set[Value]]) -> 
 
 
 def interval(score: Score, metric: Metric) -> tuple[float, float] | None:
-    """The 95 % interval of a mean by Student's t over its repeats; a single repeat has none."""
-    if score.repeats < 2 or score.standard_error is None:
-        return None
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(score.repeats - 1, 0.975)) * score.standard_error
-    return metric.bounded(score.mean - half, score.mean + half)
+    """The 95 % interval of a mean on new images; None if its error is unknown."""
+    return None if score.interval is None else metric.bounded(*score.interval)

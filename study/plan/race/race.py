@@ -84,7 +84,7 @@ class Race(Plan):
         confidence: float = CONFIDENCE,
         budget: int | None = None,
     ) -> None:
-        super().__init__(space, repeats, images, metric)
+        super().__init__(space, repeats, images, metric, pool=pool)
         self.seed = seed
         self.epochs = epochs or space.epochs
         if tolerance is None and self.metric.is_accuracy:

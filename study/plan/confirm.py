@@ -1,0 +1,119 @@
+"""Fresh repeats of the answer and of the start: what a study's answer is worth.
+
+The mean that an option was selected by flatters it. Once a plan is complete, its answer and its
+start are trained on repeats that had no part in choosing; what is stated in the end is their mean,
+and their paired difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from study.plan.comparison import paired
+from study.plan.plan import Confirmation, Option, Plan, PlanState, RunIndex, RunSpec, Stage
+from study.plan.results import Configuration, StoredTrial, configuration
+from study.plan.statistics import Spread
+from study.space.metric import Metric
+
+CONFIRMED = "confirmed"
+"""The name of the last stage."""
+
+ANSWER, START = "answer", "start"
+"""Its two options; the start is left out where it is the answer, or is no whole configuration."""
+
+
+class Confirmed(Plan):
+    """A plan whose answer and start are trained on ``fresh`` more repeats at the end."""
+
+    def __init__(self, plan: Plan, fresh: int) -> None:
+        super().__init__(
+            plan.space,
+            plan.repeats,
+            plan.images,
+            plan.metric,
+            compares=plan.compares,
+            pool=plan.pool,
+        )
+        self.plan, self.fresh = plan, fresh
+
+    def adapted(self, *, metric: Metric, compares: bool) -> Confirmed:
+        return Confirmed(self.plan.adapted(metric=metric, compares=compares), self.fresh)
+
+    def suggest(self, spec: RunSpec, trials: Sequence[StoredTrial]) -> Configuration:
+        return self.plan.suggest(spec, trials)
+
+    @property
+    def _first(self) -> int:
+        """The first repeat that had no part in choosing."""
+        return self.plan.repeats + getattr(self.plan, "choosing", 0)
+
+    def state(self, trials: Sequence[StoredTrial]) -> PlanState:
+        chosen = self.plan.state([one for one in trials if one.stage != CONFIRMED])
+        if not chosen.complete or chosen.incumbent is None:
+            more = 0 if chosen.complete else 2 * self.fresh
+            return replace(chosen, runs_expected=chosen.runs_expected + more)
+        held = [one for one in trials if one.stage == CONFIRMED]
+        index = RunIndex(held)
+        numbered = RunIndex(replace(one, repeat=one.repeat - self._first) for one in held)
+        configurations = {ANSWER: chosen.incumbent}
+        start = configuration(self.space.start)
+        whole = len(start) == len(self.space.fixed) + len(self.space.hyperparameters)
+        if whole and start != chosen.incumbent:
+            configurations[START] = start
+        options = [
+            numbered.option(name, one, None, self.fresh) for name, one in configurations.items()
+        ]
+        missing = [
+            RunSpec(CONFIRMED, option.value, option.configuration, self._first + repeat, None)
+            for repeat in range(self.fresh)
+            for option in options
+            if repeat in option.missing(self.fresh)
+        ]
+        complete = not missing
+        confirmation = None
+        if complete:
+            options, confirmation = self._measured(options, chosen.stages)
+        answer = options[0] if complete else None
+        stage = Stage(
+            CONFIRMED,
+            "confirmed",
+            chosen.incumbent,
+            tuple(options),
+            best=answer,
+            selected=answer,
+            metric=self.metric,
+        )
+        runs = chosen.runs + sum(len(option.rows) for option in options)
+        return replace(
+            chosen,
+            stages=(*chosen.stages, stage),
+            score=confirmation.answer if confirmation else chosen.score,
+            next=tuple(index.ready(missing)),
+            complete=complete,
+            runs=runs,
+            runs_expected=runs + len(missing),
+            confirmation=confirmation,
+        )
+
+    def _measured(
+        self, options: Sequence[Option], stages: Sequence[Stage]
+    ) -> tuple[list[Option], Confirmation | None]:
+        """The options with their scores; no confirmation if a run of the answer failed."""
+        spread = Spread(self.images, self.pool)
+        for stage in stages:
+            spread.learn(paired(stage.options))
+        spread.learn(paired(options))
+        found = [
+            replace(one, score=spread.score(one.values)) if one.state == "complete" else one
+            for one in options
+        ]
+        answer, start = found[0], found[1] if len(found) > 1 else None
+        if answer.score is None:
+            return found, None
+        if start is None or start.score is None:
+            return found, Confirmation(answer.score)
+        better, other = (answer.values, start.values)[:: self.metric.sign]
+        gap = spread.difference(better, other)
+        found[1] = replace(start, gap=gap)
+        return found, Confirmation(answer.score, start.score, gap)

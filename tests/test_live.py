@@ -125,7 +125,7 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     assert state.race is not None
     sure = words.race(state.race, state.metric)[0]
     assert sure.startswith("The leader is within 0.20 points of the best")
-    assert {row.state for row in rows(storage)} <= {"complete", "paused"}
+    assert {row.state for row in rows(storage)} <= {"complete", "pruned"}
 
 
 def test_an_open_stage_shows_the_mean_of_what_is_trained_already() -> None:

@@ -7,8 +7,10 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # `typing` would be imported from the current folder by `python -m study`
 if TYPE_CHECKING:
+    from study.api import Result, load, run, studies
     from study.data.dataset import load as load_data
     from study.space.file import load as load_space
+    from study.space.search_space import SearchSpace as Space
     from study.tuning.objective import Objective
     from study.tuning.one_at_a_time import OneAtATimeSampler
     from study.tuning.pruning import SweepPruner
@@ -19,10 +21,15 @@ __all__ = [
     "Objective",
     "OneAtATimeSampler",
     "PlanSampler",
+    "Result",
+    "Space",
     "SweepPruner",
+    "load",
     "load_data",
     "load_space",
+    "run",
     "run_spec",
+    "studies",
 ]
 
 _HOMES = {
@@ -30,6 +37,11 @@ _HOMES = {
     "OneAtATimeSampler": ("study.tuning.one_at_a_time", "OneAtATimeSampler"),
     "PlanSampler": ("study.tuning.sampler", "PlanSampler"),
     "SweepPruner": ("study.tuning.pruning", "SweepPruner"),
+    "Result": ("study.api", "Result"),
+    "Space": ("study.space.search_space", "SearchSpace"),
+    "load": ("study.api", "load"),
+    "run": ("study.api", "run"),
+    "studies": ("study.api", "studies"),
     "load_data": ("study.data.dataset", "load"),
     "load_space": ("study.space.file", "load"),
     "run_spec": ("study.tuning.run_spec", "run_spec"),

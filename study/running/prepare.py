@@ -26,7 +26,7 @@ from study.plan.strategies import completed, plan_of, strategy_of
 from study.running import own_model, placement
 from study.space import file as space_file
 from study.space.keys import hint
-from study.space.search_space import NAMED
+from study.space.search_space import NAMED, SearchSpace
 from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.space.training_kinds import KINDS
 from study.storage import database as storage
@@ -38,6 +38,9 @@ from study.workers.devices import CPU, Devices
 if TYPE_CHECKING:
     from study.data.dataset import Dataset
 
+
+IN_PYTHON = "a space made in Python"
+"""The origin of a space that no file holds, in the folder from which its paths count."""
 
 _MOST = {
     "epochs": 1_000_000,
@@ -63,7 +66,7 @@ class Prepared:
 
 
 def prepare(
-    name_or_path: str | None,
+    name_or_path: str | SearchSpace | None,
     name: str | None,
     database: Database,
     given: Mapping[str, Setting],
@@ -75,6 +78,7 @@ def prepare(
 ) -> Prepared:
     """Check everything that a new study needs; a study of the same settings is continued.
 
+    ``name_or_path`` is a shipped space, the path of a file, or a space itself.
     ``ahead`` is called with the settings of a new study before its data is read, which takes a
     while: what it starts must leave no trace if the data turns out to be of no use. ``devices``
     are there to train on; a new study takes the best of them, another keeps to its own.
@@ -82,8 +86,12 @@ def prepare(
     Raises the ``StudyError`` that says what is wrong; nothing has been made then.
     """
     database.check()
-    origin = name_or_path or _default_space(given)
-    settings = resolve(space_file.load(origin), origin, given)
+    if isinstance(name_or_path, SearchSpace):
+        space, origin = name_or_path, str(database.folder / IN_PYTHON)
+    else:
+        origin = name_or_path or _default_space(given)
+        space = space_file.load(origin)
+    settings = resolve(space, origin, given)
     settings = own_model.with_source(_checked(placement.placed(_known_training(settings), devices)))
     location = database.study(settings.space.name if name is None else _usable(name))
     existing = _existing(location)

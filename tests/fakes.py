@@ -52,6 +52,7 @@ def space(**changes: Any) -> SearchSpace:
         "epochs": EPOCHS,
         "batch_size": 10,
         "repeats": 2,
+        "tie": "cheapest",
         "hyperparameters": {
             "width": {"options": [1, 2], "start": 1},
             "depth": {"options": [1, 2, 3], "start": 2},

@@ -34,7 +34,7 @@ Curves = Callable[[Configuration, int], tuple[float, ...]]
 def space_of(*, repeats: int = 2, **options: tuple[list[Any], Value]) -> SearchSpace:
     """A space from names with their options and start: ``space_of(a=([1, 2], 1))``."""
     given = {name: {"options": held, "start": start} for name, (held, start) in options.items()}
-    table = {"name": "fake", "epochs": 3, "batch_size": 10, "repeats": repeats}
+    table = {"name": "fake", "epochs": 3, "batch_size": 10, "repeats": repeats, "tie": "cheapest"}
     return SearchSpace.from_dict(table | {"hyperparameters": given})
 
 

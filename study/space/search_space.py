@@ -115,7 +115,7 @@ class SearchSpace:
     )
     direction: Annotated[Direction | None, _key(_DIRECTION)] = None
     validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None
-    tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "cheapest"
+    tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "best"
     passes: Annotated[StrictInt, _COUNT] = 1
     score: Annotated[Score, _key("'last' or 'mean of last 3'")] = "mean of last 3"
     seed: Annotated[StrictInt | None, _key(_SEED, ge=0, lt=2**32)] = None

@@ -193,7 +193,10 @@ def network(address: URL) -> dict[str, Any]:
     """How to connect to PostgreSQL, so that within half a minute a lost server is noticed."""
     if address.get_driver_name() not in ("psycopg", "psycopg2"):
         return {}
-    alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+    alive: dict[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+    if "options" not in address.query:  # the server notices a lost driver too, and drops its lock
+        settings = {f"tcp_{name}": value for name, value in alive.items()}
+        alive["options"] = " ".join(f"-c {name}={value}" for name, value in settings.items())
     # A server that was set up without a locale would send bytes.
     return {"connect_timeout": 10, "tcp_user_timeout": 30_000, "client_encoding": "utf8", **alive}
 

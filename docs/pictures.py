@@ -26,7 +26,7 @@ from rich.console import Console
 
 from study.cli.live import Screen
 from study.cli.summary import print_execution, print_header
-from study.dashboard.markdown import standing_note
+from study.dashboard.note import note_text
 from study.final import gallery
 from study.plan.plan import PlanState
 from study.report.write import report
@@ -101,7 +101,7 @@ def shown() -> dict[str, str]:
     texts = {
         "terminal.svg": re.sub(r"[\d.]+ (s|min|h) left", "left", moment.text),
         "report.png": head,
-        "dashboard.png": standing_note(plan_state, 2, None, scoring(prepared.settings)),
+        "dashboard.png": note_text(plan_state, 2, None, scoring(prepared.settings)),
         "gallery.png": inspect.getsource(gallery._drawn),
     }
     return {name: _fingerprint(text) for name, text in texts.items()}

@@ -145,7 +145,7 @@ def test_the_mean_is_that_of_the_last_three_epochs_of_each_run_wherever_it_stand
     page = Path("fake-report/report.html").read_text()
     said = f"{100 * answer['mean']:.2f} ± {100 * answer['standard_error']:.2f} %"
     assert all(said in text for text in (study("best").stdout, study("status").stdout, page))
-    rule = "A run counts with the mean of its last 3 epochs"
+    rule = "The score of a run is the mean of its last 3 epochs"
     assert all(rule in text for text in (study("status").stdout, page))
     with Path("fake-report/stages.csv").open() as table:
         assert answer["mean"] in [float(line["mean"]) for line in csv.DictReader(table)]

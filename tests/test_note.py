@@ -9,8 +9,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from optuna_dashboard import get_note, save_note
 
-from study.dashboard.markdown import FIRST, LAST, standing_note
-from study.dashboard.note import Note, replaced
+from study.dashboard.note import FIRST, LAST, Note, note_text, replaced
 from study.plan.plan import PlanState
 from study.plan.race import Race
 from study.plan.sweep import OneAtATime
@@ -36,12 +35,12 @@ def test_a_text_that_was_torn_is_written_anew() -> None:
 
 
 def test_the_note_leads_to_mlflow_where_it_is_known(plan_state: PlanState) -> None:
-    assert "[http://here](http://here)" in standing_note(plan_state, 2, "http://here")
-    assert "MLflow" not in standing_note(plan_state, 2)
+    assert "[http://here](http://here)" in note_text(plan_state, 2, "http://here")
+    assert "MLflow" not in note_text(plan_state, 2)
 
 
 def test_the_note_has_the_answer_and_a_table_a_stage(plan_state: PlanState) -> None:
-    text = standing_note(plan_state, 2)
+    text = note_text(plan_state, 2)
     assert text.startswith(FIRST)
     assert text.splitlines()[-1].startswith(LAST)
     assert "Use width=2" in text
@@ -56,7 +55,7 @@ def test_the_note_says_what_of_a_run_enters_means(study: Study, plan_state: Plan
 
 def test_a_name_means_nothing_in_markdown_or_html() -> None:
     odd = space(hyperparameters={"kind": {"options": ["a|<b>*", "c"], "start": "c"}})
-    text = standing_note(drive(InMemoryStorage(), plan=OneAtATime(odd, images=IMAGES)), 2)
+    text = note_text(drive(InMemoryStorage(), plan=OneAtATime(odd, images=IMAGES)), 2)
     assert "<b>" not in text
     assert "| a\\|&lt;b>\\* |" in text
 
@@ -145,7 +144,7 @@ def test_the_note_of_a_race_says_who_leads_and_how_sure_it_is() -> None:
     plan = Race(space(repeats=3), images=IMAGES, budget=28)
     plan_state = drive(InMemoryStorage(), plan=plan)
     assert plan_state.race is not None
-    note = standing_note(plan_state, 3)
+    note = note_text(plan_state, 3)
     assert "The leader is within 0.20 points of the best" in note
     table = [line for line in note.splitlines() if line.startswith("| ")]
     assert len(table) == 2 + len(plan_state.race.top)

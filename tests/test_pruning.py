@@ -15,7 +15,7 @@ from study.errors import SettingsError
 from study.plan.plan import Plan
 from study.plan.results import StoredTrial
 from study.plan.search import Search
-from study.plan.statistics import image_floor
+from study.plan.statistics import image_floor, mean_gap
 from study.plan.sweep import OneAtATime
 from study.storage.trials import StoredTrials
 from study.tuning.pruning import (
@@ -24,7 +24,6 @@ from study.tuning.pruning import (
     SparingPruner,
     SweepPruner,
     make_pruner,
-    mean_gap,
     unrest,
 )
 from study.tuning.run_spec import run_spec

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -31,17 +32,20 @@ from study.plan.results import StoredTrial
 from study.plan.search import SEARCH, Search
 from study.plan.statistics import Score
 from study.plan.sweep import OneAtATime
-from study.report import again, canvas, drawing, figures, numbers
+from study.report import canvas, cost, curves, numbers, stages
 from study.report.contents import Contents, read
-from study.report.page import Figures, captions
+from study.report.page import Figures, saved_epochs, time_spent
 from study.report.page import page as page_of
 from study.report.write import PAGE, files, report
+from study.space.file import load
 from study.space.metric import ACCURACY
 from study.space.model_source import ModelSource, NetworkFacts
+from study.space.search_space import SearchSpace
 from study.space.settings import Setting
 from study.storage.location import Database
 from study.text import sentences as words
-from study.text.view import interval
+from study.text.tables import MOST_OPTIONS
+from study.text.view import INTERVAL, interval, views
 from study.tuning.pruning import SweepPruner
 
 WIDE = space(
@@ -52,12 +56,12 @@ WIDE = space(
 )
 
 
-def told(plan: Plan | None = None, name: str = "fake") -> Contents:
+def told(plan: Plan | None = None, name: str = "fake", **given: Any) -> Contents:
     """A study of fake curves, in which width 1 is stopped in its first epoch."""
     plan = plan or OneAtATime(WIDE, images=IMAGES)
     storage = InMemoryStorage()
     swept = isinstance(plan, OneAtATime)
-    given = {"pruner": SweepPruner(IMAGES, EAGER)} if swept else {}
+    given |= {"pruner": SweepPruner(IMAGES, EAGER)} if swept else {}
     plan_state = drive(storage, plan=plan, **given)
     settings = replace(mirror_fakes.settings(epochs=4), space=plan.space)
     return Contents(name, settings, plan_state, "complete", tuple(rows(storage)))
@@ -80,7 +84,7 @@ def page(made: dict[str, bytes]) -> str:
 
 def text_of(contents: Contents) -> str:
     """The page without its figures, whose drawing takes most of the time."""
-    return page_of(contents, Figures((), (), (), None))
+    return page_of(contents, Figures())
 
 
 class Reader(HTMLParser):
@@ -115,85 +119,98 @@ class Reader(HTMLParser):
 # Figures ---------------------------------------------------------------------------------------
 
 
-def test_an_interval_is_student_s_with_a_degree_of_freedom_less_than_repeats() -> None:
-    low, high = interval(Score(3, 0.9, 0.01), ACCURACY) or (0, 0)
-    assert (low, high) == pytest.approx((0.9 - 0.0430265, 0.9 + 0.0430265), abs=1e-6)
-
-
-def test_no_interval_ends_above_a_hundred_percent() -> None:
-    assert interval(Score(3, 0.97, 0.01), ACCURACY) == (pytest.approx(0.9269735, abs=1e-6), 1.0)
-
-
-def test_one_repeat_has_no_interval() -> None:
-    assert interval(Score(1, 0.97, 0.01), ACCURACY) is None
+@pytest.mark.parametrize(
+    ("score", "ends"),
+    [
+        (Score(3, 0.9, 0.01), (0.9 - 0.0430265, 0.9 + 0.0430265)),
+        (Score(3, 0.97, 0.01), (0.9269735, 1.0)),  # there is no accuracy above 1
+        (Score(1, 0.97, 0.01), None),
+    ],
+)
+def test_an_interval_is_student_s_over_repeats(score: Score, ends: tuple[float, float]) -> None:
+    assert interval(score, ACCURACY) == (ends and pytest.approx(ends, abs=1e-6))
 
 
 def test_a_stage_shows_every_repeat_and_where_a_stopped_one_was(contents: Contents) -> None:
-    stopped, kept = figures.stage_figure(contents.plan_state.stages[0]).choices
+    stage = contents.plan_state.stages[0]
+    stopped, kept = views(stage)
     assert (len(stopped.values), len(stopped.stopped), stopped.mean) == (0, 1, None)
     assert (len(kept.values), len(kept.stopped), kept.kind) == (2, 0, "selected")
     assert kept.interval is not None
     assert kept.interval[0] < min(kept.values) <= max(kept.values) < kept.interval[1]
+    late = replace(stopped.option, rows=(kept.option.rows[0], *stopped.option.rows))
+    view, _ = views(replace(stage, options=(late, kept.option)))
+    assert (len(view.values), len(view.stopped), view.mean) == (1, 1, None)
 
 
-def test_an_option_eliminated_in_a_later_repeat_gets_no_mean(contents: Contents) -> None:
-    stage = contents.plan_state.stages[0]
-    gone, kept = stage.options
-    late = replace(gone, rows=(kept.rows[0], *gone.rows))
-    choice, _ = figures.stage_figure(replace(stage, options=(late, kept))).choices
-    assert (len(choice.values), len(choice.stopped), choice.mean) == (1, 1, None)
+def test_a_stage_draws_the_paired_gap_that_decides_beside_the_means(contents: Contents) -> None:
+    decided = contents.plan_state.stages[1]
+    assert any(option.gap for option in decided.options)
+    assert "behind the best mean, points" in stages.stage_figure(decided, 2, 2).picture.svg
+    still_open = OneAtATime(WIDE, images=IMAGES).state(contents.rows[:3]).stages[0]
+    assert "behind the best" not in stages.stage_figure(still_open, 2, 1).picture.svg
+
+
+def test_an_option_whose_run_failed_shows_the_reason_everywhere(contents: Contents) -> None:
+    first, *others = contents.rows
+    gone = replace(first, state="failed", value=None, attributes={"failure": "loss is NaN"})
+    plan_state = OneAtATime(WIDE, images=IMAGES).state([gone, *others])
+    broken = replace(contents, plan_state=plan_state, rows=(gone, *others))
+    made = files(broken)
+    assert ">failed</text>" in made[PAGE].decode()
+    for name in (PAGE, "stages.csv", "runs.csv"):
+        assert "loss is NaN" in made[name].decode()
 
 
 def test_every_run_has_a_curve_and_a_stopped_one_ends_where_it_was_stopped(
     contents: Contents,
 ) -> None:
-    panels = figures.panels(contents.plan_state, contents.rows)
+    panels = curves.panels(contents.plan_state, contents.rows)
     own = [line.number for panel in panels for line in panel.lines if not line.reused]
     assert sorted(own) == [row.number for row in contents.rows]
     (stopped,) = [line for line in panels[0].lines if line.end == "pruned"]
     assert len(stopped.values) == 1
+    depth = panels[1]  # draws the runs again that it has from the stage before
+    assert {(depth.options[line.option], line.repeat) for line in depth.lines if line.reused} == {
+        ("2", 0),
+        ("2", 1),
+    }
 
 
-def test_a_stage_repeats_the_curves_that_it_took_from_the_one_before(contents: Contents) -> None:
-    depth = figures.panels(contents.plan_state, contents.rows)[1]
-    assert {line.label for line in depth.lines if line.reused} == {"2"}
-    assert {line.repeat for line in depth.lines if line.reused} == {0, 1}
-
-
-def test_what_was_saved_is_counted_run_by_run(contents: Contents) -> None:
-    spent = figures.spent(contents.plan_state, contents.rows, epochs=4, repeats=2)
-    counted = [(saving.runs, saving.epochs) for saving in spent.savings]
-    again_, skipped, tails = counted
-    assert skipped == (1, 4)  # width 1, repeat 2
-    assert tails == (1, 3)  # width 1, repeat 1 after its first epoch
-    assert again_[0] >= 2  # width 2 stands for depth 2
-    assert spent.epochs == 1 + 4 * (len(contents.rows) - 1)
-    assert spent.seconds == pytest.approx(0.5 * spent.epochs)
+def test_epochs_that_were_not_trained_are_counted_by_reason(contents: Contents) -> None:
+    reused, repeats, tails = saved_epochs(contents.plan_state, epochs=4, repeats=2).values()
+    assert repeats == 4  # width 1, repeat 2
+    assert tails == 3  # width 1, repeat 1 after its first epoch
+    assert reused >= 8  # width 2 stands for depth 2
+    runs, _, saved = time_spent(contents)
+    epochs = 1 + 4 * (len(contents.rows) - 1)
+    assert f"{epochs} epochs were trained in {0.5 * epochs:.0f} s" in runs
+    assert saved.startswith(f"{reused + repeats + tails} epochs (about ")
 
 
 def test_more_curves_than_can_be_seen_are_thinned_evenly_and_the_figure_says_so(
     contents: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert figures.thinned(range(10), 4) == [0, 2, 5, 7]
-    monkeypatch.setattr(figures, "MOST_LINES", 2)
-    panel = figures.panels(contents.plan_state, contents.rows)[1]
+    assert curves.thinned(range(10), 4) == [0, 2, 5, 7]
+    monkeypatch.setattr(curves, "MOST_LINES", 2)
+    panel = curves.panels(contents.plan_state, contents.rows)[1]
     assert len(panel.lines) < panel.runs
-    assert f"{len(panel.lines)} of {panel.runs} are drawn: evenly" in captions(panel)
+    assert f"{len(panel.lines)} of {panel.runs} runs are drawn: evenly" in curves.caption(panel)
     assert sum(line.kind == "selected" for line in panel.lines) == 2
 
 
-def panel_of(*kinds: figures.Kind, accuracy: float = 0.9) -> figures.Panel:
+def panel_of(*kinds: curves.Kind, accuracy: float = 0.9) -> curves.Panel:
     """A panel with a run for every option."""
     lines = tuple(
-        figures.Line(place, str(place), 0, place, kind, False, "complete", (0.9, accuracy))
+        curves.Line(place, place, 0, kind, False, "complete", (0.9, accuracy))
         for place, kind in enumerate(kinds)
     )
-    return figures.Panel("p", tuple(line.label for line in lines), lines, len(lines), ACCURACY)
+    return curves.Panel("p", tuple(map(str, range(len(lines)))), lines, len(lines), ACCURACY)
 
 
 @pytest.mark.parametrize("others", [1, 4, 9])
 def test_a_colour_means_the_same_in_every_figure(others: int) -> None:
-    colours = drawing.colours_of(panel_of("other", "selected", "best", *["other"] * (others - 1)))
+    colours = curves.colours_of(panel_of("other", "selected", "best", *["other"] * (others - 1)))
     selected, best = colours.pop(1), colours.pop(2)
     assert (selected, best) == (canvas.KINDS["selected"], canvas.KINDS["best"])
     assert not {selected, best} & set(colours.values())
@@ -201,17 +218,17 @@ def test_a_colour_means_the_same_in_every_figure(others: int) -> None:
 
 
 def test_no_axis_of_an_accuracy_has_a_tick_beyond_a_hundred_percent(contents: Contents) -> None:
-    curves = drawing.draw_curves(panel_of("selected", "other", accuracy=1.0), "curves")
+    lines = curves.draw(panel_of("selected", "other", accuracy=1.0), "curves")
     perfect = [
         replace(row, value=1.0, curve={"val_accuracy": (0.9, 1, 1, 1)}) for row in contents.rows
     ]
     plan_state = OneAtATime(WIDE, images=IMAGES).state(perfect)
-    stage = drawing.draw_stage(figures.stage_figure(plan_state.stages[0]), "stage")
-    cost = drawing.draw_cost(figures.cost(plan_state), "cost")
-    for picture, most in ((curves, 100), (stage, 100)):
-        numbers_ = [float(text) for text in re.findall(r">([\d.]+)</text>", picture.svg)]
-        assert max(numbers_) == most
-    assert not re.findall(r">100[.][\d]*[1-9]\d*</text>", cost.svg)
+    stage = stages.stage_figure(plan_state.stages[0], 2, 1).picture
+    for picture in (lines, stage):
+        assert max(float(text) for text in re.findall(r">([\d.]+)</text>", picture.svg)) == 100
+    found = cost.cost_figure(plan_state)
+    assert found is not None
+    assert not re.findall(r">100[.][\d]*[1-9]\d*</text>", found.picture.svg)
 
 
 # The page --------------------------------------------------------------------------------------
@@ -238,14 +255,16 @@ def test_every_figure_has_words_for_those_who_do_not_see_it_and_its_numbers(page
     images = [given for tag, given in reader.tags if given.get("role") == "img"]
     assert len(images) == reader.count("figure") == reader.count("svg") > 0
     assert all(image["aria-label"] for image in images)
-    assert page.count("The numbers of this figure") == len(images)
+    tables, curves_ = page.count("The numbers of this figure"), page.count(" runs. The numbers")
+    assert tables + curves_ == len(images)
     assert reader.count("caption") == reader.count("table")
 
 
-def test_the_page_says_the_answer_what_was_stopped_and_how_to_do_it_again(page: str) -> None:
+def test_the_page_says_the_answer_what_was_stopped_and_how_to_repeat_it(page: str) -> None:
     assert "Use width=2" in page
     assert re.search(r"1: behind by \d+\.\d points at epoch 1", page)
-    assert "The test set was never opened" in page
+    assert "The test set was never used" in page
+    assert page.count(INTERVAL) == 2  # what each interval is about
     assert "study run smoke --name fake" in page
     assert "f" * 64 in page
 
@@ -268,15 +287,8 @@ def test_names_that_look_like_html_are_text(contents: Contents) -> None:
 
 
 def test_options_that_look_like_html_are_text_in_figures_too() -> None:
-    plan = OneAtATime(
-        space(hyperparameters={"width": {"options": ["<b>$x$&", "it's"], "start": "it's"}})
-    )
-    storage = InMemoryStorage()
-    plan_state = drive(storage, plan=plan, train=_flat)
-    settings = replace(mirror_fakes.settings(epochs=4), space=plan.space)
-    page = files(Contents("x", settings, plan_state, "complete", tuple(rows(storage))))[
-        PAGE
-    ].decode()
+    odd = space(hyperparameters={"width": {"options": ["<b>$x$&", "it's"], "start": "it's"}})
+    page = files(told(OneAtATime(odd), train=_flat))[PAGE].decode()
     assert Reader(page).count("b") == 0
     assert "&lt;b&gt;$x$&amp;" in page
 
@@ -296,7 +308,7 @@ def test_a_study_without_a_finished_run_has_a_report(contents: Contents) -> None
     page = files(replace(stopped, plan_state=nothing, rows=()))[PAGE].decode()
     Reader(page)
     assert "No configuration has a finished run yet" in page
-    assert "Nothing was trained yet" in page
+    assert "No run has been trained yet" in page
     assert "study resume fake" in page
 
 
@@ -313,8 +325,9 @@ def test_an_unfinished_study_has_a_report(contents: Contents) -> None:
 
 def test_a_search_has_a_report_whose_options_are_ranked() -> None:
     found = told(Search(space(), "random", 5, seed=1, images=IMAGES))
-    figure = figures.stage_figure(found.plan_state.stages[0])
-    means = [choice.mean for choice in figure.choices]
+    figure = stages.stage_figure(found.plan_state.stages[0], 3, 1)
+    assert figure.table is not None
+    means = [float(line[4].split()[0]) for line in figure.table.lines]
     assert len(means) == 5
     assert means == sorted(means, reverse=True)
     page = files(found)[PAGE].decode()
@@ -342,7 +355,7 @@ def test_what_was_measured_on_the_test_set_is_shown_and_its_openings_counted(
     )
     finals = (one, replace(one, model="average of 3"), replace(one, model="x", opened="2027"))
     page = text_of(replace(contents, finals=finals))
-    assert "The test set was opened 2 times" in page
+    assert "The test set was used 2 times" in page
     assert "average of 3" in page
     assert "98.90 % to 99.30 %" in page
     assert "width=2; width=3" in page
@@ -351,10 +364,10 @@ def test_what_was_measured_on_the_test_set_is_shown_and_its_openings_counted(
 
 def test_a_page_of_runs_judged_by_their_best_epoch_says_so(contents: Contents) -> None:
     assert "restore_best_weights" not in text_of(contents)
-    assert "A run counts with the mean of its last 3 epochs" in text_of(contents)
+    assert "The score of a run is the mean of its last 3 epochs" in text_of(contents)
     kept = replace(contents.settings.space, fixed={"restore_best_weights": True})
     page = text_of(replace(contents, settings=replace(contents.settings, space=kept)))
-    assert "judged by its best epoch, which looks better than it is; any other by the mean" in page
+    assert "its best epoch, which is biased upwards; of any other run the mean" in page
 
 
 def test_a_report_of_ten_thousand_runs_stays_small_and_says_what_it_leaves_out() -> None:
@@ -383,7 +396,7 @@ def test_a_report_of_ten_thousand_runs_stays_small_and_says_what_it_leaves_out()
     assert sum(map(len, made.values())) < 20 * 2**20
     page = made[PAGE].decode()
     assert len(page) < 2**20
-    assert f"{figures.MOST_OPTIONS} of {many}; all of them are in stages.csv" in page
+    assert f"{MOST_OPTIONS} of {many}; all of them are in stages.csv" in page
     assert made["runs.csv"].count(b"\n") == 1 + 3 * many
     assert made["stages.csv"].count(b"\n") == 1 + many
 
@@ -403,55 +416,61 @@ def test_the_csv_files_have_a_line_for_every_option_and_every_run(
     assert float(best["low"]) < float(best["mean"]) < float(best["high"])
 
 
-def test_a_figure_s_table_has_what_is_drawn_and_says_where_the_rest_is(
-    contents: Contents, monkeypatch: pytest.MonkeyPatch
+def test_names_are_no_formulas_in_a_spreadsheet() -> None:
+    text = "=HYPERLINK(1)"
+    odd = space(hyperparameters={"kind": {"options": [text, "\x1b[31m"], "start": text}})
+    found = told(OneAtATime(odd, images=IMAGES), train=_flat)
+    for made in (numbers.stages_csv(found.plan_state), numbers.runs_csv(found.rows, ACCURACY)):
+        options = {line["option"] for line in csv.DictReader(io.StringIO(made))}
+        assert options == {f"'{text}", r"\x1b[31m"}
+
+
+@pytest.mark.parametrize("name", ["smoke", "mnist", 'a \U0001f600 "b"'])
+def test_the_recorded_space_is_the_same_space_again(contents: Contents, name: str) -> None:
+    held = load(name) if name in {"smoke", "mnist"} else replace(WIDE, name=name)
+    recorded = replace(contents, settings=replace(contents.settings, space=held)).space
+    assert SearchSpace.from_dict(tomllib.loads(recorded)) == held
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"data": ("my data.npz", "environment")}, "--data 'my data.npz' --epochs 4 --repeats 2"),
+        ({"device": ("cpu", "found")}, "--device cpu --epochs 4 --repeats 2"),
+        (
+            {"device": ("gpu", "found"), "training": ("grouped", "default")},
+            "--device gpu --epochs 4 --repeats 2 --training grouped",
+        ),
+    ],
+)
+def test_the_command_has_what_was_given_and_what_a_machine_decides(
+    contents: Contents, chosen: dict[str, tuple[str, str]], said: str
 ) -> None:
-    monkeypatch.setattr(figures, "MOST_LINES", 2)
-    monkeypatch.setattr(figures, "MOST_OPTIONS", 1)
-    panel = figures.panels(contents.plan_state, contents.rows)[1]
-    curves = numbers.curves_table(panel)
-    assert (len(curves.lines), curves.total) == (len(panel.lines), panel.runs)
-    page = files(contents)[PAGE].decode()
-    assert f"{len(panel.lines)} of {panel.runs}; all of them are in runs.csv" in page
-    assert "1 of 3; all of them are in stages.csv" in page
-
-
-def test_the_recorded_space_is_the_same_space_again() -> None:
-    for name in ("smoke", "mnist"):
-        from study.space.file import load
-        from study.space.search_space import SearchSpace
-
-        held = load(name)
-        assert SearchSpace.from_dict(tomllib.loads(again.toml(held))) == held
-
-
-def test_a_name_of_any_signs_is_recorded_as_it_is() -> None:
-    named = replace(WIDE, name='a \U0001f600 "b" \x7f \x01')
-    assert tomllib.loads(again.toml(named))["name"] == named.name
-
-
-def test_the_command_has_what_was_given_and_not_what_is_default() -> None:
     settings = mirror_fakes.settings(epochs=4)
-    chosen = {**settings.chosen, "data": Setting("my data.npz", "environment")}
-    said = again.command("a name", replace(settings, chosen=chosen))
-    assert said == (
-        "study run smoke --name 'a name' --data 'my data.npz' --device cpu --epochs 4 --repeats 2"
+    values = {key: Setting(*value) for key, value in chosen.items()}
+    found = replace(
+        contents,
+        name="a name",
+        settings=replace(settings, chosen={**settings.chosen, **values}),
     )
+    given = shlex.split(found.command)
+    assert given[:5] == ["study", "run", "smoke", "--name", "a name"]
+    assert sorted(given[5:]) == sorted(shlex.split(said))
 
 
 # Writing ---------------------------------------------------------------------------------------
 
 
-def test_the_text_of_an_own_network_stands_in_the_page_escaped(contents: Contents) -> None:
+def test_the_text_of_a_custom_model_stands_in_the_page_escaped(contents: Contents) -> None:
     network = ModelSource("/home/me/net.py", "build", "if a < b: '<script>'")
     facts = NetworkFacts(34_826, "the class Net")
     settings = replace(contents.settings, model=network, network=facts)
     page = text_of(replace(contents, settings=settings))
     assert "34,826 parameters at the start" in page
-    assert "by fast steps (fast does not know the class Net)." in page
-    assert "The network, file net.py:build as it was recorded" in page
+    assert "trained by Keras&#39; own steps" in page
+    assert "The custom model, net.py:build as recorded" in page
     assert "if a &lt; b: &#39;&lt;script&gt;" in page
-    assert "as it was recorded" in text_of(contents)
+    assert "as recorded" in text_of(contents)
     assert "net.py" not in text_of(contents)
 
 
@@ -600,7 +619,7 @@ def test_a_pair_that_interacts_is_told_from_those_that_do_not() -> None:
 def test_the_page_of_a_race_has_its_figures_its_intervals_and_why_it_ended(race: Contents) -> None:
     made = files(race)
     page = made[PAGE].decode()
-    for heading in ("The leading configurations", "What each hyperparameter does", "Which pairs"):
+    for heading in ("The leading configurations", "The effect of each", "Interactions of pairs"):
         assert heading in page
     assert race.plan_state.race is not None
     for sentence in words.race(race.plan_state.race, ACCURACY):
@@ -611,13 +630,12 @@ def test_the_page_of_a_race_has_its_figures_its_intervals_and_why_it_ended(race:
     assert {"contenders.png", "effects.png", "pairs.png", "curves-1-race.png"} <= set(made)
 
 
-def test_a_run_that_nobody_went_on_with_is_drawn_and_counted_as_paused(race: Contents) -> None:
-    (panel,) = figures.panels(race.plan_state, race.rows)
+def test_a_paused_run_is_drawn_and_counted_as_paused(race: Contents) -> None:
+    (panel,) = curves.panels(race.plan_state, race.rows)
     ends = {line.number: line.end for line in panel.lines}
-    assert ends == {r.number: "paused" if r.left_paused else "complete" for r in race.rows}
-    assert "paused" in ends.values()
+    assert {ends[row.number] for row in race.rows if len(row.reported) < 4} == {"paused"}
     assert not any(line.reused for line in panel.lines)
-    assert "pruned" not in figures.spent(race.plan_state, race.rows, 4, 3).runs
+    assert "pruned" not in next(time_spent(race))
     assert "pruned" not in numbers.runs_csv(race.rows, ACCURACY)
 
 

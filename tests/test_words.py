@@ -29,8 +29,8 @@ def stage(scores: dict[int, list[float]], start: int, tie: str = "cheapest") -> 
 def test_a_tie_says_who_is_ahead_by_how_much_and_why_the_other_is_carried() -> None:
     found = stage({16: [0.97, 0.98], 32: [0.972, 0.979]}, start=16)
     assert words.outcome(found) == (
-        "32 is ahead of 16 by 0.05 ± 0.15 points: a tie; 16 is selected because the sweep had it "
-        "already and it is cheaper."
+        "32 is ahead of 16 by 0.05 ± 0.15 points: a tie; 16 is selected because it is the "
+        "incumbent and cheaper."
     )
 
 
@@ -129,7 +129,7 @@ def test_without_a_known_error_nothing_is_better_and_the_best_mean_is_selected()
 
 def test_without_a_known_error_the_sweep_keeps_what_it_has_where_the_means_are_equal() -> None:
     (stage,) = of_losses({1: 0.7, 2: 0.5, 3: 0.5}, start=3).stages
-    assert words.outcome(stage).endswith(": a tie; 3 is selected because the sweep had it already.")
+    assert words.outcome(stage).endswith(": a tie; 3 is selected because it is the incumbent.")
 
 
 def of_losses(losses: dict[int, float], start: int) -> PlanState:

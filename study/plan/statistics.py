@@ -188,3 +188,14 @@ def sample_variance(values: Sequence[float]) -> float:
     squares = math.fsum([(value - mean) ** 2 for value in values])
     # Equal accuracies can differ in the last bit of their mean: that is no spread.
     return 0.0 if squares < 1e-24 else squares / (len(values) - 1)
+
+
+WINDOW = 3
+"""Epochs over which a gap is averaged: as many as a sweep takes the mean of to score a run."""
+
+
+def mean_gap(curve: Sequence[float], reference: Sequence[float], window: int = WINDOW) -> float:
+    """How far ``curve`` is behind ``reference`` (fractions) over its last ``window`` epochs."""
+    epochs = slice(max(0, len(curve) - window), len(curve))
+    pairs = zip(reference[epochs], curve[epochs], strict=True)
+    return math.fsum(other - own for other, own in pairs) / (epochs.stop - epochs.start)

@@ -1,6 +1,6 @@
-"""What all figures share: colours with one meaning each, style, and how a figure becomes a picture.
+"""The parts that all figures share: colours with one meaning each, style, and rendering.
 
-Nothing of a graphical interface is touched: figures are made without pyplot, and rendered by Agg.
+Figures are made without pyplot and rendered by Agg: no graphical interface is loaded.
 """
 
 from __future__ import annotations
@@ -8,32 +8,33 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.space.metric import Metric
+from study.text.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
 INK, MUTED, GRID, OTHER = "#1f2328", "#59636e", "#d9dee4", "#9aa4af"
 SELECTED, BEST = "#0072b2", "#d55e00"
-"""One meaning in every figure: what is selected, and the best mean where that is another one."""
+"""One meaning in every figure: the selected option, and the best mean if that is another one."""
 
 OPTIONS = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Any further options of a panel. With the two above: colours of Okabe and Ito (2008), which people
-with any colour blindness tell apart."""
+"""Further options of a panel; with the two above colours of Okabe and Ito (2008), which people with
+any colour blindness can tell apart."""
 
 KINDS = {"selected": SELECTED, "best": BEST, "other": OTHER}
 
 COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", OTHER: "other"}
 COLOURS |= {SELECTED: "selected", BEST: "best"}
 COLOURS |= {colour: f"option{number}" for number, colour in enumerate(OPTIONS, start=1)}
-"""The colours of a figure, and the page's variables that stand for them."""
+"""The page's variable for each colour of a figure."""
 
 _WIDTH = 7.4  # inches; the page scales an SVG to its column
 _LONGEST = 44  # characters of a label
@@ -68,7 +69,7 @@ _STYLE: Any = {
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawn figure: its file name without ending, what it shows in words, SVG text, PNG bytes."""
+    """A drawn figure: its file name without ending, a description in words, SVG text, PNG bytes."""
 
     name: str
     alt: str
@@ -76,8 +77,23 @@ class Picture:
     png: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A section of the page: heading, sentences, picture, caption, and the numbers as a table.
+
+    ``file`` is the CSV file that has all numbers; without a ``table`` the page refers to it alone.
+    """
+
+    heading: str
+    picture: Picture
+    caption: str
+    file: str
+    table: Table | None = None
+    sentences: tuple[str, ...] = ()
+
+
 def end_at_100(axis: Axis, metric: Metric) -> None:
-    """No tick beyond 100 %: there is no such accuracy, though a mark at 100 needs room."""
+    """Remove ticks beyond 100 % from an axis of accuracies; a mark at 100 needs the room."""
     if not metric.is_accuracy:
         return
     low, high = axis.get_view_interval()
@@ -90,39 +106,51 @@ def short(label: str) -> str:
 
 
 @contextmanager
-def blank(height: float, columns: int = 1, rows: int = 1) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure in the style of the report, and its first axes."""
+def blank(
+    height: float, columns: int = 1, rows: int = 1, widths: Sequence[float] | None = None
+) -> Iterator[tuple[Canvas, Axes]]:
+    """An empty figure in the style of the report, and its first axes; ``height`` in inches."""
     import matplotlib as mpl
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
     with mpl.rc_context(), warnings.catch_warnings(action="ignore", category=UserWarning):
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
-        canvas = Figure(figsize=(_WIDTH, height), layout="constrained")
-        canvas.subplots(rows, columns, sharey=True)
+        canvas = Canvas(figsize=(_WIDTH, height), layout="constrained")
+        canvas.subplots(rows, columns, sharey=True, width_ratios=widths)
         yield canvas, canvas.axes[0]
 
 
-def rendered(canvas: Figure, name: str, alt: str) -> Picture:
-    """The drawn figure for page and file; ``alt`` says what it shows."""
+def rendered(canvas: Canvas, name: str, alt: str) -> Picture:
+    """The figure as SVG for the page and as PNG; ``alt`` describes it in words."""
     import matplotlib as mpl
 
-    mpl.rcParams["svg.hashsalt"] = name  # identifiers must not meet those of another figure
+    mpl.rcParams["svg.hashsalt"] = name  # identifiers that no other figure of the page has
     text, image = io.StringIO(), io.BytesIO()
     canvas.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    canvas.set_layout_engine(None)  # it is settled: once is enough
+    canvas.set_layout_engine(None)  # the layout is final: do not compute it twice
     canvas.savefig(image, format="png", dpi=130, facecolor="white", metadata={"Software": None})
     return Picture(name, alt, _for_page(text.getvalue()), image.getvalue())
 
 
 def _for_page(svg: str) -> str:
-    """The ``svg`` element alone, with the page's colours and without what could meet another's."""
+    """The ``svg`` element alone, with the page's colours, without identifiers of others."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (?:xmlns|xmlns:xlink|version)="[^"]*"', "", svg)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r" font-family: [^;]*;", "", svg)
     for colour, variable in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return re.sub(r"\n\s*", "\n", svg).replace("<svg", '<svg aria-hidden="true"', 1)
+
+
+def least(metric: Metric, value: float) -> float:
+    """A small difference on the axis of a metric: 0.1 points, or a thousandth of the value."""
+    return 0.1 if metric.is_accuracy else 1e-3 * abs(value) or 1e-3
+
+
+def file_part(name: str) -> str:
+    """A name as a part of the name of a figure's file."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]

@@ -1,8 +1,11 @@
-"""What a report is about: everything that the database says of one study, read once."""
+"""The contents of a report: everything that the database holds of one study, read once."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+
+import tomlkit
 
 from study.final.records import FinalModel, finals, openings
 from study.mirror.follow import shown_at
@@ -20,7 +23,7 @@ from study.storage.progress import state_of, trials_of
 
 @dataclass(frozen=True)
 class Contents:
-    """A study as it is reported: settings, plan_state, every run, and what became of the test set.
+    """A study for its report: settings, plan state, every run, and what the test set showed.
 
     ``finals`` are the models that the test set was opened for; ``resume`` is the command that
     continues the study; ``effects`` are what a race has learnt of each hyperparameter.
@@ -40,6 +43,28 @@ class Contents:
     def opened(self) -> int:
         """How often the test set was opened."""
         return openings(self.finals)
+
+    @property
+    def command(self) -> str:
+        """The command that makes the same study in another database, on any machine.
+
+        The device that the study recorded is always given, and with a GPU the kind of training:
+        both default to what the machine has.
+        """
+        settings = self.settings
+        words = ["study", "run", settings.origin, "--name", self.name]
+        for option, chosen in settings.chosen.items():
+            given = chosen.source in {"command line", "environment"}
+            recorded = option == "device" or (option == "training" and settings.device == "gpu")
+            if (given or recorded) and chosen.value is not None:
+                words += [f"--{option}", str(chosen.value)]
+        return shlex.join(words)
+
+    @property
+    def space(self) -> str:
+        """The search space as a file that `study run` takes."""
+        table = self.settings.space.to_dict()
+        return tomlkit.dumps({key: value for key, value in table.items() if value != {}})
 
 
 def read(database: Database, name: str | None) -> Contents:

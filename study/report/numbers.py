@@ -1,107 +1,20 @@
-"""The numbers of a report: each figure's as a table to read, everything as CSV."""
+"""The test set's table, and everything as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from study.files import csv_cell
 from study.final.records import FinalModel
 from study.plan.plan import PlanState
 from study.plan.results import StoredTrial
-from study.report.figures import Cost, Panel, Spent, StageFigure, end
+from study.report.curves import end
 from study.space.metric import Metric
 from study.text import units
-from study.text.view import views
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table in words: its caption, the names of its columns, its lines, how many there are.
-
-    A figure's table has what the figure draws, which may be fewer than there are.
-    """
-
-    caption: str
-    columns: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    total: int
-
-
-def table(
-    caption: str,
-    columns: Sequence[str],
-    lines: Iterable[Sequence[str]],
-    total: int | None = None,
-) -> Table:
-    """A table of these lines, of ``total`` ones where more were left out."""
-    cells = tuple(tuple(line) for line in lines)
-    return Table(caption, tuple(columns), cells, len(cells) if total is None else total)
-
-
-def stage_table(figure: StageFigure) -> Table:
-    """The options of a stage with their repeats, means, intervals and verdicts."""
-    metric = figure.metric
-    columns = ("option", f"runs{metric.column}", f"stopped at{metric.column}")
-    lines = (
-        (
-            choice.label,
-            "; ".join(map(metric.number, choice.values)),
-            "; ".join(map(metric.number, choice.stopped)),
-            choice.score,
-            " to ".join(map(metric.number, choice.interval or ())),
-            units.gap(choice.gap, metric),
-            choice.verdict,
-        )
-        for choice in figure.choices
-    )
-    gap = "gap to best (points)" if metric.is_accuracy else "gap to best"
-    more = ("mean ± standard error", "95 % interval", gap, "verdict")
-    return table(f"Options of {figure.name}", (*columns, *more), lines, figure.options)
-
-
-def curves_table(panel: Panel) -> Table:
-    """A line a run that is drawn, with its metric after every epoch."""
-    epochs = max((len(line.values) for line in panel.lines), default=0)
-    lines = (
-        (
-            str(line.number),
-            line.label,
-            str(line.repeat + 1),
-            f"{line.end}, from an earlier stage" if line.reused else line.end,
-            *map(panel.metric.number, line.values),
-            *[""] * (epochs - len(line.values)),
-        )
-        for line in panel.lines
-    )
-    columns = ("trial", "option", "repeat", "end", *map(str, range(1, epochs + 1)))
-    what = f"{panel.metric.words.capitalize()}{panel.metric.column}"
-    caption = f"{what} after each epoch, runs of {panel.name}"
-    return table(caption, columns, lines, panel.runs)
-
-
-def cost_table(cost: Cost) -> Table:
-    """Every configuration that is drawn, the best mean first."""
-    places = sorted(cost.places, key=lambda place: -cost.metric.sign * place.mean)
-    lines = (
-        (
-            place.label,
-            "" if place.seconds is None else f"{place.seconds:.1f}",
-            "" if place.parameters is None else f"{place.parameters:,.0f}",
-            units.mean(place.mean, place.error, cost.metric),
-            {"selected": "the answer", "best": "best mean", "other": ""}[place.kind],
-        )
-        for place in places
-    )
-    columns = ("configuration", "seconds a run", "parameters", "mean ± standard error", "")
-    return table("Cost of each configuration", columns, lines, cost.configurations)
-
-
-def savings_table(spent: Spent) -> Table:
-    """What did not have to be trained."""
-    lines = [(s.why, str(s.runs), str(s.epochs)) for s in spent.savings]
-    return table("Not trained", ("what", "runs", "epochs"), lines)
+from study.text.tables import Table, table
+from study.text.view import records
 
 
 def finals_table(finals: Sequence[FinalModel]) -> Table:
@@ -126,48 +39,45 @@ def finals_table(finals: Sequence[FinalModel]) -> Table:
 
 
 def stages_csv(plan_state: PlanState) -> str:
-    """A line an option of every stage; accuracies are fractions."""
-    records = [
-        {"stage": stage.name}
-        | view.record()
+    """A line for every option of every stage; accuracies are fractions."""
+    found = [
+        record
         | {
-            "values": " ".join(map(str, view.values)),
-            "configuration": units.params(view.option.configuration),
+            "values": " ".join(map(str, record["values"])),
+            "configuration": units.params(record["configuration"]),
         }
-        for stage in plan_state.stages
-        for view in views(stage)
+        for record in records(plan_state.stages)
     ]
-    return _csv([list(records[0]), *(list(record.values()) for record in records)])
+    return _csv(found[0], (record.values() for record in found))
 
 
-def runs_csv(rows: Sequence[StoredTrial], metric: Metric) -> str:
-    """A line a run; accuracies are fractions, the metric after each epoch is in one field."""
+def runs_csv(trials: Sequence[StoredTrial], metric: Metric) -> str:
+    """A line for every run; accuracies are fractions, the metric of all epochs is one field."""
+    attributes = ("best_epoch", f"best_{metric.name}", "seconds", "parameters")
     columns = ("trial", "stage", "option", "configuration", "repeat", "state", "value", "epochs")
-    best = f"best_{metric.name}"
-    more = ("best_epoch", best, "seconds", "parameters", "started", "why", metric.name)
-    lines: list[Sequence[object]] = [(*columns, *more)]
-    for row in rows:
-        known = row.attributes
-        lines.append(
-            (
-                row.number,
-                row.stage,
-                row.option,
-                units.params(row.configuration),
-                row.repeat + 1,
-                end(row),
-                row.value,
-                len(row.reported),
-                *(known.get(name) for name in more[:4]),
-                row.started.isoformat(timespec="seconds") if row.started else None,
-                row.failure or row.cancelled,
-                " ".join(map(str, row.reported)),
-            )
+    lines = (
+        (
+            trial.number,
+            trial.stage,
+            trial.option,
+            units.params(trial.configuration),
+            trial.repeat + 1,
+            end(trial),
+            trial.value,
+            len(trial.reported),
+            *map(trial.attributes.get, attributes),
+            trial.started and trial.started.isoformat(timespec="seconds"),
+            trial.failure or trial.cancelled,
+            " ".join(map(str, trial.reported)),
         )
-    return _csv(lines)
+        for trial in trials
+    )
+    return _csv((*columns, *attributes, "started", "reason", metric.name), lines)
 
 
-def _csv(lines: Iterable[Sequence[object]]) -> str:
+def _csv(columns: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_cell, columns))
+    writer.writerows(map(csv_cell, line) for line in lines)
     return text.getvalue()

@@ -1,64 +1,44 @@
-"""The report as one HTML page that needs nothing else: pictures and style are inside.
+"""The report as one HTML page with its style and pictures inside.
 
-What comes from names and data is escaped by the template engine; only the drawn figures, whose
-texts matplotlib has escaped, are taken as they are.
+The template engine escapes every name and text; only the SVG of figures, whose texts matplotlib has
+escaped, is inserted as it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from study.plan.plan import PlanState
 from study.plan.strategies import strategy_of
-from study.report import again, figures, numbers
-from study.report.canvas import Picture
+from study.report import numbers
+from study.report.canvas import Figure
 from study.report.contents import Contents
-from study.report.figures import Cost, Panel, Spent, StageFigure
-from study.report.numbers import Table, table
-from study.report.racing import RaceFigure
+from study.report.curves import end
 from study.space.search_space import Hyperparameter
 from study.space.settings import Settings
 from study.text import sentences as words
 from study.text import units
+from study.text.tables import Table, table
 from study.text.units import duration
-from study.text.view import interval
+from study.text.view import INTERVAL, interval
 
 _HERE = Path(__file__).parent
 
-_AGAINST_BUDGET = "Counted against the budget of the race."
-_AGAINST_ALL = (
-    "Counted against a search that trains every option of every stage with all its repeats over "
-    "all epochs; seconds of what was saved are those of the mean epoch."
-)
+
+class Figures(NamedTuple):
+    """Every figure of a page, by its section."""
+
+    stages: tuple[Figure, ...] = ()
+    race: tuple[Figure, ...] = ()
+    curves: tuple[Figure, ...] = ()
+    cost: tuple[Figure, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A figure of the page: what is shown, its picture, its table, its caption."""
-
-    shown: StageFigure | Panel | Cost
-    picture: Picture
-    table: Table
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Every figure of a page."""
-
-    stages: tuple[Drawn, ...]
-    race: tuple[RaceFigure, ...]
-    curves: tuple[Drawn, ...]
-    cost: Drawn | None
-
-    @property
-    def pictures(self) -> list[Picture]:
-        drawn = [*self.stages, *self.curves, *([self.cost] if self.cost else [])]
-        return [*(one.picture for one in drawn), *(one.picture for one in self.race)]
-
-
-def page(contents: Contents, drawn: Figures) -> str:
+def page(contents: Contents, figures: Figures) -> str:
     """The page of a study."""
     from jinja2 import Environment, FileSystemLoader
 
@@ -67,13 +47,12 @@ def page(contents: Contents, drawn: Figures) -> str:
     )
     css = (_HERE / "page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(
-        css=css, **_texts(contents), **_figures(contents, drawn)
+        css=css, **_texts(contents), **figures._asdict()
     )
 
 
 def _texts(contents: Contents) -> dict[str, Any]:
     settings, plan_state = contents.settings, contents.plan_state
-    stages = [] if plan_state.race else plan_state.stages
     return {
         "name": contents.name,
         "state": contents.state,
@@ -84,33 +63,18 @@ def _texts(contents: Contents) -> dict[str, Any]:
         "method": _method(settings),
         "answer": words.answer(plan_state),
         "remarks": _remarks(contents),
-        "outcomes": [(stage.name, words.outcome(stage)) for stage in stages],
+        "time": list(time_spent(contents)),
         "test": _test(contents),
         "finals": numbers.finals_table(contents.finals) if contents.finals else None,
         "settings": _settings(settings),
         "versions": _versions(settings),
-        "command": again.command(contents.name, settings),
-        "space": again.toml(settings.space),
+        "command": contents.command,
+        "space": contents.space,
         "network": settings.model,
         "trained": words.network(settings),
         "mlflow": contents.mlflow,
         "metric": settings.metric,
-    }
-
-
-def _figures(contents: Contents, drawn: Figures) -> dict[str, Any]:
-    settings = contents.settings
-    spent = figures.spent(
-        contents.plan_state, contents.rows, settings["epochs"], int(settings.repeats)
-    )
-    return {
-        "stages": drawn.stages,
-        "race": drawn.race,
-        "curves": drawn.curves,
-        "cost": drawn.cost,
-        "spent": _spent(spent),
-        "savings": numbers.savings_table(spent),
-        "against": _AGAINST_BUDGET if contents.plan_state.race else _AGAINST_ALL,
+        "interval": INTERVAL,
     }
 
 
@@ -125,8 +89,8 @@ def _question(settings: Settings) -> str:
     return (
         f"{what}{settings['data']}, {data.images:,} images of {height}x{width}x{channels}"
         f"{' in ' if data.num_classes > 1 else '; '}{units.classes(data)}? "
-        f"{data.test_images:,} more images are kept for the test, and "
-        "the search never sees them."
+        f"{data.test_images:,} more images are the test set, which "
+        "the search never uses."
     )
 
 
@@ -165,10 +129,10 @@ def _method(settings: Settings) -> str:
     scoring = words.scoring(settings)
     judged = f" {scoring}." if scoring else ""
     pruner = settings["pruner"]
-    pruned = f" Runs that fall too far behind are stopped by the pruner {pruner}."
+    pruned = f" The pruner {pruner} stops runs that fall too far behind."
     trained = f"Every configuration is trained {settings.repeats} times for"
     if "budget" in strategy_of(settings).own:
-        trained = "A run pauses until its next epochs are worth the most; a whole one has"
+        trained = "A run pauses until its next epochs are worth the most; a complete run has"
     return (
         f"{search}. {trained} "
         f"{settings['epochs']} epochs in batches of {settings['batch_size']}; repeat r is "
@@ -185,46 +149,74 @@ def _remarks(contents: Contents) -> list[str]:
         said += words.race(plan_state.race, metric)
     elif score is not None and ends is not None:
         said.append(
-            f"The 95 % interval of this mean is {metric.text(ends[0])} to "
-            f"{metric.text(ends[1])} (Student's t, {score.repeats} repeats). As the "
-            "best of several configurations that were measured on the same images it flatters "
-            "itself a little; only the test set can tell how much."
+            f"{INTERVAL}: {metric.text(ends[0])} to {metric.text(ends[1])}, from {score.repeats} "
+            "repeats. The mean of the best of several configurations is biased upwards; the test "
+            "set measures it without this bias."
         )
     elif score is not None:
-        said.append("One repeat has no spread of its own: the standard error is an estimate.")
+        said.append("The spread of one repeat is unknown: the standard error is an estimate.")
     if not plan_state.complete:
         going = contents.state == "running"
-        resume = "" if going else f"; to go on: {contents.resume}"
+        resume = "" if going else f"; continue with: {contents.resume}"
         said.append(f"The study is not complete ({contents.state}{resume}).")
     return said
 
 
-def _spent(spent: Spent) -> list[str]:
-    if not spent.runs:
-        return ["Nothing was trained yet."]
-    runs = units.listed([f"{count} {state}" for state, count in sorted(spent.runs.items())])
-    trained = f"{spent.epochs:,} epochs were trained in {duration(spent.seconds)}"
-    said = [f"Runs: {runs}. {trained} of training time, added up over runs."]
-    if spent.span is not None:
-        said.append(
-            f"From the first start to the last end {duration(spent.span)} passed, pauses included."
+def time_spent(contents: Contents) -> Iterator[str]:
+    """Runs, epochs and seconds of a study, and the epochs that it did not have to train."""
+    trials, settings = contents.rows, contents.settings
+    if not trials:
+        yield "No run has been trained yet."
+        return
+    states = sorted(Counter(map(end, trials)).items())
+    epochs = sum(len(trial.reported) for trial in trials)
+    seconds = math.fsum(math.fsum(trial.curve.get("seconds", ())) for trial in trials)
+    yield (
+        f"Runs: {units.listed([f'{count} {state}' for state, count in states])}. {epochs:,} epochs "
+        f"were trained in {duration(seconds)} of training time, added up over runs."
+    )
+    starts = [trial.started for trial in trials if trial.started]
+    ends = [trial.ended for trial in trials if trial.ended]
+    if starts and ends:
+        span = (max(ends) - min(starts)).total_seconds()
+        yield f"The study took {duration(span)} from its first start to its last end."
+    saved = saved_epochs(contents.plan_state, settings["epochs"], int(settings.repeats))
+    if total := sum(saved.values()):
+        parts = [f"{count:,} {why}" for why, count in saved.items() if count]
+        cost = f"about {duration(total * seconds / epochs)}; " if epochs else ""
+        yield (
+            f"{total:,} epochs ({cost}{total / (total + epochs):.0%} of a search without savings) "
+            f"did not have to be trained: {units.listed(parts)}."
         )
-    if spent.saved:
-        share = spent.saved / (spent.saved + spent.epochs)
-        said.append(
-            f"{spent.saved:,} epochs, {share:.0%} of what would have been trained, were saved: "
-            f"about {duration(spent.saved_seconds)}."
-        )
-    return said
+
+
+def saved_epochs(plan_state: PlanState, epochs: int, repeats: int) -> dict[str, int]:
+    """The epochs that were not trained, by reason.
+
+    They are counted against a search that trains all repeats of every option of every stage; of a
+    race against its budget.
+    """
+    if plan_state.race is not None:
+        left = plan_state.race.budget - plan_state.race.epochs
+        return {"of the budget": max(0, left)}
+    pairs = [(stage, option) for stage in plan_state.stages for option in stage.options]
+    gone = [option for _, option in pairs if option.state == "eliminated"]
+    return {
+        "in runs that an earlier stage had trained": epochs
+        * sum(trial.stage != stage.name for stage, option in pairs for trial in option.rows),
+        "in further repeats of eliminated options": epochs
+        * sum(max(0, repeats - len(option.rows)) for option in gone),
+        "after the end of stopped runs": sum(
+            epochs - len(trial.reported) for option in gone for trial in option.rows[-1:]
+        ),
+    }
 
 
 def _test(contents: Contents) -> str:
     if not contents.finals:
-        return "The test set was never opened: every value in this report is of validation data."
+        return "The test set was never used: every value in this report is of validation data."
     times = "once" if contents.opened == 1 else f"{contents.opened} times"
-    return (
-        f"The test set was opened {times}. All values outside this section are of validation data."
-    )
+    return f"The test set was used {times}. All values outside this section are of validation data."
 
 
 def _settings(settings: Settings) -> Table:
@@ -239,26 +231,4 @@ def _versions(settings: Settings) -> Table:
     lines = list(settings.versions.items())
     if settings.data is not None:
         lines.append(("data (SHA-256)", settings.data.fingerprint))
-    return table("Versions and data", ("what", "version"), lines)
-
-
-def captions(shown: StageFigure | Panel | Cost) -> str:
-    """What a figure shows and, where it does not show all, by which rule it was thinned."""
-    match shown:
-        case StageFigure():
-            drawn, total = len(shown.choices), shown.options
-            said = f"{shown.metric.words.capitalize()} of {drawn} options."
-            rule = "those with the best means"
-        case Panel():
-            drawn, total = len(shown.lines), shown.runs
-            said = f"{drawn} runs."
-            rule = "evenly spaced ones in the order of trials, and those of what is selected"
-        case Cost():
-            drawn, total = len(shown.places), shown.configurations
-            said = (
-                "Means with one standard error against the seconds a run took, beside whatever "
-                "else the machine did, and against the number of parameters. Blue is the answer, "
-                "vermilion the best mean where that is another one; of many, only these have a bar."
-            )
-            rule = "those with the best means"
-    return said if drawn >= total else f"{said} {drawn} of {total} are drawn: {rule}."
+    return table("Versions and data", ("package", "version"), lines)

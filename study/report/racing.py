@@ -1,9 +1,8 @@
-"""The figures of a race: who leads, what each hyperparameter does, which pairs interact."""
+"""The figures of a race: leading configurations, effects of hyperparameters, interactions."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from study.plan.race.effects import Effect, Effects, Pair
@@ -13,41 +12,32 @@ from study.report.canvas import (
     MUTED,
     OTHER,
     SELECTED,
+    Figure,
     Picture,
     blank,
     end_at_100,
     rendered,
     short,
 )
-from study.report.numbers import Table, table
 from study.space.metric import Metric
 from study.space.search_space import Value
-from study.text import units
+from study.text import tables, units
+from study.text.tables import table
 from study.text.view import differing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_EFFECTS, MOST_PAIRS = 8, 10
-"""Hyperparameters and pairs that are drawn; of more, those that do the most."""
+"""Hyperparameters and pairs that are drawn; of more, those with the largest effects."""
 
 _COLUMNS = 4
-_FEW = 6  # values that are drawn and named one by one
-
-
-@dataclass(frozen=True, slots=True)
-class RaceFigure:
-    """A figure of a race: its heading, its picture, its table, its caption."""
-
-    name: str
-    picture: Picture
-    table: Table
-    caption: str
+_FEW = 6  # values that are drawn and labelled one by one
 
 
 def race_figures(
     verdict: RaceResult, answer: Configuration, effects: Effects | None, metric: Metric
-) -> tuple[RaceFigure, ...]:
+) -> tuple[Figure, ...]:
     """The figures of a race, in the order of the page."""
     made = [_contenders(verdict, answer, metric)]
     if effects is not None:
@@ -56,29 +46,19 @@ def race_figures(
     return tuple(made)
 
 
-def _contenders(verdict: RaceResult, answer: Configuration, metric: Metric) -> RaceFigure:
-    lines = (
-        (
-            units.params(one.configuration),
-            f"{100 * one.probability:.1f}",
-            units.mean(one.value, one.standard_error, metric),
-            "the answer" if one.configuration == answer else "",
-        )
-        for one in verdict.top
-    )
-    columns = ("configuration", "best with probability (%)", "mean ± standard error", "")
+def _contenders(verdict: RaceResult, answer: Configuration, metric: Metric) -> Figure:
     caption = (
-        f"Probability to be the best of all configurations, and {metric.words} as all runs "
-        "together say it, those of similar configurations too, with 95 % intervals. Blue is the "
-        "answer: it is chosen by the best expected value."
+        f"Probability to be the best of all configurations, and {metric.words} at the end of a run "
+        "with 95 % intervals, estimated from all runs, also those of similar configurations. Blue "
+        "is the answer: the configuration with the best expected value."
     )
     picture = _draw_contenders(verdict, answer, metric)
-    numbers = table("Leading configurations", columns, lines)
-    return RaceFigure("The leading configurations", picture, numbers, caption)
+    numbers = tables.contenders(verdict, metric)
+    return Figure("The leading configurations", picture, caption, "stages.csv", numbers)
 
 
 def _draw_contenders(verdict: RaceResult, answer: Configuration, metric: Metric) -> Picture:
-    """A bar of the probability to be the best, and beside it the interval of the metric."""
+    """The probability to be the best as a bar, and beside it the interval of the metric."""
     called = differing([one.configuration for one in verdict.top])
     with blank(0.9 + 0.3 * len(verdict.top), columns=2) as (canvas, left):
         right = canvas.axes[1]
@@ -112,7 +92,7 @@ def _interval(one: Contender, metric: Metric) -> tuple[float, float]:
     return metric.bounded(one.value - half, one.value + half)
 
 
-def _effects(main: tuple[Effect, ...], answer: dict[str, Value], metric: Metric) -> RaceFigure:
+def _effects(main: tuple[Effect, ...], answer: dict[str, Value], metric: Metric) -> Figure:
     drawn = main[:MOST_EFFECTS]
     rows = math.ceil(len(drawn) / _COLUMNS)
     columns = math.ceil(len(drawn) / rows)
@@ -124,7 +104,7 @@ def _effects(main: tuple[Effect, ...], answer: dict[str, Value], metric: Metric)
         for row in range(rows):
             canvas.axes[row * columns].set_ylabel(metric.axis)
         end_at_100(first.yaxis, metric)
-        alt = f"What {units.listed([effect.name for effect in drawn])} do to the {metric.words}"
+        alt = f"Effects of {units.listed([effect.name for effect in drawn])} on {metric.words}"
         picture = rendered(canvas, "effects", alt)
     lines = (
         (
@@ -132,26 +112,25 @@ def _effects(main: tuple[Effect, ...], answer: dict[str, Value], metric: Metric)
             units.value(level.value),
             metric.number(level.accuracy),
             f"{metric.number(level.low)} to {metric.number(level.high)}",
-            "the answer has it" if level.value == answer[effect.name] else "",
+            "of the answer" if level.value == answer[effect.name] else "",
         )
         for effect in main
         for level in effect.levels
     )
-    names = ("hyperparameter", "value", f"typical{metric.column}", "95 % interval", "")
+    names = ("hyperparameter", "value", f"mean{metric.column}", "95 % interval", "")
     caption = (
-        f"Typical {metric.words} at the end of configurations with that value, whatever the others "
-        "are, with 95 % intervals; the hyperparameter that does the most first. Blue is the "
-        "answer's value."
+        f"Mean {metric.words} at the end of a run over all configurations with that value, with "
+        "95 % intervals; the hyperparameter with the largest effect first. Blue is the value of "
+        "the answer."
     )
     if len(drawn) < len(main):
-        caption += f" {len(drawn)} of {len(main)} are drawn: those that do the most."
-    return RaceFigure(
-        "What each hyperparameter does", picture, table("Effects", names, lines), caption
-    )
+        caption += f" {len(drawn)} of {len(main)} are drawn: those with the largest effects."
+    numbers = table("Effects", names, lines)
+    return Figure("The effect of each hyperparameter", picture, caption, "stages.csv", numbers)
 
 
 def _effect(axes: Axes, effect: Effect, own: Value, scale: int) -> None:
-    """One hyperparameter: a mark for each of a few values, else a line in its interval."""
+    """One hyperparameter: a mark for each value, or a line with a band if there are many."""
     levels = effect.levels
     places = range(len(levels))
     middle = [scale * level.accuracy for level in levels]
@@ -175,14 +154,14 @@ def _effect(axes: Axes, effect: Effect, own: Value, scale: int) -> None:
 
 
 def _nearest(values: list[Value], own: Value) -> int:
-    """The place of the answer's value, or of the one closest to it in a thinned range."""
+    """The place of the answer's value, or of the value closest to it in a thinned range."""
     if own in values:
         return values.index(own)
     numbers = [float(value) for value in values]
     return min(range(len(numbers)), key=lambda place: abs(numbers[place] - float(own)))
 
 
-def _pairs(pairs: tuple[Pair, ...], metric: Metric) -> RaceFigure:
+def _pairs(pairs: tuple[Pair, ...], metric: Metric) -> Figure:
     drawn = pairs[:MOST_PAIRS]
     names = [" and ".join(pair.names) for pair in drawn]
     points = " (points)" if metric.is_accuracy else ""
@@ -195,18 +174,20 @@ def _pairs(pairs: tuple[Pair, ...], metric: Metric) -> RaceFigure:
         axes.set_xlim(left=0)
         axes.set_yticks(range(len(drawn)), [short(name) for name in names])
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"{metric.words} that the two move together{points}")
+        axes.set_xlabel(f"interaction in {metric.words}{points}")
         picture = rendered(canvas, "pairs", f"The {len(drawn)} strongest pairs of hyperparameters")
     lines = (
         (" and ".join(pair.names), metric.number(pair.shown), metric.number(pair.possible))
         for pair in pairs
     )
-    columns = ("pair", f"shown by the runs{points}", f"possible{points}")
+    columns = ("pair", f"estimate{points}", f"at most{points}")
     caption = (
-        "By how much the best value of one depends on the other: the standard deviation, over "
-        "their values, of what the two do beyond the sum of their effects. The line goes to what "
-        "there may be beside what the runs show."
+        "How much the best value of one hyperparameter depends on the other: the standard "
+        "deviation over their values of the effect of both beyond the sum of their single "
+        "effects. The bar is the estimate from the runs; the line ends at the most that the runs "
+        "leave possible."
     )
     if len(drawn) < len(pairs):
         caption += f" {len(drawn)} of {len(pairs)} are drawn: the strongest."
-    return RaceFigure("Which pairs interact", picture, table("Pairs", columns, lines), caption)
+    numbers = table("Pairs", columns, lines)
+    return Figure("Interactions of pairs", picture, caption, "stages.csv", numbers)

@@ -1,4 +1,4 @@
-"""What was decided and how sure it is, in plain sentences: for terminal, report and dashboard."""
+"""Decisions and their certainty in sentences, for terminal, report and dashboard."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _NO_ERROR = "no error can be estimated from"
 
 
 def scoring(settings: Settings) -> str | None:
-    """What of a run enters means; None where that is its last epoch for every run."""
+    """How a run is scored; None if every run is scored by its last epoch."""
     count = min(3, settings["epochs"])
     averages = strategy_of(settings).scores and settings.space.score != "last" and count > 1
     if _restores_best_weights(settings.space):
-        other = f"the mean of its last {count}" if averages else "its last"
+        other = f"the mean of its last {count}" if averages else "that of its last"
         return (
-            "A run with restore_best_weights is judged by its best epoch, which looks better than "
-            f"it is; any other by {other}"
+            "The score of a run with restore_best_weights is that of its best epoch, which is "
+            f"biased upwards; of any other run {other}"
         )
     if averages:
-        return f"A run counts with the mean of its last {count} epochs"
+        return f"The score of a run is the mean of its last {count} epochs"
     return None
 
 
@@ -41,21 +41,21 @@ def _restores_best_weights(space: SearchSpace) -> bool:
 
 
 def network(settings: Settings) -> str | None:
-    """Which network of one's own is trained, and how; None where it is the program's."""
+    """Which custom model is trained, and how; None for the program's own network."""
     source, facts = settings.model, settings.network
     if source is None:
         return None
-    said = f"Network {source.name} (SHA-256 {source.digest[:12]})"
+    said = f"Custom model {source.name} (SHA-256 {source.digest[:12]})"
     steps = settings.training.words
     if facts is not None:
         said += f", {facts.parameters:,} parameters at the start"
         if facts.unused:
             steps += f"; its own {' and '.join(facts.unused)} are never called"
-    return f"{said}: its file is run where runs are trained, by {steps}"
+    return f"{said}: trained by {steps}; every process that trains runs its file"
 
 
 def outcome(stage: Stage) -> str:
-    """What a stage decided and by how much, in a sentence or two; while it is open, that it is."""
+    """What a stage decided and by how much, in a sentence or two; or how much of it is known."""
     if stage.failure is not None:
         return f"No option can be trained: {stage.failure}."
     if stage.best is None or stage.selected is None:
@@ -86,7 +86,7 @@ def _kind(stage: Stage) -> str:
 
 
 def next_best(stage: Stage) -> Option | None:
-    """Of a decided stage the option with the second-best mean."""
+    """The option of a decided stage with the second-best mean."""
     others = [option for option in stage.options if option.gap is not None]
     return min(others, key=lambda option: option.gap.mean if option.gap else 0.0, default=None)
 
@@ -107,11 +107,11 @@ def _against(best: Option, other: Option, metric: Metric) -> str:
     if not float(metric.number(other.gap.mean)):  # 0.00 points
         gap = f"{units.gap(other.gap, metric)}{metric.points}"
         return f"{best.value} and {other.value} have the same mean ({gap})"
-    return _beats(str(best.value), str(other.value), other.gap, metric)
+    return _ahead(str(best.value), str(other.value), other.gap, metric)
 
 
-def _beats(one: str, other: str, gap: Difference, metric: Metric) -> str:
-    """By how much one is better than the other; ahead at most, where no error is known."""
+def _ahead(one: str, other: str, gap: Difference, metric: Metric) -> str:
+    """By how much one option is ahead of another, with the error of the difference if known."""
     by = f"{units.gap(gap, metric)}{metric.points}"
     if gap.standard_error is None:
         return f"{one} is ahead of {other} by {by} ({_NO_ERROR} 1 repeat)"
@@ -128,7 +128,7 @@ def _reason(stage: Stage, gap: Difference) -> str:
     selected, best = stage.selected.configuration, stage.best.configuration
     if selected == stage.incumbent:
         cheaper = places.index(selected) < places.index(best)
-        return "the sweep had it already" + (" and it is cheaper" if cheaper else "")
+        return "it is the incumbent" + (" and cheaper" if cheaper else "")
     cheapest = next(option for option in stage.options if option.tied)
     return "it is cheaper" if selected == cheapest.configuration else "its mean is better"
 
@@ -155,8 +155,8 @@ def _searched(stage: Stage, best: Option) -> str:
     if other is None or other.gap is None:
         return f"{said} is {units.params(best.configuration)}; no other one has a mean."
     ties = sum(option.tied for option in stage.options) - 1
-    beats = _beats(said, "the next best", other.gap, stage.metric)
-    return f"{beats}{f': a tie; {_count(ties)} with it' if ties else ''}."
+    ahead = _ahead(said, "the next best", other.gap, stage.metric)
+    return f"{ahead}{f': a tie; {_count(ties)} with it' if ties else ''}."
 
 
 def _confirmed(stage: Stage) -> str:
@@ -199,7 +199,7 @@ def answer(plan_state: PlanState) -> str:
     if plan_state.score.standard_error is None:
         error = _NO_ERROR
     if plan_state.race is not None:
-        error, runs = "by what all runs say;", f"{runs} to the end"
+        error, runs = "estimated from all runs;", f"{runs} complete"
     return (
         f"{word} {units.params(plan_state.incumbent)}: {plan_state.metric.words} "
         f"{units.score(plan_state.score, plan_state.metric)} ({error} {runs})."
@@ -207,15 +207,15 @@ def answer(plan_state: PlanState) -> str:
 
 
 _ENDS = {
-    "sure": "It is as sure as was asked",
-    "budget": "Its budget is spent",
+    "sure": "The race has reached that probability",
+    "budget": "The budget is spent",
     "exhausted": "All repeats of the configurations that matter are trained",
-    None: "It is not complete",
+    None: "The race is not complete",
 }
 
 
 def race(verdict: RaceResult, metric: Metric) -> list[str]:
-    """How sure a race is of its leader, why it has ended, and the two intervals, in sentences."""
+    """How certain a race is of its leader, why it has ended, and its two intervals."""
     low, high = verdict.interval
     tolerance, farthest = map(metric.number, (verdict.tolerance, verdict.distance[1]))
     better = f"the best is at most {farthest}{metric.points} better"
@@ -224,7 +224,7 @@ def race(verdict: RaceResult, metric: Metric) -> list[str]:
     return [
         (
             f"The leader is within {tolerance}{metric.points} of the best with probability "
-            f"{_probability(verdict.probability)} (asked for: {_probability(verdict.confidence)}), "
+            f"{_probability(verdict.probability)} (requested: {_probability(verdict.confidence)}), "
             f"after {verdict.epochs} of at most {verdict.budget} epochs. {_ENDS[verdict.reason]}."
         ),
         (
@@ -235,7 +235,7 @@ def race(verdict: RaceResult, metric: Metric) -> list[str]:
 
 
 def race_in_short(verdict: RaceResult, metric: Metric) -> str:
-    """A race in a line of the live view."""
+    """The progress of a race, for one line of the live view."""
     return (
         f"{_probability(verdict.probability)} sure to "
         f"{metric.number(verdict.tolerance)}{metric.points}, "
@@ -265,7 +265,7 @@ def decision(stage: Stage) -> str:
 
 
 def doubts(plan_state: PlanState) -> list[str]:
-    """What the data cannot tell apart: a sentence for each stage of a sweep with a tie."""
+    """The ties of a sweep: a sentence for each stage that has one."""
     said = []
     for stage in plan_state.stages:
         ties = [o for o in stage.options if stage.decided and o.tied and o is not stage.best]

@@ -1,16 +1,19 @@
-"""The stages of a study as tables of the terminal."""
+"""Tables that terminal, dashboard and report show, each in its own form."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from study.plan.plan import PlanState, Stage
 from study.space.metric import Metric
 from study.text import units
-from study.text.view import COLUMNS, foremost, views
+from study.text.view import COLUMNS, leading
 
 if TYPE_CHECKING:
     from study.plan.race.result import RaceResult
@@ -19,32 +22,65 @@ MOST_OPTIONS = 25
 """Options of a stage that a table shows."""
 
 
-def stage_table(stage: Stage, repeats: int, most: int = MOST_OPTIONS) -> Table:
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A caption, the names of columns, and lines of cells as text.
+
+    ``total`` counts the lines that were left out too; ``bold`` is
+    the place of the line to emphasise. A terminal prints a table as it is.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    total: int
+    bold: int | None = None
+
+    def __rich__(self) -> RichTable:
+        made = RichTable(title=Text(self.caption), title_justify="left", title_style="bold")
+        if hidden := self.total - len(self.lines):
+            made.caption = f"and {hidden:,} more (status --json prints all)"
+            made.caption_justify = "left"
+        for column in self.columns:
+            plain = column in {self.columns[-1], "configuration"}
+            made.add_column(Text(column), justify="left" if plain else "right")
+        for place, line in enumerate(self.lines):
+            made.add_row(*map(Text, line), style="bold" if place == self.bold else "")
+        return made
+
+
+def table(
+    caption: str, columns: Sequence[str], lines: Iterable[Sequence[str]], total: int | None = None
+) -> Table:
+    """A table of these lines, of ``total`` ones where more were left out."""
+    cells = tuple(tuple(line) for line in lines)
+    return Table(caption, tuple(columns), cells, len(cells) if total is None else total)
+
+
+def stage_table(
+    stage: Stage, repeats: int, most: int = MOST_OPTIONS, columns: Sequence[str] = COLUMNS
+) -> Table:
     """The options of a stage, a line each: at most ``most``, of more than that the best."""
-    state = "" if stage.decided else " (open)"
-    hidden = len(stage.options) - most
-    table = Table(title=f"{stage.name}{state}", title_justify="left", title_style="bold")
-    if hidden > 0:
-        table.caption = f"and {hidden:,} more (status --json prints all)"
-        table.caption_justify = "left"
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == COLUMNS[-1] else "right")
-    for view in foremost(stage, most) if hidden > 0 else views(stage):
-        selected = stage.decided and view.option == stage.selected
-        table.add_row(*view.cells(repeats), style="bold" if selected else "")
-    return table
+    shown = leading(stage, most)
+    cells = [view.cells(repeats) for view in shown]
+    lines = tuple(tuple(line[column] for column in columns) for line in cells)
+    selected = (place for place, view in enumerate(shown) if view.kind == "selected")
+    caption = stage.name if stage.decided else f"{stage.name} (open)"
+    return Table(caption, tuple(columns), lines, len(stage.options), next(selected, None))
 
 
 def contenders(verdict: RaceResult, metric: Metric) -> Table:
     """The leading configurations of a race, with their probability to be the best."""
-    table = Table(title="leading configurations", title_justify="left", title_style="bold")
-    table.add_column("configuration")
-    table.add_column("best with", justify="right")
-    table.add_column(metric.words, justify="right")
-    for one in verdict.top:
-        mean = units.mean(one.value, one.standard_error, metric)
-        table.add_row(units.params(one.configuration), f"{100 * one.probability:.0f} %", mean)
-    return table
+    lines = (
+        (
+            units.params(one.configuration),
+            f"{100 * one.probability:.1f} %",
+            units.mean(one.value, one.standard_error, metric),
+        )
+        for one in verdict.top
+    )
+    columns = ("configuration", "probability to be the best", metric.words)
+    return table("leading configurations", columns, lines)
 
 
 def stages(plan_state: PlanState, repeats: int) -> RenderableType:

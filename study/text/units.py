@@ -1,4 +1,4 @@
-"""Numbers, configurations and durations as text; one way for each, wherever it is shown."""
+"""Numbers, configurations and durations as text, each in one form everywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMED = 12  # classes
 
 
 def gap(difference: Difference | None, metric: Metric) -> str:
-    """A difference with its standard error, of accuracies in points; nothing for none."""
+    """A difference with its standard error, of accuracies in points; empty for None."""
     if difference is None:
         return ""
     return metric.uncertain(difference.mean, difference.standard_error)
@@ -47,7 +47,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def classes(data: DataFacts) -> str:
-    """How many classes, with their names where they have others than numbers."""
+    """How many classes, with their names if those are words."""
     if data.num_classes == 1:
         return "labels are numbers"
     names = [name for name in data.label_names if isinstance(name, str)]
@@ -57,7 +57,7 @@ def classes(data: DataFacts) -> str:
 
 
 def validation(way: Validation) -> str:
-    """How the images of a run's validation are chosen."""
+    """How the validation images of a run are chosen."""
     return f"{way.folds} folds" if way.kind == "folds" else f"{way.fraction:.0%} held out"
 
 

@@ -1,4 +1,7 @@
-"""An option of a stage as everything shows it: terminal, JSON, dashboard and report."""
+"""The record of an option of a stage, made once for all that show it.
+
+Terminal, report and dashboard show its ``cells``; JSON, CSV and DataFrame have its ``record``.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,34 @@ from typing import Any, Literal
 
 from study.plan.plan import Option, Stage
 from study.plan.results import Configuration, StoredTrial
-from study.plan.statistics import Difference, Score
+from study.plan.statistics import Difference, Score, mean_gap
 from study.space.metric import Metric
 from study.space.search_space import Value
 from study.text import units
-from study.tuning.pruning import mean_gap
 
 Kind = Literal["selected", "best", "other"]
 
 COLUMNS = ("option", "runs", "mean ± error", "gap to best", "verdict")
-"""What ``OptionView.cells`` holds; accuracies in per cent, their gaps in points."""
+"""The columns of ``OptionView.cells`` that terminal and dashboard show; a report shows all."""
+
+INTERVAL = "95 % interval of the mean on new images"
+"""What every interval of a mean is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptionView:
-    """An option with all that is said of it; accuracies are fractions.
+    """An option of a stage with all that is shown of it; accuracies are fractions.
 
     ``values`` are those of its complete repeats, ``stopped`` the last ones of repeats that were
-    stopped early. ``mean`` is that of an open option's repeats so far too. ``interval`` is a 95 %
-    one of the mean on new images. ``gap`` is the best option's mean minus this one's, in
+    stopped early. ``mean`` is that of an open option's repeats so far too. ``interval`` is the
+    `INTERVAL`. ``gap`` is the best option's mean minus this one's, in
     pairs.
     """
 
     label: str
     option: Option
     kind: Kind
+    best: bool
     metric: Metric
     stopped: tuple[float, ...]
     mean: float | None
@@ -55,28 +61,46 @@ class OptionView:
             return units.score(self.option.score, self.metric)
         return "" if self.mean is None else f"{self.metric.text(self.mean)} so far"
 
-    def cells(self, repeats: int) -> tuple[str, ...]:
-        """The option in words, a text for each of ``COLUMNS``."""
-        runs = f"{len(self.option.rows)}/{max(repeats, len(self.option.rows))}"
-        return (self.label, runs, self.score, units.gap(self.gap, self.metric), self.verdict)
+    def cells(self, repeats: int) -> dict[str, str]:
+        """The option as text, by column; accuracies in per cent, their gaps in points."""
+        number, runs = self.metric.number, len(self.option.rows)
+        return {
+            "option": self.label,
+            "runs": f"{runs}/{max(repeats, runs)}",
+            "values": "; ".join(map(number, self.values)),
+            "stopped at": "; ".join(map(number, self.stopped)),
+            "mean ± error": self.score,
+            "95 % interval": " to ".join(map(number, self.interval or ())),
+            "gap to best": units.gap(self.gap, self.metric),
+            "verdict": self.verdict,
+        }
 
     def record(self) -> dict[str, Any]:
-        """The option for a program: JSON and CSV."""
+        """The option for a program; ``failure`` is why its run failed, in one line."""
         low, high = self.interval or (None, None)
-        score = self.option.score
+        score, gap = self.option.score, self.gap
         return {
             "option": self.option.value,
             "state": self.option.state,
             "runs": len(self.option.rows),
-            "values": list(self.values),
             "mean": score and score.mean,
             "standard_error": score and score.standard_error,
             "low": low,
             "high": high,
-            "gap_to_best": self.gap and self.gap.mean,
-            "gap_to_best_standard_error": self.gap and self.gap.standard_error,
+            "gap_to_best": gap and gap.mean,
+            "gap_to_best_standard_error": gap and gap.standard_error,
+            "best_mean": self.best,
+            "selected": self.kind == "selected",
             "verdict": self.verdict,
+            "failure": self.option.failure,
+            "values": list(self.values),
+            "configuration": dict(self.option.configuration),
         }
+
+
+def records(stages: Iterable[Stage]) -> list[dict[str, Any]]:
+    """The record of every option of every stage, with the name of its ``stage`` before it."""
+    return [{"stage": stage.name} | view.record() for stage in stages for view in views(stage)]
 
 
 def views(stage: Stage) -> tuple[OptionView, ...]:
@@ -84,7 +108,7 @@ def views(stage: Stage) -> tuple[OptionView, ...]:
     return tuple(_views(stage, stage.options))
 
 
-def foremost(stage: Stage, most: int) -> list[OptionView]:
+def leading(stage: Stage, most: int) -> list[OptionView]:
     """At most ``most`` options: configurations, and more options than that, the best first."""
     options = list(stage.options)
     if stage.kind == "configurations" or len(options) > most:
@@ -104,6 +128,7 @@ def _view(option: Option, stage: Stage, label: str) -> OptionView:
         label=label,
         option=option,
         kind=kind(option, stage),
+        best=_is_best(option, stage),
         metric=stage.metric,
         stopped=tuple(
             row.reported[-1] for row in option.rows if row.value is None and row.reported
@@ -125,19 +150,22 @@ def kind(option: Option, stage: Stage) -> Kind:
     """Whether an option is the one selected, else the one with the best mean."""
     if stage.selected is not None and option.configuration == stage.selected.configuration:
         return "selected"
-    best = stage.best is not None and option.configuration == stage.best.configuration
-    return "best" if best else "other"
+    return "best" if _is_best(option, stage) else "other"
+
+
+def _is_best(option: Option, stage: Stage) -> bool:
+    return stage.best is not None and option.configuration == stage.best.configuration
 
 
 def verdict(option: Option, stage: Stage) -> str:
-    """What became of an option, in words."""
+    """The state of an option in words, with its rank once the stage is decided."""
     if option.state == "open":
         return "open"
     if option.state == "eliminated":
         return behind(option, stage) if option.failure else f"eliminated: {behind(option, stage)}"
     whole = stage.kind == "configurations"
     said = []
-    if stage.best is not None and option.configuration == stage.best.configuration:
+    if _is_best(option, stage):
         said.append("best" if whole else "best mean")
     if kind(option, stage) == "selected":
         said += [] if whole else ["selected"]
@@ -169,14 +197,14 @@ def _reference(pruned: StoredTrial, stage: Stage) -> StoredTrial | None:
 
 
 def labels(stage: Stage) -> dict[Configuration, str]:
-    """What the options of a stage are called; of configurations what differs between them."""
+    """The label of each option of a stage: its value, or what differs between configurations."""
     if stage.kind != "configurations":
         return {option.configuration: str(option.value) for option in stage.options}
     return differing([option.configuration for option in stage.options])
 
 
 def differing(configurations: Sequence[Configuration]) -> dict[Configuration, str]:
-    """What configurations are called where only what differs between them is told."""
+    """Labels of configurations with only the parameters in which they differ."""
     seen: dict[str, set[Value]] = {}
     for configuration in configurations:
         for name, value in configuration:

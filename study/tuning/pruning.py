@@ -18,23 +18,12 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from study.errors import SettingsError
-from study.plan.statistics import image_floor
+from study.plan.statistics import WINDOW, image_floor, mean_gap
 from study.storage.trials import RUN_SPEC
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
-
-
-WINDOW = 3
-"""Epochs over which a gap is averaged: as many as a sweep takes the mean of to score a run."""
-
-
-def mean_gap(curve: Sequence[float], reference: Sequence[float], window: int = WINDOW) -> float:
-    """How far ``curve`` is behind ``reference`` (fractions) over its last ``window`` epochs."""
-    epochs = slice(max(0, len(curve) - window), len(curve))
-    pairs = zip(reference[epochs], curve[epochs], strict=True)
-    return math.fsum(other - own for other, own in pairs) / (epochs.stop - epochs.start)
 
 
 def unrest(curve: Sequence[float]) -> float:

@@ -27,6 +27,7 @@ from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Direction, Metric
 from study.storage.ledger import as_json
 from study.storage.trials import RUN_SPEC, STATES, StoredTrials, stored_trial
+from study.text.view import records
 from study.tuning.run_spec import ASKED_BY, is_gone, superfluous, this_process
 
 if TYPE_CHECKING:
@@ -300,22 +301,7 @@ class PlanSampler(BaseSampler):
         """``summary`` as a table, a line for each option; needs pandas."""
         import pandas as pd
 
-        return pd.DataFrame(
-            {
-                "stage": stage.name,
-                "option": option.value,
-                "state": option.state,
-                "runs": len(option.rows),
-                "mean": option.score.mean if option.score else None,
-                "standard_error": option.score.standard_error if option.score else None,
-                "gap_to_best": option.gap.mean if option.gap else None,
-                "gap_to_best_standard_error": option.gap.standard_error if option.gap else None,
-                "best_mean": option == stage.best,
-                "selected": option == stage.selected,
-            }
-            for stage in self.summary(study)
-            for option in stage.options
-        )
+        return pd.DataFrame(records(self.summary(study)))
 
 
 def _this_thread() -> tuple[int, int]:

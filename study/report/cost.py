@@ -1,0 +1,137 @@
+"""The figure of cost: means against the seconds of a run and against the number of parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from study.plan.plan import Option, PlanState
+from study.plan.results import Configuration
+from study.report.canvas import KINDS, Figure, Picture, blank, end_at_100, rendered
+from study.space.metric import Metric
+from study.text import units
+from study.text.tables import Table, table
+from study.text.view import Kind
+
+MOST_PLACES = 400
+"""Configurations that are drawn; of more, those with the best means."""
+
+_MANY = 60  # points beyond which only the selected and the best one have a bar
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The cost of a configuration and its mean; a cost that was not recorded is None."""
+
+    label: str
+    kind: Kind
+    seconds: float | None
+    parameters: float | None
+    mean: float
+    error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The configurations to draw, the best mean first; ``total`` counts all with a mean."""
+
+    places: tuple[Place, ...]
+    total: int
+    metric: Metric
+
+
+def cost_figure(plan_state: PlanState) -> Figure | None:
+    """The figure of cost; None if no configuration has a mean."""
+    cost = cost_of(plan_state)
+    if not cost.places:
+        return None
+    metric, drawn = cost.metric, len(cost.places)
+    caption = (
+        "Means with one standard error against the seconds of a run, whatever else the machine "
+        "did, and against the number of parameters. Blue is the answer, vermilion the best mean if "
+        "that is another one; of many configurations only these two have a bar."
+    )
+    if drawn < cost.total:
+        caption += f" {drawn} of {cost.total} are drawn: those with the best means."
+    heading = "Accuracy" if metric.is_accuracy else metric.words.capitalize()
+    picture = draw(cost, "cost")
+    return Figure(f"{heading} against cost", picture, caption, "stages.csv", _table(cost))
+
+
+def cost_of(plan_state: PlanState) -> Cost:
+    """Every configuration with a mean; of one in several stages the last mean."""
+    found: dict[Configuration, tuple[float, Option]] = {}
+    for stage in plan_state.stages:
+        found |= {o.configuration: (o.score.mean, o) for o in stage.options if o.score is not None}
+    sign = plan_state.metric.sign
+    ranked = [o for _, o in sorted(found.values(), key=lambda entry: -sign * entry[0])]
+    places = [
+        _place(option, "other" if number else "best", plan_state)
+        for number, option in enumerate(ranked[:MOST_PLACES])
+    ]
+    return Cost(tuple(places), len(ranked), plan_state.metric)
+
+
+def _place(option: Option, rank: Kind, plan_state: PlanState) -> Place:
+    assert option.score is not None
+    return Place(
+        label=units.params(option.configuration),
+        kind="selected" if option.configuration == plan_state.incumbent else rank,
+        seconds=_average(trial.attributes.get("seconds") for trial in option.rows),
+        parameters=_average(trial.attributes.get("parameters") for trial in option.rows),
+        mean=option.score.mean,
+        error=option.score.standard_error,
+    )
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _table(cost: Cost) -> Table:
+    lines = (
+        (
+            place.label,
+            "" if place.seconds is None else f"{place.seconds:.1f}",
+            "" if place.parameters is None else f"{place.parameters:,.0f}",
+            units.mean(place.mean, place.error, cost.metric),
+            {"selected": "the answer", "best": "best mean", "other": ""}[place.kind],
+        )
+        for place in cost.places
+    )
+    columns = ("configuration", "seconds a run", "parameters", "mean ± error", "verdict")
+    return table("Cost of each configuration", columns, lines, cost.total)
+
+
+def draw(cost: Cost, name: str) -> Picture:
+    """Means against the two costs, side by side; the answer is drawn last, above the others."""
+    metric, few = cost.metric, len(cost.places) <= _MANY
+    order = ("other", "best", "selected")
+    places = sorted(cost.places, key=lambda place: order.index(place.kind))
+    with blank(3.0, columns=2) as (canvas, left):
+        for axes, measure in zip(canvas.axes, ("seconds", "parameters"), strict=True):
+            known = [(x, place) for place in places if (x := getattr(place, measure))]
+            for x, place in known:
+                marked = place.kind != "other"
+                error = place.error if marked or few else None
+                axes.errorbar(
+                    [x],
+                    [metric.scale * place.mean],
+                    yerr=None if error is None else [metric.scale * error],
+                    fmt="D" if marked else "o",
+                    color=KINDS[place.kind],
+                    markersize=6 if marked else 4,
+                    elinewidth=1,
+                )
+            costs = [x for x, _ in known]
+            if costs and max(costs) > 20 * min(costs):
+                axes.set_xscale("log")
+            else:
+                axes.locator_params(axis="x", nbins=6)
+            axes.set_xlabel("seconds a run" if measure == "seconds" else "parameters")
+        end_at_100(left.yaxis, metric)
+        left.set_ylabel(f"mean {metric.axis}")
+        alt = f"Mean {metric.words} of {len(places)} configurations against seconds and parameters"
+        return rendered(canvas, name, alt)

@@ -1,8 +1,9 @@
 """What simulated studies come to, with standard errors, and whether what they stated is true.
 
-The truth is the table's: a configuration's mean test accuracy over all repeats. It is uncertain
-itself; ``known`` holds draws of what it may be, of shape (draws, configurations), and what is held
-against it is a mean over them. Regret and distances are in points (1/100 of an accuracy).
+The truth of a study is a configuration's mean test accuracy over the repeats of the table that the
+study has not seen (over all, if it has seen all). It is uncertain itself; ``known`` holds draws of
+what it may be by the whole table, of shape (draws, configurations), and stands beside it. Regret
+and distances are in points (1/100 of an accuracy).
 """
 
 from __future__ import annotations
@@ -34,18 +35,33 @@ class Estimate:
         return f"{self.value:.3f} ± {self.error:.3f}"
 
 
-def regrets(table: Table, answers: Sequence[int]) -> Floats:
+def truth(table: Table, outcome: Outcome, accuracies: Floats | None = None) -> Floats:
+    """The mean accuracy of each configuration over the repeats that the study has not seen."""
+    held = table.test_acc if accuracies is None else accuracies
+    mean: Floats = (
+        held[:, list(outcome.unused)].mean(axis=1) if outcome.unused else held.mean(axis=1)
+    )
+    return mean
+
+
+def regrets(table: Table, outcomes: Sequence[Outcome], limit: int | None = None) -> Floats:
     """How far each answer is from the best configuration, in points."""
-    missed: Floats = 100 * (table.truth.max() - table.truth[list(answers)])
-    return missed
+    answers = _answers(outcomes, limit)
+    truths = [truth(table, outcome) for outcome in outcomes]
+    return np.array(
+        [100 * (one.max() - one[answer]) for one, answer in zip(truths, answers, strict=True)]
+    )
+
+
+def _answers(outcomes: Sequence[Outcome], limit: int | None) -> list[int]:
+    return [one.answer if limit is None else one.at[limit] for one in outcomes]
 
 
 def measured(
     table: Table, outcomes: Sequence[Outcome], limit: int | None = None, known: Floats | None = None
 ) -> dict[str, Any]:
     """Epochs and regret, at the end or where the limit of this place was reached."""
-    answers = [one.answer if limit is None else one.at[limit] for one in outcomes]
-    missed = regrets(table, answers)
+    missed = regrets(table, outcomes, limit)
     ranked = np.sort(np.random.default_rng(0).choice(missed, (_RESAMPLES, len(missed))), axis=1)
     tail = ranked[:, math.ceil(0.95 * len(missed)) - 1]
     found = {
@@ -54,10 +70,10 @@ def measured(
         "seconds": mean([one.seconds for one in outcomes]),
         "regret": mean(missed),
         "95th percentile": Estimate(float(np.quantile(missed, 0.95)), float(tail.std())),
-        **{f"within {near}": share(_near(table, answers, near)) for near in NEAR},
+        **{f"within {near}": share(missed <= near + 1e-9) for near in NEAR},
     }
     if known is not None:
-        behind = _behind(known, answers)
+        behind = _behind(known, _answers(outcomes, limit))
         found["known regret"] = mean(behind.mean(axis=0))
         found |= {f"known within {near}": mean((behind <= near).mean(axis=0)) for near in NEAR}
     return found
@@ -71,50 +87,54 @@ def judged(
     An interval of the accuracy is held against the validation accuracy at the end of training,
     averaged over all repeats of the table, and against the test accuracy.
     """
-    said = [(one.answer, one.stated) for one in outcomes if one.stated is not None]
+    said = [(one, one.stated) for one in outcomes if one.stated is not None]
     if not said:
         return {}
-    validation = table.val_acc[:, :, -1].mean(axis=1)
-    truths = {"validation": validation[None], "test": table.truth[None]}
-    truths |= {} if known is None else {"known": known}
+    ends = table.val_acc[:, :, -1]
+    truths = {
+        "validation": [truth(table, one, ends)[None] for one, _ in said],
+        "test": [truth(table, one)[None] for one, _ in said],
+    }
+    truths |= {} if known is None else {"known": [known] * len(said)}
     found: dict[str, Any] = {"stated": share(np.arange(len(outcomes)) < len(said))}
-    for name, truth in truths.items():
-        distance = truth.max(axis=1, keepdims=True) - truth
-        for what, held in (("accuracy", truth), ("distance", distance)):
-            pairs = [(held[:, answer], getattr(one, what)) for answer, one in said]
+    for name, each in truths.items():
+        for what in ("accuracy", "distance"):
+            pairs = [
+                (
+                    (held if what == "accuracy" else held.max(axis=1, keepdims=True) - held)[
+                        :, one.answer
+                    ],
+                    getattr(stated, what),
+                )
+                for held, (one, stated) in zip(each, said, strict=True)
+            ]
             hits = [
                 np.mean((low <= values) & (values <= high + 1e-12))
                 for values, (low, high) in _given(pairs)
             ]
             if hits:
                 found[f"{what} interval holds the {name} truth"] = mean(hits)
-    pairs = [(answer, one.within) for answer, one in said]
-    sure = [(answer, within) for answer, within in pairs if within is not None]
+    sure = [(one, stated.within) for one, stated in said if stated.within is not None]
     if sure:
         stated = np.array([within for _, within in sure])
         found["probability"] = by_fifths(stated, _right(table, known, sure, tolerance))
     found["ended"] = {
-        reason: {"studies": len(answers)}
-        | {name: mean(right) for name, right in _right(table, known, answers, tolerance).items()}
+        reason: {"studies": len(ended)}
+        | {name: mean(right) for name, right in _right(table, known, ended, tolerance).items()}
         for reason in sorted({one.reason for _, one in said if one.reason})
-        if (answers := [pair for pair in said if pair[1].reason == reason])
+        if (ended := [pair for pair in said if pair[1].reason == reason])
     }
     return found
 
 
-def _near(table: Table, answers: Sequence[int], points: float) -> Any:
-    """Whether each answer is within so many points of the best."""
-    return regrets(table, answers) <= points + 1e-9
-
-
 def _right(
-    table: Table, known: Floats | None, said: Sequence[tuple[int, Any]], tolerance: float
+    table: Table, known: Floats | None, said: Sequence[tuple[Outcome, Any]], tolerance: float
 ) -> dict[str, Any]:
     """Whether each answer is close enough by the test images; and how probably, as is known."""
-    answers = [answer for answer, _ in said]
-    right = {"came true": _near(table, answers, tolerance)}
+    outcomes = [outcome for outcome, _ in said]
+    right: dict[str, Any] = {"came true": regrets(table, outcomes) <= tolerance + 1e-9}
     if known is not None:
-        right["known"] = (_behind(known, answers) <= tolerance).mean(axis=0)
+        right["known"] = (_behind(known, _answers(outcomes, None)) <= tolerance).mean(axis=0)
     return right
 
 

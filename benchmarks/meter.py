@@ -46,6 +46,7 @@ class Meter:
         self.answer = table.index[draw.start]
         self.epochs = 0
         self.seconds = 0.0
+        self.used = 0
         self._limits = tuple(limits)
         self._at: list[int] = []
 
@@ -61,8 +62,14 @@ class Meter:
 
     def curve(self, place: int, repeat: int, epochs: int | None = None) -> list[float]:
         """Validation accuracies of a configuration's repeat, as this study counts them."""
+        self.used = max(self.used, repeat + 1)
         curve: list[float] = self.table.val_acc[place, self.draw.order[repeat], :epochs].tolist()
         return curve
+
+    @property
+    def unused(self) -> tuple[int, ...]:
+        """The table's repeats that this study has not seen: the truth is their mean."""
+        return self.draw.order[self.used :]
 
     def train(self, place: int, repeat: int, epochs: int | None = None) -> list[float]:
         """Train a run anew, to its end or for some epochs."""

@@ -5,7 +5,8 @@
 
 Each simulated study draws its start, its seed, and which of the table's repeats come in which
 order. Printed are epochs spent (a resumed run pays only what is new), the regret of the answer in
-points against the truth (mean test accuracy over all repeats of the table), and where the strategy
+points against the truth (mean test accuracy over the table's repeats that the study has not seen),
+the seconds that the table says its epochs took, and where the strategy
 states intervals and probabilities, how often they are true. Each number has its standard error.
 Where test images are few the truth of a table is uncertain itself: *known* is held against what the
 whole table lets know of it (`known.py`).

@@ -43,7 +43,8 @@ class Outcome:
     """How a simulated study ended: its answer is a place in the table's configurations.
 
     ``at`` holds the answer that stood when each of the limits (epochs) was reached; ``seconds``
-    is how long the table says that the workers trained.
+    is how long the table says that the workers trained; ``unused`` are the table's repeats that the
+    study has not seen.
     """
 
     answer: int
@@ -51,6 +52,7 @@ class Outcome:
     seconds: float = 0.0
     stated: Stated | None = None
     at: tuple[int, ...] = ()
+    unused: tuple[int, ...] = ()
 
 
 Procedure = Callable[[Meter], Stated | None]
@@ -106,7 +108,7 @@ def _one(
         stated = procedure(meter)
     except Spent:
         stated = None
-    return Outcome(meter.answer, meter.epochs, meter.seconds, stated, meter.at)
+    return Outcome(meter.answer, meter.epochs, meter.seconds, stated, meter.at, meter.unused)
 
 
 def simulate(
@@ -282,7 +284,7 @@ class _Play:
     def _seconds(self, run: _Active) -> float:
         """How long the run's next epoch lasts; 1 where the table does not say."""
         table = self.meter.table
-        if table.seconds is None or self.workers == 1:
+        if table.seconds is None:
             return 1.0
         place = table.index[self.rows[run.place].configuration]
         order = self.meter.draw.order[run.slot.repeat]

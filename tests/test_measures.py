@@ -22,11 +22,21 @@ def table(monkeypatch: pytest.MonkeyPatch) -> "Table":
 
 def test_regret_is_in_points_of_the_mean_test_accuracy(table: "Table") -> None:
     from measures import regrets
+    from simulation import Outcome
 
     best = int(table.truth.argmax())
-    missed = regrets(table, list(range(len(table.truth))))
+    missed = regrets(table, [Outcome(place, 1) for place in range(len(table.truth))])
     assert missed[best] == 0
     assert missed[0] == pytest.approx(100 * np.mean(table.test_acc[best] - table.test_acc[0]))
+
+
+def test_the_truth_is_that_of_the_repeats_that_the_study_has_not_seen(table: "Table") -> None:
+    from measures import regrets
+    from simulation import Outcome
+
+    [missed] = regrets(table, [Outcome(0, 1, unused=(2, 3))])
+    rest = table.test_acc[:, 2:4].mean(axis=1)
+    assert missed == pytest.approx(100 * (rest.max() - rest[0]))
 
 
 def test_shares_and_means_have_their_standard_errors(table: "Table") -> None:

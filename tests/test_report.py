@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -26,7 +27,7 @@ from typer.testing import CliRunner
 from study.cli.app import app
 from study.errors import StorageError
 from study.final.records import FINALS, FinalModel
-from study.plan.plan import Plan, RunSpec
+from study.plan.plan import Confirmation, Plan, RunSpec
 from study.plan.race import RACE, Race
 from study.plan.results import StoredTrial
 from study.plan.search import SEARCH, Search
@@ -355,12 +356,19 @@ def test_what_was_measured_on_the_test_set_is_shown_and_its_openings_counted(
     assert "98.76 %" in page
 
 
-def test_a_page_of_runs_judged_by_their_best_epoch_says_so(contents: Contents) -> None:
-    assert "restore_best_weights" not in text_of(contents)
+def test_a_page_says_that_the_score_of_a_best_epoch_is_biased(contents: Contents) -> None:
     assert "The score of a run is the mean of its last 3 epochs" in text_of(contents)
     kept = replace(contents.settings.space, fixed={"restore_best_weights": True})
     page = text_of(replace(contents, settings=replace(contents.settings, space=kept)))
     assert "its best epoch, which is biased upwards; of any other run the mean" in page
+
+
+def test_an_answer_on_fresh_repeats_has_their_interval(contents: Contents) -> None:
+    assert "biased upwards; the test set" in text_of(contents)
+    fresh = Confirmation(Score(3, 0.9, 0.01, (0.88, 0.92)))
+    page = text_of(replace(contents, plan_state=replace(contents.plan_state, confirmation=fresh)))
+    assert f"{INTERVAL}: 88.00 % to 92.00 %, from 3 fresh repeats." in page
+    assert "biased upwards" not in page
 
 
 def test_a_report_of_ten_thousand_runs_stays_small_and_says_what_it_leaves_out() -> None:
@@ -512,12 +520,34 @@ def test_a_folder_that_cannot_be_written_is_one_line(stored, tmp_path: Path, pla
     assert (tmp_path / "file").read_text() == ""
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_one_line(stored, tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
-    result = study("report", "--storage", stored.url, "--output", str(tmp_path / "closed" / "x"))
-    assert result.exit_code == 2
-    assert "permission" in result.stderr
+def without_rights(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command under a user whom permissions bind; root would write everywhere."""
+    bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    prefix = bound if os.geteuid() == 0 else []
+    command = [*prefix, sys.executable, "-m", "study", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="no setpriv")
+def test_a_study_that_cannot_be_written_is_reported_into_another_folder(
+    stored, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for path in tmp_path.glob("study.db*"):
+        path.chmod(0o444)
+    tmp_path.chmod(0o555)
+    try:
+        given = ("report", "--storage", stored.url)
+        refused, made = (
+            without_rights(*given),
+            without_rights(*given, "--output", f"{tmp_path}/mine"),
+        )
+    finally:
+        tmp_path.chmod(0o755)
+    assert (made.returncode, (tmp_path / "mine" / PAGE).exists()) == (0, True)
+    assert refused.returncode == 2
+    assert "no permission to write" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_a_report_that_cannot_be_written_whole_leaves_nothing(stored, tmp_path: Path) -> None:

@@ -141,19 +141,22 @@ def _method(settings: Settings) -> str:
 
 
 def _remarks(contents: Contents) -> list[str]:
-    plan_state, said = contents.plan_state, []
-    score = plan_state.score
-    metric = plan_state.metric
+    """What the answer's numbers mean; of an open study how to continue it."""
+    plan_state, metric, said = contents.plan_state, contents.settings.metric, []
+    confirmation = plan_state.confirmation
+    score = plan_state.score if confirmation is None else confirmation.answer
     ends = interval(score, metric) if score else None
     if plan_state.race is not None:
         said += words.race(plan_state.race, metric)
     elif score is not None and ends is not None:
-        said.append(
-            f"{INTERVAL}: {metric.text(ends[0])} to {metric.text(ends[1])}, from {score.repeats} "
-            "repeats. The mean of the best of several configurations is biased upwards; the test "
-            "set measures it without this bias."
-        )
-    elif score is not None:
+        repeats = units.counted(score.repeats, "fresh repeat" if confirmation else "repeat")
+        said.append(f"{INTERVAL}: {' to '.join(map(metric.text, ends))}, from {repeats}.")
+        if confirmation is None:
+            said.append(
+                "The mean of the best of several configurations is biased upwards; the test set "
+                "measures it without this bias."
+            )
+    elif score is not None and score.repeats == 1:
         said.append("The spread of one repeat is unknown: the standard error is an estimate.")
     if not plan_state.complete:
         going = contents.state == "running"

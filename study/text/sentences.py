@@ -266,31 +266,22 @@ def decision(stage: Stage) -> str:
 
 def doubts(plan_state: PlanState) -> list[str]:
     """The ties of a sweep: a sentence for each stage that has one."""
-    said = []
-    for stage in plan_state.stages:
-        ties = [o for o in stage.options if stage.decided and o.tied and o is not stage.best]
-        if (
-            not ties
-            or not stage.best
-            or not stage.selected
-            or stage.kind
-            in {
-                "configurations",
-                "confirmed",
-            }
-        ):
-            continue
-        if stage.kind == "combined":
-            said.append(
-                f"{stage.name}: all best means together tie with the selected values, which stay."
-            )
-            continue
-        names = units.listed([str(option.value) for option in ties])
-        verb = "ties" if len(ties) == 1 else "tie"
-        unknown = any(option.gap and option.gap.standard_error is None for option in ties)
-        why = f" ({_NO_ERROR} 1 repeat)" if unknown else ""
-        said.append(
-            f"{stage.name}: {names} {verb} with {stage.best.value}{why}; "
-            f"{stage.selected.value} is selected."
-        )
-    return said
+    return [
+        _doubt(stage, stage.best, stage.selected)
+        for stage in plan_state.stages
+        if stage.kind in {"hyperparameter", "combined"} and stage.best and stage.selected
+        if any(option.tied and option is not stage.best for option in stage.options)
+    ]
+
+
+def _doubt(stage: Stage, best: Option, selected: Option) -> str:
+    if stage.kind == "combined":
+        return f"{stage.name}: all best means together tie with the selected values, which stay."
+    ties = [option for option in stage.options if option.tied and option is not best]
+    verb = "ties" if len(ties) == 1 else "tie"
+    unknown = any(option.gap and option.gap.standard_error is None for option in ties)
+    why = f" ({_NO_ERROR} 1 repeat)" if unknown else ""
+    return (
+        f"{stage.name}: {units.listed([str(option.value) for option in ties])} {verb} with "
+        f"{best.value}{why}; {selected.value} is selected."
+    )

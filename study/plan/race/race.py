@@ -233,7 +233,8 @@ class Race(Plan):
             return start, None
         sure = posterior is not None and self._sure(posterior, runs, measured=not missing)
         if posterior and not sure:
-            spec = self._best(runs, posterior, remaining - reserve)
+            spec = self._proof(posterior, runs, remaining - reserve)
+            spec = spec or self._best(runs, posterior, remaining - reserve)
             if spec:
                 return [spec], None
         if running and not sure:
@@ -246,12 +247,31 @@ class Race(Plan):
         return [], "sure" if sure else "budget" if spent else "exhausted"
 
     def _sure(self, posterior: Posterior, runs: Runs, *, measured: bool) -> bool:
-        """Whether the leader is good enough, by the choosing and by the fresh repeats."""
+        """Whether the leader is good enough, by the choosing and by the fresh repeats.
+
+        Its rivals have to be complete too, in pairs with it.
+        """
         looks = (False, True) if measured else (False,)
         tolerance = self._transform(runs).tolerance(self.tolerance)
-        return all(
+        likely = all(
             posterior.probability(tolerance, measured=look) >= self.confidence for look in looks
         )
+        return likely and not posterior.unproven(tolerance)
+
+    def _proof(self, posterior: Posterior, runs: Runs, remaining: int) -> RunSpec | None:
+        """Once the leader is probably good enough: a run to the end, of it or of a rival."""
+        tolerance = self._transform(runs).tolerance(self.tolerance)
+        if posterior.probability(tolerance) < self.confidence:
+            return None
+        own = sorted(posterior.complete(posterior.leader))
+        for place in posterior.unproven(tolerance):
+            one = posterior.candidates.configurations[place]
+            for repeat in own if place != posterior.leader else range(self.choosing):
+                trial = runs.get((one, repeat))
+                done = 0 if trial is None else len(trial.reported)
+                if (trial is None or trial.state == "paused") and self.epochs - done <= remaining:
+                    return self._spec(one, repeat, self.epochs)
+        return None
 
     def _best(self, runs: Runs, posterior: Posterior, remaining: int) -> RunSpec | None:
         """The run that reduces the expected regret the most an epoch; None if none is left."""

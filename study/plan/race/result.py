@@ -21,6 +21,8 @@ Reason = Literal["sure", "budget", "exhausted"]
 _CONTENDERS = 64
 _DRAWS = 1000
 _TOP = 10
+_PAIRS = 2  # complete repeats that a rival has in common with the leader before a race is sure
+_POSSIBLE = 0.005  # the probability to be better from which on a candidate is such a rival
 _FITTED = 96
 """Trials that the variances are fitted to; of more, every second, third and so on."""
 
@@ -142,6 +144,24 @@ class Posterior:
         _, error = self._by_all if measured else self._by_choice
         return float(np.mean(error[:, 0] - error.min(1) <= tolerance))
 
+    def complete(self, place: int) -> frozenset[int]:
+        """The repeats of a candidate that choose and are trained to the end."""
+        last = self.cells.rung == len(self.observations.rungs) - 1
+        return frozenset(self.cells.repeat[last & (self.cells.configuration == place)].tolist())
+
+    def unproven(self, tolerance: float) -> list[int]:
+        """The leader and rivals that may be better by more than the tolerance, lacking pairs.
+
+        A race is not sure before each of them is trained to its end on two repeats of the leader's.
+        """
+        places, error = self._by_choice
+        own = self.complete(self.leader)
+        if len(own) < _PAIRS:
+            return [self.leader]
+        better = (error[:, :1] - error > tolerance).mean(axis=0)
+        rivals = [int(place) for place in places[better > _POSSIBLE]]
+        return [place for place in rivals if len(self.complete(place) & own) < _PAIRS]
+
     def result(self, tolerance: float, confidence: float, epochs: int, budget: int) -> RaceResult:
         places, error = self._by_all
         distance = error[:, 0] - error.min(1)
@@ -149,7 +169,9 @@ class Posterior:
         first = np.bincount(error.argmin(1), minlength=len(places)) / len(error)
         low, high = np.quantile(shown[:, 0], (0.025, 0.975))
         # The leader's row is the first; of the others those that are the likeliest to be the best.
-        told = [0, *(1 + np.argsort(-first[1:], kind="stable")[:_TOP])]
+        told = [0, *(1 + np.argsort(-first[1:], kind="stable"))]
+        # Early epochs promise too much: no value is stated without a complete run.
+        told = [n for n in told if n == 0 or self.complete(int(places[n]))][: _TOP + 1]
         # Of draws that are far from normal before a run has reached its end, these mean something.
         below, middle, above = np.quantile(shown[:, told], (0.16, 0.5, 0.84), axis=0)
         found = [
@@ -164,7 +186,7 @@ class Posterior:
         return RaceResult(
             leader=found[0],
             probability=float(np.mean(distance <= tolerance)),
-            interval=(float(low), float(high)),
+            interval=self._with_the_mean(float(low), float(high)),
             distance=(0.0, float(np.quantile(distance, 0.95))),
             top=tuple(sorted(found, key=lambda one: -one.probability)[:_TOP]),
             tolerance=tolerance,
@@ -172,6 +194,18 @@ class Posterior:
             epochs=epochs,
             budget=budget,
         )
+
+    def _with_the_mean(self, low: float, high: float) -> tuple[float, float]:
+        """The interval, widened to contain the mean of the leader's own complete trials."""
+        values = [
+            trial.value
+            for trial in self.trials
+            if trial.configuration == self.configuration and trial.value is not None
+        ]
+        if not values:
+            return low, high
+        mean = math.fsum(values) / len(values)
+        return min(low, mean), max(high, mean)
 
 
 @lru_cache(maxsize=4)

@@ -272,18 +272,12 @@ def test_colours_follow_the_reader_s_scheme(page: str) -> None:
     assert not re.findall(r"(?:fill|stroke): #(?!ffffff|000000)\w+", svgs)
 
 
-def test_names_that_look_like_html_are_text(contents: Contents) -> None:
-    nasty = "<script>alert('1')</script> & \"$x$\""
-    page = text_of(replace(contents, name=nasty, state=nasty))
-    assert "<script" not in page
-    assert Reader(page).count("script") == 0
-    assert "&lt;script&gt;" in page
-
-
-def test_options_that_look_like_html_are_text_in_figures_too() -> None:
+def test_names_and_options_that_look_like_html_are_text_in_page_and_figures() -> None:
     odd = space(hyperparameters={"width": {"options": ["<b>$x$&", "it's"], "start": "it's"}})
-    page = files(told(OneAtATime(odd), train=_flat))[PAGE].decode()
-    assert Reader(page).count("b") == 0
+    found = told(OneAtATime(odd), name="<script>alert('1')</script> & \"$x$\"", train=_flat)
+    page = files(found)[PAGE].decode()
+    assert Reader(page).count("b") == Reader(page).count("script") == 0
+    assert "&lt;script&gt;" in page
     assert "&lt;b&gt;$x$&amp;" in page
 
 
@@ -296,25 +290,26 @@ def _flat(run):
     return b""
 
 
-def test_a_study_without_a_finished_run_has_a_report(contents: Contents) -> None:
-    nothing = OneAtATime(WIDE, images=IMAGES).state([])
-    stopped = replace(contents, state="interrupted", resume="study resume fake")
-    page = files(replace(stopped, plan_state=nothing, rows=()))[PAGE].decode()
+@pytest.mark.parametrize(
+    ("runs", "state", "said"),
+    [
+        (
+            0,
+            "interrupted",
+            ("No configuration has a finished run", "No run has been", "with: study resume fake"),
+        ),
+        (3, "running", ("The answer so far", "Open: ")),
+    ],
+)
+def test_an_unfinished_study_has_a_report(
+    contents: Contents, runs: int, state: str, said: tuple[str, ...]
+) -> None:
+    trials = contents.rows[:runs]
+    plan_state = OneAtATime(WIDE, images=IMAGES).state(trials)
+    found = replace(contents, plan_state=plan_state, rows=trials, state=state)
+    page = files(replace(found, resume="study resume fake"))[PAGE].decode()
     Reader(page)
-    assert "No configuration has a finished run yet" in page
-    assert "No run has been trained yet" in page
-    assert "study resume fake" in page
-
-
-def test_an_unfinished_study_has_a_report(contents: Contents) -> None:
-    first = contents.rows[:3]
-    plan_state = OneAtATime(WIDE, images=IMAGES).state(first)
-    page = files(replace(contents, plan_state=plan_state, rows=first, state="running"))[
-        PAGE
-    ].decode()
-    Reader(page)
-    assert "The answer so far" in page
-    assert "Open: " in page
+    assert all(words_ in page for words_ in said)
 
 
 def test_a_search_has_a_report_whose_options_are_ranked() -> None:
@@ -556,14 +551,6 @@ def test_a_report_that_cannot_be_written_whole_leaves_nothing(stored, tmp_path: 
     result = study("report", "--storage", stored.url, "--output", str(folder))
     assert result.exit_code == 2
     assert [path.name for path in folder.iterdir()] == ["runs.csv"]
-
-
-def test_a_name_that_no_folder_can_have_still_has_a_folder(tmp_path: Path) -> None:
-    database = Database.at(f"sqlite:///{tmp_path / 'study.db'}")
-    assert database.study("../a/b:c").report == tmp_path / "%2E.%2Fa%2Fb%3Ac-report"
-    long = database.study("名" * 200).report
-    long.mkdir()
-    assert long.is_dir()
 
 
 def test_a_malformed_record_of_final_models_is_one_line(stored) -> None:

@@ -195,7 +195,7 @@ def test_a_report_that_cannot_be_written_is_a_line_and_changes_nothing(finished:
     assert told.exit_code == 0
     last = told.stdout.splitlines()[-1]
     assert last.startswith("Report: not written (")
-    assert "is no folder" in last
+    assert "is not a folder" in last
 
 
 def test_quiet_prints_the_answer_alone(finished: None) -> None:

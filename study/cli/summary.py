@@ -42,6 +42,7 @@ def best(name: str, settings: Settings, plan_state: PlanState, state: str) -> di
         "runs_expected": plan_state.runs_expected,
         "state": state,
         **({"race": asdict(plan_state.race)} if plan_state.race else {}),
+        **({"confirmation": asdict(plan_state.confirmation)} if plan_state.confirmation else {}),
     }
 
 

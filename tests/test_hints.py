@@ -93,7 +93,7 @@ def test_a_new_study_where_there_is_no_database(here: Path, tmp_path: Path) -> N
 
 def test_a_new_study_where_there_is_none_of_this_name(moved: str, tmp_path: Path) -> None:
     said = study("best", "nobody", "--storage", moved).stderr
-    assert "there are fake" in said
+    assert "which holds fake" in said
     there = f"{Path.cwd()}/fake.toml --data {Path.cwd()}/data.npz --mlflow none"
     assert "Use k1=2" in pasted(said, tmp_path, there)
 

@@ -195,7 +195,7 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(
     with pytest.raises(StorageError, match="no study in this database"):
         storage.load(opened)
     storage.create(opened, "mine", settings)
-    with pytest.raises(StorageError, match=r"no study named 'yours'.*there are mine"):
+    with pytest.raises(StorageError, match=r"no study named 'yours'.*which holds mine"):
         storage.load(opened, "yours")
     assert storage.find(opened, "yours") is None
 

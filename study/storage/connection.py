@@ -240,8 +240,8 @@ def _reason(error: BaseException) -> str:
         "file is not a database": "the file is no SQLite database; name another with --storage",
         "malformed": "the database file is damaged; restore a copy or name another with --storage",
         "readonly": "the database cannot be written; check the permissions of file and folder",
-        "unable to open": "the database cannot be opened; check the permissions of file and folder"
-        " and the limit of open files (ulimit -n)",
+        "unable to open": "the database cannot be opened; check that the file is still there, the"
+        " permissions of file and folder, and the limit of open files (ulimit -n)",
         "disk is full": "the disk is full; free some space, then resume",
         "disk I/O error": "the disk cannot be written; free some space, then resume",
         "locked": "another process holds the database locked; end it, then resume",

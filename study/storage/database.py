@@ -134,9 +134,9 @@ def load(storage: RDBStorage, name: str | None = None) -> tuple[Study, Settings]
         name = known[-1]
     if name is None or name not in known:
         wanted = f"no study named {name!r}" if name else "no study"
-        there = f"; there are {', '.join(known)}" if known else ""
+        there = f", which holds {', '.join(known)}" if known else ""
         start = Database.at(storage.url).command("run")
-        raise StorageError(f"{wanted} in this database{there}: start one with: {start}")
+        raise StorageError(f"{wanted} in this database{there}; start one with: {start}")
     with readable(lambda: str(name)):
         study = optuna.load_study(study_name=name, storage=storage)
         return study, read_settings(study)

@@ -100,24 +100,16 @@ STUDY = _panel(
 )
 SEARCH = _panel(
     "Search",
-    sampler=_option(
-        str, "NAME", "sweep (default: one at a time), grid, halving, race, tpe, random or gp."
-    ),
+    sampler=_option(str, "NAME", "sweep, grid, halving, race, tpe, random or gp."),
     pruner=_option(str, "NAME", "none, sweep or median."),
     repeats=_option(int, "N", "Runs of each configuration.", min=1, max=10_000),
     configurations=_option(int, "N", "Configurations that tpe, random or gp try.", min=1),
-    tolerance=_option(
-        float,
-        "POINTS",
-        "Distance to the best at which a race ends (default: 0.2 points of accuracy).",
-    ),
-    budget=_option(
-        int, "N", "Maximum epochs of halving or a race (default: what a full sweep needs).", min=1
-    ),
+    tolerance=_option(float, "POINTS", "Distance to the best at which a race ends: 0.2."),
+    budget=_option(int, "N", "Maximum epochs of halving or a race.", min=1),
     confirm=_option(
         int,
         "N",
-        "Fresh repeats of the answer and the start at the end (default: 3; halving and grid: 0).",
+        "Fresh repeats of answer and start (3; of halving, grid: 0).",
         min=0,
     ),
     seed=_option(int, "N", "Seed of splits, weights and order (default: 1).", min=0),

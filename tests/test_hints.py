@@ -94,7 +94,7 @@ def test_a_new_study_where_there_is_no_database(here: Path, tmp_path: Path) -> N
 def test_a_new_study_where_there_is_none_of_this_name(moved: str, tmp_path: Path) -> None:
     said = study("best", "nobody", "--storage", moved).stderr
     assert "which holds fake" in said
-    there = f"{Path.cwd()}/fake.toml --data {Path.cwd()}/data.npz --mlflow none"
+    there = f"{Path.cwd()}/fake.toml --data {Path.cwd()}/data.npz --mlflow none --confirm 0"
     assert "Use k1=2" in pasted(said, tmp_path, there)
 
 
@@ -105,7 +105,8 @@ def test_every_hint_of_a_study_that_was_stopped(tmp_path: Path) -> None:
     for said in (study("finalize").stderr, report()):
         line = re.findall(r"study resume fake --storage \S+db", said)
         assert line == [Database.at("sqlite:///study.db").study("fake").command("resume")]
-    said = study("run", "fake.toml", "--data", "data.npz", "--timeout", "0", "--jobs", "1").stdout
+    words = ("run", "fake.toml", "--data", "data.npz", "--timeout", "0", "--jobs", "1")
+    said = study(*words, "--confirm", "0").stdout
     assert "Continue with: " in said
     told = pasted(said, tmp_path)
     assert "6 of at most 6 runs" in told

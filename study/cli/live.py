@@ -90,7 +90,7 @@ class Lines:
         decided = [stage for stage in plan_state.stages if stage.decided]
         for stage in decided[self._decided :] if self._decided >= 0 else []:
             if stage.selected is not None:
-                mean = stage.selected.score
+                mean = stage.selected.score if stage.kind != "confirmed" else None
                 shown = f", {units.score(mean, plan_state.metric)}" if mean else ""
                 say(self._console, f"{words.decision(stage)}{shown}")
         self._decided = len(decided)

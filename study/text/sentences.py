@@ -256,7 +256,7 @@ def decision(stage: Stage) -> str:
     if stage.kind == "configurations":
         return f"{stage.name}: {units.params(stage.selected.configuration)} is the best"
     if stage.kind == "confirmed":
-        return f"{stage.name}: {_confirmed(stage)}"
+        return f"{stage.name}: {_confirmed(stage).rstrip('.')}"
     if stage.kind == "combined":
         wins = stage.selected.configuration != stage.incumbent
         verdict = "better, and selected" if wins else "not clearly better"

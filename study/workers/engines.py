@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from study.errors import SettingsError
+from study.workers import processes
 from study.workers.engine import Engine, InProcess, Trainer
 from study.workers.pool import local_pool
 
@@ -38,6 +39,7 @@ class EngineOptions:
 
 
 def _in_process(options: EngineOptions) -> Engine:
+    processes.release()
     return InProcess(
         lambda run: options.trainer(run, options.dataset, checkpoints=options.checkpoints),
         options.checkpoints,

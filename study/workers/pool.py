@@ -174,7 +174,7 @@ class Pool:
         for member in self._members:
             member.process.kill()
         for member in self._members:
-            member.process.exit_code()
+            member.process.wait()
             member.pipe.close()
             self._delete_stopped(member)
         self._members.clear()
@@ -294,7 +294,7 @@ class Pool:
     def _died(self, member: _Member, *, hung: bool = False) -> None:
         """Replace a process; its runs wait again, but for one that has killed it too often."""
         member.process.kill()
-        how = description(member.process.exit_code())
+        how = description(member.process.wait())
         if hung:
             how = f"was silent for {member.silent / 60:.0f} minutes and did not seem to work"
         words = self._starter.last_words()
@@ -340,7 +340,7 @@ class Pool:
     def _remove(self, member: _Member) -> None:
         """End a process; its place can be taken."""
         member.process.kill()
-        member.process.exit_code()
+        member.process.wait()
         member.pipe.close()
         self._members.remove(member)
         self._vacant.append(member.place)

@@ -12,8 +12,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import IO, Protocol
 
 from study.errors import StudyError
@@ -35,16 +37,16 @@ ENVIRONMENT = {
 _PATIENCE = 10.0  # seconds for a killed process to end
 
 
-class Process(Protocol):
-    """A worker process."""
+@dataclass
+class Process:
+    """A worker process; ``kill`` ends it, ``wait`` waits for its end and returns its exit code.
+
+    The code is the negative number of a signal, None if it cannot be known.
+    """
 
     pid: int
-
-    def kill(self) -> None:
-        """End it at once."""
-
-    def exit_code(self) -> int | None:
-        """Wait for its end; the negative number of a signal; None if it cannot be known."""
+    kill: Callable[[], None]
+    wait: Callable[[], int | None]
 
 
 class Starter(Protocol):
@@ -67,27 +69,21 @@ class Fresh:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
 
     def start(self, pipe: int, data: int, environ: Mapping[str, str]) -> Process:
-        return _Fresh(_python("main", (pipe, data), self._stderr, environ))
+        started = _python("main", (pipe, data), self._stderr, environ)
+
+        def wait() -> int | None:
+            try:
+                return started.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:  # uninterruptible, on a device that does not answer
+                return None
+
+        return Process(started.pid, started.kill, cache(wait))
 
     def last_words(self) -> str:
         return _last_line(self._stderr)
 
     def close(self) -> None:
         self._stderr.close()
-
-
-class _Fresh:
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process, self.pid = process, process.pid
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def exit_code(self) -> int | None:
-        try:
-            return self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:  # uninterruptible, on a device that does not answer
-            return None
 
 
 class ForkServer:
@@ -116,7 +112,8 @@ class ForkServer:
                 socket.send_fds(self._control, [MESSAGE.pack(0, STARTED)], [pipe, data])
                 while (received := self._receive())[1] != STARTED:
                     self._codes[received[0]] = received[1]
-                return _Forked(self, received[0])
+                pid = received[0]
+                return Process(pid, partial(self._kill, pid), cache(partial(self._wait, pid)))
             except OSError:  # the server was killed
                 if attempt == 1:
                     self._end()
@@ -126,12 +123,12 @@ class ForkServer:
             f"{_quoted(self.last_words())}; nothing is lost: resume"
         )
 
-    def kill(self, pid: int) -> None:
+    def _kill(self, pid: int) -> None:
         """Kill a process if it has not ended; its number may be another process's by then."""
         with suppress(OSError):
             self._control.send(MESSAGE.pack(pid, KILL))
 
-    def exit_code(self, pid: int) -> int | None:
+    def _wait(self, pid: int) -> int | None:
         """Wait until a process has ended; None if the server is gone or it does not end."""
         self._control.settimeout(_PATIENCE)
         try:
@@ -168,21 +165,6 @@ class ForkServer:
             self._process.wait()
 
 
-class _Forked:
-    def __init__(self, server: ForkServer, pid: int) -> None:
-        self._server, self.pid = server, pid
-        self._ended = False
-        self._code: int | None = None
-
-    def kill(self) -> None:
-        self._server.kill(self.pid)
-
-    def exit_code(self) -> int | None:
-        if not self._ended:
-            self._code, self._ended = self._server.exit_code(self.pid), True
-        return self._code
-
-
 _prepared: list[ForkServer] = []
 
 
@@ -195,6 +177,12 @@ def prepare() -> None:
 def fork_server() -> ForkServer:
     """The fork server that was prepared, or a new one."""
     return _prepared.pop() if _prepared else ForkServer()
+
+
+def release() -> None:
+    """End a fork server that was prepared and is not needed."""
+    while _prepared:
+        _prepared.pop().close()
 
 
 def description(code: int | None) -> str:

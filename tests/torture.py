@@ -131,7 +131,7 @@ def counted(folder: Path) -> dict[str, Any]:
         f"{row.configuration} {row.repeat}": [
             row.state,
             row.value,
-            {name: list(row.curve[name]) for name in COMPARED},
+            {name: list(row.curve.get(name, ())) for name in COMPARED},
         ]
         for row in StoredTrials()(study)
         if row.number in counts

@@ -11,8 +11,10 @@ import fake_trainer
 import pytest
 from engine_contract import EngineContract, dataset
 
+from study.errors import SettingsError
 from study.training.checkpoint import Checkpoints, FolderCheckpoints
 from study.training.run import Run
+from study.workers import engines
 from study.workers.engine import Engine, Event, InProcess, work
 
 
@@ -73,3 +75,21 @@ class TestFutures(EngineContract):
     @pytest.fixture
     def make(self, store: FolderCheckpoints) -> Callable[[], Engine]:
         return lambda: Futures(store, workers=1)
+
+
+def test_a_cluster_without_dask_names_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    options = engines.EngineOptions(
+        dataset=dataset(),
+        checkpoints=FolderCheckpoints(Path("nowhere")),
+        trainer=fake_trainer.train,
+        jobs=None,
+        threads=1,
+        device="cpu",
+        gpus=(),
+        scheduler="tcp://host:8786",
+        resources=None,
+        say=print,
+    )
+    with pytest.raises(SettingsError, match=r"Dask is not installed: pip install '\.\[cluster\]'"):
+        engines.ENGINES["dask"](options)

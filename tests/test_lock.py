@@ -198,6 +198,23 @@ def test_a_database_file_that_is_taken_away_is_noticed_and_saved(tmp_path: Path,
     assert path.exists() is (how == "replaced")
 
 
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_new_database_that_is_deleted_at_once_is_noticed(
+    tmp_path: Path, *, checked: bool
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    with driving(located(url)) as lock:
+        create(at(url).open(create=True), "one", mirror_fakes.settings(), lock.attributes)
+        if checked:
+            lock.check()
+        for file in tmp_path.glob("study.db*"):
+            if file.suffix != ".lock":
+                file.unlink()
+        with pytest.raises(StorageError, match="was deleted, moved or replaced") as stopped:
+            lock.check()
+        assert ("what it had stored is in" in str(stopped.value)) is checked
+
+
 def test_a_study_that_was_never_driven_leaves_no_file_when_asked_about(tmp_path: Path) -> None:
     assert not driven(Database.at(f"sqlite:///{tmp_path / 'study.db'}").study("one"))
     assert not list(tmp_path.iterdir())

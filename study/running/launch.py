@@ -105,6 +105,7 @@ def launch(
                     study = storage.create(opened, location.name, settings, lock.attributes)
                     ledger = Ledger(study, plan.space, plan.metric)
                 study = ledger.study
+                lock.check()
                 mirror.start()
                 folder = location.models(models.identity(study))
                 keeper = models.Keeper(
@@ -130,6 +131,7 @@ def launch(
                 limit = execution.timeout
                 deadline = None if limit is None else time.monotonic() + limit
                 plan_state = driver.drive(deadline)
+                lock.check()
                 patience = LAST_PASS
     finally:
         mirror.close(patience)  # after the lock is given back: nothing is running any more

@@ -88,8 +88,14 @@ class StudyLock:
         or replaced; the study was deleted or renamed. Call it before every write.
         """
         database, name = self.location.database, self.location.name
+        file = _file_number(database)
         if self._file is None:
-            self._file = _file_number(database)
+            self._file = file
+        if file != self._file or (database.file is not None and file is None):
+            raise StorageError(
+                f"{database.file}: was deleted, moved or replaced while the study ran"
+                f"{self._saved()}; put the database back, then resume"
+            )
         if self._session is None:
             self._session = open_session(database.address)
         known = (
@@ -98,11 +104,6 @@ class StudyLock:
             .where(StudyUserAttributeModel.key == IDENTITY)
             .where(StudyUserAttributeModel.value_json == json.dumps(self.identity))
         )
-        if _file_number(database) != self._file:
-            raise StorageError(
-                f"{database.file}: was deleted, moved or replaced while the study ran"
-                f"{self._saved()}; put the database back, then resume"
-            )
         try:
             found = self._session.execute(known).scalar()
         except SQLAlchemyError:
@@ -129,7 +130,8 @@ class StudyLock:
         """Save what was written to a file that has lost its name; where, in words."""
         file = self.location.database.file
         assert file is not None
-        assert self._session is not None
+        if self._session is None:  # nothing was written through this lock
+            return ""
         target = file.with_name(f"{file.name}.saved-{new_identity()[:8]}")
         try:
             source: Any = self._session.connection.driver_connection  # open since before

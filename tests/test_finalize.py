@@ -245,7 +245,7 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     folder = Path("fake-models")
     prepared = prepare_again(None, Database.at(DEFAULT), None)
     pixels = np.rint(prepared.dataset.test_images * 255).astype(np.uint8)
-    np.savez("test.npz", x_test=pixels)
+    np.savez("test.npz", x_test=prepared.dataset.test_images)
     said = study("predict", str(folder / models["average of 2"]["file"]), "test.npz", "--json")
     right = [
         p["label"] == prepared.dataset.label_names[label]
@@ -287,7 +287,7 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     again = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2")
     assert "not opened for it again" in again.stdout
     assert "trained in" not in again.stdout
-    assert "opened 2 times" in Path("fake-report/report.html").read_text()
+    assert "used 2 times" in Path("fake-report/report.html").read_text()
 
 
 @pytest.mark.tensorflow

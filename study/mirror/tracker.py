@@ -307,7 +307,7 @@ def shown(uri: str) -> str:
     if isinstance(parts, URL):
         return parts.set(query={}).render_as_string(hide_password=True)
     host = parts.netloc.rpartition("@")[2]
-    if not parts.netloc:  # no address of a server: no // is put into it
+    if "//" not in uri:  # no address of a server: it is shown as it was given
         return f"{parts.scheme}:{parts.path}" if parts.scheme else parts.path
     return f"{parts.scheme}://{host}{parts.path}"
 

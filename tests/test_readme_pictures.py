@@ -27,9 +27,10 @@ def test_a_picture_is_of_the_present_program(name: str, shown: dict[str, str]) -
 
 
 @pytest.mark.parametrize("name", sorted(MADE))
-def test_a_picture_is_small_and_stands_in_the_readme(name: str) -> None:
+def test_a_picture_is_small_and_stands_in_the_documentation(name: str) -> None:
     assert 1000 < (PICTURES / name).stat().st_size < 200_000
-    assert f"](docs/pictures/{name})" in (ROOT / "README.md").read_text()
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert any(f"pictures/{name})" in page.read_text("utf-8") for page in pages)
 
 
 def test_the_terminal_is_in_the_middle_of_a_study_and_has_every_column() -> None:

@@ -159,7 +159,8 @@ def driving(location: Location) -> Iterator[StudyLock]:
         try:
             yield lock
         finally:
-            with suppress(Exception):  # the study is gone
+            with suppress(Exception):  # the study is gone, or another process locks the database
+                _require_free(location.database)
                 _record(lock, None)
             lock.close()
 
@@ -258,6 +259,19 @@ def _record(lock: StudyLock, driver: _Driver | None) -> None:
         storage.set_study_user_attr(storage.get_study_id_from_name(location.name), DRIVER, driver)
     else:
         location.lock(lock.identity).unlink(missing_ok=True)
+
+
+def _require_free(database: Database) -> None:
+    """Raise ``sqlite3.Error`` where another process keeps the file locked for a second.
+
+    The end of a program does not wait for it as the middle of a study does: what a process that is
+    gone has recorded counts for nothing.
+    """
+    if database.file is not None:
+        address = f"{database.file.as_uri()}?mode=rw"  # a file that is gone is not made again
+        with closing(sqlite3.connect(address, uri=True, timeout=1)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
 
 
 def _alive(location: Location, driver: _Driver | None) -> bool:

@@ -103,7 +103,8 @@ class PlanSampler(BaseSampler):
         prefer: Configuration | None = None,
     ) -> RunSpec:
         """The next run, whole: the first, or the first of the configuration ``prefer``."""
-        spec = next((one for one in state.next if one.configuration == prefer), state.next[0])
+        same = (one for one in state.next if prefer and one.configuration == prefer)
+        spec = next(same, state.next[0])
         return replace(spec, configuration=self.plan.suggest(spec, trials))
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:

@@ -86,9 +86,12 @@ def assert_trains_as_keras(
 
     ``judged`` is a tolerance of what is logged of images that are judged.
     """
+    import keras
+
     from study.training.compiled import takes_one_hot, variables_of
     from study.training.trainer import resident
 
+    keras.utils.set_random_seed(1)
     x, y = images(shape)
     ours, theirs = make(), make()
     program = program_of(ours, input_shape=shape)
@@ -107,7 +110,7 @@ def assert_trains_as_keras(
     logs = numbers(theirs.get_metrics_result())
     assert validated == pytest.approx(logs, rel=judged, nan_ok=True)
     for mine, keras_own in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, keras_own, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(mine, keras_own, rtol=1e-3, atol=2e-5)
 
 
 def numbers(logs: Any) -> dict[str, float]:
@@ -140,7 +143,9 @@ def test_every_layer_of_keras_trains_as_keras_does(name: str, monkeypatch: Any) 
                 layer.rate = 0  # it draws in another way
         return model
 
-    monkeypatch.setattr(Correlation, "pays", lambda *_: True)
+    # Fourier coefficients round otherwise, and Adam makes a step of nearly nothing at an edge
+    # such as that of ReLU: test_fourier has them.
+    monkeypatch.setattr(Correlation, "pays", lambda *_: False)
     assert_trains_as_keras(make, shape=keras_layers.IMAGE, judged=1e-3)
 
 

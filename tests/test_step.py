@@ -110,7 +110,7 @@ def assert_trains_as_keras(
     logs = numbers(theirs.get_metrics_result())
     assert validated == pytest.approx(logs, rel=judged, nan_ok=True)
     for mine, keras_own in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, keras_own, rtol=1e-3, atol=2e-5)
+        np.testing.assert_allclose(mine, keras_own, rtol=1e-3, atol=2e-6)
 
 
 def numbers(logs: Any) -> dict[str, float]:

@@ -71,8 +71,8 @@ SPOILED: dict[str, Callable[[Runs], object]] = {
     'line 5: repeat: "0" should be a valid integer': lambda r: r[4].update(repeat="0"),
     "is there twice": lambda r: r.append(r[0]),
     "line 2: params: units; line 1 has": lambda r: r[1].update(params={"units": 8}),
-    "params.units: null should be": lambda r: r[0]["params"].update(units=None),
-    "val_acc.0: null should be a valid number": lambda r: r[0].update(val_acc=[None] * 5),
+    "params.units: None should be": lambda r: r[0]["params"].update(units=None),
+    "val_acc.0: None should be a valid number": lambda r: r[0].update(val_acc=[None] * 5),
     "holds no line": lambda r: r.clear(),
 }
 

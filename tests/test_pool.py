@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from engine_contract import (
+    PAUSE,
     EngineContract,
     curve,
     dataset,
@@ -57,6 +59,17 @@ class OnPool:
 
 class TestPool(OnPool, EngineContract):
     """With one process."""
+
+    def test_what_a_stopped_run_has_already_reported_is_dropped(self, make: Make) -> None:
+        with closing(make(processes=2)) as engine:
+            for key in (0, 1):
+                engine.submit(key, replace(run_of(repeat=key), epochs=1000))
+            while until(engine, EpochReported).key == 0:
+                pass
+            time.sleep(5 * PAUSE)  # both have epochs on their way
+            engine.stop(1 - engine.next_event().key)
+            keys = [engine.next_event().key for _ in range(8)]
+        assert len(set(keys)) == 1
 
 
 class TestTogether(EngineContract):

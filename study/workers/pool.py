@@ -149,6 +149,8 @@ class Pool:
         self._waiting.append(_Task(self._submitted, key, run))
 
     def stop(self, key: int) -> None:
+        left = [one for one in self._events if one.key != key or isinstance(one, Notice)]
+        self._events = deque(left)  # of two processes that answered together, one may be stopped
         for task in [task for task in self._waiting if task.key == key]:
             self._waiting.remove(task)
             self._delete(task)

@@ -7,10 +7,10 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # `typing` would be imported from the current folder by `python -m study`
 if TYPE_CHECKING:
-    from study.api import Result, load, run, studies
+    from study.api import FinalResult, Result, Space, load, run, studies
     from study.data.dataset import load as load_data
+    from study.errors import StudyError
     from study.space.file import load as load_space
-    from study.space.search_space import SearchSpace as Space
     from study.tuning.objective import Objective
     from study.tuning.one_at_a_time import OneAtATimeSampler
     from study.tuning.pruning import SweepPruner
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from study.tuning.sampler import PlanSampler
 
 __all__ = [
+    "FinalResult",
     "Objective",
     "OneAtATimeSampler",
     "PlanSampler",
     "Result",
     "Space",
+    "StudyError",
     "SweepPruner",
     "load",
     "load_data",
@@ -37,8 +39,10 @@ _HOMES = {
     "OneAtATimeSampler": ("study.tuning.one_at_a_time", "OneAtATimeSampler"),
     "PlanSampler": ("study.tuning.sampler", "PlanSampler"),
     "SweepPruner": ("study.tuning.pruning", "SweepPruner"),
+    "FinalResult": ("study.api", "FinalResult"),
     "Result": ("study.api", "Result"),
-    "Space": ("study.space.search_space", "SearchSpace"),
+    "Space": ("study.api", "Space"),
+    "StudyError": ("study.errors", "StudyError"),
     "load": ("study.api", "load"),
     "run": ("study.api", "run"),
     "studies": ("study.api", "studies"),

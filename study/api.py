@@ -3,7 +3,8 @@
     import study
 
     result = study.run("digits", sampler="halving", budget=200)
-    result.params, result.mean, result.standard_error
+    result.params, result.mean, result.standard_error, result.gain
+    result.plot("stages")
 
 The functions call what the commands call. Errors are the exceptions of `study.errors`, with the
 texts that the commands print.
@@ -11,21 +12,29 @@ texts that the commands print.
 
 from __future__ import annotations
 
-import inspect
-import os
-import textwrap
-import types
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypedDict,
+    Unpack,
+    get_args,
+    get_type_hints,
+)
 
-import numpy as np
+from pydantic import StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
-from study.errors import DataError, SettingsError, SpaceError
-from study.files import write_whole
+from study.errors import SettingsError, StorageError
+from study.files import of_the_system
 from study.plan.plan import PlanState
+from study.plan.statistics import Difference
+from study.space.keys import hint, key, plain, shown
 from study.space.search_space import SearchSpace
 from study.space.settings import Setting, Settings
 from study.storage.location import DEFAULT, Database, Location
@@ -36,22 +45,47 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from study.final.records import FinalModel
+    from study.report.notebook import Plots
+    from study.running.driver import Observer
+    from study.space.model_source import ModelSource
 
-_SETTINGS = [
-    "sampler",
-    "pruner",
-    "repeats",
-    "epochs",
-    "batch_size",
-    "seed",
-    "configurations",
-    "tolerance",
-    "confidence",
-    "budget",
-    "threads",
-    "training",
-    "device",
-]
+_TEXT = Annotated[StrictStr, key("a text")]
+_COUNT = Annotated[StrictInt, key("a whole number of at least 1", ge=1)]
+_NATURAL = Annotated[StrictInt, key("a whole number of at least 0", ge=0)]
+_NUMBER = Annotated[StrictInt | StrictFloat, key("a number above 0", gt=0, allow_inf_nan=False)]
+
+
+class RunSettings(TypedDict, total=False):
+    """The settings of a study that `run` takes, as the options of ``study run``."""
+
+    sampler: _TEXT
+    pruner: _TEXT
+    repeats: _COUNT
+    epochs: _COUNT
+    batch_size: _COUNT
+    seed: _NATURAL
+    configurations: _COUNT
+    tolerance: _NUMBER
+    confidence: _NUMBER
+    budget: _COUNT
+    confirm: _NATURAL
+    threads: _COUNT
+    training: _TEXT
+    device: _TEXT
+
+
+class RunOptions(RunSettings, total=False):
+    """Settings, and how a study is driven: jobs, a timeout in seconds, a Dask cluster, ..."""
+
+    jobs: _COUNT
+    timeout: _NUMBER
+    scheduler: _TEXT
+    resources: _TEXT
+    checkpoints: _TEXT
+    keep_models: _TEXT
+
+
+PlotKind = Literal["stages", "curves", "effects"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +94,7 @@ class FinalResult:
 
     models: tuple[FinalModel, ...]
     folder: Path
+    _source: ModelSource | None = field(repr=False)
 
     @property
     def test_accuracy(self) -> float | None:
@@ -69,10 +104,15 @@ class FinalResult:
 
     @property
     def model(self) -> keras.Model:
-        """The last model, which is the average of several: pixels 0..255 in, probabilities out."""
-        import keras
+        """The last model, which is the average of several: pixels 0..255 in, probabilities out.
 
-        model: keras.Model = keras.saving.load_model(self.folder / self.models[-1].file)
+        Raises ``ModelError`` if its file cannot be loaded.
+        """
+        from study.final import archive
+
+        path = self.folder / self.models[-1].file
+        needed = archive.read_card(path).needed
+        model: keras.Model = archive.load(path, self._source if needed else None)[0]
         return model
 
 
@@ -80,7 +120,9 @@ class FinalResult:
 class Result:
     """What a study has found so far. Accuracies are fractions.
 
-    ``state`` is ``running``, ``complete``, ``interrupted`` or ``failed``.
+    ``state`` is ``running``, ``complete``, ``interrupted`` or ``failed``. The properties are those
+    of the moment of `run` or `load`; the methods read the database again. Methods raise
+    ``StudyError``, for example if the database is gone.
     """
 
     name: str
@@ -96,7 +138,7 @@ class Result:
 
     @property
     def mean(self) -> float | None:
-        """Mean of the metric over the repeats of that configuration."""
+        """Mean of the metric over the repeats of that configuration; over fresh ones, if any."""
         return None if self.plan.score is None else self.plan.score.mean
 
     @property
@@ -113,6 +155,16 @@ class Result:
             return self.plan.race.interval
         return interval(self.plan.score, self.plan.metric) if self.plan.score else None
 
+    @property
+    def gain(self) -> Difference | None:
+        """How much better the answer is than the start, in pairs on fresh repeats.
+
+        ``mean`` (above 0: better) and ``standard_error`` are fractions like `mean`; ``clear`` is
+        whether a paired test at 95 % supports the difference. None if it was not measured, or the
+        answer is the start.
+        """
+        return None if self.plan.confirmation is None else self.plan.confirmation.difference
+
     def trials(self) -> pd.DataFrame:
         """One row for each training run: stage, repeat, state, value, epochs, parameters."""
         import pandas as pd
@@ -120,7 +172,7 @@ class Result:
         from study.storage import database as storage
         from study.storage.progress import trials_of
 
-        with closing(Database.at(self._location.database.url)) as database:
+        with _opened(self._location.database.url) as database:
             stored = trials_of(storage.load(database.open(), self.name)[0], self.settings)
         return pd.DataFrame(
             {
@@ -141,46 +193,90 @@ class Result:
         """One row for each option of each stage, with its mean, error, gap and verdict."""
         import pandas as pd
 
-        from study.text.view import views
+        from study.text.view import records
 
-        return pd.DataFrame(
-            {"stage": stage.name, **view.record()}
-            for stage in self.plan.stages
-            for view in views(stage)
-        )
+        return pd.DataFrame(records(self.plan.stages))
+
+    def plot(self, what: PlotKind = "stages") -> Plots:
+        """Figures of matplotlib, as in the report; a notebook shows them.
+
+        ``stages`` are the options of each stage, ``curves`` the learning curves of all runs, and
+        ``effects`` the effect of each hyperparameter: what a sweep measured, or what the model of
+        a race estimates from the runs of any other sampler.
+        """
+        from study.report.contents import read
+        from study.report.notebook import KINDS, plots
+
+        if what not in KINDS:
+            raise SettingsError(f"plot: {hint(str(what), KINDS)}")
+        with _opened(self._location.database.url) as database:
+            return plots(read(database, self.name), what)
 
     def report(self, output: str | Path | None = None) -> Path:
-        """Write the report; returns the path of its page."""
+        """Write the report into the folder ``output``; returns the path of its page."""
         from study.report.write import report
 
-        with closing(Database.at(self._location.database.url)) as database:
+        with _opened(self._location.database.url) as database:
             return report(database, self.name, output)
 
     def finalize(
-        self, *, seeds: int = 3, holdout: float = 0.1, jobs: int | None = None
+        self,
+        *,
+        seeds: int = 3,
+        holdout: float = 0.1,
+        jobs: int | None = None,
+        progress: bool = True,
     ) -> FinalResult:
         """Train the configuration with fresh ``seeds``, measure it once on the test images.
 
         ``holdout`` is the fraction of the images that chooses the best epoch; 0 trains on all.
+        What was trained and measured before is not trained and measured again.
         """
+        from study.cli.execution import execution_options
         from study.final.finalize import FinalOptions, finalize
-        from study.running.driver import Observers
-        from study.running.launch import ExecutionOptions
         from study.running.prepare import prepare_again
 
-        with closing(Database.at(self._location.database.url)) as database:
-            prepared = prepare_again(self.name, database, None)
-            execution, options = ExecutionOptions(jobs=jobs), FinalOptions(seeds, None, holdout)
-            made = finalize(prepared, options, execution, Observers(), lambda _: None)
-        return FinalResult(tuple(made.models), made.folder)
+        _check("finalize: seeds", "repeats", seeds)
+        if jobs is not None:
+            _check("finalize: jobs", "jobs", jobs)
+        if not 0 <= holdout <= 0.9:
+            raise SettingsError(f"finalize: holdout {holdout}: give a fraction from 0 to 0.9")
+        with _opened(self._location.database.url) as database:
+            execution = execution_options(database, mlflow="none", jobs=jobs)
+            prepared = prepare_again(self.name, database, None, devices=execution.devices)
+            options = FinalOptions(seeds, None, holdout)
+            with _watching(prepared.settings["epochs"], seeds, shown=progress) as watch:
+                made = finalize(prepared, options, execution, watch, print)
+        return FinalResult(tuple(made.models), made.folder, prepared.settings.model)
 
     def _repr_html_(self) -> str:
-        """The stages as tables, and the answer, for a notebook."""
+        """The answer and the stages as tables, for a notebook."""
         from html import escape
 
+        from study.report.notebook import table_html
         from study.text.sentences import answer
+        from study.text.tables import stage_tables
 
-        return f"<p>{escape(answer(self.plan))}</p>{self.stages().to_html(index=False)}"
+        tables = map(table_html, stage_tables(self.plan, self.settings.repeats))
+        return f"<p>{escape(answer(self.plan))}</p>{''.join(tables)}"
+
+
+def Space(  # noqa: N802 - it stands for the class that it makes
+    hyperparameters: Mapping[str, Mapping[str, Any]],
+    *,
+    epochs: int,
+    batch_size: int,
+    repeats: int = 3,
+    name: str = "study",
+    **keys: Any,
+) -> SearchSpace:
+    """A search space made in Python: the keys are those of a space file, and checked as there.
+
+    ``study.Space({"filters": {"options": [8, 16], "start": 8}}, epochs=10, batch_size=32)``.
+    Raises ``SpaceError``.
+    """
+    table = {"name": name, "epochs": epochs, "batch_size": batch_size, "repeats": repeats}
+    return SearchSpace.from_dict({**table, **keys, "hyperparameters": hyperparameters}, "Space")
 
 
 def run(
@@ -190,58 +286,74 @@ def run(
     data: str | Path | tuple[ArrayLike, ArrayLike] | None = None,
     model: Callable[..., Any] | None = None,
     storage: str = DEFAULT,
-    jobs: int | None = None,
-    timeout: float | None = None,
     mlflow: str | None = "none",
     progress: bool = True,
-    **settings: Any,
+    **options: Unpack[RunOptions],
 ) -> Result:
     """Run a study, or continue the one of the same name and settings; returns its result.
 
     ``space`` is the name of a shipped space, the path of a file, a mapping with the same keys, or a
-    `SearchSpace`. ``data`` is a name, a path or (images, labels): arrays (n, height, width) or
+    `Space`. ``data`` is a name, a path or (images, labels): arrays (n, height, width) or
     (n, height, width, channels) and (n,), which are kept beside the database. ``model`` is a
     function ``build(params, input_shape, num_classes)`` that returns a Keras model; its source is
     kept beside the database. ``mlflow`` is an address, or None for what the command line takes.
-    ``settings`` are those of a space file: sampler, repeats, epochs, ...
+    ``options`` are those of ``study run``: sampler, repeats, epochs, budget, jobs, timeout, ...
 
-    An interrupt (Ctrl-C) leaves the study resumable: run it again. Raises ``StudyError``.
+    Progress is a live view in a terminal and one output that is updated in a notebook. An interrupt
+    (Ctrl-C) raises ``KeyboardInterrupt`` and leaves the study resumable: run it again. Raises
+    ``StudyError``.
     """
-    from study.mirror.tracker import resolve
-    from study.running.launch import ExecutionOptions, ahead, launch
+    from study.cli.execution import execution_options
+    from study.running import from_python
+    from study.running.launch import ahead, launch
     from study.running.prepare import prepare
-    from study.workers.devices import available_devices
+    from study.workers import processes
 
-    if unknown := set(settings) - set(_SETTINGS):
-        raise SettingsError(
-            f"run: unknown argument {min(unknown)!r}; settings are {', '.join(_SETTINGS)}"
-        )
-    given = {key: Setting(value, "command line") for key, value in settings.items()}
+    known = RunOptions.__annotations__
+    for option, value in options.items():
+        if option not in known:
+            raise SettingsError(f"run: unknown argument {option!r}; {hint(option, known)}")
+        _check(f"run: {option}", option, value)
+    settings = {key: value for key, value in options.items() if key in RunSettings.__annotations__}
+    execution: dict[str, Any] = {
+        key: value for key, value in options.items() if key not in settings
+    }
+    given = {key: Setting(plain(value), "command line") for key, value in settings.items()}
     if isinstance(space, Mapping):
         space = SearchSpace.from_dict(space, "space")
-    with closing(Database.at(storage)) as database:
+    chosen = str(space) if isinstance(space, Path) else space
+    with _opened(storage) as database, from_python.kept_files(database) as keep:
         if model is not None:
-            found = space if isinstance(space, SearchSpace) else _loaded(space)
-            space = replace(found, model=_kept_source(model, database, name or found.name))
+            found = chosen if isinstance(chosen, SearchSpace) else _loaded(chosen)
+            path = keep(*from_python.source_file(model, database, name or found.name))
+            chosen = replace(found, model=f"{path}:{model.__name__}")
         if data is not None:
-            place = str(data) if isinstance(data, str | Path) else _kept_arrays(data, database)
-            given["data"] = Setting(place, "command line")
-        execution = ExecutionOptions(
-            jobs=jobs,
-            timeout=timeout,
-            mirror=resolve(mlflow, os.environ, database),
-            devices=available_devices(os.environ),
-        )
-        chosen = str(space) if isinstance(space, Path) else space
-        prepared = prepare(chosen, name, database, given, ahead(execution), None, execution.devices)
-        with _progress(prepared.settings, shown=progress) as watch:
-            launch(prepared, watch, execution, print)
+            place = (
+                data
+                if isinstance(data, str | Path)
+                else keep(*from_python.array_file(data, database))
+            )
+            given["data"] = Setting(str(place), "command line")
+        how = execution_options(database, mlflow=mlflow, **execution)
+        try:
+            prepared = prepare(chosen, name, database, given, ahead(how), None, how.devices)
+        except BaseException:
+            processes.release()  # `ahead` may have started it, and this program goes on
+            raise
+        keep.accept()
+        recorded = prepared.settings
+        try:
+            with _watching(recorded["epochs"], recorded.repeats, shown=progress) as watch:
+                launch(prepared, watch, how, print)
+        except KeyboardInterrupt:
+            print("Stopped; nothing is lost. Run it again to continue.")  # noqa: T201
+            raise
         return _result(database, prepared.location.name)
 
 
 def load(name: str | None = None, *, storage: str = DEFAULT) -> Result:
     """The result of the study ``name``, or of the one made last; the database is only read."""
-    with closing(Database.at(storage)) as database:
+    with _opened(storage) as database:
         return _result(database, name)
 
 
@@ -249,8 +361,30 @@ def studies(*, storage: str = DEFAULT) -> list[str]:
     """The names of the studies in a database, oldest first."""
     from study.storage import database as stored
 
-    with closing(Database.at(storage)) as database:
+    with _opened(storage) as database:
         return stored.names(database.open())
+
+
+@contextmanager
+def _opened(storage: str) -> Iterator[Database]:
+    """The database at this address; what it and the file system raise becomes a ``StudyError``."""
+    from study.storage.connection import explained
+
+    with closing(Database.at(str(storage))) as database, explained(database.shown):
+        try:
+            yield database
+        except OSError as error:
+            raise StorageError(of_the_system(error)) from None
+
+
+def _check(where: str, name: str, value: object) -> None:
+    """Refuse a value of another kind than the option ``name`` has."""
+    kind = get_type_hints(RunOptions, include_extras=True)[name]
+    try:
+        TypeAdapter(kind).validate_python(plain(value))
+    except ValidationError:
+        (allowed,) = [one.description for one in get_args(kind) if isinstance(one, FieldInfo)]
+        raise SettingsError(f"{where}: {shown(value)} is not allowed; give {allowed}") from None
 
 
 def _result(database: Database, name: str | None) -> Result:
@@ -263,99 +397,16 @@ def _result(database: Database, name: str | None) -> Result:
     return Result(study.study_name, state_of(plan_state, location), settings, plan_state, location)
 
 
-def _loaded(space: str | Path) -> SearchSpace:
+def _loaded(space: str) -> SearchSpace:
     from study.space.file import load as load_space
 
     return load_space(space)
 
 
-def _progress(settings: Settings, *, shown: bool) -> Any:
+def _watching(epochs: int, repeats: int, *, shown: bool) -> AbstractContextManager[Observer]:
     """The live view of the terminal, one updating table in Jupyter, lines elsewhere, or nothing."""
-    from rich.console import Console
-
     from study.cli import live
+    from study.cli.terminal import SafeConsole
     from study.running.driver import Observers
 
-    if not shown:
-        return nullcontext(Observers())
-    console = Console()
-    if console.is_jupyter or console.is_terminal:
-        return live.Screen(console, settings["epochs"], settings.repeats)
-    return nullcontext(live.Lines(console, settings["epochs"]))
-
-
-def _kept_arrays(data: tuple[ArrayLike, ArrayLike], database: Database) -> str:
-    """Write images and labels to an ``.npz`` file beside the database, once; returns its path."""
-    import hashlib
-    import io
-
-    if not isinstance(data, tuple) or len(data) != 2:
-        raise DataError("data: give a name, a path or a pair (images, labels)")
-    images, labels = map(np.asarray, data)
-    if images.ndim not in {3, 4} or labels.ndim != 1 or len(images) != len(labels):
-        raise DataError(
-            f"data: images {images.shape} and labels {labels.shape} do not fit; give images "
-            "(n, height, width) or (n, height, width, channels) and labels (n,)"
-        )
-    buffer = io.BytesIO()
-    np.savez(buffer, x_train=images, y_train=labels)
-    digest = hashlib.sha256()
-    for array in (images, labels):
-        digest.update(
-            f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes()
-        )
-    path = database.images / f"arrays-{digest.hexdigest()[:16]}.npz"
-    if not path.exists():
-        write_whole(path, buffer.getvalue())
-    return str(path)
-
-
-def _kept_source(build: Callable[..., Any], database: Database, name: str) -> str:
-    """Write the source of a model function beside the database; returns ``FILE.py:FUNCTION``."""
-    from study.storage.location import file_name
-
-    path = database.folder / f"{database.label}.networks" / f"{file_name(name)}.py"
-    write_whole(path, source_of(build).encode())
-    return f"{path}:{build.__name__}"
-
-
-def source_of(build: Callable[..., Any]) -> str:
-    """A Python file with the function and what it uses of its module.
-
-    Modules and what was imported from them become imports; numbers and texts become assignments.
-    Raises ``SpaceError`` for a lambda and where the function uses anything else.
-    """
-    if not isinstance(build, types.FunctionType) or build.__name__ == "<lambda>":
-        raise SpaceError("model: a lambda has no source of its own; give a function made by def")
-    try:
-        text = textwrap.dedent(inspect.getsource(build))
-    except (OSError, TypeError):
-        raise SpaceError(
-            f"model: the source of {build.__name__} cannot be found; write it to a file and give "
-            '"FILE.py:FUNCTION" in the space'
-        ) from None
-    used = inspect.getclosurevars(build)
-    if used.nonlocals:
-        raise SpaceError(
-            f"model: {build.__name__} uses {min(used.nonlocals)!r} of the function around it; "
-            "pass it as a hyperparameter or write it inside"
-        )
-    lines = [_line(name, value, build) for name, value in sorted(used.globals.items())]
-    return "\n".join(["from __future__ import annotations", "", *lines, "", "", text])
-
-
-def _line(name: str, value: object, build: types.FunctionType) -> str:
-    """The line that gives a name of the function's module in a file of its own."""
-    if isinstance(value, types.ModuleType):
-        return f"import {value.__name__} as {name}"
-    if isinstance(value, bool | int | float | str | type(None)):
-        return f"{name} = {value!r}"
-    home = getattr(value, "__module__", None)
-    if isinstance(value, types.FunctionType) and home == build.__module__ and value is not build:
-        return source_of(value).partition("\n")[2]  # one such import is enough, at the top
-    if home and home not in {"__main__", build.__module__} and hasattr(value, "__name__"):
-        return f"from {home} import {value.__name__} as {name}"
-    raise SpaceError(
-        f"model: {build.__name__} uses {name!r}, which cannot travel to the workers; make it "
-        "inside the function, or write both to a file and name that in the space"
-    )
+    return live.watching(SafeConsole(), epochs, repeats) if shown else nullcontext(Observers())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -112,6 +113,15 @@ def printable(text: object) -> str:
 def _escaped(sign: re.Match[str]) -> str:
     byte = ord(sign[0]) - 0xDC00  # of a file's name that is not UTF-8
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(sign[0])[1:-1]
+
+
+def of_the_system(error: OSError) -> str:
+    """What the operating system refused, and of which file."""
+    if error.filename is None and error.errno == errno.ENOENT:
+        return "the current folder does not exist any more; change to another one"
+    where = "" if error.filename is None else f"{error.filename}: "
+    more = "; raise the limit with: ulimit -n 1024" if error.errno == errno.EMFILE else ""
+    return f"{where}{error.strerror or error}{more}"
 
 
 def csv_cell(value: object) -> object:

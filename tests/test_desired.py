@@ -9,6 +9,8 @@ import pytest
 from mirror_fakes import Made
 
 from study.mirror.desired import Content, DesiredRun, Snapshot, desired_runs, digest_of, origin
+from study.plan.plan import Confirmation
+from study.plan.statistics import Difference, Score
 from study.space.model_source import ModelSource, NetworkFacts
 from study.storage.trials import StoredTrials
 
@@ -131,6 +133,20 @@ def test_a_complete_study_shows_its_answer(made: Made) -> None:
     assert [point.key for point in shown.points] == ["mean_val_accuracy", "standard_error"]
     assert shown.points[0].value == state.score.mean
     assert shown.params["score"] == "mean of last 3"
+
+
+@pytest.mark.parametrize("gain", [Difference(3, 0.01, 0.004), None])
+def test_the_gain_on_fresh_repeats_is_a_metric_of_the_study(
+    made: Made, gain: Difference | None
+) -> None:
+    mirror_fakes.complete(made)
+    trials = StoredTrials()(made.study)
+    confirmed = Confirmation(Score(3, 0.9, 0.01), difference=gain)
+    state = replace(made.plan.state(trials), confirmation=confirmed)
+    *_, shown = desired_runs(Snapshot("digits", made.settings, trials, state, live=False))
+    points = {point.key: (point.value, point.step) for point in shown.make_content().points}
+    assert points.get("gain") == (gain and (0.01, 3))
+    assert points.get("gain_standard_error") == (gain and (0.004, 3))
 
 
 def test_the_digest_differs_where_something_is_to_be_sent(made: Made) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -167,12 +167,8 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
             summary.print_header(console, location.name, settings, new=prepared.new)
             jobs = jobs_of(settings, execution)
             summary.print_execution(console, jobs, execution, settings)
-        watch: Any = Observers()
-        if not quiet:
-            watch = live.Lines(console, settings["epochs"], each_epoch=verbose)
-            if console.is_terminal and not verbose:
-                watch = live.Screen(console, settings["epochs"], settings.repeats)
-        with watch if isinstance(watch, live.Screen) else nullcontext():
+        shown = live.watching(console, settings["epochs"], settings.repeats, verbose=verbose)
+        with nullcontext(Observers()) if quiet else shown as watch:
             plan_state = launch(
                 prepared,
                 watch,

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import signal
@@ -21,7 +20,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from study.errors import StudyError
-from study.files import printable
+from study.files import of_the_system, printable
 from study.storage.location import typed
 
 if TYPE_CHECKING:
@@ -128,17 +127,8 @@ def explained() -> Iterator[None]:
         _complain(str(error))
         raise typer.Exit(error.exit_code) from None
     except OSError as error:
-        _complain(_of_the_system(error))
+        _complain(of_the_system(error))
         raise typer.Exit(2) from None
-
-
-def _of_the_system(error: OSError) -> str:
-    """What the operating system refused, and of which file."""
-    if error.filename is None and error.errno == errno.ENOENT:
-        return "the current folder does not exist any more; change to another one"
-    where = "" if error.filename is None else f"{error.filename}: "
-    more = "; raise the limit with: ulimit -n 1024" if error.errno == errno.EMFILE else ""
-    return f"{where}{error.strerror or error}{more}"
 
 
 @contextmanager

@@ -231,10 +231,7 @@ def _finalize(
     from study.final.finalize import finalize as make
 
     epochs, seeds = prepared.settings["epochs"], options.seeds or 3
-    watch: live.Lines | live.Screen = live.Lines(console, epochs, each_epoch=verbose)
-    if console.is_terminal and not verbose:
-        watch = live.Screen(console, epochs, seeds)
-    with watch if isinstance(watch, live.Screen) else nullcontext():
+    with live.watching(console, epochs, seeds, verbose=verbose) as watch:
         return make(prepared, options, execution, watch, partial(say, console))
 
 

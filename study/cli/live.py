@@ -1,12 +1,16 @@
-"""Observers of a running study: a live view in a terminal, plain lines elsewhere."""
+"""Observers of a running study: a live view in a terminal or notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from html import escape
+from importlib import import_module
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,6 +25,8 @@ from study.text import sentences as words
 from study.text import tables, units
 from study.text.units import duration
 from study.workers.engine import EpochReported, Event, RunFailed, RunFinished
+
+_PAUSE = 0.5  # seconds between two updates of a notebook's output
 
 
 class Progress:
@@ -96,8 +102,10 @@ class Lines:
         self._decided = len(decided)
 
 
-class Screen:
-    """The live view: the open stage with its options, the runs in progress, the time left."""
+class View:
+    """The open stage with its options, the runs in progress, the time left."""
+
+    hint = "Ctrl-C stops; resume continues."
 
     def __init__(self, console: Console, epochs: int, repeats: int) -> None:
         self._progress = Progress(epochs)
@@ -106,6 +114,37 @@ class Screen:
         self._state: PlanState | None = None
         self._active: dict[int, ActiveRun] = {}
         self._console = console
+
+    def see(
+        self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
+    ) -> None:
+        self._progress.count(event)
+        self._state, self._active = plan_state, dict(active)
+
+    def parts(self) -> Iterator[tables.Table | Text]:
+        """The lines and the table of the view, from top to bottom."""
+        if self._state is None:
+            yield Text("starting")
+            return
+        for stage in self._state.stages:
+            if stage.decided:
+                yield Text(words.decision(stage), style="dim")
+        verdict = self._state.race
+        if verdict is None:
+            yield tables.stage_table(self._state.stages[-1], self._repeats)
+        else:
+            yield tables.contenders(verdict, self._state.metric)
+        for run in self._active.values():
+            yield Text(_active_line(run, self._epochs, self._state))
+        yield Text(self._progress.line(self._state, self._active), style="bold")
+        yield Text(self.hint, style="dim")
+
+
+class Screen(View):
+    """The view in a terminal, redrawn in place."""
+
+    def __init__(self, console: Console, epochs: int, repeats: int) -> None:
+        super().__init__(console, epochs, repeats)
         self._live = Live(self, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -121,31 +160,59 @@ class Screen:
     ) -> None:
         self._live.stop()
 
+    def __rich__(self) -> RenderableType:
+        return Group(*self.parts())
+
+
+class Cell(View):
+    """The view below a cell of a notebook: one output, which is updated in place."""
+
+    hint = "Interrupt the kernel to stop; run the cell again to continue."
+
+    def __init__(self, console: Console, epochs: int, repeats: int) -> None:
+        super().__init__(console, epochs, repeats)
+        self._handle: Any = None
+        self._shown = -math.inf
+
+    def __enter__(self) -> Self:
+        show: Any = import_module("IPython.display")  # nowhere but in a notebook
+        self._handle = show.display(self, display_id=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._handle.update(self)
+
     def see(
         self, plan_state: PlanState, active: Mapping[int, ActiveRun], event: Event | None
     ) -> None:
-        self._progress.count(event)
-        self._state, self._active = plan_state, dict(active)
+        super().see(plan_state, active, event)
+        if time.monotonic() >= self._shown + _PAUSE:
+            self._handle.update(self)
+            self._shown = time.monotonic()
 
-    def __rich__(self) -> RenderableType:
-        if self._state is None:
-            return Text("starting")
-        parts: list[RenderableType] = [
-            Text(words.decision(stage), style="dim")
-            for stage in self._state.stages
-            if stage.decided
-        ]
-        verdict = self._state.race
-        if verdict is None:
-            parts.append(tables.stage_table(self._state.stages[-1], self._repeats))
-        else:
-            parts.append(tables.contenders(verdict, self._state.metric))
-        parts += [
-            Text(_active_line(run, self._epochs, self._state)) for run in self._active.values()
-        ]
-        parts.append(Text(self._progress.line(self._state, self._active), style="bold"))
-        parts.append(Text("Ctrl-C stops; resume continues.", style="dim"))
-        return Group(*parts)
+    def _repr_html_(self) -> str:
+        from study.report.notebook import table_html
+
+        return "".join(
+            f"<div>{escape(part.plain)}</div>" if isinstance(part, Text) else table_html(part)
+            for part in self.parts()
+        )
+
+
+def watching(
+    console: Console, epochs: int, repeats: int, *, verbose: bool = False
+) -> AbstractContextManager[Lines | View]:
+    """The observer for this console: a cell of a notebook, a terminal, or lines of text."""
+    if console.is_jupyter:
+        return Cell(console, epochs, repeats)
+    if console.is_terminal and not verbose:
+        return Screen(console, epochs, repeats)
+    return nullcontext(Lines(console, epochs, each_epoch=verbose))
 
 
 def _active_line(run: ActiveRun, epochs: int, plan_state: PlanState) -> str:

@@ -133,7 +133,7 @@ def print_end(
 ) -> None:
     """Print a table per stage and the answer; of an incomplete study how to ``resume`` it."""
     if not quiet:
-        console.print(tables.stages(plan_state, settings.repeats))
+        console.print(*tables.stage_tables(plan_state, settings.repeats))
         for sentence in _more(plan_state):
             say(console, sentence)
     say(console, words.answer(plan_state))
@@ -153,7 +153,7 @@ def print_status(
         value = chosen.value if key != "validation" else units.validation(settings.validation)
         table.add_row(key, str(value), chosen.source)
     console.print(table)
-    console.print(tables.stages(plan_state, settings.repeats))
+    console.print(*tables.stage_tables(plan_state, settings.repeats))
     say(console, words.answer(plan_state))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from study.plan.plan import PlanState
+from study.plan.plan import Confirmation, PlanState
 from study.plan.race.result import RaceResult
 from study.plan.results import Configuration, StoredTrial, by_configuration
 from study.plan.statistics import Score, Spread
@@ -380,12 +380,22 @@ def _study_content(study: Snapshot, ended: int) -> Content:
     if plan_state.complete and plan_state.incumbent is not None and plan_state.score is not None:
         tags |= {f"answer.{name}": str(value) for name, value in plan_state.incumbent}
         points = _points(plan_state.score, study.metric, ended)
+        points += _gain(plan_state.confirmation, ended)
     if plan_state.complete and plan_state.race is not None:
         points += [
             Point(name, value, ended, plan_state.race.epochs)
             for name, value in _race_result(plan_state.race, study.metric).items()
         ]
     return Content(params, tags, points)
+
+
+def _gain(confirmation: Confirmation | None, at: int) -> list[Point]:
+    """How much better the answer is than the start, on fresh repeats, with its standard error."""
+    gain = None if confirmation is None else confirmation.difference
+    if gain is None:
+        return []
+    values = {"gain": gain.mean, "gain_standard_error": gain.standard_error}
+    return [Point(name, v, at, gain.pairs) for name, v in values.items() if v is not None]
 
 
 def _race_result(result: RaceResult, metric: Metric) -> dict[str, float]:

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from study.space.metric import Metric
@@ -69,12 +69,16 @@ _STYLE: Any = {
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawn figure: its file name without ending, a description in words, SVG text, PNG bytes."""
+    """A drawn figure: its file name without ending, a description in words, SVG text, PNG bytes.
+
+    ``canvas`` is the figure of matplotlib that it was rendered from.
+    """
 
     name: str
     alt: str
     svg: str
     png: bytes
+    canvas: Canvas | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ def rendered(canvas: Canvas, name: str, alt: str) -> Picture:
     canvas.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     canvas.set_layout_engine(None)  # the layout is final: do not compute it twice
     canvas.savefig(image, format="png", dpi=130, facecolor="white", metadata={"Software": None})
-    return Picture(name, alt, _for_page(text.getvalue()), image.getvalue())
+    return Picture(name, alt, _for_page(text.getvalue()), image.getvalue(), canvas)
 
 
 def _for_page(svg: str) -> str:

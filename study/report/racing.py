@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from study.plan.race.effects import Effect, Effects, Pair
@@ -40,10 +41,19 @@ def race_figures(
 ) -> tuple[Figure, ...]:
     """The figures of a race, in the order of the page."""
     made = [_contenders(verdict, answer, metric)]
-    if effects is not None:
-        made.append(_effects(effects.main, dict(answer), metric))
-        made += [_pairs(effects.pairs, metric)] if effects.pairs else []
+    made += effects_figures(effects, answer, metric) if effects is not None else []
     return tuple(made)
+
+
+def effects_figures(effects: Effects, answer: Configuration, metric: Metric) -> tuple[Figure, ...]:
+    """Effects and interactions, as the model of a race estimates them from all runs."""
+    caption = (
+        f"Mean {metric.words} at the end of a run over all configurations with that value, with "
+        "95 % intervals; the hyperparameter with the largest effect first. Blue is the value of "
+        "the answer."
+    )
+    main = effects_figure(effects.main, dict(answer), metric, caption)
+    return (main, _pairs(effects.pairs, metric)) if effects.pairs else (main,)
 
 
 def _contenders(verdict: RaceResult, answer: Configuration, metric: Metric) -> Figure:
@@ -92,7 +102,10 @@ def _interval(one: Contender, metric: Metric) -> tuple[float, float]:
     return metric.bounded(one.value - half, one.value + half)
 
 
-def _effects(main: tuple[Effect, ...], answer: dict[str, Value], metric: Metric) -> Figure:
+def effects_figure(
+    main: Sequence[Effect], answer: Mapping[str, Value], metric: Metric, caption: str
+) -> Figure:
+    """The effect of each hyperparameter, one panel each; blue is the value of the answer."""
     drawn = main[:MOST_EFFECTS]
     rows = math.ceil(len(drawn) / _COLUMNS)
     columns = math.ceil(len(drawn) / rows)
@@ -118,11 +131,6 @@ def _effects(main: tuple[Effect, ...], answer: dict[str, Value], metric: Metric)
         for level in effect.levels
     )
     names = ("hyperparameter", "value", f"mean{metric.column}", "95 % interval", "")
-    caption = (
-        f"Mean {metric.words} at the end of a run over all configurations with that value, with "
-        "95 % intervals; the hyperparameter with the largest effect first. Blue is the value of "
-        "the answer."
-    )
     if len(drawn) < len(main):
         caption += f" {len(drawn)} of {len(main)} are drawn: those with the largest effects."
     numbers = table("Effects", names, lines)

@@ -31,7 +31,8 @@ def plain(value: Any) -> Any:
 
 
 def number(value: object) -> object:
-    """Raise ``ValueError`` unless TOML, JSON and the database hold this number unchanged."""
+    """A number that TOML, JSON and the database hold unchanged; ``ValueError`` for any other."""
+    value = plain(value)
     whole = type(value) is int and -(2**63) <= value < 2**63
     if whole or (isinstance(value, float) and math.isfinite(value)):
         return value
@@ -39,7 +40,8 @@ def number(value: object) -> object:
 
 
 def scalar(value: object) -> object:
-    """Raise ``ValueError`` unless this is a number, a text, true or false."""
+    """A number, a text, true or false; ``ValueError`` for anything else."""
+    value = plain(value)
     return value if isinstance(value, bool | str) else number(value)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -83,8 +82,8 @@ def contenders(verdict: RaceResult, metric: Metric) -> Table:
     return table("leading configurations", columns, lines)
 
 
-def stages(plan_state: PlanState, repeats: int) -> RenderableType:
-    """Every stage so far, one table below the other; of a race those that lead."""
+def stage_tables(plan_state: PlanState, repeats: int) -> list[Table]:
+    """A table for every stage so far; of a race one of the configurations that lead."""
     if plan_state.race is not None:
-        return contenders(plan_state.race, plan_state.metric)
-    return Group(*(stage_table(stage, repeats) for stage in plan_state.stages))
+        return [contenders(plan_state.race, plan_state.metric)]
+    return [stage_table(stage, repeats) for stage in plan_state.stages]

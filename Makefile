@@ -103,7 +103,7 @@ clean: ## remove .venv and all caches; studies stay
 	@touch $@
 
 .venv/locked-dev: .venv/locked requirements-dev.lock
-	@echo "Adding what tests need to .venv, once: about 80 MB are fetched"
+	@echo "Adding what tests need to .venv, once: about 90 MB are fetched"
 	$(INSTALL)
 	@touch $@
 

@@ -11,10 +11,14 @@ import random
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mirror_fakes
+from optuna.storages import RDBStorage
+from optuna.storages._rdb.storage import _VersionManager
 from rich.console import Console
 
 from study.cli import summary
@@ -23,8 +27,9 @@ from study.report import contents
 from study.report.numbers import runs_csv
 from study.space.settings import Settings
 from study.storage.connection import explained
-from study.storage.database import create, names
+from study.storage.database import create, load, names
 from study.storage.location import Database
+from study.storage.progress import trials_of
 
 STUDIES = ("sweep", "race", "random")
 """The names of the studies, each of the sampler of that name."""
@@ -101,10 +106,17 @@ def _changed(value: Any, draw: random.Random) -> Any:
     return value
 
 
+_shown: set[str] = set()  # what was looked at before without a mistake: mutations change one study
+
+
 def look(path: Path) -> None:
     """What `list`, `status`, `best` and `report` read, of each study; raises the last mistake."""
     mistake: StudyError | None = None
-    with closing(Database.at(f"sqlite:///{path}")) as database, explained(database.shown):
+    with (
+        closing(Database.at(f"sqlite:///{path}")) as database,
+        explained(database.shown),
+        patch.object(_VersionManager, "get_head_version", return_value=_head()),
+    ):
         for name in names(database.open()):
             try:
                 _look(database, name)
@@ -114,10 +126,21 @@ def look(path: Path) -> None:
         raise mistake
 
 
+@cache
+def _head() -> str:
+    """The version of Optuna's tables, for which it imports its eleven migrations each time."""
+    return RDBStorage("sqlite://").get_head_version()
+
+
 def _look(database: Database, name: str) -> None:
+    study, settings = load(database.open(), name)
+    stored = repr((name, study.user_attrs, trials_of(study, settings)))
+    if stored in _shown:
+        return
     found = contents.read(database, name)
     json.dumps(summary.status(found.name, found.settings, found.plan_state, found.state))
     console = Console(file=io.StringIO(), width=100)
     summary.print_status(console, found.name, found.settings, found.plan_state, found.state)
     summary.print_best(console, found.name, found.plan_state, found.state)
     runs_csv(found.rows, found.settings.metric)
+    _shown.add(stored)

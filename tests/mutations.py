@@ -174,14 +174,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--each", type=int, default=200, help="mutations of each kind")
     parser.add_argument("--first", type=int, default=0, help="the number of the first one")
-    each, first = (vars(parser.parse_args())[name] for name in ("each", "first"))
+    parser.add_argument("--kinds", nargs="*", help="of these kinds alone")
+    given = parser.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        for name, kind in kinds(Path(folder)).items():
+        made = kinds(Path(folder))
+        for name in given.kinds or made:
             found: Counter[str] = Counter()
-            for number in range(first, first + each):
+            for number in range(given.first, given.first + given.each):
                 try:
-                    found[outcome(kind, name, number)] += 1
+                    found[outcome(made[name], name, number)] += 1
                 except Exception:  # noqa: BLE001 - it is what is looked for
                     found["wrong"] += 1
                     sys.stdout.write(f"{name} {number}: {traceback.format_exc()[-1500:]}\n")

@@ -175,7 +175,7 @@ def test_of_two_that_make_a_study_of_one_name_the_second_leaves_the_first_alone(
         first.check()
 
 
-@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "its log deleted"])
 def test_a_database_file_that_is_taken_away_is_noticed_and_saved(tmp_path: Path, how: str) -> None:
     path, url = tmp_path / "study.db", f"sqlite:///{tmp_path / 'study.db'}"
     study = create(at(url).open(create=True), "one", mirror_fakes.settings())
@@ -186,6 +186,9 @@ def test_a_database_file_that_is_taken_away_is_noticed_and_saved(tmp_path: Path,
                 file.unlink()
         elif how == "moved":
             path.rename(tmp_path / "elsewhere.db")
+        elif how == "its log deleted":
+            lock.check()
+            (tmp_path / "study.db-wal").unlink()
         else:
             path.with_suffix(".new").write_bytes(path.read_bytes())
             path.with_suffix(".new").replace(path)
@@ -195,7 +198,7 @@ def test_a_database_file_that_is_taken_away_is_noticed_and_saved(tmp_path: Path,
     assert saved.name in str(stopped.value)
     kept = optuna.load_study(study_name="one", storage=f"sqlite:///{saved}")
     assert kept.user_attrs["note"] == "written before"
-    assert path.exists() is (how == "replaced")
+    assert path.exists() is (how not in {"deleted", "moved"})
 
 
 @pytest.mark.parametrize("checked", [False, True])

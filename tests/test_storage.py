@@ -29,6 +29,7 @@ from study.storage import connection
 from study.storage import database as storage
 from study.storage.connection import explained
 from study.storage.location import Database
+from study.storage.progress import standing_of
 
 
 @pytest.fixture
@@ -262,6 +263,25 @@ def test_a_truncated_database_is_called_damaged(path: Path, url: str) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StorageError, match="damaged; restore a copy"):
         Database.at(url).open()
+
+
+def test_a_schema_that_is_no_text_is_called_damaged(path: Path, url: str) -> None:
+    Database.at(url).open(create=True).engine.dispose()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE trials", b"CREATE \xd4ABLE trials"))
+    with pytest.raises(StorageError, match="damaged; restore a copy"):
+        Database.at(url).open()
+
+
+def test_what_a_damaged_database_holds_is_not_printed(
+    path: Path, url: str, settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    study = storage.create(Database.at(url).open(create=True), "one", settings)
+    study.ask()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE trials SET datetime_start = CAST(X'1B5B33316DFF' AS TEXT)")
+    with pytest.raises(StorageError, match="damaged; restore a copy"), explained(url):
+        standing_of(*storage.load(Database.at(url).open()))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_database_of_another_program_is_refused_and_left_alone(path: Path, url: str) -> None:

@@ -119,10 +119,10 @@ def finish(folder: Path, seed: int, kind: Kind) -> None:
         raise RuntimeError((folder / "log").read_text()[-3000:])
 
 
-def counted(folder: Path) -> dict[str, Any]:
+def counted(folder: Path, name: str | None = None) -> dict[str, Any]:
     """The runs that count, of a race all: state, value and curves by configuration and repeat."""
     opened = Database.at(url_of(folder)).open()
-    study, settings = storage.load(opened)
+    study, settings = storage.load(opened, name)
     plan_state = standing_of(study, settings)
     counts = {row.number for s in plan_state.stages for o in s.options for row in o.rows}
     if plan_state.race is not None:

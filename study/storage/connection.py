@@ -34,6 +34,7 @@ from study.errors import StorageError
 from study.files import made_once
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+logging.getLogger("optuna.storages").setLevel(logging.ERROR)  # it quotes what a database holds
 _log = logging.getLogger(__name__)
 
 _BUSY = 0.2  # seconds SQLite waits by itself: a signal is answered only after it
@@ -156,6 +157,9 @@ class PatientConnection(sqlite3.Connection):
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         return super().cursor(PatientCursor)
 
+    def execute(self, *args: Any) -> Any:
+        return self.cursor().execute(*args)
+
     def commit(self) -> None:
         _patiently(super().commit)
 
@@ -171,11 +175,16 @@ class PatientCursor(sqlite3.Cursor):
 
 
 def _patiently(statement: Callable[[], Answer]) -> Answer:
-    """Run a statement again while SQLite says that the database is locked."""
+    """Run a statement again while SQLite says that the database is locked.
+
+    Raises ``sqlite3.Error``, also where SQLite quotes text of the file that is no UTF-8.
+    """
     began, said = time.monotonic(), False
     while True:
         try:
             return statement()
+        except UnicodeDecodeError:
+            raise sqlite3.DatabaseError("malformed text") from None
         except sqlite3.OperationalError as error:
             waited = time.monotonic() - began
             if "locked" not in str(error) or waited > _PATIENCE:
@@ -236,9 +245,11 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     line = lines[0] if lines else type(error).__name__
+    damaged = "the database file is damaged; restore a copy or name another with --storage"
     hints = {
         "file is not a database": "the file is no SQLite database; name another with --storage",
-        "malformed": "the database file is damaged; restore a copy or name another with --storage",
+        "malformed": damaged,
+        "not decode": damaged,
         "readonly": "the database cannot be written; check the permissions of file and folder",
         "unable to open": "the database cannot be opened; check that the file is still there, the"
         " permissions of file and folder, and the limit of open files (ulimit -n)",

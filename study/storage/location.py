@@ -82,6 +82,11 @@ class Database:
         return Path(str(self.address.database)) if sqlite else None
 
     @property
+    def log(self) -> Path | None:
+        """The write-ahead log of a SQLite database, which is there while it is open."""
+        return None if self.file is None else self.file.with_name(f"{self.file.name}-wal")
+
+    @property
     def exists(self) -> bool:
         """Whether the database is there already; a server always is."""
         return self.file is None or self.file.exists()

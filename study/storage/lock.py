@@ -72,32 +72,29 @@ class StudyLock:
     driver_died: bool = False
     _session: Connection | None = field(default=None, init=False)
     _file: list[int] | None = field(default=None, init=False)
+    _log: list[int] | None = field(default=None, init=False)
 
     @property
     def attributes(self) -> dict[str, Any]:
         """The attributes of a study that is driven by this process."""
         started = psutil.Process().create_time()
         driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-        file = _file_number(self.location.database)
+        file = _number(self.location.database.file)
         return {IDENTITY: self.identity, DRIVER: {**driver, "file": file}}
 
     def check(self) -> None:
         """Raise ``StorageError`` where the study cannot be written as this process's any more.
 
-        The connection was cut, and the lock with it; the file of the database was deleted, moved
-        or replaced; the study was deleted or renamed. Call it before every write.
+        The connection was cut, and the lock with it; the file of the database, or its write-ahead
+        log, was deleted, moved or replaced; the study was deleted or renamed. Call it before every
+        write.
         """
         database, name = self.location.database, self.location.name
-        file = _file_number(database)
-        if self._file is None:
-            self._file = file
-        if file != self._file or (database.file is not None and file is None):
-            raise StorageError(
-                f"{database.file}: was deleted, moved or replaced while the study ran"
-                f"{self._saved()}; put the database back, then resume"
-            )
+        self._file = self._unchanged(database.file, self._file)
         if self._session is None:
             self._session = open_session(database.address)
+        elif database.log is not None:  # it is there as long as the session is open
+            self._log = self._unchanged(database.log, self._log)
         known = (
             select(StudyModel.study_name)
             .join(StudyUserAttributeModel)
@@ -125,6 +122,16 @@ class StudyLock:
         if self._session is not None:
             with suppress(SQLAlchemyError):  # it was cut
                 self._session.close()
+
+    def _unchanged(self, path: Path | None, before: list[int] | None) -> list[int] | None:
+        """The number of a file of the database; raises ``StorageError`` where it has another."""
+        number = _number(path)
+        if path is not None and (number is None or (before or number) != number):
+            raise StorageError(
+                f"{path}: was deleted, moved or replaced while the study ran{self._saved()}; put "
+                "the database back, then resume"
+            )
+        return number
 
     def _saved(self) -> str:
         """Save what was written to a file that has lost its name; where, in words."""
@@ -278,7 +285,7 @@ def _alive(location: Location, driver: _Driver | None) -> bool:
     """Whether another process of this machine still drives this very database."""
     if driver is None or driver["host"] != socket.gethostname() or driver["pid"] == os.getpid():
         return False
-    if driver["file"] != _file_number(location.database):
+    if driver["file"] != _number(location.database.file):
         return False
     try:
         process = psutil.Process(driver["pid"])
@@ -290,10 +297,10 @@ def _alive(location: Location, driver: _Driver | None) -> bool:
         return True
 
 
-def _file_number(database: Database) -> list[int] | None:
-    """Device and inode of a database's file; None of a server's, and where there is no file."""
+def _number(path: Path | None) -> list[int] | None:
+    """Device and inode of a file; None where there is none, as of a server's database."""
     try:
-        found = None if database.file is None else Path(database.file).stat()
+        found = None if path is None else path.stat()
     except OSError:
         return None
     return None if found is None else [found.st_dev, found.st_ino]

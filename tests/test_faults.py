@@ -21,6 +21,7 @@ from fake_trainer import __file__ as commands
 from typer.testing import CliRunner
 
 from study.cli.app import app
+from study.errors import StorageError
 from study.storage import database as storage
 from study.storage.location import Database
 
@@ -82,6 +83,14 @@ def answer(folder: Path) -> Any:
     url = f"sqlite:///{folder / 'study.db'}"
     said = json.loads(CliRunner().invoke(app, ["status", "--json", "--storage", url]).stdout)
     return [said[name] for name in ("state", "stages", "params", "mean", "runs")]
+
+
+def trains(folder: Path, pid: int) -> bool:
+    """Whether the study has a run, and this driver."""
+    with suppress(StorageError):  # no study yet
+        study, _ = storage.load(Database.at(f"sqlite:///{folder / 'study.db'}").open())
+        return bool(study.trials) and study.user_attrs["driver"]["pid"] == pid
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +246,36 @@ def test_a_clock_that_is_set_back_by_an_hour_changes_no_result(
     study, _ = storage.load(Database.at(f"sqlite:///{tmp_path / 'study.db'}").open())
     ended = [when for trial in study.trials for when in trial.user_attrs["curve"]["ended"]]
     assert ended != sorted(ended)  # the clock was set back while the study ran
+
+
+def test_a_run_that_killed_its_driver_is_continued_in_a_process_of_its_own(
+    tmp_path: Path, expected: Any
+) -> None:
+    death = tmp_path / "death"
+    fake = {"FAKE_PAUSE": "0", "FAKE_DEATH": str(death)}
+    death.touch()
+    assert finish(tmp_path, "run", "tiny.toml", "--jobs", "1", **fake) == (-signal.SIGKILL, "")
+    death.touch()
+    with command(tmp_path, "resume", "--jobs", "1", **fake) as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "a worker process was killed (SIGKILL)" in out
+    assert answer(tmp_path) == expected
+
+
+def test_a_driver_that_is_killed_again_and_again_fails_no_run(
+    tmp_path: Path, expected: Any
+) -> None:
+    words = ["run", "tiny.toml"]
+    for _ in range(3):
+        with command(tmp_path, *words, "--jobs", "1", FAKE_PAUSE="60") as process:
+            while not trains(tmp_path, process.pid):
+                time.sleep(0.1)
+            time.sleep(1)
+            process.kill()
+        words = ["resume"]
+    assert finish(tmp_path, "resume", "--jobs", "1", FAKE_PAUSE="0") == (0, "")
+    assert answer(tmp_path) == expected
 
 
 @pytest.mark.parametrize(("jobs", "sampler"), [(1, "sweep"), (2, "sweep"), (1, "race")])

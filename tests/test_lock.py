@@ -16,7 +16,7 @@ import pytest
 from study.errors import SettingsError, StorageError, StudyLocked
 from study.storage.database import create
 from study.storage.location import Database, Location
-from study.storage.lock import DRIVER, driven, driving
+from study.storage.lock import DRIVER, _oom_kills, driven, driving
 
 HOLDER = """
 import sys
@@ -96,6 +96,27 @@ def test_the_lock_of_a_killed_process_is_free(url: str, holder: Process) -> None
     with driving(located(url)):
         assert driven(located(url))
     assert not driven(located(url))
+
+
+def test_a_driver_was_killed_for_memory_only_where_the_system_has_done_so_since(
+    url: str, holder: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.storage.lock._oom_kills", lambda: 7)
+    holder.kill()
+    holder.wait()
+    recorded = stored(url).user_attrs[DRIVER]
+    for before, expected in ((7, False), (6, True), (9, False), (None, True)):
+        stored(url).set_user_attr(DRIVER, recorded | {"oom_kills": before})
+        with driving(located(url)) as lock:
+            assert (lock.driver_died, lock.out_of_memory) == (True, expected)
+            assert stored(url).user_attrs[DRIVER]["oom_kills"] == 7
+    with driving(located(url)) as lock:  # after one that ended by itself
+        assert (lock.driver_died, lock.out_of_memory) == (False, False)
+
+
+@pytest.mark.skipif(not Path("/proc/vmstat").exists(), reason="Linux counts whom it kills")
+def test_linux_says_how_many_processes_it_has_killed_for_memory() -> None:
+    assert isinstance(_oom_kills(), int)
 
 
 def test_another_study_of_the_same_database_is_free(url: str, holder: Process) -> None:

@@ -112,9 +112,9 @@ def finalize(
         trials = StoredTrials()(own)
         plan = runs.plan(_ignored(trials, runs, folder))
         if not plan.state(trials).complete:
-            ledger = Ledger(own, plan.space, plan.metric, driver_died=lock.driver_died)
+            ledger = Ledger(own, plan.space, plan.metric, driver_died=lock.out_of_memory)
             drive = _driver_of(prepared, runs, plan, ledger, folder, observer, lock.check, say)
-            drive(execution, trainer)
+            drive(replace(execution, apart=lock.driver_died), trainer)
             trials = ledger.trials
         members = _trained(runs, plan, trials, folder)
         lock.check()

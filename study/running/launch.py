@@ -52,7 +52,8 @@ class ExecutionOptions:
     ``jobs`` runs at once (None: one for each share of the cores, on GPUs one each), or a Dask
     ``scheduler`` with ``resources`` for each run; ``checkpoints`` a folder or an S3 address;
     ``timeout`` in seconds; ``mirror`` the MLflow server that follows (None: none); ``keep_models``
-    all, best or none; ``devices`` what there is to train on.
+    all, best or none; ``devices`` what there is to train on. ``apart``: a single run at a time has
+    a process of its own too.
     """
 
     jobs: int | None = None
@@ -63,6 +64,7 @@ class ExecutionOptions:
     mirror: Target | None = None
     keep_models: str | None = None
     devices: Devices = CPU
+    apart: bool = False
 
 
 Say = Callable[[str], None]
@@ -91,7 +93,9 @@ def launch(
             ledger = None
             if not prepared.new:
                 study = _recorded(prepared)
-                ledger = Ledger(study, plan.space, plan.metric, driver_died=lock.driver_died)
+                ledger = Ledger(study, plan.space, plan.metric, driver_died=lock.out_of_memory)
+            # If the run itself kills its process, that is then another one than the driver's.
+            execution = replace(execution, apart=lock.driver_died)
             if ledger is not None and plan.state(ledger.trials).complete:
                 execution = replace(execution, jobs=1, scheduler=None, devices=CPU)  # all trained
             else:
@@ -223,7 +227,8 @@ def engine_for(
     elif execution.scheduler:
         name = "dask"
     else:
-        name = "pool" if gpus or jobs != 1 else "in-process"  # a GPU is freed by a process's end
+        pool = gpus or jobs != 1 or execution.apart  # a GPU is freed by a process's end
+        name = "pool" if pool else "in-process"
     return ENGINES[name](options)
 
 

@@ -51,7 +51,7 @@ class ActiveRun:
 class Ledger:
     """Writes the trials of ``study``, whose runs report ``metric``, and remembers them.
 
-    ``driver_died``: the driver before this one was killed.
+    ``driver_died``: the driver before this one was killed, as a run may have caused.
     """
 
     def __init__(

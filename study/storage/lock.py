@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import psutil
 from filelock import FileLock, Timeout
@@ -49,12 +49,14 @@ class _Driver(TypedDict):
     """A process: its start (seconds since 1970) tells it from a later one of the same number.
 
     ``file`` is the database file that it writes (device and inode): a copy is nobody's.
+    ``oom_kills`` are the processes that the system had ended before for lack of memory.
     """
 
     host: str
     pid: Annotated[int, Field(gt=0, lt=2**31)]
     started: float
     file: list[int] | None
+    oom_kills: NotRequired[int | None]
 
 
 _DRIVER = TypeAdapter(_Driver | None)
@@ -64,12 +66,14 @@ _DRIVER = TypeAdapter(_Driver | None)
 class StudyLock:
     """A study that this process drives; without a study yet, what it is to be made with.
 
-    ``driver_died``: the driver before this one was killed.
+    ``driver_died``: the driver before this one was killed. ``out_of_memory``: and that may have
+    been for lack of memory.
     """
 
     location: Location
     identity: str
     driver_died: bool = False
+    out_of_memory: bool = False
     _session: Connection | None = field(default=None, init=False)
     _file: list[int] | None = field(default=None, init=False)
     _log: list[int] | None = field(default=None, init=False)
@@ -78,9 +82,10 @@ class StudyLock:
     def attributes(self) -> dict[str, Any]:
         """The attributes of a study that is driven by this process."""
         started = psutil.Process().create_time()
-        driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
         file = _number(self.location.database.file)
-        return {IDENTITY: self.identity, DRIVER: {**driver, "file": file}}
+        driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+        driver |= {"file": file, "oom_kills": _oom_kills()}
+        return {IDENTITY: self.identity, DRIVER: driver}
 
     def check(self) -> None:
         """Raise ``StorageError`` where the study cannot be written as this process's any more.
@@ -156,7 +161,8 @@ def driving(location: Location) -> Iterator[StudyLock]:
     Whoever writes calls `StudyLock.check` before.
     """
     identity, driver = _stored(location)
-    lock = StudyLock(location, identity or new_identity(), driver_died=driver is not None)
+    out_of_memory = driver is not None and _ran_out_of_memory(driver)
+    lock = StudyLock(location, identity or new_identity(), driver is not None, out_of_memory)
     with _on_server(lock) if _is_postgresql(location) else _on_file(lock):
         if _alive(location, driver):
             raise _locked(location)
@@ -295,6 +301,25 @@ def _alive(location: Location, driver: _Driver | None) -> bool:
         return False
     except psutil.Error:
         return True
+
+
+def _ran_out_of_memory(driver: _Driver) -> bool:
+    """Whether a driver that was killed may have been so for lack of memory: if nothing denies it.
+
+    Where the system counts whom it kills for that reason, it has done so since.
+    """
+    before, now = driver.get("oom_kills"), _oom_kills()
+    return before is None or now is None or now > before
+
+
+def _oom_kills() -> int | None:
+    """How many processes Linux has killed for lack of memory, in containers too; else None."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    counts = dict(line.split() for line in lines)
+    return int(counts["oom_kill"]) if "oom_kill" in counts else None
 
 
 def _number(path: Path | None) -> list[int] | None:

@@ -54,8 +54,9 @@ study: .venv/locked ## run or continue a study; DATA=, SPACE=, NAME=, SAMPLER= c
 test: .venv/locked-dev ## the tests; they need no network
 	@$(BIN)/python -m pytest
 
-torture: .venv/locked-dev ## 126 kills, 150,000 damaged files, 50 starts at once, a cluster of three hosts (needs root)
+torture: .venv/locked-dev ## 126 kills, 36 changes from outside, 150,000 damaged files, 50 starts at once, a cluster of three hosts (needs root)
 	@$(BIN)/python tests/torture.py --whole
+	@$(BIN)/python tests/outside.py --rounds 36
 	@$(BIN)/python tests/starts.py --rounds 50
 	@$(BIN)/python tests/mutations.py --each 10000
 	@$(BIN)/python -m pytest -m hosts

@@ -1,6 +1,7 @@
 """Anybody's images and anybody's model files: converted with a note, or refused in one line."""
 
 import csv
+import io
 import json
 import os
 import pickle
@@ -15,9 +16,10 @@ import pytest
 from PIL import Image
 from test_cli import assert_one_line, study
 
+from study.data import arrays
 from study.data.dataset import Dataset
 from study.data.picture import FITS
-from study.errors import ModelError, StudyError
+from study.errors import DataError, ModelError, StudyError
 from study.final import archive, gallery, predict
 from study.final.archive import CARD, Card, read_card, with_card
 from study.final.pictures import Batch, find, read
@@ -443,6 +445,32 @@ def test_prediction_holds_a_few_pictures_at_a_time() -> None:
         tracemalloc.stop()
         assert len(found.predictions) == sum(given) == 600
         assert peak < 300e6
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_is_read_some_rows_at_a_time(save: Any) -> None:
+    photos = np.zeros((400, 224, 224, 3), np.uint8)
+    photos[...] = RNG.integers(0, 256, (224, 224, 3))
+    save("photos.npz", x_test=photos)
+    tracemalloc.start()
+    rows = arrays.npz_rows(Path("photos.npz"), lambda names: names)
+    assert rows.like.shape == photos.shape
+    assert all(np.array_equal(part, photos[:7][: len(part)]) for part in rows.read(7))
+    assert sum(len(part) for part in rows.read(7)) == 400
+    assert tracemalloc.get_traced_memory()[1] < 6e6  # of 60 MB
+    tracemalloc.stop()
+
+
+def test_an_archive_stored_by_columns_or_cut_short_is_read_or_refused() -> None:
+    stack = RNG.integers(0, 256, (9, 8, 6)).astype(np.uint8)
+    np.savez("columns.npz", x_test=np.asfortranarray(stack))
+    assert np.array_equal(one("columns.npz").pixels[..., 0], stack)
+    with zipfile.ZipFile("short.npz", "w") as archive_:
+        content = io.BytesIO()
+        np.save(content, stack)
+        archive_.writestr("x_test.npy", content.getvalue()[:-5])
+    with pytest.raises(DataError, match=r"short\.npz: empty, damaged or not an \.npz file"):
+        one("short.npz")
 
 
 def test_ink_on_paper_is_told_from_paper_on_ink() -> None:

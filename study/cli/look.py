@@ -152,6 +152,9 @@ def mirror(
             sent = mirror_once(database.study(title), target)
         for problem in sent.problems:
             say(console, problem)
+        if not sent.trials:
+            say(console, f"Study {title!r} has no runs yet: there is nothing to mirror")
+            return
         but = ", but for what is said above" if sent.problems else ""
         say(console, f"Study {title!r} is mirrored to {target.shown}{but}")
 

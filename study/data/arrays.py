@@ -13,11 +13,13 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,26 +115,105 @@ def read_npz(
 
     Raises `DataError` for a file that is unreadable, damaged or pickled; ``choose`` may, too.
     """
+    with _archive(path, choose) as (archive, wanted):
+        arrays = {name: archive[name] for name in wanted}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise _no_array(path, name)
+    return arrays
+
+
+@contextmanager
+def _archive(
+    path: Path, choose: Callable[[Sequence[str]], Iterable[str]]
+) -> Iterator[tuple[Any, list[str]]]:
+    """An archive and the names of arrays that ``choose`` picks; `DataError` for what is wrong."""
     try:
         with readable(path), path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             archive = np.load(file, allow_pickle=False)  # given a path, it leaves a bad file open
-            names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else ()
-            wanted = list(choose(names)) if names else []
-            if wanted:
-                sizes = {entry.filename: entry.file_size for entry in archive.zip.infolist()}
-                unpacked = sum(sizes.get(f"{name}.npy", 0) for name in wanted)
-                require_plausible(path, unpacked)
-            arrays = {name: archive[name] for name in wanted}
+            wanted = list(choose(_names(path, archive)))
+            sizes = {entry.filename: entry.file_size for entry in archive.zip.infolist()}
+            require_plausible(path, sum(sizes.get(f"{name}.npy", 0) for name in wanted))
+            yield archive, wanted
     except DataError:
         raise
     except Exception as error:  # numpy raises what it likes for a damaged file
         raise _explained(path, error) from error
-    if not arrays:
+
+
+def _names(path: Path, archive: Any) -> Sequence[str]:
+    """The names of what is in an archive; `DataError` where it is none, or empty."""
+    names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else ()
+    if not names:
         raise refusal(path, "holds no named arrays", "save them by name with np.savez")
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise DataError(f"{path}: {name} is no array; save it with np.savez")
-    return arrays
+    return names
+
+
+def _no_array(path: Path, name: str) -> DataError:
+    return DataError(f"{path}: {name} is no array; save it with np.savez")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The array ``name`` of the archive ``path``, to be read some rows at a time.
+
+    ``like`` has its shape and number type, and zeros. ``whole`` is one that is stored by columns.
+    """
+
+    path: Path
+    name: str
+    like: NDArray[Any]
+    whole: NDArray[Any] | None = None
+
+    def read(self, count: int) -> Iterator[NDArray[Any]]:
+        """All rows in order, ``count`` at a time; raises `DataError` for a damaged file."""
+        if self.whole is not None:
+            yield from in_parts(self.whole, count)
+            return
+        size = math.prod(self.like.shape[1:]) * self.like.itemsize
+        try:
+            with (
+                readable(self.path),
+                zipfile.ZipFile(self.path) as archive,
+                archive.open(f"{self.name}.npy") as file,
+            ):
+                _header(file)
+                for first in range(0, len(self.like), count):
+                    rows = self.like[first : first + count]
+                    content = file.read(len(rows) * size)
+                    yield np.frombuffer(content, self.like.dtype).reshape(rows.shape)
+        except DataError:
+            raise
+        except Exception as error:  # as in `_archive`
+            raise _explained(self.path, error) from error
+
+
+def in_parts(array: NDArray[Any], count: int) -> Iterator[NDArray[Any]]:
+    """The rows of an array in order, ``count`` at a time."""
+    for first in range(0, len(array), count):
+        yield array[first : first + count]
+
+
+def npz_rows(path: Path, choose: Callable[[Sequence[str]], Iterable[str]]) -> Rows:
+    """The array of an archive that ``choose`` picks first from all names in it.
+
+    Raises `DataError` as `read_npz`; ``choose`` may, too.
+    """
+    with _archive(path, choose) as (archive, (name, *_)):
+        if f"{name}.npy" not in archive.zip.namelist():
+            raise _no_array(path, name)
+        with archive.zip.open(f"{name}.npy") as file:
+            shape, by_columns, dtype = _header(file)
+        whole = archive[name] if by_columns or dtype.hasobject else None  # which refuses objects
+        return Rows(path, name, np.broadcast_to(np.zeros((), dtype), shape), whole)
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is stored by columns, and number type of an array that is saved."""
+    version = np.lib.format.read_magic(file)
+    kinds = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = kinds[version != (1, 0)](file)
+    return shape, by_columns, dtype
 
 
 def _explained(path: Path, error: Exception) -> DataError:

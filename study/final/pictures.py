@@ -5,13 +5,14 @@ Another size, another colour depth and transparency are converted, and a note sa
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,20 +122,23 @@ def _rows(path: Path, shape: Shape, fit: Fit, scales: Scales, *, center: bool) -
     """The images of a table, some at a time; one note on the conversions of all of these."""
     common: list[str] = []
     if path.suffix.lower() == ".npz":
-        images, where = _npz(path)
+        rows = arrays.npz_rows(path, partial(_images_of, path))
+        where = f"{path}, {rows.name}"
+        images, in_parts = pixels.as_images(rows.like, where), rows.read
     else:
         images, labels = table.pixels(path, labelled=False, shape=shape)
-        where = str(path)
+        where, in_parts = str(path), partial(arrays.in_parts, images)
         common += [] if labels is None else ["the column label is not used"]
-    kind = pixels.kind_of(images)
-    scale = pixels.scale_by(scales, kind, pixels.extremes(images, where), where)
-    if scale not in ((0, 1), (0, 255)):
-        common.append(f"pixels of {scale[0]:g} to {scale[1]:g}")
     largest = max(math.prod(shape), math.prod(images.shape[1:]))
     size = max(1, min(_AT_ONCE, _PIXELS // largest))
-    for first in range(0, len(images), size):
-        some = pixels.levels(images[first : first + size], scale)
-        ids = range(first + 1, first + 1 + len(some))
+    lowest, highest = zip(*(pixels.extremes(some, where) for some in in_parts(size)), strict=True)
+    scale = pixels.scale_by(scales, pixels.kind_of(images), (min(lowest), max(highest)), where)
+    if scale not in ((0, 1), (0, 255)):
+        common.append(f"pixels of {scale[0]:g} to {scale[1]:g}")
+    numbers = itertools.count(1)
+    for part in in_parts(size):
+        some = pixels.levels(part.reshape(-1, *images.shape[1:]), scale)
+        ids = list(itertools.islice(numbers, len(some)))
         notes: list[str] = []
         if some.shape[1:] != shape or center:
             some = _fitted(some, shape, fit, notes, center=center)
@@ -142,18 +146,12 @@ def _rows(path: Path, shape: Shape, fit: Fit, scales: Scales, *, center: bool) -
         yield Batch(some, names, ids, [*common, *dict.fromkeys(notes)])
 
 
-def _npz(path: Path) -> tuple[NDArray[Any], str]:
-    """The images of an archive: x_test, images or x, or its only array; and where they are."""
-
-    def choose(names: Sequence[str]) -> list[str]:
-        found = [name for name in _ARRAYS if name in names] or list(names)
-        if found[0] not in _ARRAYS and len(names) > 1:
-            raise DataError(f"{path}: has {', '.join(names)}; call the images x_test")
-        return found[:1]
-
-    ((name, array),) = arrays.read_npz(path, choose).items()
-    where = f"{path}, {name}"
-    return pixels.as_images(array, where), where
+def _images_of(path: Path, names: Sequence[str]) -> list[str]:
+    """The name of an archive's images: x_test, images or x, or its only array."""
+    found = [name for name in _ARRAYS if name in names] or list(names)
+    if found[0] not in _ARRAYS and len(names) > 1:
+        raise DataError(f"{path}: has {', '.join(names)}; call the images x_test")
+    return found[:1]
 
 
 def _fitted(

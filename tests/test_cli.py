@@ -340,6 +340,7 @@ JOINT = (
     "[hyperparameters.blocks]\noptions = [2, 3]\nstart = 2\n"
     "[hyperparameters.k2]\noptions = [2, 4]\nstart = 2\n[fixed]\nk1 = 2"
 )
+LARGE = "hyperparameters.batch_size = { options = [10, 5000], start = 10 }"
 SPACES = [  # what is said of a space in which one text is replaced by another
     ("did you mean filters?", "[hyperparameters.filters]", "[hyperparameters.filtres]"),
     ("epoch", "epochs = 4", "epoch = 4"),
@@ -352,6 +353,10 @@ SPACES = [  # what is said of a space in which one text is replaced by another
     ("filters is 16.5; it must be a whole number", "options = [1, 2]", "options = [1, 16.5]"),
     ("dense is 16.5; it must be a whole number", "[fixed]", DENSE),
     ("is called restore_best_weights now", "k2 = 2", "k2 = 2\nkeep_best = true"),
+    ("hyperparameters.batch_size: is 5000; a repeat trains on ", "batch_size = 10", LARGE),
+    ("batch_size: is a hyperparameter too; keep one", "[fixed]", "[fixed]\nbatch_size = 9"),
+    ("fixed.optimizer is 'adma'; it must be one of adam, adamw", "k1 = 2", "optimizer = 'adma'"),
+    ('fixed.momentum is for optimizer = "sgd" alone', "[fixed]", "[fixed]\nmomentum = 0.9"),
     ("hyperparameters.blocks is 3; it must be at most 2", "[fixed]\nk1 = 2\nk2 = 2", JOINT),
 ]
 

@@ -260,6 +260,10 @@ def test_a_regression_is_searched_finalized_and_predicts_numbers(sizes: Path) ->
     [
         ({'task = "regression"\n': ""}, 'whole numbers, or give a space task = "regression"'),
         ({'model = "net.py:build"\n': ""}, "give a model of your own for numbers"),
+        (
+            {"repeats = 2": 'repeats = 2\nfixed.class_weight = "balanced"'},
+            "weighs classes, and the",
+        ),
     ],
 )
 def test_what_does_not_fit_numbers_is_said_before_anything_is_made(

@@ -19,7 +19,7 @@ from study.training.network import DEFAULTS, build_cnn, check, count_activations
 from study.training.recipe import Recipe, value
 from study.training.train import train
 
-OFF = {name: DEFAULTS[name] for name in DEFAULTS if name not in base.PARAMS}
+OFF = {n: v for n, v in DEFAULTS.items() if n not in base.PARAMS and v is not None}
 ON: dict[str, Any] = {
     "blocks": 3,
     "convolutions": 2,

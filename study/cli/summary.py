@@ -90,7 +90,7 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         console,
         f"{settings['sampler']} with {units.counted(settings.repeats, 'repeat')}, "
         f"pruner {settings['pruner']}, {units.counted(settings['epochs'], 'epoch')}, "
-        f"batches of {settings['batch_size']}, {_aim(settings.metric)}"
+        f"{words.batches(settings)}, {_aim(settings.metric)}"
         f"{stock}{units.counted(settings['threads'], 'thread')} per run, seed {settings['seed']}",
     )
     if scoring := words.scoring(settings):

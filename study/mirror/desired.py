@@ -115,7 +115,8 @@ class Snapshot:
 
     @cached_property
     def fixed_params(self) -> dict[str, str]:
-        return {name: str(self.settings[name]) for name in ("epochs", "batch_size")}
+        settings = {name: self.settings[name] for name in ("epochs", "batch_size")}
+        return {name: str(value) for name, value in settings.items() if value is not None}
 
     @cached_property
     def origin(self) -> dict[str, str]:
@@ -372,7 +373,7 @@ def _study_content(study: Snapshot, ended: int) -> Content:
     names = ["data", "epochs", "batch_size", "seed", "sampler", "pruner", "threads", "training"]
     strategy = strategy_of(settings)
     names += [name for name in strategy.own if name in settings.chosen]
-    params = {name: str(settings[name]) for name in names}
+    params = {name: str(settings[name]) for name in names if settings[name] is not None}
     params |= {"metric": study.metric.name, "direction": study.metric.direction}
     params |= {"score": settings.space.score} if strategy.scores else {}
     tags = {"repeats": str(settings.repeats), **study.origin}

@@ -58,8 +58,7 @@ class Confirmed(Plan):
         numbered = RunIndex(replace(one, repeat=one.repeat - self._first) for one in held)
         configurations = {ANSWER: chosen.incumbent}
         start = configuration(self.space.start)
-        whole = len(start) == len(self.space.fixed) + len(self.space.hyperparameters)
-        if whole and start != chosen.incumbent:
+        if self.space.is_whole(dict(start)) and start != chosen.incumbent:
             configurations[START] = start
         options = [
             numbered.option(name, one, None, self.fresh) for name, one in configurations.items()

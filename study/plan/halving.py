@@ -148,12 +148,15 @@ class Halving(Plan):
 
     def _reached(self, trial: StoredTrial | None) -> int:
         """The epochs that a run has ended or paused at."""
-        return 0 if trial is None or trial.state == "running" else len(trial.reported)
+        if trial is None or trial.state == "running":
+            return 0
+        return len(trial.continued(self.epochs))
 
     def _level(self, runs: Runs, one: Configuration, epochs: int) -> float:
         """The mean of a rung's last quarter of epochs over repeats; more is better."""
         last = slice(epochs - max(1, epochs // 4), epochs)
-        held = [runs[one, repeat].reported[last] for repeat in range(self.choosing)]
+        curves = [runs[one, repeat].continued(self.epochs) for repeat in range(self.choosing)]
+        held = [curve[last] for curve in curves]
         mean = self.metric.sign * float(np.mean(held))
         return mean if math.isfinite(mean) else -math.inf
 
@@ -179,7 +182,7 @@ def _drawn(space: SearchSpace, number: int, seed: int) -> list[Configuration]:
     rng = np.random.default_rng([seed, 1])
     found: dict[Configuration, None] = {}
     start = configuration(space.start)
-    if len(start) == len(space.fixed) + len(space.hyperparameters):
+    if space.is_whole(dict(start)):
         found[start] = None
     whole = size(space)
     if whole is not None and whole <= 100_000:

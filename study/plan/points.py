@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -13,8 +14,27 @@ from study.space.search_space import Hyperparameter, SearchSpace, Value
 
 def size(space: SearchSpace) -> int | None:
     """How many configurations the space has; None where a hyperparameter is a real number."""
-    counts = [count(parameter) for parameter in space.hyperparameters]
-    return None if None in counts else math.prod(count for count in counts if count)
+    parameters = space.hyperparameters
+    if None in map(count, parameters):
+        return None
+    conditions = {name for parameter in parameters for name in parameter.only_if}
+
+    @functools.cache
+    def below(place: int, known: Configuration) -> int:
+        """The configurations of the hyperparameters from a place on, where conditions are known."""
+        if place == len(parameters):
+            return 1
+        first, params = parameters[place], dict(known)
+        if not first.applies(params):
+            return below(place + 1, known)
+        number = count(first) or 0
+        if first.name not in conditions:
+            return number * below(place + 1, known)
+        return sum(
+            below(place + 1, (*known, (first.name, value(first, other)))) for other in range(number)
+        )
+
+    return below(0, configuration(space.fixed))
 
 
 def count(parameter: Hyperparameter) -> int | None:
@@ -37,18 +57,30 @@ def value(parameter: Hyperparameter, place: int) -> Value:
 
 def points(space: SearchSpace) -> Iterator[Configuration]:
     """Every configuration, the last hyperparameter fastest; none where one is a real number."""
-    for index in range(size(space) or 0):
-        values, rest = {}, index
-        for parameter in reversed(space.hyperparameters):
-            rest, place = divmod(rest, count(parameter) or 1)
-            values[parameter.name] = value(parameter, place)
-        yield configuration(space.fixed | {p.name: values[p.name] for p in space.hyperparameters})
+    if size(space) is None:
+        return
+    parameters = space.hyperparameters
+
+    def below(place: int, params: dict[str, Value]) -> Iterator[Configuration]:
+        if place == len(parameters):
+            yield configuration(params)
+        elif parameters[place].applies(params):
+            for number in range(count(parameters[place]) or 0):
+                one = {parameters[place].name: value(parameters[place], number)}
+                yield from below(place + 1, params | one)
+        else:
+            yield from below(place + 1, params)
+
+    yield from below(0, dict(space.fixed))
 
 
 def drawn(space: SearchSpace, rng: np.random.Generator) -> Configuration:
     """A random configuration; a range on a log scale is drawn evenly on it."""
-    values = {p.name: _drawn(p, rng) for p in space.hyperparameters}
-    return configuration(space.fixed | values)
+    params = dict(space.fixed)
+    for parameter in space.hyperparameters:
+        if parameter.applies(params):
+            params[parameter.name] = _drawn(parameter, rng)
+    return configuration(params)
 
 
 def _drawn(parameter: Hyperparameter, rng: np.random.Generator) -> Value:

@@ -63,6 +63,15 @@ class StoredTrial:
     def params(self) -> dict[str, Value]:
         return dict(self.configuration)
 
+    def continued(self, epochs: int) -> tuple[float, ...]:
+        """``reported`` of ``epochs`` epochs, where a complete run has ended before.
+
+        One whose patience was over keeps the weights of its best epoch, and with them its value.
+        """
+        if self.state != "complete" or self.value is None:
+            return self.reported
+        return (*self.reported, *[self.value] * (epochs - len(self.reported)))
+
     @property
     def failure(self) -> str | None:
         """Why the run failed, in one line."""

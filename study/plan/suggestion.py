@@ -10,14 +10,14 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from study.plan.points import value
 from study.plan.results import Configuration, configuration
 from study.space.metric import Direction
-from study.space.search_space import SearchSpace, Value
+from study.space.search_space import Hyperparameter, SearchSpace, Value
 
 
 class _Given(optuna.storages.InMemoryStorage):
@@ -47,31 +47,61 @@ def suggested(
 ) -> Configuration:
     """The next configuration by ``sampler``, which is new, after ``known`` ones with values."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {p.name: p.distribution for p in space.hyperparameters}
+    distributions = {p.name: _distribution(p) for p in space.hyperparameters}
+    searched = {p.name: p for p in space.hyperparameters}
     past = [
-        _trial(number, distributions, dict(params), value)
-        for number, (params, value) in enumerate(known)
+        _trial(
+            number,
+            {name: distributions[name] for name, _ in params if name in searched},
+            {name: _place(searched[name], one) for name, one in params if name in searched},
+            result,
+        )
+        for number, (params, result) in enumerate(known)
     ]
+    alike = {tuple(one.params): one for one in past}  # trials show the search space by their names
     trial = _trial(len(past), {}, {}, None)
     study, small = (
         optuna.create_study(storage=_Given(trials), direction=direction, sampler=sampler)
-        for trials in (past, past[:1])
+        for trials in (past, [*alike.values()])
     )
     sampler.before_trial(study, trial)
-    # All trials have the same distributions: one of them shows the search space.
     together = sampler.sample_relative(
         study, trial, sampler.infer_relative_search_space(small, trial)
     )
     values = dict(space.fixed)
     for parameter in space.hyperparameters:
+        if not parameter.applies(values):
+            continue
         name, distribution = parameter.name, distributions[parameter.name]
         if distribution.single():
             values[name] = value(parameter, 0)
-        elif name in together:
-            values[name] = together[name]
-        else:
-            values[name] = sampler.sample_independent(study, trial, name, distribution)
+            continue
+        found = together.get(name)
+        if found is None:
+            found = sampler.sample_independent(study, trial, name, distribution)
+        values[name] = ordered[found] if (ordered := _ordered(parameter)) else found
     return configuration(values)
+
+
+def _ordered(parameter: Hyperparameter) -> list[Value]:
+    """The options in the order of their numbers; none of a range, and of truths and texts."""
+    numbers = not any(isinstance(option, bool | str) for option in parameter.options)
+    return sorted(parameter.options) if numbers else []
+
+
+def _distribution(parameter: Hyperparameter) -> BaseDistribution:
+    """What the sampler chooses from; options that are numbers are places in their order.
+
+    As categories 8, 16 and 32 would be no nearer to each other than to 1024.
+    """
+    ordered = _ordered(parameter)
+    return IntDistribution(0, len(ordered) - 1) if ordered else parameter.distribution
+
+
+def _place(parameter: Hyperparameter, value: Value) -> Value:
+    """A value as the sampler knows it."""
+    ordered = _ordered(parameter)
+    return ordered.index(value) if ordered else value
 
 
 def _trial(

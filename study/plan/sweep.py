@@ -1,12 +1,12 @@
 """The tutorial's sweep as a plan: one hyperparameter at a time, every option with all its repeats.
 
 Stage by stage, every option of one hyperparameter is trained with all its repeats while the others
-stay at the incumbent's values; the incumbent's own runs are reused. The option with the best mean
-is the *best*; the option *selected* is the incumbent if it ties with the best, else the cheapest
-option that does. If no standard error is known (one repeat, and a metric that is no share of
-images), all options tie, and the best mean is selected. At the end the configuration of all best
-values, if it differs from the selected one, is trained too and replaces it only if it is better by
-more than a tie.
+stay at the incumbent's values; the incumbent's own runs are reused. A hyperparameter that does not
+apply to the incumbent (``only_if``) has no stage. The option with the best mean is the *best*; the
+option *selected* is the incumbent if it ties with the best, else the cheapest option that does. If
+no standard error is known (one repeat, and a metric that is no share of images), all options tie,
+and the best mean is selected. At the end the configuration of all best values, if it differs from
+the selected one, is trained too and replaces it only if it is better by more than a tie.
 
 If the incumbent's own runs fail, the first option of the stage that has not failed takes its place.
 If all options of a stage fail, the next stage keeps the incumbent's value. A sweep whose every
@@ -49,7 +49,11 @@ class OneAtATime(Plan):
     ) -> None:
         super().__init__(space, repeats, images, metric, compares=compares, pool=pool)
         space.require_options("the one-at-a-time sweep")
-        self._rounds = space.hyperparameters * space.passes
+        self._rounds = {
+            one.name if number == 0 else f"{one.name} (pass {number + 1})": one
+            for number in range(space.passes)
+            for one in space.hyperparameters
+        }
 
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         """Fold the stages over the stored trials."""
@@ -58,9 +62,8 @@ class OneAtATime(Plan):
         stages = self._swept(index, spread)
         last = stages[-1].selected
         if all(stage.decided for stage in stages) and last is not None:
-            pairs = zip(self._rounds, stages, strict=False)
-            best = {parameter.name: stage.best.value for parameter, stage in pairs if stage.best}
-            together = configuration(self.space.start | best)
+            best = {self._rounds[s.name].name: s.best.value for s in stages if s.best}
+            together = configuration(self.space.completed(best))
             if last.configuration != together:
                 stages.append(self._last_stage(together, last, index, spread))
         return self._closed(stages) if stages[-1].decided else self._open(stages, index)
@@ -69,8 +72,13 @@ class OneAtATime(Plan):
         """The stage of each hyperparameter, pass after pass, up to one that has work left."""
         incumbent = configuration(self.space.start)
         stages: list[Stage] = []
-        while len(stages) < len(self._rounds) and not self._settled(stages):
-            stage = self._stage(len(stages), incumbent, index)
+        changed = 0  # the place of the last stage that changed something
+        for place, (name, parameter) in enumerate(self._rounds.items()):
+            if place >= changed + len(self.space.hyperparameters):
+                break  # the stage would be the same again: a whole round has changed nothing
+            if not parameter.applies(dict(incumbent)):
+                continue
+            stage = self._stage(name, incumbent, index)
             if failure := all_failed(stage.options):
                 stage = replace(stage, failure=failure)
             elif all(option.state != "open" for option in stage.options):
@@ -79,24 +87,15 @@ class OneAtATime(Plan):
             stages.append(stage)
             if not stage.decided:
                 break
+            if stage.selected is None or stage.selected.configuration != stage.incumbent:
+                changed = place
             if stage.selected is not None:
                 incumbent = stage.selected.configuration
         return stages
 
-    def _settled(self, stages: Sequence[Stage]) -> bool:
-        """Whether the next stage would be the same again: a whole round has changed nothing."""
-        count = len(self.space.hyperparameters)
-        return len(stages) >= count and all(
-            stage.selected and stage.selected.configuration == stage.incumbent
-            for stage in stages[len(stages) - count + 1 :]
-        )
-
-    def _stage(self, place: int, incumbent: Configuration, index: RunIndex) -> Stage:
-        """The stage at this place of the passes; from the second pass on its name says which."""
-        parameter = self._rounds[place]
-        number = 1 + place // len(self.space.hyperparameters)
-        name = parameter.name if number == 1 else f"{parameter.name} (pass {number})"
-        variants = list(_variants(incumbent, parameter))
+    def _stage(self, name: str, incumbent: Configuration, index: RunIndex) -> Stage:
+        """The stage of this name; from the second pass on it says which pass."""
+        variants = list(self._variants(incumbent, self._rounds[name]))
         able = [incumbent, *(candidate for _, candidate in variants)]
         incumbent = next((c for c in able if not index.failed(c, self.repeats)), incumbent)
         options = []
@@ -104,6 +103,13 @@ class OneAtATime(Plan):
             reference = None if candidate == incumbent else incumbent
             options.append(index.option(value, candidate, reference, self.repeats))
         return Stage(name, "hyperparameter", incumbent, tuple(options), metric=self.metric)
+
+    def _variants(
+        self, base: Configuration, parameter: Hyperparameter
+    ) -> Iterator[tuple[Value, Configuration]]:
+        """Each option of ``parameter``, and ``base`` with it; what then applies has its start."""
+        for value in parameter.options:
+            yield value, configuration(self.space.completed(dict(base) | {parameter.name: value}))
 
     def _decide(self, stage: Stage, spread: Spread) -> Stage:
         """Name the best and the selected option of a stage whose options are all known."""
@@ -160,8 +166,11 @@ class OneAtATime(Plan):
         ahead = sum(self.repeats - len(option.rows) for option in options)
         if stages[-1].kind == "combined":
             return ahead
-        later = self._rounds[len(stages) :]
-        ahead += sum((len(parameter.options) - 1) * self.repeats for parameter in later)
+        rounds, place = [*self._rounds.values()], [*self._rounds].index(stages[-1].name)
+        undecided = {parameter.name for parameter in rounds[place:]}
+        for parameter in rounds[place + 1 :]:
+            if undecided & {*parameter.only_if} or parameter.applies(dict(stages[-1].incumbent)):
+                ahead += (len(parameter.options) - 1) * self.repeats
         return ahead + (self.repeats if self.space.tie != "best" else 0)
 
     def _closed(self, stages: list[Stage]) -> PlanState:
@@ -214,12 +223,3 @@ def _missing(stage: Stage, repeats: int) -> Iterator[RunSpec]:
     ]
     for _, repeat, _, option in sorted(missing, key=lambda entry: entry[:3]):
         yield RunSpec(stage.name, option.value, option.configuration, repeat, option.reference)
-
-
-def _variants(
-    base: Configuration, parameter: Hyperparameter
-) -> Iterator[tuple[Value, Configuration]]:
-    """Each option of ``parameter``, and ``base`` with it."""
-    place = [name for name, _ in base].index(parameter.name)
-    for value in parameter.options:
-        yield value, (*base[:place], (parameter.name, value), *base[place + 1 :])

@@ -135,7 +135,7 @@ def _method(settings: Settings) -> str:
         trained = "A run pauses until its next epochs are worth the most; a complete run has"
     return (
         f"{search}. {trained} "
-        f"{settings['epochs']} epochs in batches of {settings['batch_size']}; repeat r is "
+        f"{settings['epochs']} epochs in {words.batches(settings)}; repeat r is "
         f"validated on {how}{images}.{judged}{pruned if pruner != 'none' else ''}"
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from study.space.training_kinds import KINDS
 from study.storage import database as storage
 from study.storage.location import Database, Location
 from study.training import network
+from study.training.recipe import is_number
 from study.tuning.pruning import make_pruner
 from study.workers.devices import CPU, Devices
 
@@ -216,6 +217,10 @@ def _checked(settings: Settings) -> Settings:
         value = settings[name] if name in settings.chosen else None
         if value is not None and value > most:
             raise SettingsError(f"{name} {value}: give at most {most:,}")
+    if settings.space.batch_size is None and settings["batch_size"] is not None:
+        raise SettingsError(
+            f"batch_size {settings['batch_size']}: is a hyperparameter of the space; leave it out"
+        )
     settings = completed(settings)
     make_pruner(settings["pruner"], settings["epochs"], None)
     plan_of(settings)
@@ -237,6 +242,7 @@ def _fitted(settings: Settings, dataset: Dataset, database: Database) -> Setting
         )
         for repeat in repeats
     ]
+    _check_recipes(settings, dataset, min(len(split.train) for split in splits))
     validated = [dataset.labels[split.validation] for split in splits]
     libraries = ["tensorflow", "keras", "optuna", "numpy"]
     versions = {name: version(name) for name in {*libraries, settings.training.library}}
@@ -282,17 +288,18 @@ def _check_networks(settings: Settings, dataset: Dataset) -> None:
             f"{hint(space.metric_name, network.METRICS)}"
         )
     # A fraction makes decimals of a hyperparameter's whole numbers: it is the one to be named.
-    ends = {
-        p.name: sorted(p.options or (p.low, p.high), key=_is_whole) for p in space.hyperparameters
+    ends: dict[str, list[Any]] = {
+        p.name: sorted(p.options or p.bounds, key=_is_whole) for p in space.hyperparameters
     }
-    start = space.start | {name: v[0] for name, v in ends.items() if not _is_whole(v[0])}
+    starts = {p.name: p.start for p in space.hyperparameters if p.start is not None}
+    starts |= {name: v[0] for name, v in ends.items() if not _is_whole(v[0])}
     alone = [{name: value} for name, values in ends.items() for value in values]
     # A sweep may carry any of their options on to a later stage, where it meets all of the other's.
     bound = [name for name in network.BOUND_TOGETHER if name in ends]
     pairs = itertools.product(*(ends[name] for name in bound))
     together = [dict(zip(bound, pair, strict=True)) for pair in pairs]
     for changed in (*alone, *together):
-        params = {**start, **changed}
+        params = space.completed({**starts, **space.having(changed)})
         try:
             network.check(params, dataset.input_shape, dataset.num_classes)
         except ParameterError as error:
@@ -300,6 +307,27 @@ def _check_networks(settings: Settings, dataset: Dataset) -> None:
             table = "" if own else "hyperparameters." if error.name in ends else "fixed."
             left_out = " (the network's own, as the space gives none)" if own else ""
             raise SpaceError(f"{settings.origin}: {table}{error}{left_out}") from None
+
+
+def _check_recipes(settings: Settings, dataset: Dataset, trained: int) -> None:
+    """Refuse hyperparameters of training that fit neither the data nor the kind of training.
+
+    ``trained`` is the number of images that a repeat trains on, at least.
+    """
+    space, kind = settings.space, settings["training"]
+    searched = {p.name: p.options or p.bounds for p in space.hyperparameters}
+    given: dict[str, tuple[Any, ...]] = {n: (value,) for n, value in space.fixed.items()} | searched
+    for name, values in given.items():
+        table = "hyperparameters" if name in searched else "fixed"
+        wrong = None
+        if name == "class_weight" and dataset.regression:
+            wrong = "weighs classes, and the labels are numbers; leave it out"
+        if name in settings.training.lacks:
+            wrong = f"--training {kind} has none; leave it out or choose --training stock"
+        if name == "batch_size" and is_number(largest := max(values)) and largest > trained:
+            wrong = f"is {largest}; a repeat trains on {trained} images: give at most that"
+        if wrong:
+            raise SpaceError(f"{settings.origin}: {table}.{name}: {wrong}")
 
 
 def _is_whole(value: object) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 _OPTIONS = "a list of numbers, of texts or of true and false"
 _NUMBER = _key("a number")
+_ONLY_IF = "{ NAME = VALUE } of hyperparameters above, as in { optimizer = 'sgd' }"
 
 
 @closed
 @dataclass(frozen=True)
 class Hyperparameter:
     """One dimension of the search: options (cheapest first) with a start, or a range.
+
+    With ``only_if`` it applies only to configurations that have these values.
 
     Its numbers have one type: where one of the options, or of low, high and step, is a float,
     all of them are; NumPy's become Python's. Raises `SpaceError` if a value has another type, or
@@ -39,6 +42,9 @@ class Hyperparameter:
     log: Annotated[StrictBool | None, _key("true or false")] = None
     step: Annotated[Number | None, _NUMBER] = None
     start: Annotated[Scalar | None, _key("a number, a text, true or false")] = None
+    only_if: Annotated[dict[str, Scalar], _key(_ONLY_IF, exclude_if=operator.not_)] = field(
+        default_factory=dict, hash=False
+    )
 
     def __post_init__(self) -> None:
         self._take_plain_values()
@@ -46,6 +52,20 @@ class Hyperparameter:
         mistakes = self._mistaken_options() if self.options else self._mistaken_range()
         for key, problem in mistakes:
             raise SpaceError(f"{dotted('hyperparameters', self.name, key)}: {problem}")
+
+    def applies(self, params: Mapping[str, Value]) -> bool:
+        """Whether a configuration with these values has this hyperparameter."""
+        return all(params.get(name) == value for name, value in self.only_if.items())
+
+    def holds(self, value: Value) -> bool:
+        """Whether this is one of the options, or a value within the range."""
+        if self.options:
+            alike = (
+                one for one in self.options if isinstance(one, bool) == isinstance(value, bool)
+            )
+            return value in alike
+        low, high = self.bounds
+        return not isinstance(value, bool | str) and low <= value <= high
 
     @property
     def distribution(self) -> BaseDistribution:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from study.errors import SpaceError
+from study.space import conditions
 from study.space.hyperparameter import Hyperparameter
 from study.space.keys import PLACE, Scalar, Value, closed, dotted, hint, shown
 from study.space.keys import key as _key
@@ -97,7 +98,7 @@ class SearchSpace:
 
     name: Annotated[str, _key(_NAME, max_length=512, pattern=r"^\S[^\x00-\x1f\x7f]*$")]
     epochs: Annotated[StrictInt, _COUNT]
-    batch_size: Annotated[StrictInt, _COUNT]
+    batch_size: Annotated[StrictInt | None, _COUNT]
     repeats: Annotated[StrictInt, _key(_REPEATS, ge=1, le=10_000)]
     hyperparameters: Annotated[
         tuple[Hyperparameter, ...],
@@ -125,9 +126,24 @@ class SearchSpace:
     fixed: Annotated[dict[str, Scalar], _key(_FIXED)] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        searched = [parameter.name for parameter in self.hyperparameters]
-        if not searched:
+        if not self.hyperparameters:
             raise SpaceError("hyperparameters: are missing; give [hyperparameters.NAME] tables")
+        self._check_names()
+        conditions.check(self.hyperparameters, self.fixed)
+        own = "batch_size" in (*self.fixed, *(one.name for one in self.hyperparameters))
+        if own and self.batch_size is not None:
+            raise SpaceError("batch_size: is a hyperparameter too; keep one of them")
+        if not own and self.batch_size is None:
+            raise SpaceError("batch_size: is missing; give a whole number of at least 1")
+        if self.files and self.model is None:
+            raise SpaceError(
+                "files: are those that a model reads; give model too, or leave them out"
+            )
+        if self.direction is None and not self.metric.is_accuracy:
+            raise SpaceError(f"direction: is missing; {self.metric_name} needs {_DIRECTION}")
+
+    def _check_names(self) -> None:
+        searched = [parameter.name for parameter in self.hyperparameters]
         for name in [*searched, *self.fixed]:
             table = "hyperparameters" if name in searched else "fixed"
             if not str(name).isidentifier():
@@ -137,12 +153,6 @@ class SearchSpace:
                 raise SpaceError(f"hyperparameters.{name}: is given twice; keep one of them")
             if name in searched and name in self.fixed:
                 raise SpaceError(f"fixed.{name}: is also in hyperparameters; keep one of them")
-        if self.files and self.model is None:
-            raise SpaceError(
-                "files: are those that a model reads; give model too, or leave them out"
-            )
-        if self.direction is None and not self.metric.is_accuracy:
-            raise SpaceError(f"direction: is missing; {self.metric_name} needs {_DIRECTION}")
 
     @property
     def metric(self) -> Metric:
@@ -152,21 +162,50 @@ class SearchSpace:
     @property
     def start(self) -> dict[str, Value]:
         """The parameters that a study starts from; a range without a start has none."""
-        starts = {p.name: p.start for p in self.hyperparameters if p.start is not None}
-        return self.fixed | starts
+        return self.completed({})
+
+    def completed(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """The parameters of a configuration, in order: those that apply, and no others.
+
+        One that applies and is not among ``params`` has its start, if there is one.
+        """
+        found = dict(self.fixed)
+        for one in self.hyperparameters:
+            value = params.get(one.name, one.start)
+            if value is not None and one.applies(found):
+                found[one.name] = value
+        return found
+
+    def is_whole(self, params: Mapping[str, Value]) -> bool:
+        """Whether each hyperparameter that applies has a value."""
+        return all(one.name in params for one in self.hyperparameters if one.applies(params))
+
+    def having(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """``params`` with the conditions under which all of them apply."""
+        found = dict(params)
+        for one in reversed(self.hyperparameters):  # conditions are of hyperparameters above
+            if one.name in found:
+                found = one.only_if | found
+        return found
 
     def each_alone(self) -> list[dict[str, Value]]:
         """The start, then the start with one parameter at another option or an end of its range."""
         ends: dict[str, tuple[Any, ...]] = {
             p.name: p.options or (p.low, p.high) for p in self.hyperparameters
         }
-        start = {name: values[0] for name, values in ends.items()} | self.start
-        alone = [start | {name: value} for name, values in ends.items() for value in values]
-        return [start, *(one for one in alone if one != start)]
+        base = {name: values[0] for name, values in ends.items()}
+        base |= {p.name: p.start for p in self.hyperparameters if p.start is not None}
+        changed = [{name: value} for name, values in ends.items() for value in values]
+        alone = [self.completed(base | self.having(one)) for one in ({}, *changed)]
+        return [one for place, one in enumerate(alone) if one not in alone[:place]]
 
     def suggest(self, trial: BaseTrial) -> dict[str, Value]:
         """The parameters of a run: the fixed ones, then those that `trial` suggests, in order."""
-        return self.fixed | {p.name: p.suggest(trial) for p in self.hyperparameters}
+        found = dict(self.fixed)
+        for one in self.hyperparameters:
+            if one.applies(found):
+                found[one.name] = one.suggest(trial)
+        return found
 
     def require_options(self, search: str) -> None:
         """Raise `SpaceError` if a hyperparameter is a range, which ``search`` cannot use."""
@@ -192,7 +231,7 @@ class SearchSpace:
     def from_dict(cls, table: Mapping[str, Any], source: str = "search space") -> SearchSpace:
         """The space of a file's contents or of `to_dict`; a `SpaceError` begins with `source`."""
         try:
-            return _FILE.validate_python(table)
+            return _FILE.validate_python({"batch_size": None, **table})
         except ValidationError as error:
             raise SpaceError(f"{source}: {_first(error, table)}") from None
 

@@ -11,20 +11,28 @@ class TrainingKind:
     """A way to compute training steps.
 
     ``words`` describe it to the user, ``library`` is what Keras computes with, ``devices`` are
-    those it is for. With ``runs_at_once`` above 1 a process trains that many runs as one program;
-    then ``engine`` is the engine that can, on this machine alone.
+    those it is for, ``lacks`` the hyperparameters it cannot do. With ``runs_at_once`` above 1 a
+    process trains that many runs as one program; then ``engine`` is the engine that can, on this
+    machine alone.
     """
 
     words: str
     library: str = "tensorflow"
     devices: tuple[str, ...] = ("cpu", "gpu")
     runs_at_once: int = 1
+    lacks: tuple[str, ...] = ()
     engine: str | None = None
 
 
 KINDS: Mapping[str, TrainingKind] = {
     "fast": TrainingKind("Keras' own steps with faster layers", devices=("cpu",)),
-    "grouped": TrainingKind("groups of runs, with JAX", "jax", runs_at_once=16, engine="jax"),
+    "grouped": TrainingKind(
+        "groups of runs, with JAX",
+        "jax",
+        runs_at_once=16,
+        lacks=("class_weight", "mixup"),
+        engine="jax",
+    ),
     "stock": TrainingKind("Keras' own steps"),
 }
 """By name; the first that fits a device is the default there."""

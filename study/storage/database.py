@@ -45,7 +45,7 @@ class _Values(TypedDict):
 
     data: StrictStr
     epochs: _Count
-    batch_size: _Count
+    batch_size: _Count | None
     repeats: Annotated[StrictInt, Field(ge=1, le=10_000)]
     seed: Annotated[StrictInt, Field(ge=0, lt=2**32)]
     sampler: StrictStr

@@ -97,10 +97,11 @@ class Ledger:
             if (paused.configuration, paused.repeat) == (spec.configuration, spec.repeat):
                 return self._resume(paused, spec)
         params = dict(spec.configuration or ())
+        searched = {name: one for name, one in self._distributions.items() if name in params}
         template = create_trial(
             state=TrialState.RUNNING,
-            params={name: params[name] for name in self._distributions},
-            distributions=self._distributions,
+            params={name: params[name] for name in searched},
+            distributions=searched,
             user_attrs={
                 "stage": spec.stage,
                 "option": spec.option,

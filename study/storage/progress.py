@@ -39,15 +39,10 @@ def trials_of(study: Study, settings: Settings) -> list[StoredTrial]:
 
 
 def _is_in(space: SearchSpace, params: dict[str, Value]) -> bool:
-    searched = {parameter.name: parameter for parameter in space.hyperparameters}
-    if {name: value for name, value in params.items() if name not in searched} != space.fixed:
-        return False
-    return params.keys() >= searched.keys() and all(
-        params[name] in parameter.options
-        if parameter.options
-        else isinstance(value := params[name], int | float)
-        and parameter.bounds[0] <= value <= parameter.bounds[1]
-        for name, parameter in searched.items()
+    applying = {one.name: one for one in space.hyperparameters if one.applies(params)}
+    others = {name: value for name, value in params.items() if name not in applying}
+    return others == space.fixed and all(
+        name in params and one.holds(params[name]) for name, one in applying.items()
     )
 
 

@@ -23,21 +23,28 @@ def scoring(settings: Settings) -> str | None:
     """How a run is scored; None if every run is scored by its last epoch."""
     count = min(3, settings["epochs"])
     averages = strategy_of(settings).scores and settings.space.score != "last" and count > 1
-    if _restores_best_weights(settings.space):
+    if name := _keeps_best(settings.space):
         other = f"the mean of its last {count}" if averages else "that of its last"
         return (
-            "The score of a run with restore_best_weights is that of its best epoch, which is "
-            f"biased upwards; of any other run {other}"
+            f"The score of a run with {name} is that of its best epoch, which is biased upwards; "
+            f"of any other run {other}"
         )
     if averages:
         return f"The score of a run is the mean of its last {count} epochs"
     return None
 
 
-def _restores_best_weights(space: SearchSpace) -> bool:
-    """Whether runs of the space may keep the weights of their best epoch."""
-    name = "restore_best_weights"
-    return bool(space.fixed.get(name)) or any(one.name == name for one in space.hyperparameters)
+def batches(settings: Settings) -> str:
+    """How many images a step of a run is taken on."""
+    size = settings["batch_size"]
+    return f"batches of {'batch_size' if size is None else size}"
+
+
+def _keeps_best(space: SearchSpace) -> str | None:
+    """The hyperparameter by which runs keep the weights of their best epoch; None: no run does."""
+    searched = {one.name for one in space.hyperparameters}
+    names = ("restore_best_weights", "patience")
+    return next((name for name in names if name in searched or space.fixed.get(name)), None)
 
 
 def network(settings: Settings) -> str | None:

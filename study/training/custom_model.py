@@ -20,8 +20,8 @@ from study.space.metric import ACCURACY, BALANCED, Metric
 from study.space.model_source import ModelSource
 from study.training import network
 from study.training.compiled import judge, logs_in, takes_one_hot
-from study.training.private import seeds_drawn_from
-from study.training.recipe import DEFAULTS, Recipe
+from study.training.private import compile_with, seeds_drawn_from
+from study.training.recipe import DEFAULTS, Recipe, check
 from study.training.user_code import function, why
 
 if TYPE_CHECKING:
@@ -78,14 +78,17 @@ def build(
 
     Weights, and all that the function draws with Keras, NumPy or `random`, follow from `seed`. A
     model that is not compiled is, with Adam and cross-entropy; or where labels are numbers, which
-    makes `num_classes` 1, with squared errors. It logs `metric`. Raises ModelError, in one line.
+    makes `num_classes` 1, with squared errors. It logs `metric`. Raises ModelError, in one line;
+    ParameterError for a hyperparameter that is the trainer's own.
     """
     noticing = Noticing(params)
     with seeds_drawn_from(seed), redirect_stdout(io.StringIO()):  # it may print
         keras.utils.set_random_seed(seed)
         model = _built(source, noticing, input_shape, num_classes)
         _check(source, model, input_shape, num_classes, metric)
-    _check_schedule(source, model, recipe_of(params, noticing.read))
+    recipe = recipe_of(params, noticing.read)
+    check(recipe)
+    _tune(source, model, Recipe.of(recipe))
     return model, noticing.read
 
 
@@ -115,19 +118,26 @@ def recipe_of(params: Mapping[str, Value], read: set[str]) -> dict[str, Value]:
     return {name: value for name, value in params.items() if name in OURS and name not in read}
 
 
-def _check_schedule(source: ModelSource, model: keras.Model, recipe: Mapping[str, Value]) -> None:
-    """Refuse two schedules of the learning rate: the model's own, and the trainer's."""
-    if not Recipe.of(recipe).scheduled:
+def _tune(source: ModelSource, model: keras.Model, recipe: Recipe) -> None:
+    """Give the model the optimizer of the recipe.
+
+    Refuses two schedules of the learning rate: the model's own, and the trainer's.
+    """
+    if not (recipe.scheduled or recipe.optimizer or recipe.tuned):
         return
     try:
         own = isinstance(model.optimizer.get_config().get("learning_rate"), dict)
     except NotImplementedError:  # one of the user's, which cannot say what it is
         own = True
     if own:
+        name = "schedule" if recipe.scheduled else recipe.optimizer and "optimizer"
+        name = name or next(iter(recipe.tuned))
         raise ModelError(
-            f"{source.name} is compiled with a learning-rate schedule, and the space has another: "
-            "take schedule out of the space, or compile the model with a number"
+            f"{source.name} is compiled with a learning-rate schedule, and the space has another "
+            f"{name}: take {name} out of the space, or compile the model with a number"
         )
+    if recipe.optimizer or recipe.tuned:
+        compile_with(model, recipe.new_optimizer(model.optimizer))
 
 
 def _check(

@@ -18,7 +18,6 @@ from pydantic import TypeAdapter, ValidationError
 from study.errors import TrainingFailed
 from study.space.metric import Metric
 from study.training.checkpoint import Checkpoint, Checkpoints
-from study.training.recipe import Recipe
 from study.training.run import Epoch, Run
 
 _log = logging.getLogger(__name__)
@@ -42,6 +41,17 @@ class History:
         """After how many epochs the run ends or pauses."""
         return self.run.epochs if self.run.until is None else min(self.run.until, self.run.epochs)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run has no epoch left: its patience is over, or it has had all of them."""
+        metric = self.run.metric
+        over = self.run.recipe.ends(self._curve(), metric)
+        return over or len(self.epochs) == self.run.epochs
+
+    def _curve(self) -> list[float]:
+        """The run's metric after each epoch; NaN where it is not measured."""
+        return [one.logs().get(self.run.metric.name, math.nan) for one in self.epochs]
+
     def resume(self, restore: Callable[[Arrays], object], own: int) -> Arrays | None:
         """Take up the run's checkpoint; returns its state, or None where the run starts anew.
 
@@ -64,11 +74,10 @@ class History:
     def add(self, epoch: Epoch, weights: Callable[[], Arrays]) -> None:
         """Append an epoch, and keep its weights if the run keeps its best one's, and it is."""
         self.epochs.append(epoch)
-        if not Recipe.of(dict(self.run.params)).restore_best_weights:
+        if not self.run.recipe.keeps_best:
             return
-        metric = self.run.metric
-        curve = [one.logs().get(metric.name, math.nan) for one in self.epochs]
-        if math.isnan(curve[-1]) or metric.best(curve) == len(curve) - 1:
+        curve = self._curve()
+        if math.isnan(curve[-1]) or self.run.metric.best(curve) == len(curve) - 1:
             self.best = weights()
 
     def save(self, state: Sequence[NDArray[Any]]) -> None:

@@ -12,19 +12,34 @@ from study.errors import ParameterError, SpaceError
 from study.space.keys import hint
 from study.space.metric import BALANCED, VAL_ACCURACY
 from study.training import recipe
-from study.training.recipe import is_number
+from study.training.recipe import TRUTH, Recipe, Rule, fraction, one_of, whole
 
 if TYPE_CHECKING:
     import keras
     from keras import Layer
 
+_RULED: Mapping[str, tuple[Any, Rule]] = {
+    "filters": (16, whole(1)),
+    "k1": (4, whole(1)),
+    "k2": (5, whole(1)),
+    "dense": (32, whole(1)),
+    "dropout": (0.2, fraction()),
+    "activation": ("relu", one_of("relu", "elu", "gelu", "leaky_relu", "selu", "silu", "tanh")),
+    "blocks": (2, whole(2)),
+    "convolutions": (1, whole(1)),
+    "strided": (False, TRUTH),
+    "batch_norm": (False, TRUTH),
+}
+"""The hyperparameters of the network itself: the tutorial's starting point, what goes further than
+the tutorial, which is off, and the values that are allowed. ``activation`` is that of convolutions,
+by Keras' name; the dense layer has none, as in the tutorial."""
+
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {"filters": 16, "k1": 4, "k2": 5, "dense": 32, "dropout": 0.2, "learning_rate": 0.001}
-    | {"blocks": 2, "convolutions": 1, "strided": False, "batch_norm": False}
+    {name: default for name, (default, _) in _RULED.items()}
     | dict(recipe.DEFAULTS)
+    | {"learning_rate": 0.001, "optimizer": "adam"}
 )
-"""What a search space may leave out: the tutorial's starting point, Adam's own step size, and what
-goes further than the tutorial, which is off."""
+"""What a search space may leave out, with Adam's own step size."""
 
 METRICS = (VAL_ACCURACY, BALANCED, "val_loss")
 """What the network logs of validation images."""
@@ -34,9 +49,6 @@ BOUND_TOGETHER = ("blocks", "k2")
 
 RENAMED = {"stretch": "zoom", "shift": "translation", "keep_best": "restore_best_weights"}
 """What parameters were called before they had the words of Keras."""
-
-_COUNTS = {"filters": 1, "k1": 1, "k2": 1, "dense": 1, "blocks": 2, "convolutions": 1}
-_SWITCHES = ("strided", "batch_norm")
 
 
 @dataclass(frozen=True)
@@ -69,18 +81,8 @@ def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classe
         if name not in DEFAULTS:
             raise ParameterError(name, f"is no parameter of the network; {hint(name, DEFAULTS)}")
     p: dict[str, Any] = {**DEFAULTS, **params}
-    for name, least in _COUNTS.items():
-        if type(p[name]) is not int or p[name] < least:
-            raise ParameterError(name, f"is {p[name]!r}; it must be a whole number from {least}")
-    if not is_number(p["dropout"]) or not 0 <= p["dropout"] < 1:
-        problem = f"is {p['dropout']!r}; it must be a number from 0 to below 1"
-        raise ParameterError("dropout", problem)
-    if not is_number(p["learning_rate"]) or not p["learning_rate"] > 0:
-        problem = f"is {p['learning_rate']!r}; it must be a number above 0"
-        raise ParameterError("learning_rate", problem)
-    for name in _SWITCHES:
-        if type(p[name]) is not bool:
-            raise ParameterError(name, f"is {p[name]!r}; it must be true or false")
+    for name, (_, rule) in _RULED.items():
+        rule.check(name, p[name])
     recipe.check(params)
     _check_fit(p, input_shape, num_classes)
 
@@ -88,7 +90,7 @@ def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classe
 def build_cnn(
     params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int
 ) -> keras.Sequential:
-    """The tutorial's network of stock Keras layers, compiled with Adam.
+    """The tutorial's network of stock Keras layers, compiled with its optimizer.
 
     Takes images (n, height, width, channels) and gives class probabilities (n, num_classes).
     Parameters that are left out have the values of `DEFAULTS`. Raises SpaceError as `check` does.
@@ -109,7 +111,7 @@ def build_cnn(
         ]
     )
     model.compile(
-        optimizer=keras.optimizers.Adam(p["learning_rate"]),
+        optimizer=Recipe.of(p).new_optimizer(),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -169,13 +171,13 @@ def _block_layers(block: Block, p: Mapping[str, Any]) -> Iterator[Layer]:
             one.width,
             one.stride,
             padding=one.padding,
-            activation=None if p["batch_norm"] else "relu",
+            activation=None if p["batch_norm"] else p["activation"],
             use_bias=not p["batch_norm"],
         )
         if p["batch_norm"]:
             # Keras' own 0.99 would be far behind the weights after an epoch of a few dozen steps.
             yield layers.BatchNormalization(momentum=0.95)
-            yield layers.Activation("relu")
+            yield layers.Activation(p["activation"])
     if not p["strided"]:
         yield layers.MaxPooling2D(2)
     yield layers.Dropout(p["dropout"])

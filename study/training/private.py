@@ -38,6 +38,11 @@ def forget_kernels() -> None:
     context.context().clear_kernel_cache()
 
 
+def compile_with(model: keras.Model, optimizer: keras.Optimizer) -> None:
+    """Compile a compiled model once more, as it was but for its optimizer."""
+    keras.Model.compile(model, **{**model._compile_config.config, "optimizer": optimizer})
+
+
 @contextmanager
 def seeds_drawn_from(seed: int) -> Iterator[None]:
     """Have Keras draw the seeds of layers and initializers that are given none from ``seed``.

@@ -115,24 +115,20 @@ def tried(
 
     Models that a file cannot give back are refused where they have to be ``loadable``.
     """
-    from study.training import recipe
-    from study.training.custom_model import OURS, build, recipe_of
+    from study.training.custom_model import OURS, build
 
     seen: set[str] = set()
     found: list[NetworkFacts] = []
     for params in configurations:
         model, read = build(source, params, input_shape, num_classes, metric=metric)
-        recipe.check(recipe_of(params, read))
         seen |= read
         _require_contrast(source, model, input_shape)
         classes, problem = _saved_and_loaded(source, model)
         if problem and loadable:
             raise ModelError(f"{source.name}: no final model can be made of it: {problem}")
         found.append(NetworkFacts(model.count_params(), classes, _never_called(model)))
-    if "restore_best_weights" in seen:
-        raise ModelError(
-            f"{source.name} reads restore_best_weights, which is the trainer's own: rename it"
-        )
+    for name in seen & {"restore_best_weights", "patience"}:
+        raise ModelError(f"{source.name} reads {name}, which is the trainer's own: rename it")
     for name in configurations[0]:
         if name not in seen | OURS:
             raise ModelError(

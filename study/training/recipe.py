@@ -1,16 +1,17 @@
 """How a network is trained: the hyperparameters that are no part of it, each off by default.
 
-A saved model shows nothing of them: images are augmented, rates scheduled and labels smoothed
-while it trains, and nowhere else.
+A new one is a field of `Recipe` with its rule, and what the trainer does with it. A saved model
+shows nothing of them: images are augmented, rates scheduled and labels smoothed while it trains,
+and nowhere else.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,14 @@ from study.errors import ParameterError
 from study.space.metric import Metric
 from study.space.search_space import Score
 
+if TYPE_CHECKING:
+    import keras
+
 SCORED = 3
 """Epochs that a score of several epochs is the mean of."""
 
-SCHEDULES = ("constant", "cosine", "one_cycle")
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "lion")
+"""Optimizers by Keras' names."""
 
 _WARM_UP = 0.2  # share of a one-cycle's steps in which the rate rises,
 _BEGIN = 0.04  # from this share of its peak
@@ -33,22 +38,72 @@ Tensor = Any
 
 
 @dataclass(frozen=True)
+class Rule:
+    """The values that a hyperparameter may have, in words and as a test."""
+
+    words: str
+    allows: Callable[[Any], bool]
+
+    def check(self, name: str, value: object) -> None:
+        """Raise ParameterError, which names the hyperparameter and what is allowed."""
+        if not self.allows(value):
+            raise ParameterError(name, f"is {value!r}; it must be {self.words}")
+
+
+def whole(least: int) -> Rule:
+    """Whole numbers from ``least``."""
+    return Rule(f"a whole number from {least}", lambda v: type(v) is int and v >= least)
+
+
+def fraction(below: float = 1, unit: str = "") -> Rule:
+    """Numbers from 0 to ``below``, without it."""
+    return Rule(
+        f"a number from 0 to below {below:g}{unit}", lambda v: is_number(v) and 0 <= v < below
+    )
+
+
+def one_of(*names: str) -> Rule:
+    """Some texts."""
+    return Rule(f"one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
+
+
+POSITIVE = Rule("a number above 0", lambda v: is_number(v) and v > 0)
+TRUTH = Rule("true or false", lambda v: type(v) is bool)
+
+
+def _ruled(default: Any, rule: Rule) -> Any:
+    return field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Augmentation, learning-rate schedule, smoothing of labels, and whose weights are models.
+    """How a run is trained; None: as the model is compiled, or as the space says.
 
     An image is turned by up to ``rotation`` degrees, each of its sides stretched by up to the
     fraction ``zoom`` and moved by up to the fraction ``translation`` of its length, in either
     direction, every time anew. ``label_smoothing`` is the share of a label's weight that is spread
-    over all classes. With ``restore_best_weights`` the weights and the value of a run are
-    those of its best epoch, else of its last.
+    over all classes. ``mixup`` is the parameter of the Beta distribution that the shares of two
+    mixed images are drawn from (Zhang et al., arXiv:1710.09412). ``class_weight`` "balanced" weighs
+    a class with the reciprocal of its number of training images. ``weight_decay`` is Keras': it is
+    decoupled from the gradient. With ``restore_best_weights`` the weights and the value of a run
+    are those of its best epoch, else of its last; with ``patience`` too, and the run ends once so
+    many epochs in a row were no better than the best one.
     """
 
-    rotation: float = 0.0
-    zoom: float = 0.0
-    translation: float = 0.0
-    schedule: str = "constant"
-    label_smoothing: float = 0.0
-    restore_best_weights: bool = False
+    rotation: float = _ruled(0.0, fraction(180, " degrees"))
+    zoom: float = _ruled(0.0, fraction())
+    translation: float = _ruled(0.0, fraction())
+    schedule: str = _ruled("constant", one_of("constant", "cosine", "one_cycle"))
+    label_smoothing: float = _ruled(0.0, fraction())
+    restore_best_weights: bool = _ruled(False, TRUTH)
+    patience: int | None = _ruled(None, whole(1))
+    batch_size: int | None = _ruled(None, whole(1))
+    learning_rate: float | None = _ruled(None, POSITIVE)
+    optimizer: str | None = _ruled(None, one_of(*OPTIMIZERS))
+    momentum: float | None = _ruled(None, fraction())
+    weight_decay: float | None = _ruled(None, fraction())
+    class_weight: str = _ruled("none", one_of("none", "balanced"))
+    mixup: float = _ruled(0.0, fraction(100))
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:
@@ -56,8 +111,54 @@ class Recipe:
         return cls(**{name: params[name] for name in DEFAULTS if name in params})
 
     @property
+    def keeps_best(self) -> bool:
+        """Whether the weights and the value of a run are those of its best epoch."""
+        return self.restore_best_weights or self.patience is not None
+
+    @property
+    def tuned(self) -> dict[str, float]:
+        """What the optimizer is told in place of its defaults, by Keras' names."""
+        names = ("learning_rate", "momentum", "weight_decay")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def new_optimizer(self, own: keras.Optimizer | None = None) -> keras.Optimizer:
+        """The optimizer that is named, or one like a model's ``own``, with what is `tuned`.
+
+        It has the learning rate of ``own`` where the recipe has none.
+        """
+        import keras
+
+        config: dict[str, Any] = own.get_config() if own else {}
+        if own and self.optimizer is None:
+            return type(own).from_config(config | self.tuned)
+        kept = {name: rate for name, rate in config.items() if name == "learning_rate"}
+        return keras.optimizers.get({"class_name": self.optimizer, "config": kept | self.tuned})
+
+    def ends(self, curve: Sequence[float], metric: Metric) -> bool:
+        """Whether ``patience`` is over after these values, as in Keras' EarlyStopping."""
+        if self.patience is None or not curve or all(map(math.isnan, curve)):
+            return False
+        return len(curve) - 1 - metric.best(curve) >= self.patience
+
+    def shares(self, key: int, steps: int) -> NDArray[np.float32] | None:
+        """The share of the first of two mixed images at each step of an epoch; None: none is mixed.
+
+        The first has the larger share, which changes nothing where every image is once the first.
+        ``key`` decides the draws.
+        """
+        if not self.mixup:
+            return None
+        drawn = np.random.default_rng([key, 1]).beta(self.mixup, self.mixup, steps)
+        return np.maximum(drawn, 1 - drawn).astype(np.float32)
+
+    @property
     def augments(self) -> bool:
         return bool(self.rotation or self.zoom or self.translation)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether classes have weights in the loss."""
+        return self.class_weight == "balanced"
 
     @property
     def scheduled(self) -> bool:
@@ -83,24 +184,20 @@ class Recipe:
 DEFAULTS: Mapping[str, Any] = asdict(Recipe())
 """Everything off."""
 
+RULES: Mapping[str, Rule] = {one.name: one.metadata["rule"] for one in fields(Recipe)}
+
 
 def check(params: Mapping[str, Any]) -> None:
     """Refuse what cannot be done; ParameterError says which hyperparameter and what is allowed."""
-    recipe = Recipe.of(params)
-    for name, limit in {"rotation": 180, "zoom": 1, "translation": 1, "label_smoothing": 1}.items():
-        value = getattr(recipe, name)
-        if not is_number(value) or not 0 <= value < limit:
-            unit = " degrees" if name == "rotation" else ""
-            raise ParameterError(
-                name, f"is {value!r}; it must be a number from 0 to below {limit}{unit}"
-            )
-    if recipe.schedule not in SCHEDULES:
-        allowed = ", ".join(SCHEDULES)
-        problem = f"is {recipe.schedule!r}; it must be one of {allowed}"
-        raise ParameterError("schedule", problem)
-    if type(recipe.restore_best_weights) is not bool:
-        problem = f"is {recipe.restore_best_weights!r}; it must be true or false"
-        raise ParameterError("restore_best_weights", problem)
+    for name, rule in RULES.items():
+        if name in params:
+            rule.check(name, params[name])
+    if "momentum" in params and params.get("optimizer") != "sgd":
+        raise ParameterError(
+            "momentum",
+            'is for optimizer = "sgd" alone; give it only_if = { optimizer = "sgd" }, or take it '
+            "out",
+        )
 
 
 def value(
@@ -109,11 +206,21 @@ def value(
     """The value of a complete run, which configurations are compared by, from its metric's curve.
 
     It is the mean of the last epochs or the last one, as ``score`` says; with
-    ``restore_best_weights`` that of the epoch whose weights are kept.
+    ``restore_best_weights`` or ``patience`` that of the epoch whose weights are kept.
     """
-    if Recipe.of(params).restore_best_weights:
+    if Recipe.of(params).keeps_best:
         return curve[metric.best(curve)]
     return curve[-1] if score == "last" else fmean(curve[-SCORED:])
+
+
+def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
+    """The weight of each class: the mean over images is 1, and every class has the same sum.
+
+    A class without an image has 0.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return np.where(counts, weights, 0).astype(np.float32)
 
 
 def is_number(value: object) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from study.space.metric import ACCURACY, Metric
 from study.space.model_source import ModelSource
+from study.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from study.space.search_space import Validation, Value
@@ -66,7 +67,7 @@ class Run:
             repeat=repeat,
             seed=settings["seed"],
             epochs=settings["epochs"],
-            batch_size=settings["batch_size"],
+            batch_size=batch_size_of(dict(params), settings["batch_size"]),
             validation=settings.validation,
             threads=settings["threads"],
             data_fingerprint=data_fingerprint,
@@ -76,6 +77,11 @@ class Run:
             model=settings.model,
             metric=settings.metric,
         )
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is trained, if a custom model reads none of these hyperparameters itself."""
+        return Recipe.of(dict(self.params))
 
     @property
     def key(self) -> str:
@@ -106,6 +112,13 @@ class Run:
     def noise(self, epoch: int) -> int:
         """What decides dropout and augmentation in an epoch (from 0): 63 bits."""
         return int(self.entropy(_NOISE, epoch).generate_state(1, np.uint64)[0] >> 1)
+
+
+def batch_size_of(params: Mapping[str, Value], default: int | None) -> int:
+    """The images of a batch: a hyperparameter, or the ``default`` of the study."""
+    size = params.get("batch_size", default)
+    assert isinstance(size, int)  # a space without one was refused
+    return size
 
 
 @dataclass(frozen=True)

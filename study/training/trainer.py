@@ -39,8 +39,9 @@ from study.training.compiled import (
 )
 from study.training.custom_model import network_of
 from study.training.history import Arrays, History, measured
+from study.training.mixing import Mixing
 from study.training.private import forget_kernels
-from study.training.recipe import Recipe, augmented
+from study.training.recipe import Recipe, augmented, balanced_weights
 from study.training.run import Epoch, Run
 from study.training.user_code import why
 
@@ -89,6 +90,8 @@ class Program:
     are numbers. With `balanced` the mean of the classes' recall is logged of images that are
     judged. An epoch is cut into pieces, calls of about `piece_seconds`, between which signals are
     answered.
+
+    ``class_weights`` (classes,) are those of the run that trains, where the recipe weighs classes.
     """
 
     traces: ClassVar[int] = 0
@@ -121,6 +124,8 @@ class Program:
         if quick:
             quick_layers.prepare(model, batch_size)
         self._learner = smoothed(model, self._recipe.label_smoothing)
+        self._mixing = Mixing(self._learner) if self._recipe.mixup else None
+        self.class_weights = tf.Variable(tf.ones(self._classes), trainable=False)
         self._make_metrics(input_shape or model.input_shape[1:])
         self._variables = variables_of(model)
         self._built = self.state()
@@ -133,8 +138,8 @@ class Program:
             tf.TensorSpec([None], tf.float32 if numbers_given else tf.int32),
         )
         scalars = [tf.TensorSpec([], tf.int64)] * 3
-        rates = [tf.TensorSpec([None], tf.float32)] if self._recipe.scheduled else []
-        self._train = self._compiled(self._train_steps, [data, index, *scalars, *rates])
+        numbers = [tf.TensorSpec([None], tf.float32)] * 2
+        self._train = self._compiled(self._train_steps, [data, index, *scalars, *numbers])
         self._judge = self._compiled(self._judge_batch, [data, index])
 
     def _compiled(self, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
@@ -159,19 +164,20 @@ class Program:
     ) -> Logs:
         """Train once over the images in `order`; the last batch may be smaller.
 
-        `key` (63 bits) decides augmentation, `number` of `epochs` where a schedule stands. Loss
+        `key` (63 bits) decides augmentation and mixup, `number` of `epochs` where a schedule
+        stands. Loss
         and metrics are those of the images as they were met. The result does not depend on where
         the pieces were cut.
         """
         steps = -(-len(order) // self._batch)
         shuffled = tf.constant(order)
-        rates = self._recipe.rates(number, epochs, steps)
-        scheduled = [] if rates is None else [tf.constant(rates)]
+        numbers = self._recipe.rates(number, epochs, steps), self._recipe.shares(key, steps)
+        given = [tf.zeros(0) if one is None else tf.constant(one) for one in numbers]
         self._learner.reset_metrics()
         done = 0
         while done < steps:
             size, began = min(self._piece, steps - done), time.perf_counter()
-            self._train(data, shuffled, done, done + size, key, *scheduled)
+            self._train(data, shuffled, done, done + size, key, *given)
             done += size
             fitting = size * self._piece_seconds / (time.perf_counter() - began)
             self._piece = max(1, min(int(fitting), 8 * self._piece))
@@ -228,9 +234,10 @@ class Program:
         first: Tensor,
         last: Tensor,
         key: Tensor,
-        rates: Tensor | None = None,
+        rates: Tensor,
+        shares: Tensor,
     ) -> None:
-        """Steps `first` to `last` of an epoch."""
+        """Steps `first` to `last` of an epoch; `rates` and `shares` are empty where unused."""
         Program.traces += 1
 
         def train_one(step: Tensor) -> tuple[Tensor]:
@@ -238,8 +245,16 @@ class Program:
             images, labels = self._batch_of(data, batch)
             if self._recipe.augments:
                 images = augmented(images, self._recipe, tf.stack([key, step]))
-            with at_rate(self._learner.optimizer, None if rates is None else rates[step]):
-                self._learner.train_step((images, self._labels(self._learner, labels)))
+            weights = tf.gather(self.class_weights, labels) if self._recipe.weighs else None
+            wanted = self._labels(self._learner, labels)
+            rate = rates[step] if self._recipe.scheduled else None
+            with at_rate(self._learner.optimizer, rate):
+                if self._mixing:
+                    self._mixing.step(images, wanted, weights, shares[step])
+                elif weights is None:
+                    self._learner.train_step((images, wanted))
+                else:
+                    self._learner.train_step((images, wanted, weights))
             return (step + 1,)
 
         tf.while_loop(lambda step: step < last, train_one, (tf.cast(first, tf.int64),))
@@ -379,13 +394,13 @@ class Session:
                 yield epoch
             if state is not None:  # it holds what the hooks had set
                 self.program.restore(state)
-            while len(epochs) < end and not network.stop_training:
+            while len(epochs) < end and not (self.history.ended or network.stop_training):
                 hooks.on_epoch_begin(len(epochs))
                 self.history.add(self._epoch(len(epochs)), self.program.weights)
                 hooks.on_epoch_end(epochs[-1].number, epochs[-1].logs())
                 self.history.save(self.program.state())
                 yield epochs[-1]
-            return end == self.run.epochs or bool(network.stop_training)
+            return self.history.ended or bool(network.stop_training)
         finally:
             hooks.on_train_end(epochs[-1].logs() if epochs else None)
 
@@ -395,6 +410,9 @@ class Session:
             self.program.reset(self.run.initial_seed)
         else:
             self.program.take(network_of(self.run, self.dataset)[0])
+        if self.run.recipe.weighs:
+            labels = self.dataset.labels[self.split.train]
+            self.program.class_weights.assign(balanced_weights(labels, self.dataset.num_classes))
         return self.history.resume(self._restore, len(self.program.state()))
 
     def _restore(self, state: Arrays) -> None:

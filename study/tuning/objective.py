@@ -27,7 +27,7 @@ from study.space.settings import SEED, validation_of
 from study.storage.ledger import summary
 from study.storage.trials import run_spec
 from study.training import recipe, user_code
-from study.training.run import Epoch, Run
+from study.training.run import Epoch, Run, batch_size_of
 from study.training.startup import start_tensorflow
 from study.training.train import train
 
@@ -129,7 +129,7 @@ class Objective:
             repeat=spec.repeat if spec else 0,
             seed=self.seed,
             epochs=self.space.epochs,
-            batch_size=self.space.batch_size,
+            batch_size=batch_size_of(params, self.space.batch_size),
             validation=self.validation,
             threads=self.threads,
             training=self.training,

@@ -85,10 +85,13 @@ class SweepPruner(BasePruner):
         if spec is None or not spec["reference"]:
             return False
         reference = self._reference(study, spec)
-        if reference is None:
+        if not reference:
             return False
         sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
-        curve, other = ([sign * value for value in one] for one in (_values(trial), reference))
+        reached = _values(trial)
+        # Where the reference's patience was over, it keeps its best epoch's weights.
+        kept = [sign * max(sign * value for value in reference)] * (len(reached) - len(reference))
+        curve, other = ([sign * v for v in one] for one in (reached, [*reference, *kept]))
         return self.margin.behind(curve, other, self.images) is not None
 
     def _reference(self, study: Study, spec: Mapping[str, Any]) -> list[float] | None:

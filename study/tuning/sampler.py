@@ -223,6 +223,11 @@ class PlanSampler(BaseSampler):
             _require_one_objective(study)
             raise superfluous()
         params = self.given(trial.system_attrs[RUN_SPEC]["params"])
+        if param_name not in params and param_name in self._names:
+            raise SettingsError(
+                f"the objective suggests {param_name!r}, which does not apply to {params}: suggest "
+                "it only where its only_if holds, as SearchSpace.suggest does"
+            )
         if param_name not in params:
             raise SettingsError(
                 f"the objective suggests {param_name!r}, which the search space does not have: "
@@ -280,14 +285,16 @@ class PlanSampler(BaseSampler):
         """What the objective did not ask for, or did not train with; None if all is well."""
         params = self.given(last.params)
         for name in self._names:
+            if name not in params and name not in trial.params:
+                continue  # it does not apply
             if name not in trial.params:
                 return (
                     f"the objective never suggests {name!r}, which the plan varies: suggest it, or "
                     "leave it out of the plan"
                 )
-            if trial.params[name] != params[name]:
+            if trial.params[name] != (wanted := params.get(name)):
                 return (
-                    f"{name} was {trial.params[name]!r} where the plan trains {params[name]!r}: "
+                    f"{name} was {trial.params[name]!r} where the plan trains {wanted!r}: "
                     "fix a hyperparameter by leaving its other options out of the plan"
                 )
         return None

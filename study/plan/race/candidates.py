@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,9 @@ class Candidates:
         self.index = {one: place for place, one in enumerate(self.configurations)}
         effects = []
         for parameter in space.hyperparameters:
-            levels = _levels(parameter, [dict(c)[parameter.name] for c in self.configurations])
-            effects.append(_correlation(*_kind(parameter))[np.ix_(levels, levels)])
+            levels = _levels(parameter, [dict(c).get(parameter.name) for c in self.configurations])
+            kind = *_kind(parameter), bool(parameter.only_if)
+            effects.append(_correlation(*kind)[np.ix_(levels, levels)])
         self.effects: Array = np.stack(effects)
 
     def __len__(self) -> int:
@@ -74,13 +76,17 @@ class CandidateSet:
         """Those that differ in one hyperparameter: any option, or a step along a range."""
         found = []
         for parameter in self.space.hyperparameters:
+            if parameter.name not in dict(base):
+                continue
             if parameter.options:
                 values = list(parameter.options)
             else:
                 here = share(parameter, dict(base)[parameter.name])
                 steps = (here + step for step in (-0.2, -0.05, 0.05, 0.2))
                 values = [at(parameter, min(max(step, 0.0), 1.0)) for step in steps]
-            found += [configuration(dict(base) | {parameter.name: value}) for value in values]
+            changed = [dict(base) | {parameter.name: value} for value in values]
+            whole = map(self.space.completed, changed)
+            found += [configuration(one) for one in whole if self.space.is_whole(one)]
         return found
 
 
@@ -128,21 +134,32 @@ def _kind(parameter: Hyperparameter) -> tuple[int, float]:
     return len(parameter.options), 1.0 if isinstance(parameter.options[0], bool | str) else 0.5
 
 
-def _levels(parameter: Hyperparameter, values: Sequence[object]) -> list[int]:
+def _levels(parameter: Hyperparameter, values: Sequence[Any]) -> list[int]:
+    """The place of each value; the last one is of None, where a hyperparameter does not apply."""
     if not parameter.options:
-        return [round(share(parameter, value) * (_LEVELS - 1)) for value in values]  # type: ignore[arg-type]
+        return [
+            _LEVELS if value is None else round(share(parameter, value) * (_LEVELS - 1))
+            for value in values
+        ]
     options: list[object] = list(parameter.options)
     if _kind(parameter)[1] < 1:
         options.sort()
-    places = {option: place for place, option in enumerate(options)}
+    places = {option: place for place, option in enumerate([*options, None])}
     return [places[value] for value in values]
 
 
 @functools.cache
-def _correlation(levels: int, own: float) -> Array:
-    """How alike the effects of two levels are: centred, with a mean variance of 1."""
+def _correlation(levels: int, own: float, conditional: bool) -> Array:  # noqa: FBT001
+    """How alike the effects of two levels are: centred, with a mean variance of 1.
+
+    A ``conditional`` hyperparameter has one level more, where it does not apply: like no other.
+    """
     way = np.abs(np.subtract.outer(np.arange(levels), np.arange(levels))) / max(1, levels - 1)
     kernel = own * np.eye(levels) + (1 - own) * np.exp(-((way / 0.7) ** 2))
+    if conditional:
+        levels += 1
+        kernel = np.pad(kernel, (0, 1))
+        kernel[-1, -1] = 1.0
     centre = np.eye(levels) - 1 / levels
     kernel = centre @ kernel @ centre
     scaled: Array = kernel / max(np.diag(kernel).mean(), 1e-12)

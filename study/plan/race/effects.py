@@ -72,7 +72,7 @@ def effects(posterior: Posterior, space: SearchSpace) -> Effects:
     """Effects of hyperparameters and interactions of pairs, by the choosing trials."""
     parts = _Parts(posterior)
     names = [parameter.name for parameter in space.hyperparameters]
-    levels = [parts.levels([dict(c)[name] for c in parts.configurations]) for name in names]
+    levels = [parts.levels([dict(c).get(name) for c in parts.configurations]) for name in names]
     main = [parts.effect(number, names[number], levels[number]) for number in range(len(names))]
     pairs = [
         parts.pair((one, other), (names[one], names[other]), (levels[one], levels[other]))
@@ -101,9 +101,10 @@ class _Parts:
         shift = posterior.observations.final_shift(posterior.trials)
         self._error = float(np.exp(middle + shift + 0.5 * kernel.within(theta)))
 
-    def levels(self, values: list[Value]) -> Places:
+    def levels(self, values: list[Value | None]) -> Places:
         """For each value that some configuration has, in order, the first such configuration."""
-        first = {value: place for place, value in reversed(list(enumerate(values)))}
+        held = [(place, value) for place, value in enumerate(values) if value is not None]
+        first = {value: place for place, value in reversed(held)}
         order = sorted(first, key=lambda v: (isinstance(v, str), v))  # numbers in their order
         return np.array([first[v] for v in _spaced(order, MOST_LEVELS)], dtype=np.intp)
 

@@ -96,7 +96,7 @@ class ObservationModel:
 
 def _keeps_best(trial: StoredTrial) -> bool:
     """Whether the value of a run is that of its best epoch."""
-    return bool(trial.params.get("restore_best_weights"))
+    return bool(trial.params.get("restore_best_weights") or trial.params.get("patience"))
 
 
 def _tail(epochs: int) -> int:

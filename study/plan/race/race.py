@@ -121,7 +121,7 @@ class Race(Plan):
     def _initial_runs(self) -> tuple[RunSpec, ...]:
         """A few epochs of configurations that together show effects and pairs."""
         given = configuration(self.space.start)
-        full = len(given) == len(self.space.fixed) + len(self.space.hyperparameters)
+        full = self.space.is_whole(dict(given))
         candidates = self.candidates.draw([given] if full else [], [], 0)
         rung, remaining = self.rungs[0], self.budget - self.measuring * self.epochs
         number = math.ceil(_START * degrees_of_freedom(self.space))
@@ -191,11 +191,8 @@ class Race(Plan):
     def _posterior(self, runs: Runs, failed: Sequence[StoredTrial]) -> Posterior | None:
         """The posterior of all candidates; None before a run has reached a rung."""
         transform = self._transform(runs)
-        known = [
-            transform.trial(trial)
-            for trial in runs.values()
-            if len(trial.reported) >= self.rungs[0]
-        ]
+        ended = [replace(t, reported=t.continued(self.epochs)) for t in runs.values()]
+        known = [transform.trial(t) for t in ended if len(t.reported) >= self.rungs[0]]
         choosing = [trial for trial in known if trial.repeat < self.choosing]
         if not choosing:
             return None
@@ -281,7 +278,7 @@ class Race(Plan):
             if repeat >= self.choosing:
                 continue
             at = posterior.candidates.index[one], repeat
-            progress.epochs[at] = len(trial.reported)
+            progress.epochs[at] = len(trial.continued(self.epochs))
             progress.committed[at] = self._committed(trial)
             progress.run[at] = trial.number
             progress.running[at] = trial.state not in {"paused", "complete"}

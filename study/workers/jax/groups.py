@@ -42,7 +42,7 @@ SIZES = (1, 2, 4, 8, 16)
 _IDLE = 16  # programs without a run that are kept
 _PAUSE = 1.0  # seconds between two checkpoints of a run: a GPU may train several epochs in one
 
-_OWN = frozenset({"dropout", "learning_rate", "schedule", "restore_best_weights"})
+_OWN = frozenset({"dropout", "learning_rate", "schedule", "restore_best_weights", "patience"})
 _OWN |= {"rotation", "zoom", "translation"}
 """Hyperparameters that come in as numbers of a run: they make no other program."""
 
@@ -94,7 +94,7 @@ class Groups:
         """As `training.train`; an epoch is trained with all runs of the group that wait for one."""
         history, due = member.history, 0.0
         yield from history.epochs[: history.end]
-        while len(history.epochs) < history.end:
+        while _has_epochs_left(member):
             if member.result is None:
                 self._train_group(member)
             result, member.result = member.result, None
@@ -111,7 +111,7 @@ class Groups:
                 history.save(member.state)
                 due = now + _PAUSE
             yield epoch
-        return self._model_of(member) if history.end == member.run.epochs else None
+        return self._model_of(member) if history.ended else None
 
     def _begin(self, member: Member) -> None:
         run = member.run
@@ -210,7 +210,8 @@ class Groups:
 
 
 def _has_epochs_left(member: Member) -> bool:
-    return len(member.history.epochs) < member.history.end
+    history = member.history
+    return len(history.epochs) < history.end and not history.ended
 
 
 def _inputs(member: Member) -> Inputs:

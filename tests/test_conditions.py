@@ -78,7 +78,7 @@ def test_each_option_is_tried_where_it_applies() -> None:
             "momentum.only_if: goes in a circle by way of momentum",
         ),
         ({"rate": 2}, "rate = 2 never holds; it is a range, 0.1 to 0.2"),
-        ({"optimizer": ["sgd"]}, "is not allowed; give a number, a text, true or false"),
+        ({"optimizer": ["sgd"]}, '["sgd"] is not allowed; give { NAME = VALUE } of hyper'),
         ("sgd", '"sgd" is not allowed; give { NAME = VALUE } of hyperparameters above'),
     ],
 )

@@ -143,10 +143,8 @@ def _inner_sampler(name: str) -> Callable[[int], BaseSampler]:
     if name == "gp" and find_spec("torch") is None:
         raise SettingsError("--sampler gp needs a package that is not installed: pip install torch")
     makers: dict[str, Callable[[int], BaseSampler]] = {
-        "tpe": lambda seed: optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=5, warn_independent_sampling=False
-        ),
+        "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-        "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+        "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
     }
     return makers[name]

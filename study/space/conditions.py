@@ -34,7 +34,8 @@ def _mistakes(
             yield f"{never}fixed.{name} is {shown(fixed[name])}"
         return
     if name not in searched:
-        yield f"{name} is not in the space; {hint(name, {*searched, *fixed} - {given.name})}"
+        names = [one for one in (*searched, *fixed) if one != given.name]
+        yield f"{name} is not in the space; {hint(name, names)}"
         return
     if given.name in _above(name, searched):
         yield f"goes in a circle by way of {name}; take one of the conditions out"

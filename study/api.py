@@ -212,6 +212,26 @@ class Result:
         with _opened(self._location.database.url) as database:
             return plots(read(database, self.name), what)
 
+    @property
+    def smallest(self) -> dict[str, Any] | None:
+        """The smallest network that is not clearly worse than the best, as a row of `costs`."""
+        from study.plan.strategies import rated
+        from study.plan.tradeoff import smallest
+
+        found = smallest(rated(self.settings, self.plan))
+        return found.record() if found else None
+
+    def costs(self) -> pd.DataFrame:
+        """One row for each configuration, the best first: accuracy, parameters, size and time.
+
+        ``size`` is in bytes, ``milliseconds`` are those for a picture, if the space limits them.
+        """
+        import pandas as pd
+
+        from study.plan.strategies import rated
+
+        return pd.DataFrame(one.record() for one in rated(self.settings, self.plan))
+
     def report(self, output: str | Path | None = None) -> Path:
         """Write the report into the folder ``output``; returns the path of its page."""
         from study.report.write import report

@@ -141,6 +141,6 @@ def _look(database: Database, name: str) -> None:
     json.dumps(summary.status(found.name, found.settings, found.plan_state, found.state))
     console = Console(file=io.StringIO(), width=100)
     summary.print_status(console, found.name, found.settings, found.plan_state, found.state)
-    summary.print_best(console, found.name, found.plan_state, found.state)
+    summary.print_best(console, found.name, found.settings, found.plan_state, found.state)
     runs_csv(found.rows, found.settings.metric)
     _shown.add(stored)

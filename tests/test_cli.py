@@ -341,6 +341,7 @@ JOINT = (
     "[hyperparameters.k2]\noptions = [2, 4]\nstart = 2\n[fixed]\nk1 = 2"
 )
 LARGE = "hyperparameters.batch_size = { options = [10, 5000], start = 10 }"
+LIMITS = "\nlimits = { parameters = 5 }"
 SPACES = [  # what is said of a space in which one text is replaced by another
     ("did you mean filters?", "[hyperparameters.filters]", "[hyperparameters.filtres]"),
     ("epoch", "epochs = 4", "epoch = 4"),
@@ -357,6 +358,8 @@ SPACES = [  # what is said of a space in which one text is replaced by another
     ("batch_size: is a hyperparameter too; keep one", "[fixed]", "[fixed]\nbatch_size = 9"),
     ("fixed.optimizer is 'adma'; it must be one of adam, adamw", "k1 = 2", "optimizer = 'adma'"),
     ('fixed.momentum is for optimizer = "sgd" alone', "[fixed]", "[fixed]\nmomentum = 0.9"),
+    ("limits: no configuration fits; the smallest has ", "epochs = 4", "epochs = 4" + LIMITS),
+    ('limits.size: "1 GB" is not allowed', "epochs = 4", "epochs = 4\nlimits.size = '1 GB'"),
     ("hyperparameters.blocks is 3; it must be at most 2", "[fixed]\nk1 = 2\nk2 = 2", JOINT),
 ]
 

@@ -11,11 +11,12 @@ import test_training as base
 
 from study.data.dataset import split
 from study.errors import SpaceError
+from study.space.architecture import count_activations, count_parameters
 from study.space.file import load
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import Score, Validation
 from study.training.checkpoint import FolderCheckpoints
-from study.training.network import DEFAULTS, build_cnn, check, count_activations, count_parameters
+from study.training.network import DEFAULTS, build_cnn, check
 from study.training.recipe import Recipe, value
 from study.training.train import train
 

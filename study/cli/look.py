@@ -61,7 +61,7 @@ def best(context: typer.Context, name: STUDY_NAME = None) -> None:
         if context.params["json"]:
             print_json(summary.best(title, settings, plan_state, state))
         else:
-            summary.print_best(SafeConsole(), title, plan_state, state)
+            summary.print_best(SafeConsole(), title, settings, plan_state, state)
 
 
 @takes(STORAGE, JSON)

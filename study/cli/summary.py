@@ -14,7 +14,9 @@ from rich.table import Table
 
 from study.cli.terminal import say
 from study.mirror.tracker import DEFAULT, Finding
+from study.plan import tradeoff
 from study.plan.plan import PlanState, Stage
+from study.plan.strategies import rated
 from study.space.metric import ACCURACY, Metric
 from study.space.settings import Settings
 from study.text import sentences as words
@@ -43,7 +45,14 @@ def best(name: str, settings: Settings, plan_state: PlanState, state: str) -> di
         "state": state,
         **({"race": asdict(plan_state.race)} if plan_state.race else {}),
         **({"confirmation": asdict(plan_state.confirmation)} if plan_state.confirmation else {}),
+        "smallest": smallest(settings, plan_state),
     }
+
+
+def smallest(settings: Settings, plan_state: PlanState) -> dict[str, Any] | None:
+    """The smallest network that is not clearly worse than the best; None while there is none."""
+    one = tradeoff.smallest(rated(settings, plan_state))
+    return one.record() if one else None
 
 
 def status(name: str, settings: Settings, plan_state: PlanState, state: str) -> dict[str, Any]:
@@ -93,8 +102,9 @@ def print_header(console: Console, name: str, settings: Settings, *, new: bool) 
         f"{words.batches(settings)}, {_aim(settings.metric)}"
         f"{stock}{units.counted(settings['threads'], 'thread')} per run, seed {settings['seed']}",
     )
-    if scoring := words.scoring(settings):
-        say(console, scoring)
+    for sentence in (words.limits(settings), words.scoring(settings)):
+        if sentence:
+            say(console, sentence)
 
 
 def _aim(metric: Metric) -> str:
@@ -157,11 +167,15 @@ def print_status(
     say(console, words.answer(plan_state))
 
 
-def print_best(console: Console, name: str, plan_state: PlanState, state: str) -> None:
+def print_best(
+    console: Console, name: str, settings: Settings, plan_state: PlanState, state: str
+) -> None:
     """Print the answer in a sentence, and the state of the study."""
     say(console, words.answer(plan_state))
     for sentence in _more(plan_state):
         say(console, sentence)
+    if least := words.smallest(rated(settings, plan_state), settings.metric):
+        say(console, f"{least}.")
     say(console, f"Study {name!r} is {state}.")
 
 

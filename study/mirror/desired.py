@@ -261,8 +261,9 @@ def _summary(trial: StoredTrial, metric: Metric) -> list[Point]:
     if trial.state == "complete":
         logged = (name for name in _series(trial) if name != "seconds")
         values |= {f"final_{name}": trial.curve[name][epochs - 1] for name in logged}
-    if "parameters" in trial.attributes:
-        values["parameters"] = trial.attributes["parameters"]
+    for name in ("parameters", "size", "milliseconds"):
+        if name in trial.attributes:
+            values[name] = trial.attributes[name]
     at = _milliseconds(trial.curve["ended"][epochs - 1])
     return [Point(name, float(value), at, epochs) for name, value in values.items()]
 

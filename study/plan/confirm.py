@@ -34,6 +34,7 @@ class Confirmed(Plan):
             plan.metric,
             compares=plan.compares,
             pool=plan.pool,
+            out=plan.out,
         )
         self.plan, self.fresh = plan, fresh
 
@@ -58,7 +59,8 @@ class Confirmed(Plan):
         numbered = RunIndex(replace(one, repeat=one.repeat - self._first) for one in held)
         configurations = {ANSWER: chosen.incumbent}
         start = configuration(self.space.start)
-        if self.space.is_whole(dict(start)) and start != chosen.incumbent:
+        whole = self.space.is_whole(dict(start)) and not self.out(start)
+        if whole and start != chosen.incumbent:
             configurations[START] = start
         options = [
             numbered.option(name, one, None, self.fresh) for name, one in configurations.items()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from study.errors import SpaceError
 from study.plan.comparison import chosen_among, ranked
 from study.plan.plan import Plan, PlanState, RunIndex, RunSpec
-from study.plan.points import points, size
+from study.plan.points import Out, fits, points, size
 from study.plan.results import StoredTrial
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
@@ -37,8 +37,9 @@ class Grid(Plan):
         metric: Metric | None = None,
         *,
         pool: int | None = None,
+        out: Out = fits,
     ) -> None:
-        super().__init__(space, repeats, images, metric, pool=pool)
+        super().__init__(space, repeats, images, metric, pool=pool, out=out)
         space.require_options("a grid")
         number = size(space) or 0
         if number > LARGEST:
@@ -49,7 +50,7 @@ class Grid(Plan):
         self._configurations = list(points(space))
 
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
-        index = RunIndex(trials)
+        index = RunIndex(trials, self.out)
         found = [
             index.option(number, one, None, self.repeats)
             for number, one in enumerate(self._configurations)
@@ -66,6 +67,6 @@ class Grid(Plan):
             best,
             index.ready(missing),
             complete=not missing,
-            runs_expected=len(options) * self.repeats,
+            runs_expected=sum(not one.out for one in options) * self.repeats,
             metric=self.metric,
         )

@@ -15,8 +15,15 @@ import numpy as np
 
 from study.errors import SettingsError
 from study.plan.comparison import chosen_among, ranked
-from study.plan.plan import Option, OptionState, Plan, PlanState, RunIndex, RunSpec
-from study.plan.points import drawn, points, size
+from study.plan.plan import (
+    Option,
+    OptionState,
+    Plan,
+    PlanState,
+    RunIndex,
+    RunSpec,
+)
+from study.plan.points import Out, drawn_fitting, fits, fitting_size, points, size
 from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.sweep import sweep_epochs
 from study.space.metric import Metric
@@ -57,12 +64,13 @@ class Halving(Plan):
         seed: int = 0,
         epochs: int | None = None,
         budget: int | None = None,
+        out: Out = fits,
     ) -> None:
-        super().__init__(space, repeats, images, metric, pool=pool)
+        super().__init__(space, repeats, images, metric, pool=pool, out=out)
         self.epochs = epochs or space.epochs
         self.rungs = rungs(self.epochs)
         self.budget = sweep_epochs(space, self.repeats, self.epochs) if budget is None else budget
-        most = size(space) or math.inf
+        most = fitting_size(space, out) or math.inf
         self.finalists = int(min(FINALISTS, most))
         while self.finalists > 1 and self._affordable(1) < 2 * self.finalists:
             self.finalists -= 1
@@ -76,7 +84,7 @@ class Halving(Plan):
         self.choosing = 1
         while self.choosing < MOST_REPEATS and self._affordable(self.choosing + 1) >= most:
             self.choosing += 1
-        self._configurations = _drawn(space, int(number), seed)
+        self._configurations = _drawn(space, int(number), seed, out)
 
     def _cost(self, number: int, repeats: int) -> int:
         """The epochs that choosing among ``number`` configurations takes."""
@@ -177,19 +185,19 @@ class Halving(Plan):
         )
 
 
-def _drawn(space: SearchSpace, number: int, seed: int) -> list[Configuration]:
+def _drawn(space: SearchSpace, number: int, seed: int, out: Out) -> list[Configuration]:
     """Different configurations: the start, if it is complete, and random ones."""
     rng = np.random.default_rng([seed, 1])
     found: dict[Configuration, None] = {}
     start = configuration(space.start)
-    if space.is_whole(dict(start)):
+    if space.is_whole(dict(start)) and not out(start):
         found[start] = None
     whole = size(space)
     if whole is not None and whole <= 100_000:
-        every = list(points(space))
+        every = [one for one in points(space) if not out(one)]
         order = iter(rng.permutation(len(every)))
         while len(found) < number:
             found[every[next(order)]] = None
     while len(found) < number:
-        found[drawn(space, rng)] = None
+        found[drawn_fitting(space, rng, out)] = None
     return list(found)

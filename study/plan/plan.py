@@ -15,8 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
+from study.plan.points import Out, fits
 from study.plan.results import Configuration, State, StoredTrial
 from study.plan.statistics import Difference, Score
+from study.space.limits import OUT
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import SearchSpace, Value
 
@@ -55,7 +57,7 @@ class Option:
 
     An option is ``eliminated`` by the first of its repeats that was pruned or that failed. ``gap``
     is how much better the best option's mean is, in pairs; None for the best itself and for an
-    option without a mean.
+    option without a mean. ``out`` is why it is not trained: a limit of the space.
     """
 
     value: Value
@@ -65,6 +67,7 @@ class Option:
     state: OptionState
     score: Score | None = None
     gap: Difference | None = None
+    out: str | None = None
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -78,12 +81,16 @@ class Option:
 
     @property
     def failure(self) -> str | None:
-        """Why a failed run eliminates this option, in one line; None if none does."""
+        """Why a failed run or a limit eliminates this option, in one line; None if none does."""
+        if self.out is not None:
+            return self.out
         stopped = self.stopped if self.state == "eliminated" else None
         return None if stopped is None or stopped.state != "failed" else reason(stopped)
 
     def missing(self, repeats: int) -> list[int]:
         """The repeats that are still to be trained: none after a pruned or failed one."""
+        if self.out is not None:
+            return []
         known = {trial.repeat for trial in self.rows}
         end = repeats if self.stopped is None else self.stopped.repeat
         return [repeat for repeat in range(end) if repeat not in known]
@@ -183,7 +190,7 @@ class Plan(ABC):
     (None: not known, or the metric is no share of images): it bounds standard errors from below.
     They are drawn from a ``pool`` of that many. ``metric`` defaults to the space's. ``compares``:
     the pruner compares a run with the same repeat of its reference, so that the run waits until
-    that repeat is complete.
+    that repeat is complete. ``out`` says of a configuration why it is not trained.
     """
 
     def __init__(
@@ -195,8 +202,10 @@ class Plan(ABC):
         *,
         compares: bool = True,
         pool: int | None = None,
+        out: Out = fits,
     ) -> None:
         self.space, self.images, self.compares, self.pool = space, images, compares, pool
+        self.out = out
         self.repeats = space.repeats if repeats is None else repeats
         self.metric = space.metric if metric is None else metric
 
@@ -223,18 +232,24 @@ def reason(failed: StoredTrial) -> str:
 
 def all_failed(options: Iterable[Option]) -> str | None:
     """Why every one of these options failed, in one line; None if one has not."""
-    failed = [option.stopped for option in options if option.failure]
-    if not failed or len(failed) < len(tuple(options)):
+    every = list(options)
+    if not every or not all(option.failure for option in every):
         return None
-    last = max((trial for trial in failed if trial), key=lambda trial: trial.number)
-    count = "the only configuration" if len(failed) == 1 else f"all {len(failed)} configurations"
-    return f"{count} failed, the last one because: {reason(last)}"
+    count = "the only configuration" if len(every) == 1 else f"all {len(every)} configurations"
+    last = max(every, key=lambda option: option.stopped.number if option.stopped else -1)
+    if all((option.failure or "").startswith(OUT) for option in every):
+        return f"{count} exceed a limit, the last one: {(last.failure or '').removeprefix(OUT)}"
+    return f"{count} failed, the last one because: {last.failure}"
 
 
 class RunIndex:
-    """Stored trials by configuration and repeat, without the cancelled ones."""
+    """Stored trials by configuration and repeat, without the cancelled ones.
 
-    def __init__(self, trials: Iterable[StoredTrial]) -> None:
+    ``out`` says of a configuration why it is not trained.
+    """
+
+    def __init__(self, trials: Iterable[StoredTrial], out: Out = fits) -> None:
+        self._out = out
         self._trials: dict[Configuration, list[StoredTrial]] = defaultdict(list)
         # Equal configurations are mostly one object, and hashing one costs more than the rest.
         found: dict[int, list[StoredTrial]] = {}
@@ -275,6 +290,8 @@ class RunIndex:
         Later repeats of an eliminated option do not count, even if they had begun: which of them
         had depends on the number of workers.
         """
+        if (why := self._out(candidate)) is not None:
+            return Option(value, candidate, reference, (), "eliminated", out=why)
         counted = self.counted(candidate, reference)
         stops = (repeat for repeat, trial in counted.items() if trial.state != "complete")
         stop = min(stops, default=repeats)

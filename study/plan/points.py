@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from study.errors import SpaceError
 from study.plan.results import Configuration, configuration
 from study.space.search_space import Hyperparameter, SearchSpace, Value
+
+_COUNTED = 20_000  # configurations of a space with limits up to which each is looked at
+_DRAWS = 1_000
+
+Out = Callable[[Configuration], str | None]
+"""Why a configuration is not trained, in one line: it exceeds a limit; None if it fits."""
+
+
+def fits(_: Configuration) -> str | None:
+    """There are no limits."""
+    return None
 
 
 def size(space: SearchSpace) -> int | None:
@@ -72,6 +84,27 @@ def points(space: SearchSpace) -> Iterator[Configuration]:
             yield from below(place + 1, params)
 
     yield from below(0, dict(space.fixed))
+
+
+def fitting_size(space: SearchSpace, out: Out) -> int | None:
+    """How many configurations are not ``out``; None where there are too many to look at each."""
+    whole = size(space)
+    if out is fits:
+        return whole
+    if whole is None or whole > _COUNTED:
+        return None
+    return sum(out(one) is None for one in points(space))
+
+
+def drawn_fitting(space: SearchSpace, rng: np.random.Generator, out: Out) -> Configuration:
+    """A random configuration that is not ``out``; SpaceError where none is found."""
+    for _ in range(_DRAWS):
+        one = drawn(space, rng)
+        if out(one) is None:
+            return one
+    raise SpaceError(
+        f"limits: none of {_DRAWS:,} random configurations fits ({out(one)}); raise a limit"
+    )
 
 
 def drawn(space: SearchSpace, rng: np.random.Generator) -> Configuration:

@@ -16,7 +16,7 @@ import numpy as np
 from study.errors import SettingsError
 from study.plan.comparison import chosen_among, ranked
 from study.plan.plan import Option, Plan, PlanState, RunIndex, RunSpec
-from study.plan.points import points, size
+from study.plan.points import Out, drawn_fitting, fits, fitting_size, points
 from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
@@ -51,10 +51,11 @@ class Search(Plan):
         metric: Metric | None = None,
         *,
         pool: int | None = None,
+        out: Out = fits,
     ) -> None:
-        super().__init__(space, repeats, images, metric, pool=pool)
+        super().__init__(space, repeats, images, metric, pool=pool, out=out)
         self.seed = seed
-        self.budget = min(budget, size(space) or budget)
+        self.budget = min(budget, fitting_size(space, out) or budget)
         self.sampler = sampler
         self._inner = _inner_sampler(sampler)
 
@@ -109,9 +110,13 @@ class Search(Plan):
         tried = {trial.configuration for trial in trials}
         for attempt in range(_RETRIES):
             candidate = self._ask(number, attempt, trials)
-            if candidate not in tried:
+            if candidate not in tried and not self.out(candidate):
                 return candidate
-        return next((point for point in points(self.space) if point not in tried), candidate)
+        every = points(self.space)
+        rest = (one for one in every if one not in tried and not self.out(one))
+        return next(rest, None) or drawn_fitting(
+            self.space, np.random.default_rng([self.seed, number]), self.out
+        )
 
     def _ask(self, number: int, attempt: int, trials: Sequence[StoredTrial]) -> Configuration:
         from study.plan.suggestion import suggested  # imports Optuna

@@ -11,13 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from study.errors import SettingsError
+from study.plan import tradeoff
 from study.plan.confirm import Confirmed
 from study.plan.grid import Grid
 from study.plan.halving import Halving
-from study.plan.plan import Plan
+from study.plan.plan import Plan, PlanState
+from study.plan.points import Out, fits
 from study.plan.race import CONFIDENCE, Race
+from study.plan.results import Configuration
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
+from study.plan.tradeoff import Rated
+from study.space.architecture import cost_of
 from study.space.search_space import Score
 from study.space.settings import Settings
 
@@ -52,13 +57,32 @@ def _search(sampler: str, settings: Settings) -> Plan:
         settings.repeats,
         settings.images,
         settings.metric,
-        pool=_pool(settings),
+        pool=pool_of(settings),
+        out=limited(settings),
     )
 
 
-def _pool(settings: Settings) -> int | None:
+def pool_of(settings: Settings) -> int | None:
     """The images that validation parts are drawn from; None if the metric is no share of them."""
     return settings.data.images if settings.data and settings.images else None
+
+
+def rated(settings: Settings, state: PlanState) -> tuple[Rated, ...]:
+    """Accuracy and cost of the configurations of a study, the best mean first."""
+    return tradeoff.rated(state, settings.images, pool_of(settings))
+
+
+def limited(settings: Settings) -> Out:
+    """Which configurations of the built-in network exceed a limit, before any is trained."""
+    limits, data = settings.space.limits, settings.data
+    if limits is None or data is None or settings.space.model is not None:
+        return fits
+
+    @functools.cache
+    def out(configuration: Configuration) -> str | None:
+        return limits.reason(cost_of(dict(configuration), data.input_shape, data.num_classes))
+
+    return out
 
 
 def _halving(settings: Settings) -> Plan:
@@ -67,7 +91,8 @@ def _halving(settings: Settings) -> Plan:
         settings.repeats,
         settings.images,
         settings.metric,
-        pool=_pool(settings),
+        pool=pool_of(settings),
+        out=limited(settings),
         seed=settings["seed"],
         epochs=settings["epochs"],
         budget=_own(settings, "halving").get("budget"),
@@ -86,7 +111,8 @@ def _race(settings: Settings) -> Plan:
         settings.repeats,
         settings.images,
         settings.metric,
-        pool=_pool(settings),
+        pool=pool_of(settings),
+        out=limited(settings),
         seed=settings["seed"],
         epochs=settings["epochs"],
         **_own(settings, "race"),
@@ -100,7 +126,8 @@ def _sweep(settings: Settings) -> Plan:
         settings.images,
         settings.metric,
         compares=settings["pruner"] == "sweep",
-        pool=_pool(settings),
+        pool=pool_of(settings),
+        out=limited(settings),
     )
 
 
@@ -124,7 +151,8 @@ STRATEGIES: dict[str, Strategy] = {
             settings.repeats,
             settings.images,
             settings.metric,
-            pool=_pool(settings),
+            pool=pool_of(settings),
+            out=limited(settings),
         ),
         "Every configuration is trained; the best mean wins",
         own={CONFIRM: 0},

@@ -23,8 +23,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from study.plan.comparison import compared
-from study.plan.plan import Option, Plan, PlanState, RunIndex, RunSpec, Stage, all_failed
-from study.plan.points import count
+from study.plan.plan import (
+    Option,
+    Plan,
+    PlanState,
+    RunIndex,
+    RunSpec,
+    Stage,
+    all_failed,
+)
+from study.plan.points import Out, count, fits
 from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.statistics import Group, Score, Spread
 from study.space.metric import Metric
@@ -46,8 +54,9 @@ class OneAtATime(Plan):
         *,
         compares: bool = True,
         pool: int | None = None,
+        out: Out = fits,
     ) -> None:
-        super().__init__(space, repeats, images, metric, compares=compares, pool=pool)
+        super().__init__(space, repeats, images, metric, compares=compares, pool=pool, out=out)
         space.require_options("the one-at-a-time sweep")
         self._rounds = {
             one.name if number == 0 else f"{one.name} (pass {number + 1})": one
@@ -57,7 +66,7 @@ class OneAtATime(Plan):
 
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         """Fold the stages over the stored trials."""
-        index = RunIndex(trials)
+        index = RunIndex(trials, self.out)
         spread = Spread(self.images, self.pool)
         stages = self._swept(index, spread)
         last = stages[-1].selected

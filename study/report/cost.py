@@ -1,15 +1,18 @@
-"""The figure of cost: means against the seconds of a run and against the number of parameters."""
+"""The figure of cost: means against seconds of a run, parameters, and time for a picture."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from study.plan.plan import Option, PlanState
 from study.plan.results import Configuration
+from study.plan.tradeoff import Rated, smallest
 from study.report.canvas import KINDS, Figure, Picture, blank, end_at_100, rendered
+from study.space.limits import size_text
 from study.space.metric import Metric
+from study.text import sentences as words
 from study.text import units
 from study.text.tables import Table, table
 from study.text.view import Kind
@@ -17,12 +20,21 @@ from study.text.view import Kind
 MOST_PLACES = 400
 """Configurations that are drawn; of more, those with the best means."""
 
+_KINDS = {"selected": "the answer", "best": "best mean", "other": ""}
+_AXES = {
+    "seconds": "seconds a run",
+    "parameters": "parameters",
+    "milliseconds": "ms of the processor a picture",
+}
 _MANY = 60  # points beyond which only the selected and the best one have a bar
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The cost of a configuration and its mean; a cost that was not recorded is None."""
+    """The cost of a configuration and its mean; a cost that was not recorded is None.
+
+    ``verdict`` is how it compares with the best mean: empty if it is clearly worse, or unknown.
+    """
 
     label: str
     kind: Kind
@@ -30,6 +42,9 @@ class Place:
     parameters: float | None
     mean: float
     error: float | None
+    size: float | None = None
+    milliseconds: float | None = None
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +56,20 @@ class Cost:
     metric: Metric
 
 
-def cost_figure(plan_state: PlanState) -> Figure | None:
-    """The figure of cost; None if no configuration has a mean."""
-    cost = cost_of(plan_state)
+def cost_figure(plan_state: PlanState, rated: Sequence[Rated] = ()) -> Figure | None:
+    """The figure of cost; None if no configuration has a mean. ``rated`` says which ones tie."""
+    cost = cost_of(plan_state, rated)
     if not cost.places:
         return None
     metric, drawn = cost.metric, len(cost.places)
     caption = (
         "Means with one standard error against the seconds of a run, whatever else the machine "
         "did, and against the number of parameters. Blue is the answer, vermilion the best mean if "
-        "that is another one; of many configurations only these two have a bar."
+        "that is another one; of many configurations only these two have a bar. Filled points are "
+        "not clearly worse than the best mean."
     )
+    if sentence := words.smallest(rated, metric):
+        caption += f" {sentence}."
     if drawn < cost.total:
         caption += f" {drawn} of {cost.total} are drawn: those with the best means."
     heading = "Accuracy" if metric.is_accuracy else metric.words.capitalize()
@@ -59,7 +77,7 @@ def cost_figure(plan_state: PlanState) -> Figure | None:
     return Figure(f"{heading} against cost", picture, caption, "stages.csv", _table(cost))
 
 
-def cost_of(plan_state: PlanState) -> Cost:
+def cost_of(plan_state: PlanState, rated: Sequence[Rated] = ()) -> Cost:
     """Every configuration with a mean; of one in several stages the last mean."""
     found: dict[Configuration, tuple[float, Option]] = {}
     for stage in plan_state.stages:
@@ -67,14 +85,20 @@ def cost_of(plan_state: PlanState) -> Cost:
     sign = plan_state.metric.sign
     ranked = [o for _, o in sorted(found.values(), key=lambda entry: -sign * entry[0])]
     places = [
-        _place(option, "other" if number else "best", plan_state)
+        _place(option, "other" if number else "best", plan_state, rated)
         for number, option in enumerate(ranked[:MOST_PLACES])
     ]
     return Cost(tuple(places), len(ranked), plan_state.metric)
 
 
-def _place(option: Option, rank: Kind, plan_state: PlanState) -> Place:
+def _place(option: Option, rank: Kind, plan_state: PlanState, rated: Sequence[Rated]) -> Place:
     assert option.score is not None
+    able = [one.configuration for one in rated if not one.worse]
+    least, verdict = smallest(rated), ""
+    if option.configuration in able:
+        verdict = "not clearly worse"
+        if least and option.configuration == least.configuration and len(rated) > 1:
+            verdict = "smallest that is not clearly worse"
     return Place(
         label=units.params(option.configuration),
         kind="selected" if option.configuration == plan_state.incumbent else rank,
@@ -82,6 +106,9 @@ def _place(option: Option, rank: Kind, plan_state: PlanState) -> Place:
         parameters=_average(trial.attributes.get("parameters") for trial in option.rows),
         mean=option.score.mean,
         error=option.score.standard_error,
+        size=_average(trial.attributes.get("size") for trial in option.rows),
+        milliseconds=_average(trial.attributes.get("milliseconds") for trial in option.rows),
+        verdict=verdict,
     )
 
 
@@ -96,12 +123,15 @@ def _table(cost: Cost) -> Table:
             place.label,
             "" if place.seconds is None else f"{place.seconds:.1f}",
             "" if place.parameters is None else f"{place.parameters:,.0f}",
+            "" if place.size is None else size_text(round(place.size)),
+            "" if place.milliseconds is None else f"{place.milliseconds:.3g}",
             units.mean(place.mean, place.error, cost.metric),
-            {"selected": "the answer", "best": "best mean", "other": ""}[place.kind],
+            ", ".join(filter(None, [_KINDS[place.kind], place.verdict])),
         )
         for place in cost.places
     )
-    columns = ("configuration", "seconds a run", "parameters", "mean ± error", "verdict")
+    costs = "seconds a run", "parameters", "size", "ms a picture"
+    columns = ("configuration", *costs, "mean ± error", "verdict")
     return table("Cost of each configuration", columns, lines, cost.total)
 
 
@@ -110,8 +140,10 @@ def draw(cost: Cost, name: str) -> Picture:
     metric, few = cost.metric, len(cost.places) <= _MANY
     order = ("other", "best", "selected")
     places = sorted(cost.places, key=lambda place: order.index(place.kind))
-    with blank(3.0, columns=2) as (canvas, left):
-        for axes, measure in zip(canvas.axes, ("seconds", "parameters"), strict=True):
+    measures = ["seconds", "parameters"]
+    measures += ["milliseconds"] if any(place.milliseconds for place in places) else []
+    with blank(3.0, columns=len(measures)) as (canvas, left):
+        for axes, measure in zip(canvas.axes, measures, strict=True):
             known = [(x, place) for place in places if (x := getattr(place, measure))]
             for x, place in known:
                 marked = place.kind != "other"
@@ -122,6 +154,7 @@ def draw(cost: Cost, name: str) -> Picture:
                     yerr=None if error is None else [metric.scale * error],
                     fmt="D" if marked else "o",
                     color=KINDS[place.kind],
+                    markerfacecolor=KINDS[place.kind] if place.verdict else "none",
                     markersize=6 if marked else 4,
                     elinewidth=1,
                 )
@@ -130,8 +163,9 @@ def draw(cost: Cost, name: str) -> Picture:
                 axes.set_xscale("log")
             else:
                 axes.locator_params(axis="x", nbins=6)
-            axes.set_xlabel("seconds a run" if measure == "seconds" else "parameters")
+            axes.set_xlabel(_AXES[measure])
         end_at_100(left.yaxis, metric)
         left.set_ylabel(f"mean {metric.axis}")
-        alt = f"Mean {metric.words} of {len(places)} configurations against seconds and parameters"
+        against = units.listed(measures)
+        alt = f"Mean {metric.words} of {len(places)} configurations against {against}"
         return rendered(canvas, name, alt)

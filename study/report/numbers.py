@@ -53,7 +53,8 @@ def stages_csv(plan_state: PlanState) -> str:
 
 def runs_csv(trials: Sequence[StoredTrial], metric: Metric) -> str:
     """A line for every run; accuracies are fractions, the metric of all epochs is one field."""
-    attributes = ("best_epoch", f"best_{metric.name}", "seconds", "parameters")
+    costs = ("seconds", "parameters", "size", "milliseconds", "milliseconds_error")
+    attributes = ("best_epoch", f"best_{metric.name}", *costs)
     columns = ("trial", "stage", "option", "configuration", "repeat", "state", "value", "epochs")
     lines = (
         (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from study.plan.plan import PlanState
-from study.plan.strategies import strategy_of
+from study.plan.strategies import rated, strategy_of
 from study.report import numbers
 from study.report.canvas import Figure
 from study.report.contents import Contents
@@ -158,6 +158,10 @@ def _remarks(contents: Contents) -> list[str]:
             )
     elif score is not None and score.repeats == 1:
         said.append("The spread of one repeat is unknown: the standard error is an estimate.")
+    if sentence := words.limits(contents.settings):
+        said.append(f"{sentence}.")
+    if sentence := words.smallest(rated(contents.settings, plan_state), metric):
+        said.append(f"{sentence}.")
     if not plan_state.complete:
         going = contents.state == "running"
         resume = "" if going else f"; continue with: {contents.resume}"

@@ -18,6 +18,7 @@ from study.report.canvas import (
     rendered,
     short,
 )
+from study.space.limits import OUT
 from study.space.metric import Metric
 from study.text import sentences as words
 from study.text.tables import MOST_OPTIONS, stage_table
@@ -100,7 +101,9 @@ def _option(axes: Axes, view: OptionView, place: int, worst: float) -> None:
         return metric.sign * (metric.scale * value - worst) < 0
 
     if view.option.failure is not None:
-        axes.annotate("failed", (0.02, place), xycoords=("axes fraction", "data"), color=MUTED)
+        out = view.option.failure.startswith(OUT)
+        said = "out" if out else "failed"
+        axes.annotate(said, (0.02, place), xycoords=("axes fraction", "data"), color=MUTED)
     if view.interval is not None:
         ends = [metric.scale * end for end in view.interval]
         axes.plot(ends, [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from study.errors import ReportError
 from study.files import write_together
+from study.plan.strategies import rated
 from study.report import numbers
 from study.report.canvas import Figure
 from study.report.contents import Contents, read
@@ -63,7 +64,7 @@ def figures_of(contents: Contents) -> Figures:
         stages = tuple(stage_figure(stage, repeats, place) for place, stage in numbered)
     elif state.incumbent is not None:
         race = race_figures(state.race, state.incumbent, contents.effects, state.metric)
-    cost = cost_figure(state)
+    cost = cost_figure(state, rated(contents.settings, state))
     return Figures(stages, race, curve_figures(state, contents.rows), (cost,) if cost else ())
 
 

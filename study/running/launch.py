@@ -16,6 +16,7 @@ from study.mirror.follow import LAST_PASS, Follower, shown_at
 from study.plan.plan import PlanState, RunSpec
 from study.plan.strategies import plan_of, score_of
 from study.running.driver import Driver, Hooks, Observer, Observers
+from study.space.architecture import cost_of
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models
@@ -24,7 +25,7 @@ from study.storage.ledger import Ledger
 from study.storage.location import Location
 from study.storage.lock import driving
 from study.text.sentences import scoring
-from study.training import network, recipe
+from study.training import recipe
 from study.training.checkpoint import require_writable
 from study.training.run import Run
 from study.training.train import train
@@ -259,8 +260,8 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
             device["training"] = settings["training"]
         if settings.model is not None:  # only a worker may build it
             return device
-        count = network.count_parameters(params, dataset.input_shape, dataset.num_classes)
-        return {**device, "parameters": count}
+        cost = cost_of(params, dataset.input_shape, dataset.num_classes)
+        return {**device, **cost.attributes}
 
     def run(slot: RunSpec) -> Run:
         assert slot.configuration is not None

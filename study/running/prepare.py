@@ -22,17 +22,20 @@ from study.data.reading import ImageOptions, ProgressCallbacks
 from study.data.splitting import Labels
 from study.errors import ParameterError, SettingsError, SpaceError
 from study.files import printable
-from study.plan.strategies import completed, plan_of, strategy_of
+from study.plan.points import fitting_size, points
+from study.plan.strategies import completed, limited, plan_of, strategy_of
 from study.running import own_model, placement
 from study.space import file as space_file
+from study.space.architecture import cost_of
 from study.space.keys import hint
+from study.space.limits import size_text
+from study.space.rules import is_number
 from study.space.search_space import NAMED, SearchSpace
 from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.space.training_kinds import KINDS
 from study.storage import database as storage
 from study.storage.location import Database, Location
 from study.training import network
-from study.training.recipe import is_number
 from study.tuning.pruning import make_pruner
 from study.workers.devices import CPU, Devices
 
@@ -249,7 +252,9 @@ def _fitted(settings: Settings, dataset: Dataset, database: Database) -> Setting
     known = facts(dataset, validated)
     if settings["data"] not in NAMED and database.file is not None:
         known = replace(known, beside=os.path.relpath(settings["data"], database.folder))
-    return settings.with_data(known, {"python": platform.python_version(), **versions})
+    settings = settings.with_data(known, {"python": platform.python_version(), **versions})
+    _check_limits(settings)
+    return settings
 
 
 def facts(dataset: Dataset, validated: Sequence[Labels]) -> DataFacts:
@@ -328,6 +333,35 @@ def _check_recipes(settings: Settings, dataset: Dataset, trained: int) -> None:
             wrong = f"is {largest}; a repeat trains on {trained} images: give at most that"
         if wrong:
             raise SpaceError(f"{settings.origin}: {table}.{name}: {wrong}")
+
+
+def _check_limits(settings: Settings) -> None:
+    """Refuse limits that no configuration meets, or that this kind of training cannot measure."""
+    limits, space, data = settings.space.limits, settings.space, settings.data
+    if limits is None:
+        return
+    assert data is not None
+    measured = limits.milliseconds is not None or space.model is not None
+    if measured and settings.training.library != "tensorflow":
+        raise SpaceError(
+            f"{settings.origin}: limits: --training {settings['training']} does not measure a "
+            "network; leave them out or choose --training stock"
+        )
+    try:
+        nothing = plan_of(settings).state([]).failure
+    except SpaceError as error:
+        raise SpaceError(f"{settings.origin}: {error}") from None
+    if fitting_size(space, limited(settings)) == 0:
+        every = (cost_of(dict(one), data.input_shape, data.num_classes) for one in points(space))
+        least = min(every, key=lambda cost: cost.parameters)
+        nothing = (
+            f"no configuration fits; the smallest has {least.parameters:,} parameters and "
+            f"{size_text(least.size)}"
+        )
+    elif nothing is not None:
+        nothing += "; start with smaller options, or raise a limit"
+    if nothing is not None:
+        raise SpaceError(f"{settings.origin}: limits: {nothing}")
 
 
 def _is_whole(value: object) -> bool:

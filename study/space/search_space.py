@@ -25,6 +25,7 @@ from study.space import conditions
 from study.space.hyperparameter import Hyperparameter
 from study.space.keys import PLACE, Scalar, Value, closed, dotted, hint, shown
 from study.space.keys import key as _key
+from study.space.limits import Limits
 from study.space.metric import VAL_ACCURACY, Direction, Metric
 
 __all__ = ["Hyperparameter", "SearchSpace", "Validation", "Value"]
@@ -61,6 +62,7 @@ _METRIC = "the name of a metric of the validation images, as 'val_accuracy' or '
 _TASK = "'classification' or 'regression', where labels are numbers"
 _DIRECTION = "'maximize' or 'minimize'"
 _REPEATS = "a whole number from 1 to 10000"
+_LIMITS = "{ parameters = NUMBER, size = '100 kB', milliseconds = NUMBER }, or some of them"
 _COUNT = _key("a whole number of at least 1", ge=1)
 
 _Side = Annotated[StrictInt, Field(ge=1, le=10_000)]
@@ -116,6 +118,7 @@ class SearchSpace:
     )
     direction: Annotated[Direction | None, _key(_DIRECTION)] = None
     validation: Annotated[Validation | None, _key(_WAYS), BeforeValidator(_one_way)] = None
+    limits: Annotated[Limits | None, _key(_LIMITS)] = None
     tie: Annotated[Literal["cheapest", "best"], _key("'cheapest' or 'best'")] = "best"
     passes: Annotated[StrictInt, _COUNT] = 1
     score: Annotated[Score, _key("'last' or 'mean of last 3'")] = "mean of last 3"
@@ -230,8 +233,9 @@ class SearchSpace:
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], source: str = "search space") -> SearchSpace:
         """The space of a file's contents or of `to_dict`; a `SpaceError` begins with `source`."""
+        given = {"batch_size": None, **table} if isinstance(table, Mapping) else table
         try:
-            return _FILE.validate_python({"batch_size": None, **table})
+            return _FILE.validate_python(given)
         except ValidationError as error:
             raise SpaceError(f"{source}: {_first(error, table)}") from None
 
@@ -258,6 +262,8 @@ def _first(error: ValidationError, table: Mapping[str, Any]) -> str:
             kind, above = Hyperparameter, ["hyperparameters", list(table["hyperparameters"])[place]]
         case ["validation", _, *_]:
             kind, above, path = Validation, ["validation"], list(mistake["loc"][1:])
+        case ["limits", *path] if path:
+            kind, above = Limits, ["limits"]
         case [*path]:
             kind, above = SearchSpace, []
     keys = _keys(kind)

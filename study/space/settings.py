@@ -35,7 +35,17 @@ _DEFAULTS: Mapping[str, Any] = {
     "device": None,  # the GPU if available
 }
 
-_RULES = ("fixed", "tie", "passes", "score", "size", "fit", "task", "metric_name", "direction")
+_RULES = (
+    "fixed",
+    "tie",
+    "passes",
+    "score",
+    "size",
+    "fit",
+    "task",
+    "metric_name",
+    "direction",
+)
 """Keys of a file that are not settings: no option overrides them."""
 
 
@@ -192,6 +202,8 @@ class Settings:
         for name, (own, asked) in decided.items():
             if own != asked:
                 found.append(f"{name} ({_short(own)}, not {_short(asked)})")
+        if self.space.limits != other.space.limits:
+            found.append("the limits")
         if self.space.model != other.space.model:
             found.append(f"model ({self.space.model}, not {other.space.model})")
         if self.data and other.data and self.data.fingerprint != other.data.fingerprint:
@@ -205,7 +217,7 @@ def resolve(space: SearchSpace, origin: str, given: Mapping[str, Setting]) -> Se
     ``origin`` is the shipped name or the path of the space. The pruner is None unless it was given:
     each strategy has its own default.
     """
-    own = {"name", "model", "files", "hyperparameters", "validation", *_RULES}
+    own = {"name", "model", "files", "hyperparameters", "validation", "limits", *_RULES}
     fields = {key: value for key, value in vars(space).items() if key not in own}
     default = {name: Setting(_DEFAULTS.get(name), "default") for name in {**_DEFAULTS, **fields}}
     filed = {name: Setting(value, "file") for name, value in fields.items() if value is not None}

@@ -150,6 +150,8 @@ class Ledger:
         others = {name: one for name, one in run.curve.items() if name != self._metric.name}
         with self._unchanged(run.trial.number, run.trial._trial_id):
             run.trial.set_user_attr("curve", others)
+            for name, cost in (epoch.cost.attributes if epoch.cost else {}).items():
+                run.trial.set_user_attr(name, cost)
             run.trial.report(value, step=epoch.number + 1)
         run.stored += 1
         trial = self._trials[run.trial.number]

@@ -73,6 +73,9 @@ class _Attributes(TypedDict, total=False):
     paused: StrictStr
     seconds: Number
     parameters: Number
+    size: Number
+    milliseconds: Number
+    milliseconds_error: Number
     best_epoch: _Count
     driver_deaths: _Deaths
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from study.plan import tradeoff
 from study.plan.plan import Option, PlanState, Stage
+from study.plan.points import fitting_size, points
 from study.plan.statistics import Difference
-from study.plan.strategies import strategy_of
+from study.plan.strategies import limited, strategy_of
+from study.space.architecture import cost_of
+from study.space.limits import size_text
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 from study.text import units
 from study.text.view import behind, labels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from study.plan.race.result import RaceResult
+    from study.plan.tradeoff import Rated
     from study.space.settings import Settings
 
 _NO_ERROR = "no error can be estimated from"
@@ -32,6 +40,49 @@ def scoring(settings: Settings) -> str | None:
     if averages:
         return f"The score of a run is the mean of its last {count} epochs"
     return None
+
+
+def limits(settings: Settings) -> str | None:
+    """The limits, and how many configurations are out before any is trained; None if unlimited."""
+    given, data, space = settings.space.limits, settings.data, settings.space
+    if given is None:
+        return None
+    said = [f"{given.parameters:,} parameters"] if given.parameters is not None else []
+    said += [given.size] if given.size is not None else []
+    said += [f"{given.milliseconds:g} ms a picture"] if given.milliseconds is not None else []
+    sentence = f"Limits: at most {units.listed(said)}"
+    known = data is not None and space.model is None
+    left = fitting_size(space, limited(settings)) if known else None
+    if left is not None and data is not None:
+        exceeded = [
+            given.exceeded(cost_of(dict(one), data.input_shape, data.num_classes))
+            for one in points(space)
+        ]
+        out = Counter(name for one in exceeded for name in one)
+        why = ", ".join(f"{count} by {name}" for name, count in out.items())
+        sentence += f"; {len(exceeded) - left} of {len(exceeded)} configurations are out"
+        sentence += f" ({why})" if why else ""
+    if given.milliseconds is not None or space.model is not None:
+        sentence += "; the first run of each configuration measures it before it trains"
+    return sentence
+
+
+def smallest(found: Sequence[Rated], metric: Metric) -> str | None:
+    """The smallest network that is not clearly worse than the best; None if no cost is known."""
+    one = tradeoff.smallest(found)
+    if one is None or len(found) < 2:
+        return None
+    cost = [f"{one.parameters:,.0f} parameters"]
+    cost += [size_text(round(one.size))] if one.size is not None else []
+    if one.milliseconds is not None:
+        cost.append(f"{one.milliseconds:.3g} ± {one.milliseconds_error or 0:.1g} ms a picture")
+    said = f"The smallest network that is not clearly worse is {units.params(one.configuration)}"
+    behind = (
+        "it has the best mean"
+        if one.gap is None
+        else f"{units.gap(one.gap, metric)}{metric.points} behind the best mean"
+    )
+    return f"{said} ({', '.join(cost)}): {behind}"
 
 
 def batches(settings: Settings) -> str:
@@ -81,8 +132,8 @@ def eliminated(stage: Stage) -> list[str]:
     """The options that were stopped early, each with how far behind it was and when."""
     called = labels(stage)
     return [
-        f"{called[option.configuration]}: {behind(option, stage)}, in repeat "
-        f"{option.rows[-1].repeat + 1}"
+        f"{called[option.configuration]}: {behind(option, stage)}"
+        + (f", in repeat {option.rows[-1].repeat + 1}" if option.rows else "")
         for option in stage.options
         if option.state == "eliminated"
     ]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from study.plan.plan import Option, Stage
 from study.plan.results import Configuration, StoredTrial
 from study.plan.statistics import Difference, Score, mean_gap
+from study.space.limits import OUT
 from study.space.metric import Metric
 from study.space.search_space import Value
 from study.text import units
@@ -177,7 +178,7 @@ def verdict(option: Option, stage: Stage) -> str:
 def behind(option: Option, stage: Stage) -> str:
     """Why an option was eliminated: its failure, or how far it was behind and at which epoch."""
     if option.failure is not None:
-        return f"failed, {option.failure}"
+        return option.failure if option.failure.startswith(OUT) else f"failed, {option.failure}"
     pruned = option.rows[-1]
     reference = _reference(pruned, stage)
     epochs = f"at epoch {len(pruned.reported)}"

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from study.errors import ParameterError, SpaceError
+from study.space.architecture import SHAPE, Convolution, blocks
 from study.space.keys import hint
 from study.space.metric import BALANCED, VAL_ACCURACY
 from study.training import recipe
-from study.training.recipe import TRUTH, Recipe, Rule, fraction, one_of, whole
+from study.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import keras
     from keras import Layer
 
-_RULED: Mapping[str, tuple[Any, Rule]] = {
-    "filters": (16, whole(1)),
-    "k1": (4, whole(1)),
-    "k2": (5, whole(1)),
-    "dense": (32, whole(1)),
-    "dropout": (0.2, fraction()),
-    "activation": ("relu", one_of("relu", "elu", "gelu", "leaky_relu", "selu", "silu", "tanh")),
-    "blocks": (2, whole(2)),
-    "convolutions": (1, whole(1)),
-    "strided": (False, TRUTH),
-    "batch_norm": (False, TRUTH),
-}
-"""The hyperparameters of the network itself: the tutorial's starting point, what goes further than
-the tutorial, which is off, and the values that are allowed. ``activation`` is that of convolutions,
-by Keras' name; the dense layer has none, as in the tutorial."""
-
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {name: default for name, (default, _) in _RULED.items()}
+    {name: default for name, (default, _) in SHAPE.items()}
     | dict(recipe.DEFAULTS)
     | {"learning_rate": 0.001, "optimizer": "adam"}
 )
@@ -51,24 +34,6 @@ RENAMED = {"stretch": "zoom", "shift": "translation", "keep_best": "restore_best
 """What parameters were called before they had the words of Keras."""
 
 
-@dataclass(frozen=True)
-class _Convolution:
-    """A convolution: its filters, the width of its kernel, its stride and its padding."""
-
-    filters: int
-    width: int
-    stride: int = 1
-    padding: str = "same"
-
-    def side(self, side: int) -> int:
-        """The height or width of what comes out."""
-        left = side if self.padding == "same" else side - self.width + 1
-        return -(-left // self.stride)
-
-
-Block = list[_Convolution]
-
-
 def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int) -> None:
     """Refuse what `build_cnn` has no network for; imports no Keras.
 
@@ -81,7 +46,7 @@ def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classe
         if name not in DEFAULTS:
             raise ParameterError(name, f"is no parameter of the network; {hint(name, DEFAULTS)}")
     p: dict[str, Any] = {**DEFAULTS, **params}
-    for name, (_, rule) in _RULED.items():
+    for name, (_, rule) in SHAPE.items():
         rule.check(name, p[name])
     recipe.check(params)
     _check_fit(p, input_shape, num_classes)
@@ -103,7 +68,7 @@ def build_cnn(
     model = keras.Sequential(
         [
             layers.Input(input_shape),
-            *(layer for block in _blocks(p) for layer in _block_layers(block, p)),
+            *(layer for block in blocks(p) for layer in _block_layers(block, p)),
             layers.Flatten(),
             layers.Dense(p["dense"]),
             layers.Dropout(p["dropout"]),
@@ -118,51 +83,7 @@ def build_cnn(
     return model
 
 
-def count_parameters(
-    params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int
-) -> int:
-    """How many trainable parameters `build_cnn` gives the network; imports no Keras."""
-    p: dict[str, Any] = {**DEFAULTS, **params}
-    *sides, channels = input_shape
-    beside = 2 if p["batch_norm"] else 1  # scale and offset, or a bias
-    count = 0
-    for block in _blocks(p):
-        for one in block:
-            count += (one.width**2 * channels + beside) * one.filters
-            channels, sides = one.filters, [one.side(side) for side in sides]
-        sides = [_pooled(side, p) for side in sides]
-    rows, columns = sides
-    count += (rows * columns * channels + 1) * p["dense"] + (p["dense"] + 1) * num_classes
-    return int(count)
-
-
-def count_activations(params: Mapping[str, object], input_shape: tuple[int, ...]) -> int:
-    """How many numbers the network's convolutions make of an image; imports no Keras."""
-    p: dict[str, Any] = {**DEFAULTS, **params}
-    *sides, _ = input_shape
-    count = 0
-    for block in _blocks(p):
-        for one in block:
-            sides = [one.side(side) for side in sides]
-            count += math.prod(sides) * one.filters
-        sides = [_pooled(side, p) for side in sides]
-    return count
-
-
-def _blocks(p: Mapping[str, Any]) -> Iterator[Block]:
-    """The convolutions of each block; the second block has twice the filters, the third twice more.
-
-    The tutorial's two blocks have one each, the second without padding. Strided convolutions stand
-    where the tutorial pools.
-    """
-    for number in range(p["blocks"]):
-        filters, width = p["filters"] * 2**number, p["k1"] if number == 0 else p["k2"]
-        first = _Convolution(filters, width, padding="valid" if number == 1 else "same")
-        block = [first] + [_Convolution(filters, width)] * (p["convolutions"] - 1)
-        yield [*block, _Convolution(filters, width, stride=2)] if p["strided"] else block
-
-
-def _block_layers(block: Block, p: Mapping[str, Any]) -> Iterator[Layer]:
+def _block_layers(block: Sequence[Convolution], p: Mapping[str, Any]) -> Iterator[Layer]:
     from keras import layers
 
     for one in block:
@@ -181,10 +102,6 @@ def _block_layers(block: Block, p: Mapping[str, Any]) -> Iterator[Layer]:
     if not p["strided"]:
         yield layers.MaxPooling2D(2)
     yield layers.Dropout(p["dropout"])
-
-
-def _pooled(side: int, p: Mapping[str, Any]) -> int:
-    return side if p["strided"] else side // 2
 
 
 def _check_fit(p: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> None:

@@ -8,7 +8,7 @@ and nowhere else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from study.errors import ParameterError
 from study.space.metric import Metric
+from study.space.rules import POSITIVE, TRUTH, Rule, fraction, one_of, whole
 from study.space.search_space import Score
 
 if TYPE_CHECKING:
@@ -35,40 +36,6 @@ _BEGIN = 0.04  # from this share of its peak
 _SALT = 1 << 61  # keeps the draws of augmentation apart from other random numbers of a step
 
 Tensor = Any
-
-
-@dataclass(frozen=True)
-class Rule:
-    """The values that a hyperparameter may have, in words and as a test."""
-
-    words: str
-    allows: Callable[[Any], bool]
-
-    def check(self, name: str, value: object) -> None:
-        """Raise ParameterError, which names the hyperparameter and what is allowed."""
-        if not self.allows(value):
-            raise ParameterError(name, f"is {value!r}; it must be {self.words}")
-
-
-def whole(least: int) -> Rule:
-    """Whole numbers from ``least``."""
-    return Rule(f"a whole number from {least}", lambda v: type(v) is int and v >= least)
-
-
-def fraction(below: float = 1, unit: str = "") -> Rule:
-    """Numbers from 0 to ``below``, without it."""
-    return Rule(
-        f"a number from 0 to below {below:g}{unit}", lambda v: is_number(v) and 0 <= v < below
-    )
-
-
-def one_of(*names: str) -> Rule:
-    """Some texts."""
-    return Rule(f"one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
-
-
-POSITIVE = Rule("a number above 0", lambda v: is_number(v) and v > 0)
-TRUTH = Rule("true or false", lambda v: type(v) is bool)
 
 
 def _ruled(default: Any, rule: Rule) -> Any:
@@ -221,11 +188,6 @@ def balanced_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float32]:
     counts = np.bincount(labels, minlength=classes)
     weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return np.where(counts, weights, 0).astype(np.float32)
-
-
-def is_number(value: object) -> bool:
-    """Whether a hyperparameter is a number that can be computed with."""
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _falling(done: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,11 +10,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from study.space.limits import Cost, Limits
 from study.space.metric import ACCURACY, Metric
 from study.space.model_source import ModelSource
 from study.training.recipe import Recipe
@@ -36,6 +37,7 @@ class Run:
     trains it, "cpu" or "gpu". ``until`` is
     the number of epochs after which it pauses (None: it trains to its end); it is the same run,
     with the same key and checkpoint, wherever it pauses. ``metric`` says which epoch is its best.
+    With ``limits`` it measures its network first, and fails where that exceeds them.
     """
 
     params: tuple[tuple[str, Value], ...]
@@ -51,6 +53,7 @@ class Run:
     device: str = "cpu"
     model: ModelSource | None = None
     metric: Metric = ACCURACY
+    limits: Limits | None = None
 
     @classmethod
     def of(
@@ -61,7 +64,7 @@ class Run:
         repeat: int = 0,
         until: int | None = None,
     ) -> Self:
-        """A run of a study, as its settings say."""
+        """A run of a study, as its settings say; the first repeat measures a limited network."""
         return cls(
             params=params,
             repeat=repeat,
@@ -76,6 +79,7 @@ class Run:
             device=settings.device,
             model=settings.model,
             metric=settings.metric,
+            limits=settings.space.limits if repeat == 0 else None,
         )
 
     @property
@@ -87,7 +91,7 @@ class Run:
     def key(self) -> str:
         """A short name of the run, the same in every process: 24 hexadecimal digits."""
         fields = asdict(self) | {"params": sorted(self.params)}
-        del fields["until"]
+        del fields["until"], fields["limits"]
         fields["model"] = self.model and self.model.fingerprint
         usual = {"training": "fast", "device": "cpu", "model": None}
         for name, value in (usual | {"metric": asdict(ACCURACY)}).items():
@@ -128,7 +132,8 @@ class Epoch:
     `number` counts from 0. `accuracy` and `loss` are means over the training of the epoch; `loss`
     is of smoothed labels where a run smooths them, `val_loss` never. A run that trains on every
     image has NaN for `val_accuracy` and `val_loss`, and a model without accuracy for both of them.
-    `others` are what else it logs, by Keras' names.
+    `others` are what else it logs, by Keras' names. `cost` is that of the network, in the first
+    epoch of a run that has measured it.
     """
 
     number: int
@@ -139,6 +144,7 @@ class Epoch:
     seconds: float
     ended: float
     others: Mapping[str, float] = field(default_factory=dict)
+    cost: Cost | None = None
 
     @classmethod
     def of(
@@ -152,8 +158,14 @@ class Epoch:
         """The epoch in which a model has logged this while it trained, and while it was judged."""
         others = {**trained, **{f"val_{name}": value for name, value in judged.items()}}
         names = ("accuracy", "loss", "val_accuracy", "val_loss")
-        usual = {name: others.pop(name, math.nan) for name in names}
-        return cls(number, **usual, seconds=seconds, ended=ended, others=others)
+        accuracy, loss, val_accuracy, val_loss = (others.pop(name, math.nan) for name in names)
+        return cls(number, accuracy, loss, val_accuracy, val_loss, seconds, ended, others)
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Self:
+        """The epoch that `asdict` has made this record of."""
+        cost = record["cost"]
+        return cls(**{**record, "cost": cost and Cost(**cost)})
 
     def logs(self) -> dict[str, float]:
         """What Keras callbacks are told of it."""

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
@@ -37,6 +37,7 @@ from study.training.compiled import (
     to_bytes,
     variables_of,
 )
+from study.training.cost import measured as measured_cost
 from study.training.custom_model import network_of
 from study.training.history import Arrays, History, measured
 from study.training.mixing import Mixing
@@ -385,6 +386,7 @@ class Session:
         hooks = CallbackList(list(callbacks), model=network, epochs=self.run.epochs, verbose=0)
         state = self._begin()
         epochs, end = self.history.epochs, self.history.end
+        cost = measured_cost(self.run, self.dataset) if self.run.limits and not epochs else None
         network.stop_training = False
         hooks.on_train_begin()
         try:
@@ -396,7 +398,8 @@ class Session:
                 self.program.restore(state)
             while len(epochs) < end and not (self.history.ended or network.stop_training):
                 hooks.on_epoch_begin(len(epochs))
-                self.history.add(self._epoch(len(epochs)), self.program.weights)
+                epoch = replace(self._epoch(len(epochs)), cost=None if epochs else cost)
+                self.history.add(epoch, self.program.weights)
                 hooks.on_epoch_end(epochs[-1].number, epochs[-1].logs())
                 self.history.save(self.program.state())
                 yield epochs[-1]

@@ -309,7 +309,7 @@ class DaskEngine:
         message = event[1]
         key = message["key"]
         if "epoch" in message:
-            self._events.put((key, EpochReported(key, Epoch(**message["epoch"]))))
+            self._events.put((key, EpochReported(key, Epoch.read(message["epoch"]))))
         else:
             self._events.put((key, Notice(key, message["notice"])))
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.plan.points import at, count, drawn, points, share, size
+from study.plan.points import Out, at, count, drawn_fitting, fits, fitting_size, points, share
 from study.plan.results import Configuration, configuration
 from study.space.search_space import Hyperparameter, SearchSpace
 
@@ -52,11 +52,11 @@ class Candidates:
 class CandidateSet:
     """Makes the candidates of a space; the same arguments give the same ones."""
 
-    def __init__(self, space: SearchSpace, seed: int) -> None:
-        self.space, self.seed = space, seed
-        self.size = size(space)
+    def __init__(self, space: SearchSpace, seed: int, out: Out = fits) -> None:
+        self.space, self.seed, self.out = space, seed, out
+        self.size = fitting_size(space, out)
         small = self.size is not None and self.size <= WHOLE
-        self._all = tuple(points(space)) if small else ()
+        self._all = tuple(one for one in points(space) if not out(one)) if small else ()
 
     def draw(
         self, evaluated: Sequence[Configuration], best: Sequence[Configuration], number: int
@@ -69,7 +69,7 @@ class CandidateSet:
             return Candidates(self.space, self._all)
         rng = np.random.default_rng([self.seed, number])
         near = itertools.chain.from_iterable(self._neighbours(one) for one in best)
-        random = (drawn(self.space, rng) for _ in range(_DRAWN))
+        random = (drawn_fitting(self.space, rng, self.out) for _ in range(_DRAWN))
         return Candidates(self.space, tuple(dict.fromkeys([*evaluated, *near, *random])))
 
     def _neighbours(self, base: Configuration) -> list[Configuration]:
@@ -87,7 +87,7 @@ class CandidateSet:
             changed = [dict(base) | {parameter.name: value} for value in values]
             whole = map(self.space.completed, changed)
             found += [configuration(one) for one in whole if self.space.is_whole(one)]
-        return found
+        return [one for one in found if not self.out(one)]
 
 
 def initial_design(

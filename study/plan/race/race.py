@@ -29,6 +29,7 @@ from study.plan.plan import (
     Stage,
     all_failed,
 )
+from study.plan.points import Out, fits
 from study.plan.race.candidates import CandidateSet, degrees_of_freedom, initial_design
 from study.plan.race.effects import Effects, effects
 from study.plan.race.error_transform import ErrorTransform
@@ -83,8 +84,9 @@ class Race(Plan):
         tolerance: float | None = None,
         confidence: float = CONFIDENCE,
         budget: int | None = None,
+        out: Out = fits,
     ) -> None:
-        super().__init__(space, repeats, images, metric, pool=pool)
+        super().__init__(space, repeats, images, metric, pool=pool, out=out)
         self.seed = seed
         self.epochs = epochs or space.epochs
         if tolerance is None and self.metric.is_accuracy:
@@ -94,7 +96,7 @@ class Race(Plan):
         self.budget = sweep_epochs(space, self.repeats, self.epochs) if budget is None else budget
         self.rungs = rungs(self.epochs)
         self.observations = ObservationModel(self.rungs, images, images and (pool or images))
-        self.candidates = CandidateSet(space, seed)
+        self.candidates = CandidateSet(space, seed, out)
         self.choosing = CHOOSING
         self._check()
         self.measuring = min(self.repeats, max(1, self.budget // (12 * self.epochs)))
@@ -121,7 +123,7 @@ class Race(Plan):
     def _initial_runs(self) -> tuple[RunSpec, ...]:
         """A few epochs of configurations that together show effects and pairs."""
         given = configuration(self.space.start)
-        full = self.space.is_whole(dict(given))
+        full = self.space.is_whole(dict(given)) and not self.out(given)
         candidates = self.candidates.draw([given] if full else [], [], 0)
         rung, remaining = self.rungs[0], self.budget - self.measuring * self.epochs
         number = math.ceil(_START * degrees_of_freedom(self.space))

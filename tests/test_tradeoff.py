@@ -244,7 +244,7 @@ def test_the_size_of_a_models_file_is_known_beforehand(params: dict[str, Any]) -
     shape = (28, 28, 1)
     model = build_cnn(params, shape, 10)
     file = to_bytes(with_preprocessing([model], shape))
-    assert cost_of(params, shape, 10).size == pytest.approx(len(file), rel=0.05)
+    assert cost_of(params, shape, 10).size == pytest.approx(len(file), rel=0.02)
 
 
 @pytest.mark.tensorflow

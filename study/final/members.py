@@ -69,7 +69,8 @@ class FinalRuns:
             seed = seed_of(self.settings, 0)
             validation = Validation("holdout", self.holdout, seed=seed)
         run = Run.of(self.settings, self.fingerprint, tuple(params.items()))
-        return replace(run, seed=seed_of(self.settings, repeat + 1), validation=validation)
+        seed = seed_of(self.settings, repeat + 1)
+        return replace(run, seed=seed, validation=validation, limits=None)
 
     def name(self, place: int, repeat: int) -> str:
         """The name of the run of the configuration at ``place``; both count from 0."""

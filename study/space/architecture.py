@@ -29,6 +29,9 @@ SHAPE: Mapping[str, tuple[Any, Rule]] = {
 the tutorial, which is off, and the values that are allowed. ``activation`` is that of convolutions,
 by Keras' name; the dense layer has none, as in the tutorial."""
 
+# Bytes that Keras 3.15 writes besides weights: of a whole file, and of a layer (docs/log.md).
+_FILE, _CONVOLUTION, _BATCH_NORM, _POOLING, _DROPOUT = 30_600, 3_670, 6_500, 2_220, 2_360
+
 _DEFAULTS: Mapping[str, Any] = {name: default for name, (default, _) in SHAPE.items()}
 
 
@@ -74,7 +77,10 @@ def cost_of(params: Mapping[str, object], input_shape: tuple[int, ...], num_clas
     convolutions = [one for block in blocks(p) for one in block]
     trainable = count_parameters(params, input_shape, num_classes)
     moving = 2 * sum(one.filters for one in convolutions) if p["batch_norm"] else 0
-    return Cost(trainable, 4 * (trainable + moving) + 0)
+    each = _CONVOLUTION + (_BATCH_NORM if p["batch_norm"] else 0)
+    each_block = _DROPOUT + (0 if p["strided"] else _POOLING)
+    written = _FILE + each * len(convolutions) + each_block * p["blocks"]
+    return Cost(trainable, 4 * (trainable + moving) + written)
 
 
 def count_activations(params: Mapping[str, object], input_shape: tuple[int, ...]) -> int:

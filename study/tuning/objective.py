@@ -124,9 +124,10 @@ class Objective:
 
     def _run(self, trial: Trial, params: Mapping[str, Value]) -> Run:
         spec = run_spec(trial.storage.get_trial_system_attrs(trial._trial_id))
+        repeat = spec.repeat if spec else 0
         return Run(
             params=tuple(params.items()),
-            repeat=spec.repeat if spec else 0,
+            repeat=repeat,
             seed=self.seed,
             epochs=self.space.epochs,
             batch_size=batch_size_of(params, self.space.batch_size),
@@ -137,6 +138,7 @@ class Objective:
             model=self.model,
             data_fingerprint=self.dataset.fingerprint,
             metric=self.space.metric,
+            limits=self.space.limits if repeat == 0 else None,
         )
 
 

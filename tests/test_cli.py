@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,21 @@ def test_a_mistake_in_a_space_is_one_line_and_leaves_nothing(
     assert old in fakes.SPACE
     Path("bad.toml").write_text(fakes.SPACE.replace(old, new))
     assert_one_line(study("run", "bad.toml", "--data", "data.npz"), said)
+    assert not list(here.glob("*.db*"))
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX")
+@pytest.mark.parametrize(
+    ("fixed", "said"),
+    [
+        ("mixup = 0.2", "fixed.mixup: --training grouped has none; leave it out or choose"),
+        ('class_weight = "balanced"', "fixed.class_weight: --training grouped has none"),
+        ("[limits]\nmilliseconds = 5", "limits: --training grouped does not measure a network"),
+    ],
+)
+def test_what_groups_cannot_train_is_one_line(here: Path, fixed: str, said: str) -> None:
+    Path("bad.toml").write_text(fakes.SPACE + fixed)
+    assert_one_line(study("run", "bad.toml", "--data", "data.npz", "--training", "grouped"), said)
     assert not list(here.glob("*.db*"))
 
 

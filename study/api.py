@@ -285,7 +285,7 @@ def Space(  # noqa: N802 - it stands for the class that it makes
     hyperparameters: Mapping[str, Mapping[str, Any]],
     *,
     epochs: int,
-    batch_size: int,
+    batch_size: int | None = None,
     repeats: int = 3,
     name: str = "study",
     **keys: Any,

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
 BLOCK = re.compile(
-    r'^```(sh|python|toml)(?: title="([^"]+)")?\n(.*?)^```', re.DOTALL | re.MULTILINE
+    r'^```(sh|python|toml|csv)(?: title="([^"]+)")?\n(.*?)^```', re.DOTALL | re.MULTILINE
 )
 
 

@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +72,68 @@ def test_an_installed_wheel_finds_its_spaces_and_has_a_command(wheel: Path, tmp_
     ).stdout.split()
     assert {Path(path).stem for path in told} == {"digits", "mnist", "modern", "smoke"}
     assert all(Path(path).is_relative_to(tmp_path) for path in told)
+
+
+def test_the_wheel_is_small(wheel: Path) -> None:
+    assert wheel.stat().st_size < 1_000_000
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a new environment with the wheel, and with the dependencies as they are here.
+
+    A line in a .pth file adds the folder of the dependencies, but not what that folder's own .pth
+    files add: the checkout.
+    """
+    home = tmp_path_factory.mktemp("environment") / "env"
+    venv.create(home, symlinks=True)
+    python = home / "bin" / "python"
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    (Path(site.stdout.strip()) / "here.pth").write_text(sysconfig.get_path("purelib"))
+    install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
+    return home / "bin"
+
+
+def of_the_wheel(folder: Path, *command: str | Path) -> str:
+    """What a command prints that is run outside of the checkout."""
+    own = {
+        name: value for name, value in os.environ.items() if name[:6] not in {"PYTHON", "STUDY_"}
+    }
+    done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_says_its_version(environment: Path, tmp_path: Path) -> None:
+    where = of_the_wheel(
+        tmp_path, environment / "python", "-c", "import study; print(study.__file__)"
+    )
+    assert Path(where.strip()).is_relative_to(environment.parent)
+    said = of_the_wheel(tmp_path, environment / "study", "--version")
+    assert said.startswith(f"mnist-study {PROJECT['project']['version']}, tensorflow ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_installed_wheel_gives_the_same_first_study_as_the_checkout(
+    environment: Path, tmp_path: Path
+) -> None:
+    run = ("run", "smoke", "--epochs", "1", "--mlflow", "none", "--quiet")
+    said = of_the_wheel(tmp_path, environment / "study", *run)
+    assert said.startswith("Use filters=")
+    told = of_the_wheel(tmp_path, environment / "study", "best", "smoke", "--json")
+    here = tmp_path / "checkout"
+    here.mkdir()
+    checkout = (
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from study.__main__ import main; main()",
+    )
+    assert of_the_wheel(here, *checkout, *run) == said
+    assert of_the_wheel(here, *checkout, "best", "smoke", "--json") == told
 
 
 def test_what_builds_the_package_is_locked_with_what_it_needs() -> None:

@@ -12,6 +12,7 @@ texts that the commands print.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
     from study.report.notebook import Plots
     from study.running.driver import Observer
     from study.space.model_source import ModelSource
+
+with warnings.catch_warnings():  # in a notebook tqdm, which Optuna imports, asks for ipywidgets
+    warnings.filterwarnings("ignore", "IProgress not found")
+    import optuna  # noqa: F401
 
 _TEXT = Annotated[StrictStr, key("a text")]
 _COUNT = Annotated[StrictInt, key("a whole number of at least 1", ge=1)]

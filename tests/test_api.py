@@ -1,5 +1,6 @@
 """The Python interface: a study from arrays and a function, its result, and its errors."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -243,6 +244,8 @@ def test_an_object_of_the_module_that_cannot_travel_is_named() -> None:
 def test_the_package_lists_its_names_and_imports_nothing_heavy() -> None:
     assert set(dir(study)) == set(study.__all__)
     assert all(getattr(study, name).__doc__ for name in study.__all__)
+    page = (Path(study.__file__).parents[1] / "docs" / "reference" / "api.md").read_text("utf-8")
+    assert [name for name in study.__all__ if not re.search(rf"\b{name}\b", page)] == []
     heavy = {"numpy", "optuna", "keras", "tensorflow", "mlflow", "pandas", "matplotlib", "pydantic"}
     heavy |= {"sqlalchemy", "typer", "rich", "sklearn", "scipy"}
     code = f"import study, sys; print({heavy} & set(sys.modules), len(sys.modules))"

@@ -11,7 +11,7 @@ from optuna.storages import InMemoryStorage
 from plan_fakes import fixed_scores, played, space_of
 from rich.console import Console
 
-from study.cli.live import Lines, Screen
+from study.cli.live import Cell, Lines, Screen, watching
 from study.cli.summary import print_execution
 from study.errors import TrainingFailed
 from study.mirror.tracker import resolve
@@ -106,7 +106,8 @@ def test_in_a_terminal_the_open_stage_is_shown_with_its_runs() -> None:
     assert "starting TensorFlow" in seen[0]
     assert any("width 1, repeat 1: epoch 2 of 4" in view for view in seen)
     assert any("width: 2 is selected" in view and "depth (open)" in view for view in seen)
-    assert all("Ctrl-C stops" in view for view in seen)
+    assert all("Ctrl-C stops" in view for view in seen[:-1])
+    assert "Ctrl-C stops" not in seen[-1]
 
 
 def test_a_duration_has_the_unit_that_matters() -> None:
@@ -195,3 +196,32 @@ def test_the_first_lines_say_whether_a_gpu_is_used(device: str, problem: str, sa
     devices = Devices("cpu" if problem else "gpu", cards, problem=problem)
     print_execution(to, 2, ExecutionOptions(devices=devices), on(device))
     assert said in written.getvalue().replace("\n", " ")
+
+
+def test_in_a_notebook_there_is_one_output_that_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    shown: list[str] = []
+
+    def display(view: Cell, *, display_id: bool) -> SimpleNamespace:
+        assert display_id
+        made.append(view._repr_html_())
+        return SimpleNamespace(update=lambda view: shown.append(view._repr_html_()))
+
+    monkeypatch.setattr("IPython.display.display", display)
+    to, written = console(force_jupyter=True)
+    with watching(to, EPOCHS, 2) as view:
+        watched(view)
+    assert made == ["<div>starting</div>"]
+    assert "Interrupt the kernel to stop" in shown[0]
+    assert "<table>" in shown[-1]
+    assert "width: 2 is selected" in shown[-1]
+    assert "Interrupt" not in shown[-1]
+    assert written.getvalue() == ""
+
+
+def test_the_view_fits_what_it_is_shown_on() -> None:
+    for given, kind in (({"force_terminal": True}, Screen), ({"force_terminal": False}, Lines)):
+        with watching(console(**given)[0], EPOCHS, 2) as view:
+            assert isinstance(view, kind)
+    with watching(console(force_terminal=True)[0], EPOCHS, 2, verbose=True) as view:
+        assert isinstance(view, Lines)

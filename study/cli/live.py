@@ -136,8 +136,9 @@ class View:
             yield tables.contenders(verdict, self._state.metric)
         for run in self._active.values():
             yield Text(_active_line(run, self._epochs, self._state))
-        yield Text(self._progress.line(self._state, self._active), style="bold")
-        yield Text(self.hint, style="dim")
+        if not self._state.complete:
+            yield Text(self._progress.line(self._state, self._active), style="bold")
+            yield Text(self.hint, style="dim")
 
 
 class Screen(View):

@@ -115,7 +115,7 @@ class Tally:
         return tally
 
     def add(self, images: int, runs: int = 0) -> None:
-        """An epoch over so many images was trained, or so many runs were begun."""
+        """Count an epoch over ``images`` and the start of ``runs``."""
         self.passes += images
         self.runs += runs
 
@@ -131,7 +131,7 @@ class Tally:
             aside.replace(self.path)
 
     def callback(self, images: int) -> Any:
-        """A Keras callback that counts the epochs of runs over so many images."""
+        """A Keras callback that counts the epochs of runs over ``images`` images."""
         import keras
 
         tally = self

@@ -17,7 +17,7 @@ from study.space.search_space import SearchSpace
 class Draw:
     """What one simulated study draws: start (in ``space``), seed, the table's repeats in order.
 
-    ``images`` are the validation images of a repeat, drawn from a ``pool`` of so many.
+    ``images`` validation images of a repeat are drawn from a pool of ``pool`` images.
     """
 
     space: SearchSpace

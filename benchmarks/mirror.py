@@ -1,13 +1,8 @@
-"""What the mirror costs: the driver, a run, and a thousand stored runs; beside two other ways.
+"""Measures the mirror: seconds of the driver, of a run, and of a thousand stored runs.
 
-All on one `mlflow server` over HTTP (SQLite behind it, artifacts through it), in one go:
-
-- the tutorial's way: a call a metric while the training loop waits, `mlflow.keras.log_model` as is;
-- `optuna_integration.MLflowCallback` (where installed): a call at the end of each trial, no
-  curves, no model;
-- this program's: a process of its own reads the database and mirrors.
-
-Nothing is trained: an epoch is a sleep, a model the saved start configuration.
+All on one `mlflow server` over HTTP (SQLite behind it, artifacts through it). Nothing is trained:
+an epoch is a sleep, a model the saved start configuration. What the tutorial's calls and
+`MLflowCallback` take: see docs/log/2026-11-23.md.
 
     python benchmarks/mirror.py [--runs 6] [--trials 1000] [--json benchmarks/records/mirror.json]
 """
@@ -19,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -33,7 +29,6 @@ import mirror_fakes
 import optuna
 import recorded
 from mirror_fakes import Made
-from mirror_others import EPOCHS, Seconds, others, summary
 from mlflow_server import mlflow_server
 
 from study.files import write_whole
@@ -49,7 +44,9 @@ from study.training.network import build_cnn
 from study.training.run import Epoch
 from study.workers.engine import EpochReported, RunFinished
 
+EPOCHS = 30
 SLEEP = 0.05  # seconds of an epoch that does nothing
+Seconds = list[float]
 
 
 @dataclass
@@ -169,6 +166,16 @@ def stored_runs(folder: Path, target: Target, trials: int) -> dict[str, Any]:
     }
 
 
+def summary(seconds: Seconds) -> dict[str, Any]:
+    spread = statistics.stdev(seconds) if len(seconds) > 1 else 0.0
+    return {
+        "n": len(seconds),
+        "median ms": round(1000 * statistics.median(seconds), 3),
+        "mean ms": round(1000 * statistics.fmean(seconds), 3),
+        "sd ms": round(1000 * spread, 3),
+    }
+
+
 def _curve() -> list[float]:
     return [0.9 + epoch / 1000 for epoch in range(EPOCHS)]
 
@@ -216,15 +223,12 @@ def measure(runs: int, trials: int) -> dict[str, Any]:
             (folder / part).mkdir()
         if not trials:
             return {"driver time a run": driver_times(folder / "driver", target, model, runs)}
-        waiting = others(uri, network, runs)
         ours = {
             "ours, no model": summary(our_runs(folder / "none", target, model, runs, "none")),
             "ours, model": summary(our_runs(folder / "all", target, model, runs, "all")),
         }
-        whole = waiting["tutorial, model"]["median ms"] / ours["ours, model"]["median ms"]
         return {
-            "the whole logging of a run": waiting | ours,
-            "tutorial's way over ours, with a model": round(whole, 1),
+            "the whole logging of a run": ours,
             "stored runs": stored_runs(folder / "stored", target, trials),
             "driver time a run": driver_times(folder / "driver", target, model, runs),
         }
@@ -238,7 +242,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    about = recorded.machine("mlflow", "optuna", "keras", "tensorflow", "optuna-integration")
+    about = recorded.machine("mlflow", "optuna", "keras", "tensorflow")
     results = measure(options.runs, 0 if options.driver_only else options.trials)
     record = about | {"results": results}
     record["load average after"] = [round(load, 1) for load in os.getloadavg()]

@@ -158,7 +158,7 @@ def averaged(said: Numbers, labels: Numbers, size: int) -> dict[str, Any]:
 
     ``said`` (members, images, classes) are probabilities. The 95 % interval is the jackknife's over
     members, for a U-statistic (Arvesen 1969): choices share members, so they are no sample of their
-    own. None where no member can be left out. Of more than MOST choices so many are drawn.
+    own. None where no member can be left out. Of more than MOST choices, MOST are drawn.
     """
     count = len(said)
     groups = list(itertools.combinations(range(count), size))

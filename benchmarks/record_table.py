@@ -45,7 +45,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("space", help="a shipped space or a TOML file")
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--data", help="other data than the space's: mnist, or a path")
-    parser.add_argument("--images", type=int, help="only so many of the training images")
+    parser.add_argument("--images", type=int, help="train on the first N images only")
     for name in PASSED_ON:
         parser.add_argument(f"--{name}", type=int, help="as of a study")
     parser.add_argument("--work", type=Path, default=Path(".bench"), help="a folder (.bench)")
@@ -149,7 +149,7 @@ def _key(params: dict[str, Any], repeat: int) -> tuple[Any, ...]:
 
 
 def _first(dataset: Dataset, images: int, path: Path) -> Path:
-    """The data with so many training images, as a file that the study reads."""
+    """The data with ``images`` training images, as a file that the study reads."""
     if not path.exists():
         aside = path.with_name(f".{path.name}")
         np.savez(

@@ -87,7 +87,7 @@ def _confirm(meter: Meter, places: Sequence[int], repeats: int = REPEATS) -> Non
 
 
 def _best(meter: Meter, places: Sequence[int], epochs: int, keep: int) -> list[int]:
-    """The best of those that were trained for so many epochs."""
+    """The best of those that were trained for ``epochs``."""
     return sorted(places, key=lambda place: -meter.curve(place, 0, epochs)[-1])[:keep]
 
 

@@ -78,7 +78,7 @@ def run(
     limits: Sequence[int] = (),
     processes: int = 1,
 ) -> list[Outcome]:
-    """The outcomes of so many studies, the same with any number of processes."""
+    """The outcomes of ``studies`` studies, the same with any number of processes."""
     if processes == 1:
         return [_one(table, procedure, n, seed, repeats, limits) for n in range(studies)]
     global _WORK  # noqa: PLW0603 - forked processes inherit what cannot be pickled
@@ -266,7 +266,7 @@ class _Play:
         self.prefer = row.configuration
 
     def _row(self, row: StoredTrial, epochs: int) -> StoredTrial:
-        """The row with what is known of its curve after so many epochs."""
+        """The row with its curve up to ``epochs``."""
         table = self.meter.table
         cell = table.index[row.configuration], self.meter.draw.order[row.repeat]
         series = {

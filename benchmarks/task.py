@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", default="digits", help="a shipped space or a TOML file (digits)")
     parser.add_argument("--data", help="other data than the space's: mnist, or a path")
     parser.add_argument("--epochs", type=int, help="other than the space's")
-    parser.add_argument("--images", type=int, help="only so many training images: to try it")
+    parser.add_argument("--images", type=int, help="train on the first N images only: to try it")
     parser.add_argument(
         "--work", type=Path, default=Path(".bench"), help="where unfinished work is kept (.bench)"
     )

@@ -9,7 +9,7 @@ the other, with TensorFlow's own choice of threads; a fresh random split for eac
 a call per metric and `mlflow.keras.log_model` as is, to a local MLflow server.
 
 Every run is a line in a file: killed and started again, it goes on after the last whole run. With
-`--stages` it ends after so many stages and extrapolates: each missing run is taken to last as long
+`--stages N` it ends after N stages and extrapolates: each missing run is taken to last as long
 as a run of the configuration kept so far.
 """
 
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_options(parser)
     parser.add_argument("--logging", action="store_true", help="log to a local MLflow server")
-    parser.add_argument("--stages", type=int, help="end after so many stages, and extrapolate")
+    parser.add_argument("--stages", type=int, help="end after N stages, and extrapolate")
     options = parser.parse_args()
     task = settled(options)
     job = job_of(task, "tutorial", options.work, round_=0, logging=options.logging)

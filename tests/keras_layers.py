@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import product
 from typing import Any
-
-import numpy as np
 
 IMAGE = (8, 8, 1)
 CLASSES = 3
@@ -37,52 +33,89 @@ LEFT_OUT = {
 }
 """Layers without a model here, and why."""
 
-_OTHERS = """
-    Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
-    AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D
-    Add AdditiveAttention AlphaDropout Attention Average AveragePooling1D
-    AveragePooling2D AveragePooling3D BatchNormalization Bidirectional CenterCrop Concatenate
-    ContrastLimitedAdaptiveHistogramEqualization Conv1D Conv1DTranspose Conv2D Conv2DTranspose
-    Conv3D Conv3DTranspose ConvLSTM1D ConvLSTM2D ConvLSTM3D Cropping1D Cropping2D Cropping3D
-    CutMix Dense DepthwiseConv1D DepthwiseConv2D Dot Dropout ELU EinsumDense Embedding Flatten
-    GRU GRUCell GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D
-    GlobalAveragePooling3D GlobalMaxPool1D GlobalMaxPool2D GlobalMaxPool3D GroupNormalization
-    GroupQueryAttention Identity LSTM LSTMCell LayerNormalization LeakyReLU MaxPool1D
-    MaxPool2D MaxPool3D Maximum MelSpectrogram Minimum MixUp MultiHeadAttention Multiply
-    Normalization PReLU Permute Pipeline RMSNormalization RNN RandomBrightness
-    RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop RandomElasticTransform
-    RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert
-    RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness
-    RandomShear RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape Resizing
-    STFTSpectrogram SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell Softmax
-    Solarization SpatialDropout1D SpatialDropout2D SpatialDropout3D SpectralNormalization
-    StackedRNNCells Subtract TimeDistributed UnitNormalization UpSampling1D UpSampling2D
-    UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
-"""
-NAMES = _OTHERS.split()
+_LINE, _ROW, _PLANE, _SPACE, _FILM = (192,), (8, 24), (8, 8, 3), (4, 4, 4, 3), (4, 4, 4, 3, 1)
+_LAYERS: dict[tuple[tuple[int, ...], tuple[Any, ...]], str] = {
+    (_PLANE, ()): """
+        ActivityRegularization Add AdditiveAttention Attention Average BatchNormalization
+        Concatenate ContrastLimitedAdaptiveHistogramEqualization Cropping2D CutMix ELU Embedding
+        Flatten GlobalAveragePooling2D GlobalMaxPool2D Identity LayerNormalization LeakyReLU
+        MaxPool2D Maximum Minimum MixUp Multiply Normalization PReLU Pipeline RMSNormalization
+        RandomColorJitter RandomCrop RandomElasticTransform RandomErasing RandomFlip
+        RandomGaussianBlur RandomGrayscale RandomInvert RandomPerspective RandomShear ReLU Softmax
+        Solarization SpectralNormalization Subtract TimeDistributed UnitNormalization UpSampling2D
+        ZeroPadding2D
+    """,
+    (_PLANE, (0.25,)): """
+        AlphaDropout Dropout GaussianDropout GaussianNoise RandomBrightness
+        RandomColorDegeneration RandomContrast RandomHue RandomRotation RandomSaturation
+        RandomSharpness RandomZoom SpatialDropout2D
+    """,
+    (_PLANE, (2,)): """
+        AdaptiveAveragePooling2D AdaptiveMaxPooling2D AveragePooling2D Dense DepthwiseConv2D Dot
+        RandomPosterization Rescaling
+    """,
+    (_PLANE, (2, 2)): """
+        CenterCrop Conv2D Conv2DTranspose ConvLSTM1D GroupNormalization MultiHeadAttention
+        Resizing SeparableConv2D
+    """,
+    (_PLANE, (0.25, 0.25)): "RandomTranslation",
+    (_PLANE, ("relu",)): "Activation",
+    (_PLANE, ((192,),)): "Reshape",
+    (_ROW, ()): """
+        Bidirectional Cropping1D EinsumDense GlobalAveragePooling1D GlobalMaxPool1D MaxPool1D
+        Permute RNN STFTSpectrogram StackedRNNCells UpSampling1D ZeroPadding1D
+    """,
+    (_ROW, (2,)): """
+        AdaptiveAveragePooling1D AdaptiveMaxPooling1D AveragePooling1D DepthwiseConv1D GRU GRUCell
+        LSTM LSTMCell SimpleRNN SimpleRNNCell
+    """,
+    (_ROW, (2, 2)): "Conv1D Conv1DTranspose SeparableConv1D",
+    (_ROW, (2, 2, 2)): "GroupQueryAttention",
+    (_ROW, (0.25,)): "SpatialDropout1D",
+    (_SPACE, ()): """
+        Cropping3D GlobalAveragePooling3D GlobalMaxPool3D MaxPool3D UpSampling3D ZeroPadding3D
+    """,
+    (_SPACE, (2,)): "AdaptiveAveragePooling3D AdaptiveMaxPooling3D AveragePooling3D",
+    (_SPACE, (2, 2)): "Conv3D Conv3DTranspose ConvLSTM2D",
+    (_SPACE, (0.25,)): "SpatialDropout3D",
+    (_FILM, (2, 2)): "ConvLSTM3D",
+    (_LINE, (2,)): "MelSpectrogram RepeatVector",
+}
+"""Layers by the shape of their input, without the batch, and by their arguments."""
 
-_SHAPES = ((8, 8, 3), (8, 24), (4, 4, 4, 3), (192,), (4, 4, 4, 3, 1))
-_ARGUMENTS: tuple[tuple[Any, ...], ...] = (
-    *((), (2,), (2, 2), (0.25,), (0.25, 0.25), ((2, 2),), (2, 2, 2), ((192,),), ("relu",), (2, 24)),
+_WAYS = {name: way for way, names in _LAYERS.items() for name in names.split()}
+NAMES = sorted(_WAYS)
+
+_OF_A_LIST = (
+    *("Add", "AdditiveAttention", "Attention", "Average", "Concatenate", "Dot"),
+    *("Maximum", "Minimum", "Multiply", "Subtract"),
 )
-_CALLS: tuple[Callable[[Any, Any], Any], ...] = (
-    lambda layer, x: layer(x),
-    lambda layer, x: layer([x, x]),
-    lambda layer, x: layer(x, x),
-)
+_OF_TWO = ("GroupQueryAttention", "MultiHeadAttention")
+"""Layers that take a list of two inputs, and those that take two inputs."""
 
 
 def model_of(name: str) -> Any:
     """A compiled model of images that has this layer behind a convolution."""
-    for shape, place, call in product(_SHAPES, range(len(_ARGUMENTS)), _CALLS):
-        try:
-            return _model(name, shape, _special().get(name, _ARGUMENTS[place]), call)
-        except Exception:  # noqa: BLE001 - it wants another shape or other arguments
-            continue
-    raise AssertionError(f"no model of {name}: say in keras_layers how it is built")
+    import keras
+    from keras import layers
+
+    shape, arguments = _WAYS[name]
+    layer = getattr(layers, name)(*_made_of_layers().get(name, arguments))
+    if name.endswith(("Cell", "Cells")):
+        layer = layers.RNN(layer)
+    images = layers.Input(IMAGE)
+    x = layers.Conv2D(3, 3, padding="same", activation="tanh")(images)
+    x = layers.Reshape(shape)(x)
+    inputs = [[x, x]] if name in _OF_A_LIST else [x, x] if name in _OF_TWO else [x]
+    x = layer(*inputs)
+    x = layers.Flatten()(x[0] if isinstance(x, list | tuple) else x)
+    model = keras.Model(images, layers.Dense(CLASSES, "softmax")(x))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
+    return model
 
 
-def _special() -> dict[str, tuple[Any, ...]]:
+def _made_of_layers() -> dict[str, tuple[Any, ...]]:
+    """Arguments of single layers."""
     from keras import layers
 
     return {
@@ -99,21 +132,3 @@ def _special() -> dict[str, tuple[Any, ...]]:
         "StackedRNNCells": ([layers.LSTMCell(2)],),
         "TimeDistributed": (layers.Dense(2),),
     }
-
-
-def _model(name: str, shape: tuple[int, ...], arguments: tuple[Any, ...], call: Any) -> Any:
-    import keras
-    from keras import layers
-
-    layer = getattr(layers, name)(*arguments)
-    if name.endswith(("Cell", "Cells")):
-        layer = layers.RNN(layer)
-    images = layers.Input(IMAGE)
-    x = layers.Conv2D(3, 3, padding="same", activation="tanh")(images)
-    x = call(layer, layers.Reshape(shape)(x))
-    x = layers.Flatten()(x[0] if isinstance(x, list | tuple) else x)
-    model = keras.Model(images, layers.Dense(CLASSES, "softmax")(x))
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.run_eagerly = True
-    model(np.zeros((2, *IMAGE), np.float32), training=True)
-    return model

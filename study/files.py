@@ -6,6 +6,7 @@ import errno
 import glob
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -88,6 +89,15 @@ def made_once(path: Path) -> Iterator[Path]:
                     aside.rename(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Write a nameless file into a folder, or into the one that it would be made in; OSError."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is not a folder")
+    with tempfile.TemporaryFile(dir=there) as opened:
+        opened.write(b"probe")
 
 
 def unfinished(path: Path) -> Iterable[Path]:

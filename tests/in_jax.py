@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.workers.jax.startup import start_jax
+from study.workers.jax.engine import start_jax
 
 start_jax("cpu")
 

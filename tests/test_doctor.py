@@ -116,7 +116,7 @@ def test_an_old_server_is_recognised(storage):
         (Fault(403, b"no"), "refuses access (403)"),
         (Fault(404, b"<h1>a web page</h1>"), "not that of an MLflow server"),
         (Fault(200, b"<h1>a web page</h1>"), "not that of an MLflow server"),
-        (Fault(500, b"a fault"), "an error of its own (500)"),
+        (Fault(500, b"a fault"), "an internal error (500)"),
     ],
 )
 @pytest.mark.parametrize("path", ["", "/api/"])

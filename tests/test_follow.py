@@ -64,7 +64,7 @@ SENT = "MLflow: what was missing has been sent"
     ],
 )
 def test_an_outage_is_one_line_and_its_end_another(outcomes: list[Any], said: list[str]) -> None:
-    later = "; the study goes on, and what is missing is sent later"
+    later = "; the study continues, missing runs are sent later"
     expected = [line if line == SENT else f"MLflow: {line}{later}" for line in said]
     assert followed(*outcomes, Report())[1] == expected
 

@@ -18,7 +18,7 @@ from test_cli import database, finished, here, home, study  # noqa: F401
 from typer.testing import CliRunner
 
 from study.cli.app import app
-from study.cli.execution import again, amounts
+from study.cli.options import again, amounts
 from study.mirror.tracker import resolve
 from study.running.launch import ExecutionOptions
 from study.storage.location import Database

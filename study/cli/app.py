@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from study.cli import final, look, options
-from study.cli.execution import again, execution_options
 from study.cli.exits import Commands, interruptible, opened, reported
-from study.cli.judge import judge
-from study.cli.options import STUDY_NAME, only, takes
+from study.cli.options import STUDY_NAME, again, execution_options, only, takes
 from study.cli.terminal import SafeConsole, progress_bar, say
 
 if TYPE_CHECKING:
@@ -147,7 +145,6 @@ def resume(context: typer.Context, name: STUDY_NAME = None) -> None:
 
 look.add_to(app)
 final.add_to(app)
-app.command()(judge)
 
 
 def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, quiet: bool) -> None:

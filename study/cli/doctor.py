@@ -1,17 +1,16 @@
-"""Probes each link between a study and what it needs, and says in plain words what is wrong.
+"""Probes each thing that a study needs, and reports what is wrong.
 
-Each probe is a function of its own that raises nothing; what it writes it deletes again.
+Each probe is a function that raises nothing and deletes again what it has written.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from pathlib import Path
 
 from study.errors import StudyError
+from study.files import check_writable
 from study.mirror.tracker import Finding, redact, resolve
 from study.storage.location import DEFAULT, Database
 from study.text import units
@@ -59,14 +58,6 @@ def _mlflow(
     yield from target.tracker.examine(target, _PATIENCE)
 
 
-def _write_file(folder: Path) -> None:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"{there} is no folder")
-    with tempfile.TemporaryFile(dir=there) as opened:
-        opened.write(b"probe")
-
-
 def _database(database: Database) -> Finding:
     """Whether the study's database can be opened, and how many studies it holds."""
     from study.storage.database import names
@@ -76,7 +67,7 @@ def _database(database: Database) -> Finding:
         if database.exists:
             held = len(names(database.open()))
             return f"{database.shown} holds {held} {'study' if held == 1 else 'studies'}"
-        _write_file(database.folder)
+        check_writable(database.folder)
         return f"{database.shown} is made with the first study"
 
     return _probed("database", probe)

@@ -149,6 +149,6 @@ def reported(location: Location) -> str:
 
     try:
         return f"Report: {report(location.database, location.name)}"
-    except Exception as error:  # noqa: BLE001 - the study is done, whatever a drawing may raise
+    except Exception as error:  # noqa: BLE001 - no failure of a figure undoes a study
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"Report: not written ({reason})"

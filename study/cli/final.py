@@ -15,9 +15,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from study.cli import options
-from study.cli.execution import again, execution_options
 from study.cli.exits import explained, interruptible, opened, reported
-from study.cli.options import JSON, MIRROR, STORAGE, STUDY_NAME, WHERE, only, takes
+from study.cli.options import (
+    JSON,
+    MIRROR,
+    STORAGE,
+    STUDY_NAME,
+    WHERE,
+    again,
+    execution_options,
+    only,
+    takes,
+)
 from study.cli.terminal import SafeConsole, print_json, progress_bar, say
 from study.errors import ModelError, Unfinished
 from study.files import printable

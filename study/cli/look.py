@@ -1,19 +1,23 @@
-"""The commands that look at a study, show it elsewhere, or probe what it needs; none trains."""
+"""The commands that train nothing: they show a study, compare results, or probe what is needed."""
 
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from study.cli.exits import opened
+from study.cli.exits import explained, opened
 from study.cli.options import JSON, MIRROR, STORAGE, STUDY, STUDY_NAME, only, takes
 from study.cli.terminal import SafeConsole, print_json, say
-from study.errors import MirrorError, StudyError, Unfinished
+from study.errors import DataError, MirrorError, StudyError, Unfinished
 from study.files import printable
 
 if TYPE_CHECKING:
@@ -22,9 +26,15 @@ if TYPE_CHECKING:
     from study.storage.location import Database
 
 
+_CONFIGURATION = ("configuration", "config", "option", "model", "method", "name")
+_REPEAT = ("repeat", "seed", "fold", "split", "run")
+_SCORE = ("score", "value", "accuracy", "val_accuracy", "metric", "loss")
+"""Names of the columns of results, in the order of preference."""
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands, in the order in which the help lists them."""
-    for command in (status, best, list_studies, report, mirror, dashboard, doctor):
+    for command in (status, best, list_studies, report, mirror, dashboard, doctor, judge):
         app.command(command.__name__.partition("_")[0])(command)
 
 
@@ -191,8 +201,6 @@ def doctor(
     - `study doctor my.toml`
     - `study doctor --data my.npz --mlflow http://127.0.0.1:5000`
     """
-    from dataclasses import asdict
-
     from study.cli import summary
     from study.cli.doctor import examine
 
@@ -210,6 +218,57 @@ def doctor(
         raise typer.Exit(2)
 
 
+@takes(JSON)
+def judge(
+    context: typer.Context,
+    results: Annotated[Path, typer.Argument(metavar="RESULTS.csv", help="A row for each run.")],
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Columns: configuration,repeat,score (found by name)."),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Compare with this one (default: the first row's)."),
+    ] = None,
+    minimize: Annotated[bool, typer.Option("--minimize", help="Less is better.")] = False,
+) -> None:
+    """Compare configurations of any tuner by their repeats: better, tie or worse.
+
+    Exit code 0: one is better than the baseline; 1: none is; 2: the file cannot be used.
+
+    Examples:
+    - `study judge results.csv`
+    - `study judge results.csv --columns lr,seed,val_loss --minimize --json`
+    """
+    with explained():
+        from study.plan.judge import judge as judged
+        from study.plan.judge import read
+
+        try:
+            with results.open(newline="", encoding="utf-8-sig") as file:
+                rows = csv.DictReader(file)
+                found = read(rows, _columns(rows.fieldnames or [], columns))
+            first = next(iter(found), "") if baseline is None else baseline
+            judgements = judged(found, first, minimize=minimize)
+        except (DataError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{results}: {error}") from None
+        if context.params["json"]:
+            print_json({"baseline": first, "judgements": [asdict(one) for one in judgements]})
+        for one in [] if context.params["json"] else judgements:
+            said = {"better": "better than", "worse": "worse than", "tie": "a tie with"}
+            low, high = one.interval
+            need = "more than 10,000" if one.more is None else f"about {one.more}"
+            tie = f"; {need} more repeats would decide a difference of this size"
+            say(
+                SafeConsole(),
+                f"{one.configuration}: {said[one.verdict]} {first} by {one.difference:+.4g} "
+                f"(95 %: {low:+.4g} to {high:+.4g}, {'in pairs' if one.paired else 'unpaired'}, "
+                f"{one.repeats} repeats){tie if one.verdict == 'tie' else ''}",
+            )
+    if not any(one.verdict == "better" for one in judgements):
+        raise typer.Exit(1)
+
+
 def _state(database: Database, name: str | None) -> tuple[str, Settings, PlanState, str]:
     """A study's name, settings, plan state and state, from the database alone."""
     from study.storage.database import load
@@ -219,3 +278,22 @@ def _state(database: Database, name: str | None) -> tuple[str, Settings, PlanSta
     plan_state = standing_of(study, settings)
     state = state_of(plan_state, database.study(study.study_name))
     return study.study_name, settings, plan_state, state
+
+
+def _columns(header: Sequence[str], given: str | None) -> tuple[str, str | None, str]:
+    """The columns of configuration, repeat and score."""
+    if given is not None:
+        names = [name.strip() for name in given.split(",")]
+        if len(names) != 3:
+            raise DataError(f"--columns {given}: give three: configuration,repeat,score")
+        if missing := [name for name in names if name not in header]:
+            raise DataError(f"has no column {missing[0]!r}; it has {', '.join(header)}")
+        return names[0], names[1], names[2]
+    lower = {name.strip().lower(): name for name in header}
+    first, repeat, score = (
+        next((lower[name] for name in known if name in lower), None)
+        for known in (_CONFIGURATION, _REPEAT, _SCORE)
+    )
+    if first is None or score is None:
+        raise DataError("has no columns configuration and score; name them with --columns")
+    return first, repeat, score

@@ -1,4 +1,4 @@
-"""What is printed, and the streams it goes to.
+"""Printing, and the streams that it goes to.
 
 Names of studies, classes and files are other people's text: no control character of theirs reaches
 the terminal. A stream that cannot be written does not end a study.
@@ -119,7 +119,7 @@ class _Output(io.FileIO):
 
 
 def guard_streams() -> None:
-    """Make standard output and error fit for any text, whatever they are, or are not.
+    """Make standard output and error fit for any text, closed ones too.
 
     A closed stream is replaced by the null device, so that no file which is opened later gets its
     number. Characters that its encoding does not have are written in ASCII.

@@ -72,7 +72,7 @@ class Note:
             raise  # the study cannot continue without its database
         except Exception as error:  # noqa: BLE001 - no other failure of a note ends a study
             reason = " ".join(str(error).split()) or type(error).__name__
-            self._say(f"Dashboard: its note cannot be written ({reason}); the study goes on")
+            self._say(f"Dashboard: its note cannot be written ({reason}); the study continues")
 
     def _write(self, plan_state: PlanState) -> None:
         from optuna_dashboard import get_note, save_note

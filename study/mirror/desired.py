@@ -92,7 +92,8 @@ class DesiredRun:
 class Snapshot:
     """A study at one moment, with its trials scored as the plan compares them.
 
-    ``live``: a driver is at work. Without one, what the database holds as running was interrupted.
+    ``live``: a driver is running. Without one, trials that the database holds as running were
+    interrupted.
     ``model_folder`` holds the kept models, ``policy`` says which of them are worth keeping.
     """
 

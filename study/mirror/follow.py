@@ -1,12 +1,12 @@
-"""The mirror at work: a pass over a study, and the process that makes passes while it is driven.
+"""A pass of the mirror over a study, and the process that makes passes while the study runs.
 
 That process is ``study mirror NAME --follow``, a child of the driver at low priority: MLflow takes
 seconds to import, and its local store works in Python, so in the driver's process either would hold
 the interpreter lock that training needs. The child reads the database by itself and writes nothing
-to it; it knows that its driver has ended when its standard input, a pipe, ends. What it has to say
-it says on standard error. Secrets are in its environment, never in its command line.
+to it; its standard input, a pipe, ends with its driver. Its messages go to standard error. Secrets
+are in its environment, never in its command line.
 
-Whatever goes wrong becomes one line; what is missing is sent when the server is back.
+Every failure becomes one line; missing runs are sent once the server is back.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class Mirror:
         self._sync: Sync | None = None
 
     def run(self, *, live: bool, afresh: bool = False) -> Report:
-        """Make one pass; ``live``: a driver is at work, and its running trials are shown running.
+        """Make one pass; ``live``: a driver is running, and so are its running trials.
 
         ``afresh`` looks at the tracker again instead of trusting what is known of it. Raises
-        ``MirrorError``, in one line, whatever goes wrong; what was sent stays sent.
+        ``MirrorError``, in one line, for every failure; what was sent stays sent.
         """
         if afresh:
             self._sync = None
@@ -187,10 +187,10 @@ def follow(
     say: Callable[[str], None],
     pause: float = PAUSE,
 ) -> None:
-    """Make passes (`Mirror.run`) while ``live`` says that a driver is at work, and a last one.
+    """Make passes (`Mirror.run`) while ``live`` says that a driver is running, and a last one.
 
     ``ended`` is set once the driver that this process belongs to has ended: there is one pass
-    more, or none where another driver has taken over, which has a follower of its own. ``say``
+    more, or none where another driver has taken over: it has its own follower. ``say``
     gets a line when passes begin to fail, twice in a row, and when they succeed again; the pauses
     between them grow. Raises ``MirrorError`` where the last pass fails.
     """
@@ -202,7 +202,7 @@ def follow(
             if at_work and last:
                 return
             problems = mirror(live=at_work, afresh=not at_work).problems
-        except Exception as error:  # noqa: BLE001 - it goes on, whatever a pass may raise
+        except Exception as error:  # noqa: BLE001 - no failure of a pass ends the mirror
             reason = str(error) if isinstance(error, StudyError) else repr(error)
             if last or not at_work:
                 raise MirrorError(reason) from None
@@ -215,7 +215,7 @@ def follow(
             say("MLflow: what was missing has been sent")
         failures = failures + 1 if problems else 0
         if failures == 2:
-            say(f"MLflow: {_first(problems)}; the study goes on, and what is missing is sent later")
+            say(f"MLflow: {_first(problems)}; the study continues, missing runs are sent later")
         slow = 2 * delay if problems else 2 * (time.monotonic() - began)
         delay = min(_LONGEST_PAUSE, max(pause, slow))
         ended.wait(delay)
@@ -225,7 +225,7 @@ def _first(problems: Sequence[str]) -> str:
     return problems[0] + (f" (and {len(problems) - 1} more)" if problems[1:] else "")
 
 
-# --- the process of its own ----------------------------------------------------------------------
+# --- the child process ---------------------------------------------------------------------------
 
 
 class Follower:
@@ -245,7 +245,7 @@ class Follower:
         self._reader: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the child; it contacts nobody before the first epoch is stored."""
+        """Start the child; it contacts no server before the first epoch is stored."""
         if self._target is None:
             return
         root = str(Path(__file__).resolve().parents[2])
@@ -266,7 +266,7 @@ class Follower:
         self._reader.start()
 
     def close(self, seconds: float) -> None:
-        """Let the child make a last pass; end it after ``seconds``, and say what sends the rest.
+        """Let the child make a last pass; end it after ``seconds``, and print what sends the rest.
 
         To be called when the study's lock is given back. A child that has died is started again.
         """

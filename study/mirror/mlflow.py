@@ -24,7 +24,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 
 from study.errors import MirrorError
-from study.files import made_once
+from study.files import check_writable, made_once
 from study.limits import LONGEST_ANSWER, within
 from study.mirror import old_servers
 from study.mirror.desired import MODEL, STUDY, Artifact, Content, DesiredRun
@@ -391,7 +391,7 @@ class MLflow(Tracker):
             if scheme == "s3":
                 self._buckets.probe(place)
             else:
-                _write_probe(Path(unquote(urlsplit(place).path)))
+                check_writable(Path(unquote(urlsplit(place).path)))
         except (MirrorError, OSError) as error:
             return Finding("artifacts", False, f"models cannot be kept: {error}")
         where = f" at {shown(self._keys.s3_endpoint)}" if self._keys.s3_endpoint else ""
@@ -405,14 +405,6 @@ class MLflow(Tracker):
             return str(self._call(lambda: self._client.get_experiment("0")).artifact_location)
         except Refused:
             return None
-
-
-def _write_probe(folder: Path) -> None:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"{there} is not a folder")
-    with tempfile.TemporaryFile(dir=there) as opened:
-        opened.write(b"probe")
 
 
 def _remote(run: Run) -> RemoteRun:
@@ -450,7 +442,7 @@ def open_store(file: Path) -> MlflowClient:
 
 @cache
 def _limit_answers() -> None:
-    """Bound the size of what MLflow reads of an answer; it would read whatever a server sends."""
+    """Bound the size of an answer; MLflow would read all that a server sends."""
     from mlflow.utils import request_utils
 
     class Limited(request_utils.TCPKeepAliveHTTPAdapter):
@@ -474,7 +466,7 @@ _NOT = "the address is not that of an MLflow server"
 _LATE = "the server does not answer in time"
 _WORDS = {
     "too many 429": "the server is busy (429)",
-    "too many 5": "the server answers with an error of its own (500)",
+    "too many 5": "the server answers with an internal error (500)",
     "Connection refused": "the server is not there (connection refused)",
     "connection to server": "the server is not there (connection refused)",
     "Failed to resolve": "the server's name is not known",

@@ -45,7 +45,7 @@ _ANSWERS = {
 class Keys:
     """The addresses and keys that reach a tracking server and the bucket behind it.
 
-    What is None of the bucket is found where boto3 looks (environment, profile, instance role).
+    Where a part of the bucket's is None, boto3 looks for it (environment, profile, instance role).
     """
 
     tracking_uri: str = field(repr=False)

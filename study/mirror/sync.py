@@ -1,4 +1,4 @@
-"""Sends to a tracker what it lacks: make what is missing, send what has changed, end what ended.
+"""Brings a tracker up to date: creates missing runs, sends what has changed, ends runs that ended.
 
 Parents are made before their children and ended after them. The final state of a run is sent last:
 a run that has it, with the right mark, is complete, and any other one is sent again, which changes

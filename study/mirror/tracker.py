@@ -1,4 +1,4 @@
-"""What a tracker is, which there are, and which one a command mirrors to.
+"""The interface of a tracker, the table of trackers, and which one a command mirrors to.
 
 A tracker shows runs: MLflow is one. Another one is a file with a subclass of `Tracker` and an entry
 in `TRACKERS`. Which one is used follows from the first of ``--mlflow URI``, an MFlux token,
@@ -44,7 +44,7 @@ PATIENCE = 30.0
 """Seconds that one request may take, from its start to the end of its answer."""
 
 DEFAULT = "default"
-"""The source of a target that nobody named."""
+"""The source of the default target."""
 
 MFLUX = "https://www.mflux.ai"
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from study.training.run import Epoch, Run
 
 ATTEMPTS = 3
-"""A run during which so many drivers died at the same epoch has failed."""
+"""A run fails when this many drivers have died at the same epoch of it."""
 
 Say = Callable[[str], None]
 

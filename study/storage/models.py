@@ -98,7 +98,7 @@ def _best(rows: Sequence[StoredTrial], metric: Metric) -> StoredTrial:
 
 
 class Keeper:
-    """Keeps models in ``folder`` by ``policy``; ``say`` is told, once, if that cannot be done."""
+    """Keeps models in ``folder`` by ``policy``; ``say`` prints one line if that cannot be done."""
 
     def __init__(
         self, folder: Path, policy: Policy, say: Callable[[str], None], metric: Metric
@@ -124,8 +124,8 @@ class Keeper:
         except OSError as error:
             if not self._failed:
                 self._say(
-                    f"models: {self._folder} cannot be written ({error.strerror}); the study goes "
-                    "on without keeping them"
+                    f"models: {self._folder} cannot be written ({error.strerror}); the study "
+                    "continues without keeping them"
                 )
             self._failed = True
 

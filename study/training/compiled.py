@@ -33,7 +33,7 @@ def takes_one_hot(model: keras.Model) -> bool:
 
 
 def logs_in(metrics: Mapping[str, Any], images: int) -> Logs:
-    """What a compiled model's metrics say of so many images, without those of several numbers.
+    """The metrics of a compiled model over a number of images, without those of several numbers.
 
     Its accuracy is called that whatever its name, and is exact, which is a float32 in Keras.
     """

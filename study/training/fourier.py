@@ -61,7 +61,7 @@ class Correlation:
         self._lines = [len(real), len(pairs)][: len(self._kinds)]
 
     def pays(self, channels: int, filters: int, batch: int) -> bool:
-        """Whether this is faster, for batches of so many images, than the convolution itself.
+        """Whether this is faster than the convolution itself, for batches of this size.
 
         Counts multiplications, so the answer, and with it a run's bits, is not the machine's.
         """

@@ -92,7 +92,7 @@ class History:
 
 
 def _read(records: Sequence[Mapping[str, Any]], at_most: int) -> list[Epoch]:
-    """The epochs of a checkpoint; ValueError where a run of so many epochs cannot have had them."""
+    """The epochs of a checkpoint; ValueError where a run of that length cannot have had them."""
     try:
         epochs = _EPOCHS.validate_python(list(records))
     except ValidationError:

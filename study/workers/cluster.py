@@ -106,7 +106,7 @@ _size = Size(GROWTH)
 
 
 def _message(event: Event) -> dict[str, Any] | None:
-    """How an event travels while its run goes on; None if it is the last."""
+    """An event as a message, sent while its run is trained; None for the last event."""
     match event:
         case EpochReported(key=key, epoch=epoch):
             return {"key": key, "epoch": asdict(epoch)}
@@ -271,10 +271,10 @@ class DaskEngine:
         try:
             outcome: Outcome = task.future.result(timeout=_PATIENCE)
         except _CANCELLED:
-            raise self._lost() from None  # by nobody here: Dask does that without a scheduler
+            raise self._lost() from None  # Dask cancels without a scheduler; nothing here does
         except StudyError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a worker died of is a failed run
+        except Exception as error:  # noqa: BLE001 - a run whose worker died has failed
             if task.future.status == "finished":  # it is large, or the network slow
                 self._events.put((key, task.future))
             elif task.future.status == "lost" or task.forwarded > task.sent_with:
@@ -380,7 +380,7 @@ def remote_engine(
     except StudyError:
         close(timeout=2)
         raise
-    except Exception as error:  # noqa: BLE001 - whatever the data did to the workers
+    except Exception as error:  # noqa: BLE001 - of workers that cannot take the data
         close(timeout=2)
         raise StudyError(
             f"--scheduler {address}: the workers cannot be used ({reason(error)}); install the "

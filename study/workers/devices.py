@@ -1,7 +1,7 @@
 """The GPUs of this machine: which there are, which library sees them, and which study has them.
 
-`nvidia-smi` names the cards; if there are any, each library is asked in a process of its own how
-many it sees, so that nothing is imported here.
+`nvidia-smi` names the cards; if there are any, a child process asks each library how many it sees,
+so that nothing is imported here.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def devices(
     ask: Callable[[], str] = nvidia_smi,
     count: Callable[[str], tuple[int, str]] = count,
 ) -> Devices:
-    """The cards of this machine that ``CUDA_VISIBLE_DEVICES`` allows, and who sees them."""
+    """The cards that ``CUDA_VISIBLE_DEVICES`` allows, and the libraries that see them."""
     try:
         found = [_card(line) for line in ask().splitlines() if line.strip()]
     except (OSError, ValueError, subprocess.SubprocessError) as error:

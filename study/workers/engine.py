@@ -46,7 +46,7 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A warning for the user while a run goes on; ``text`` is one line."""
+    """A warning for the user about a run in training; ``text`` is one line."""
 
     key: int
     text: str
@@ -134,7 +134,7 @@ def _step(key: int, training: Training) -> tuple[Event, list[str]]:
             return RunFinished(key, finished.value), warnings
         except StudyError:
             raise
-        except Exception as failure:  # noqa: BLE001 - of the network or the trainer; the study goes on
+        except Exception as failure:  # noqa: BLE001 - of the network or the trainer; the study continues
             return RunFailed(key, reason(failure)), warnings
 
 

@@ -1,4 +1,4 @@
-"""Every engine by its name. Another one is a file of its own and a line here."""
+"""Every engine by its name. Another engine is one new file and an entry here."""
 
 from __future__ import annotations
 

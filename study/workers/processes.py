@@ -202,7 +202,7 @@ def _python(
 ) -> subprocess.Popen[bytes]:
     """Run a function of `child` in a new Python that finds modules where this one does.
 
-    It is in a session of its own, which a terminal's signals do not reach; ``-P`` keeps the current
+    It has its own session, which a terminal's signals do not reach; ``-P`` keeps the current
     folder off its path unless it is on this process's.
     """
     path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - "" is this folder

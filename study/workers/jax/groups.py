@@ -1,4 +1,4 @@
-"""Runs at work: in groups of one network each, an epoch at a time.
+"""Trains runs in groups of one network each, an epoch at a time.
 
 Between two epochs all of a run is on this side of the device, in its checkpoint's form: a group is
 put together anew for every epoch, and loses nothing if it turns out too large.
@@ -49,7 +49,7 @@ _OWN |= {"rotation", "zoom", "translation"}
 
 @dataclass(eq=False)
 class Member:
-    """A run at work: its variables after its last epoch, and what its group made of the next.
+    """A run in training: its variables after its last epoch, and the result of its next one.
 
     ``key`` is that of its group. ``result`` is None until an epoch is trained; an exception, which
     may come before the first, is why the run has failed.
@@ -203,7 +203,7 @@ class Groups:
         )
 
     def _size(self, key: Hashable, runs: int) -> int:
-        """Of the program for so many runs: one up to twice too large, if it is compiled already."""
+        """The size of the program to use: up to twice too large, if that is compiled already."""
         fitting = next(size for size in SIZES if size >= runs)
         compiled = self._sizes.get(key, set())
         return next((size for size in (fitting, 2 * fitting) if size in compiled), fitting)

@@ -28,8 +28,7 @@ from study.training.compiled import (
 )
 from study.training.history import Arrays
 from study.training.recipe import Recipe
-from study.workers.jax.augment import augmented
-from study.workers.jax.layers import Rate
+from study.workers.jax.layers import Rate, augmented
 
 Array = Any
 

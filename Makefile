@@ -52,7 +52,7 @@ study: .venv/locked ## run or continue a study; DATA=, SPACE=, NAME=, SAMPLER= c
 	@$(BIN)/python -m study run $(call given,SPACE) $(call given,DATA,--data ) $(call given,NAME,--name ) $(call given,SAMPLER,--sampler )
 
 test: .venv/locked-dev ## the tests; they need no network
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 torture: .venv/locked-dev ## 126 kills, 36 changes from outside, 150,000 damaged files, 50 starts at once, a cluster of three hosts (needs root)
 	@$(BIN)/python tests/torture.py --whole

@@ -17,9 +17,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ from study.data.dataset import Dataset
 from study.errors import SettingsError, TrainingFailed
 from study.training.checkpoint import Checkpoint, Checkpoints
 from study.training.run import Epoch, Run
-from study.workers.child import Done, Orders, Send, Stop
-from study.workers.engine import EpochReported, Event, Notice, work
+from study.workers.child import Orders, Send
+from study.workers.jax.engine import InGroups
 
 _kept: list[bytearray] = []
 
@@ -58,9 +57,9 @@ def train(
             _trouble(dict(run.params).get("trouble"))
         acc, val_acc = (quality - 0.3 / (number + 1) + 0.01 * drawn[number]).tolist()
         history.append(Epoch(number, acc, 1 - acc, val_acc, 1 - val_acc, pause, time.time()))
-        _trace(run, number)
         if checkpoints:
             _save(checkpoints, Checkpoint(run.key, tuple(map(asdict, history)), (drawn,)))
+        _trace(run, number)  # an epoch whose process is killed before it is saved was not trained
         yield history[-1]
     return b"model" if end == run.epochs else None
 
@@ -112,34 +111,22 @@ def _trace(run: Run, number: int) -> None:
 
 
 @dataclass(frozen=True)
-class Together:
-    """A worker of the pool that trains an epoch of every run it has, and again."""
+class Together(InGroups):
+    """The worker that trains several runs at once, with this trainer in place of JAX."""
 
-    dataset: Dataset
-    checkpoints: Checkpoints | None
+    device: str = "cpu"
 
     def serve(self, orders: Orders, send: Send) -> None:
-        active: dict[int, Iterator[Event]] = {}
-        stopped: set[int] = set()
-        while True:
-            while not active or not orders.empty():
-                order = orders.get()
-                number = order.number
-                if isinstance(order, Stop):
-                    stopped.add(number)
-                    continue
-                there = partial(stopped.__contains__, number)
-                active[number] = work(number, order.run, self._train, self.checkpoints, there)
-            for number, events in list(active.items()):
-                event = next(events, None)
-                if event is not None:
-                    send(event)
-                if not isinstance(event, EpochReported | Notice):
-                    del active[number]
-                    send(Done(number))
+        self._train(self, orders, send)  # type: ignore[arg-type]
 
-    def _train(self, run: Run) -> Any:
+    def add(self, run: Run) -> Run:
+        return run
+
+    def train(self, run: Run) -> Any:
         return train(run, self.dataset, checkpoints=self.checkpoints)
+
+    def remove(self, run: Run) -> None:
+        """There is no program to release."""
 
 
 def main() -> None:

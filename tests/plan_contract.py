@@ -19,6 +19,9 @@ from study.space.metric import Metric
 EPOCHS = 3
 
 
+_HISTORIES: dict[tuple[type, int], list[StoredTrial]] = {}
+
+
 class PlanContract(ABC):
     """Pure, no slot twice, resumable after every prefix, ends, failed slots, several workers."""
 
@@ -31,15 +34,21 @@ class PlanContract(ABC):
     def curves(self, seed: int) -> Chance:
         return Chance(seed, EPOCHS)
 
-    def history(self, seed: int = 1, most: int = 400) -> list[StoredTrial]:
-        """The rows of a study played to its end, one run after the other."""
+    def history(self, seed: int = 1) -> list[StoredTrial]:
+        """The rows of a study played to its end, one run after the other; played once."""
+        key = type(self), seed
+        if key not in _HISTORIES:
+            _HISTORIES[key] = self._played(seed)
+        return list(_HISTORIES[key])
+
+    def _played(self, seed: int) -> list[StoredTrial]:
         plan, rows = self.plan(), []
-        for _ in range(most):
+        for _ in range(400):
             slots = plan.state(rows).next
             if not slots:
                 return rows
             rows = self.trained(plan, slots[0], rows, seed)
-        raise AssertionError(f"the plan has not ended after {most} slots")
+        raise AssertionError("the plan has not ended after 400 slots")
 
     def trained(
         self, plan: Plan, slot: RunSpec, rows: list[StoredTrial], seed: int

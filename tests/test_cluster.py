@@ -93,12 +93,16 @@ class Servers:
         """Process, run and number of every epoch that was trained."""
         return traced(self.folder)
 
+    def forget(self) -> None:
+        """Delete what the workers have left."""
+        for file in (self.folder / "trace", *self.folder.glob("checkpoints/*")):
+            file.unlink(missing_ok=True)
+
     def clear(self) -> None:
         """End the workers, and forget what they did."""
         for process in self._started[1:]:
             kill(process)
-        for file in (self.folder / "trace", *self.folder.glob("checkpoints/*")):
-            file.unlink(missing_ok=True)
+        self.forget()
 
     def close(self) -> None:
         self.clear()
@@ -138,6 +142,7 @@ def one_scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]
 @pytest.fixture
 def servers(one_scheduler: Servers) -> Iterator[Servers]:
     """A scheduler that has seen other tests, but no worker yet."""
+    one_scheduler.clear()
     yield one_scheduler
     one_scheduler.clear()
 
@@ -171,14 +176,20 @@ def remote(servers: Servers, **given: Any) -> cluster.DaskEngine:
 
 
 class TestDask(EngineContract):
-    @pytest.fixture
-    def folder(self, servers: Servers) -> Path:
-        return servers.folder
+    """On one worker, which serves engine after engine."""
+
+    @pytest.fixture(scope="class")
+    def worker(self, one_scheduler: Servers) -> None:
+        one_scheduler.worker()
 
     @pytest.fixture
-    def make(self, servers: Servers) -> Callable[[], Engine]:
-        servers.worker()
-        return lambda: remote(servers)
+    def folder(self, one_scheduler: Servers) -> Path:
+        one_scheduler.forget()
+        return one_scheduler.folder
+
+    @pytest.fixture
+    def make(self, one_scheduler: Servers, folder: Path, worker: None) -> Callable[[], Engine]:
+        return lambda: remote(one_scheduler)
 
 
 def test_a_worker_that_joins_is_given_runs(servers: Servers, expected: dict) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,12 @@ from study.cli.app import app
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-HERE = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "STUDY_MLFLOW": "none"}
+HERE = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONUNBUFFERED": "1",
+    "STUDY_MLFLOW": "none",
+    "STUDY_CONFIRM": "0",
+}
 
 SPACE = """
 name = "tiny"
@@ -46,10 +51,12 @@ dense = 4
 
 
 @contextlib.contextmanager
-def command(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def command(
+    folder: Path, *words: str, program: Sequence[str] = ("-m", "study"), **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """A command at work in a folder; it is killed if it is still at it in the end."""
     with subprocess.Popen(
-        [sys.executable, "-m", "study", *words],
+        [sys.executable, *program, *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -133,7 +140,7 @@ def test_a_study_stopped_in_every_way_ends_as_an_undisturbed_one(
     with command(tmp_path, *RUN, "-v") as process:
         read(process, epoch)
         process.send_signal(signal.SIGSTOP)  # as long as it takes to ask others
-        _, err = finish(tmp_path, *RUN, code=2)
+        _, err = here(tmp_path, *RUN, code=2)
         assert f"process {process.pid}" in err
         process.send_signal(signal.SIGCONT)
         assert "study resume tiny" in stop(process, signal.SIGINT)
@@ -143,7 +150,7 @@ def test_a_study_stopped_in_every_way_ends_as_an_undisturbed_one(
         read(process, epoch)
         stop(process, signal.SIGKILL)
 
-    out, err = finish(tmp_path, "resume", "--jobs", "1")
+    out, err = here(tmp_path, "resume", "--jobs", "1")
     assert "Use filters=2" in out
     assert err == ""
     assert results(tmp_path) == results(finished)

@@ -152,7 +152,7 @@ def test_a_run_on_the_processor_sees_no_card_and_one_on_a_card_is_float32() -> N
 
 
 def test_a_group_for_a_card_that_jax_does_not_see_is_not_trained_on_the_processor() -> None:
-    code = "from study.workers.jax.startup import start_jax; start_jax('gpu')"
+    code = "from study.workers.jax.engine import start_jax; start_jax('gpu')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -181,8 +181,8 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Devices:
     return found()
 
 
-def prepared(database: Database, here: Devices, **given: str) -> Prepared:
-    options = {"data": "data.npz"} | given
+def prepared(database: Database, here: Devices, **given: Any) -> Prepared:
+    options = {"data": "data.npz", "confirm": 0} | given
     chosen = {name: Setting(value, "command line") for name, value in options.items()}
     return prepare("fake.toml", None, database, chosen, devices=here)
 

@@ -132,7 +132,7 @@ def test_final_models_are_measured_by_the_metric_of_their_study_and_all_name_it(
     data = base.DATA
     np.savez(tmp_path / "tops.npz", x_train=data.images, y_train=data.labels)
     (tmp_path / "net.py").write_text(own.HEAD + text(SPARSE, TOP))
-    done = run_in(tmp_path, TOPS.format(data=tmp_path / "tops.npz"))
+    done = run_in(tmp_path, TOPS.format(data=tmp_path / "tops.npz"), "--confirm", "0")
     assert done.exit_code == 0, done.output
     storage = ["--storage", f"sqlite:///{tmp_path}/study.db"]
     words = ["finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2", *storage]

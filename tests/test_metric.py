@@ -316,7 +316,7 @@ def test_a_study_of_skewed_classes_is_judged_by_all_of_them_alike(tmp_path: Path
     data, rare = base.DATA, np.flatnonzero(base.DATA.labels == 2)[20:]
     images, labels = (np.delete(part, rare, axis=0) for part in (data.images, data.labels))
     np.savez(tmp_path / "skew.npz", x_train=images, y_train=labels)
-    done = run_in(tmp_path, SKEW.format(data=tmp_path / "skew.npz"))
+    done = run_in(tmp_path, SKEW.format(data=tmp_path / "skew.npz"), "--confirm", "0")
     assert done.exit_code == 0, done.output
     assert re.search(r"validation balanced accuracy [\d.]+ ± [\d.]+ %", done.output)
     study, settings = stored(Database.at(f"sqlite:///{tmp_path}/study.db").open())

@@ -9,7 +9,6 @@ from study.errors import SettingsError, StorageError
 from study.files import write_whole
 from study.space.metric import ACCURACY
 from study.storage import models
-from study.storage.location import Database
 from study.storage.trials import StoredTrials
 
 
@@ -85,7 +84,7 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_ends_nothing(made, tmp
     keep(made, keeper, made.start(), 0, (0.9,))
     keep(made, keeper, made.start(), 1, (0.9,))
     assert len(said) == 1
-    assert "the study goes on" in said[0]
+    assert "the study continues" in said[0]
 
 
 def test_only_models_are_deleted_and_what_a_kill_left_of_them(made, tmp_path):
@@ -130,11 +129,6 @@ def test_a_uuid_that_is_none_names_no_folder(made, stored):
     made.study.set_user_attr(models.IDENTITY, stored)
     with pytest.raises(StorageError, match="UUID in the database is malformed"):
         models.identity(made.study)
-
-
-def test_models_lie_beside_the_database_apart_from_other_studies(made, tmp_path):
-    folder = Database.at(made.url).study("digits").models("abc")
-    assert folder == tmp_path / "study.db.models" / "abc"
 
 
 def test_a_policy_is_recorded_and_holds_until_another_is_given(made):

@@ -7,7 +7,7 @@ from fakes import IMAGES, drive, space, study_in
 from optuna import Study
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
-from optuna_dashboard import get_note, save_note
+from optuna_dashboard import get_note
 
 from study.dashboard.note import FIRST, LAST, Note, note_text, replaced
 from study.plan.plan import PlanState
@@ -95,13 +95,6 @@ def test_it_is_written_at_the_start_when_a_stage_is_decided_and_not_in_between()
     assert get_note(study_in(storage)).startswith(FIRST)
 
 
-def test_it_says_where_mlflow_shows_the_study(study: Study, plan_state: PlanState) -> None:
-    save_note(study, "mine")
-    Note(study, 2, print, address=lambda: "http://here").see(plan_state, {}, None)
-    assert get_note(study).startswith("mine")
-    assert "http://here" in get_note(study)
-
-
 def test_an_address_that_comes_with_the_last_pass_is_written_too(
     study: Study, plan_state: PlanState
 ) -> None:
@@ -126,7 +119,7 @@ class Failing(Note):
 def test_whatever_goes_wrong_with_it_is_one_line(study: Study, plan_state: PlanState) -> None:
     said: list[str] = []
     Failing(study, KeyError("colour"), said).see(plan_state, {}, None)
-    assert said == ["Dashboard: its note cannot be written ('colour'); the study goes on"]
+    assert said == ["Dashboard: its note cannot be written ('colour'); the study continues"]
 
 
 def test_a_database_that_cannot_be_written_is_the_study_s_own_line(

@@ -129,7 +129,7 @@ def test_any_model_learns_and_continues_to_the_same_bits(text: str, tmp_path: Pa
 
 
 def test_layers_of_a_custom_model_compute_faster_to_the_numbers_of_stock() -> None:
-    for text in (SEQUENTIAL, RESIDUAL, SUBCLASSED, CONSTRAINED, OUTSIDE):
+    for text in (RESIDUAL, SUBCLASSED, OUTSIDE):  # constraints: test_step
         curves = [
             base.finish(train(replace(run_of(text), training=path, epochs=2), base.DATA))[0]
             for path in ("fast", "stock")
@@ -299,7 +299,7 @@ def test_a_model_that_makes_images_all_but_constant_is_refused(name: str) -> Non
 
 @pytest.mark.parametrize("name", CLEAR)
 def test_a_model_that_keeps_their_contrast_is_not(name: str) -> None:
-    tried(SCALED.replace("SCALE", CLEAR[name]))
+    assert tried(SCALED.replace("SCALE", CLEAR[name])).parameters > 0
 
 
 SEVERAL_LAYERS = """

@@ -330,8 +330,15 @@ def script(folder: Path, *words: str, **given: Any) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.parametrize("forks", [True, False])
-@pytest.mark.parametrize("how", ["a file without a guard", "-c", "standard input"])
+@pytest.mark.parametrize(
+    ("how", "forks"),
+    [
+        ("a file without a guard", True),
+        ("a file without a guard", False),
+        ("-c", True),
+        ("standard input", True),
+    ],
+)
 def test_a_pool_starts_from(how: str, forks: bool, tmp_path: Path) -> None:
     code = SCRIPT.format(forks=forks and processes.FORKS)
     (tmp_path / "program.py").write_text(code)
@@ -372,19 +379,6 @@ def test_a_signal_to_all_processes_reaches_no_worker(number: int, tmp_path: Path
             process.send_signal(number)
         out, _ = started.communicate()
     assert out.split()[-2:] == ["finished", str(2 * fakes.EPOCHS)]
-
-
-def test_a_pool_listens_on_nothing(tmp_path: Path) -> None:
-    with script(tmp_path, "-c", SCRIPT.format(forks=processes.FORKS), FAKE_PAUSE="0.2") as started:
-        wait_for(started, "epoch")
-        driver = psutil.Process(started.pid)
-        for process in (driver, *driver.children(recursive=True)):
-            assert process.net_connections(kind="inet") == []
-            named = [one.laddr for one in process.net_connections(kind="unix") if one.laddr]
-            assert named == []
-        loaded = Path(f"/proc/{started.pid}/maps").read_text()
-        assert "distributed" not in loaded
-        started.communicate()
 
 
 def wait_for(started: "subprocess.Popen[str]", word: str) -> None:

@@ -21,11 +21,10 @@ from plan_fakes import EAGER, IMAGES, SMALL, Chance, Crew, counted, issued, new_
 
 import study as package
 import study.tuning.one_at_a_time
-from study.errors import PlanExhausted, SettingsError, SpaceError
+from study.errors import PlanExhausted, SettingsError
 from study.plan.plan import RunSpec
 from study.plan.results import configuration
 from study.plan.sweep import OneAtATime
-from study.space.search_space import SearchSpace
 from study.storage.location import Database
 from study.storage.trials import RUN_SPEC, StoredTrials
 from study.tuning.one_at_a_time import OneAtATimeSampler
@@ -125,15 +124,6 @@ def test_the_slot_of_a_running_trial_is_known_before_it_suggests_anything() -> N
     assert slots[0].configuration == configuration(SMALL.start)
 
 
-def test_two_asks_before_either_finishes_get_different_slots() -> None:
-    found = study_of()
-    one, other = found.ask(), found.ask()
-    assert (run_spec(one).configuration, run_spec(one).repeat) != (
-        run_spec(other).configuration,
-        run_spec(other).repeat,
-    )
-
-
 def test_a_preferred_configuration_continues_before_another_one_begins() -> None:
     found = study_of()
     for trial in (found.ask(), found.ask()):  # the start's two repeats
@@ -206,17 +196,11 @@ def test_an_objective_that_suggests_an_unknown_name_is_refused() -> None:
 def test_enqueued_trials_are_refused() -> None:
     found = study_of()
     found.enqueue_trial({"a": 3})
-    with pytest.raises(SettingsError, match="enqueue_trial"):
+    with pytest.raises(SettingsError, match=r"enqueue_trial: .*list the value among the options"):
         found.ask()
     assert states(found) == {"FAIL": 1}
     found.optimize(value_of)
     assert results(found) == results(calm())
-
-
-def test_a_range_is_refused_when_the_sampler_is_made() -> None:
-    table = SMALL.to_dict() | {"hyperparameters": {"a": {"low": 1, "high": 2}}}
-    with pytest.raises(SpaceError, match="is a range"):
-        OneAtATimeSampler(SearchSpace.from_dict(table))
 
 
 def test_a_failing_run_eliminates_its_option_and_the_study_continues() -> None:
@@ -304,7 +288,7 @@ def test_optunas_default_pruner_goes_with_an_objective_that_reports() -> None:
     assert plan().state(StoredTrials()(found)).complete
 
 
-@pytest.mark.parametrize("attempt", range(12))
+@pytest.mark.parametrize("attempt", range(4))
 def test_threads_share_the_plan(attempt: int) -> None:
     """Every slot once, whoever takes it; nobody is left running and nobody raises."""
     chance = random.Random(attempt)

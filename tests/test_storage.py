@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,14 +256,6 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(
     assert path.read_bytes() == contents
 
 
-def test_a_truncated_database_is_called_damaged(path: Path, url: str) -> None:
-    Database.at(url).open(create=True).engine.dispose()
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(StorageError, match="damaged; restore a copy"):
-        Database.at(url).open()
-
-
 def test_a_schema_that_is_no_text_is_called_damaged(path: Path, url: str) -> None:
     Database.at(url).open(create=True).engine.dispose()
     path.write_bytes(path.read_bytes().replace(b"CREATE TABLE trials", b"CREATE \xd4ABLE trials"))
@@ -432,9 +423,3 @@ def test_what_the_database_layer_raises_later_is_one_line_too(url: str, settings
 def test_other_errors_are_not_taken_for_those_of_the_database() -> None:
     with pytest.raises(RuntimeError, match="mistake"), explained("sqlite:///the.db"):
         raise RuntimeError("a mistake of the program")
-
-
-def test_recording_the_same_settings_changes_nothing(url: str, settings: Settings) -> None:
-    study = storage.create(Database.at(url).open(create=True), "mine", settings)
-    storage.record(study, replace(settings))
-    assert study.user_attrs[storage.SETTINGS] == settings.to_dict()

@@ -257,7 +257,7 @@ class Result:
         ``holdout`` is the fraction of the images that chooses the best epoch; 0 trains on all.
         What was trained and measured before is not trained and measured again.
         """
-        from study.cli.execution import execution_options
+        from study.cli.options import execution_options
         from study.final.finalize import FinalOptions, finalize
         from study.running.prepare import prepare_again
 
@@ -328,7 +328,7 @@ def run(
     (Ctrl-C) raises ``KeyboardInterrupt`` and leaves the study resumable: run it again. Raises
     ``StudyError``.
     """
-    from study.cli.execution import execution_options
+    from study.cli.options import execution_options
     from study.running import from_python
     from study.running.launch import ahead, launch
     from study.running.prepare import prepare

@@ -104,7 +104,9 @@ def test_an_epoch_is_that_of_keras_alone(tmp_path: Path) -> None:
 
     plain = having(dropout=0.0)
     modern = having(plain, **MODERN)
-    runs = [replace(run, until=1) for run in (plain, replace(plain, repeat=2), modern)]
+    other = having(plain, optimizer="sgd", momentum=0.9, weight_decay=0.01, patience=1)
+    other = replace(having(other, activation="tanh", batch_size=25), batch_size=25)
+    runs = [replace(run, until=1) for run in (plain, replace(plain, repeat=2), modern, other)]
     store = FolderCheckpoints(tmp_path)
     expected = []
     for run in runs:
@@ -115,7 +117,7 @@ def test_an_epoch_is_that_of_keras_alone(tmp_path: Path) -> None:
             store.save(Checkpoint(one.key, (), program.state()))
         expected.append(list(train(stock, DATA, checkpoints=store)))
     found = Ends(runs, tmp_path)
-    assert found.models == dict.fromkeys(range(3))
+    assert found.models == dict.fromkeys(range(4))
     for [theirs], [ours] in zip(expected, found.epochs, strict=True):
         assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
         assert ours.val_loss == pytest.approx(theirs.val_loss, abs=1e-4)

@@ -11,9 +11,11 @@ from plan_contract import PlanContract
 from plan_fakes import IMAGES, SMALL, Chance, played, row_of, space_of
 
 from study.errors import SpaceError, TrainingFailed
+from study.plan.confirm import Confirmed
 from study.plan.grid import Grid
 from study.plan.halving import Halving
 from study.plan.plan import Plan, PlanState
+from study.plan.points import fits
 from study.plan.race import Race
 from study.plan.results import Configuration, StoredTrial
 from study.plan.search import Search
@@ -128,6 +130,27 @@ def test_a_sweep_whose_start_is_out_begins_with_an_option_that_fits() -> None:
     state, rows = played(OneAtATime(space, images=IMAGES, out=too_large), lambda _one, _: 0.9)
     assert state.complete
     assert dict(rows[0].configuration)["a"] == 1
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_start_that_is_out_is_not_trained_to_be_compared_with(measured: bool) -> None:
+    space = space_of(a=([1, 2, 3], 3), b=([0.1, 0.2], 0.1), c=([False, True], False))
+    sweep = OneAtATime(space, images=IMAGES, out=fits if measured else too_large)
+    plan, rows = Confirmed(sweep, 2), list[StoredTrial]()
+    while specs := plan.state(rows).next:
+        configuration = specs[0].configuration
+        assert configuration is not None
+        why = too_large(configuration)
+        if why is not None:  # what the run finds out by itself
+            assert measured
+            assert specs[0].repeat == 0
+            failed = {"state": "failed", "attributes": {"failure": why}}
+            rows.append(row_of(specs[0], len(rows), None, **failed))
+        else:
+            rows.append(row_of(specs[0], len(rows), 0.9))
+    state = plan.state(rows)
+    assert state.complete
+    assert sentences.answer(state).endswith("the start is out: 3 of a, more than 2.")
 
 
 def test_a_study_of_which_everything_is_out_says_so() -> None:

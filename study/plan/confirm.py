@@ -14,6 +14,7 @@ from study.plan.comparison import paired
 from study.plan.plan import Confirmation, Option, Plan, PlanState, RunIndex, RunSpec, Stage
 from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.statistics import Spread
+from study.space.limits import OUT
 from study.space.metric import Metric
 
 CONFIRMED = "confirmed"
@@ -56,11 +57,12 @@ class Confirmed(Plan):
             return replace(chosen, runs_expected=chosen.runs_expected + more)
         held = [one for one in trials if one.stage == CONFIRMED]
         index = RunIndex(held)
-        numbered = RunIndex(replace(one, repeat=one.repeat - self._first) for one in held)
+        fresh = (replace(one, repeat=one.repeat - self._first) for one in held)
+        known = _known_out(chosen.stages)
+        numbered = RunIndex(fresh, lambda one: self.out(one) or known.get(one))
         configurations = {ANSWER: chosen.incumbent}
         start = configuration(self.space.start)
-        whole = self.space.is_whole(dict(start)) and not self.out(start)
-        if whole and start != chosen.incumbent:
+        if self.space.is_whole(dict(start)) and start != chosen.incumbent:
             configurations[START] = start
         options = [
             numbered.option(name, one, None, self.fresh) for name, one in configurations.items()
@@ -118,3 +120,13 @@ class Confirmed(Plan):
         gap = spread.difference(better, other)
         found[1] = replace(start, gap=gap)
         return found, Confirmation(answer.score, start.score, gap)
+
+
+def _known_out(stages: Sequence[Stage]) -> dict[Configuration, str]:
+    """The configurations that exceed a limit, by what their first run has measured, and why."""
+    options = [option for stage in stages for option in stage.options]
+    return {
+        one.configuration: one.failure
+        for one in options
+        if one.failure is not None and one.failure.startswith(OUT)
+    }

@@ -11,7 +11,7 @@ from study.plan.points import fitting_size, points
 from study.plan.statistics import Difference
 from study.plan.strategies import limited, strategy_of
 from study.space.architecture import cost_of
-from study.space.limits import size_text
+from study.space.limits import OUT, size_text
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 from study.text import units
@@ -226,7 +226,10 @@ def _confirmed(stage: Stage) -> str:
     said += f" on {units.counted(answer.score.repeats, 'fresh repeat')}"
     gap = stage.options[1].gap if len(stage.options) > 1 else None
     if gap is None:
-        alone = "the start failed" if len(stage.options) > 1 else "the answer is the start"
+        alone = "the answer is the start"
+        if len(stage.options) > 1:
+            out = (stage.options[1].failure or "").startswith(OUT)
+            alone = f"the start is {stage.options[1].failure}" if out else "the start failed"
         return f"{said}; {alone}."
     by = f"{units.gap(gap, stage.metric)}{stage.metric.points}"
     if not gap.clear:

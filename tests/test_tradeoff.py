@@ -1,6 +1,6 @@
 """Limits of a space, and accuracy against what a network costs."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from study.space.settings import DataFacts, Settings, resolve
 from study.text import sentences
 from study.text.view import verdict
 from study.training.checkpoint import FolderCheckpoints
+from study.training.run import Epoch
 from study.training.startup import start_tensorflow
 from study.training.train import train
 
@@ -305,6 +306,12 @@ def test_a_time_is_measured_once_and_changes_no_bit(
     assert epochs[1].cost is None
     plain, _ = base.finish(train(base.RUN, base.DATA))
     assert base.bits(epochs) == base.bits(plain)
+
+
+def test_a_cost_travels_with_its_epoch() -> None:
+    epoch = Epoch.of(0, {"loss": 1.0}, {"loss": 2.0}, 1.0, 2.0)
+    for one in (epoch, replace(epoch, cost=Cost(5, 60, 0.5, 0.1))):
+        assert str(Epoch.read(asdict(one))) == str(one)  # as NaN is no NaN
 
 
 @pytest.mark.tensorflow

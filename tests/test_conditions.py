@@ -135,6 +135,13 @@ class TestRace(Conditional):
     def plan(self) -> Plan:
         return Race(SPACE, images=IMAGES, epochs=3)
 
+    def test_the_effect_of_what_does_not_always_apply_is_known(self) -> None:
+        found = Race(SPACE, images=IMAGES, epochs=3).effects(self.history())
+        assert found is not None
+        levels = {one.name: [level.value for level in one.levels] for one in found.main}
+        assert levels["momentum"] == [0.0, 0.9]
+        assert levels["optimizer"] == ["adam", "lion", "sgd"]
+
 
 class TestTPE(Conditional):
     def plan(self) -> Plan:
@@ -206,3 +213,11 @@ def test_plain_optuna_code_that_suggests_what_does_not_apply_is_told_so() -> Non
 
     with pytest.raises(ValueError, match="'momentum', which does not apply to"):
         study.optimize(objective)
+
+
+def test_a_report_says_where_a_hyperparameter_applies() -> None:
+    from study.report.page import _domain
+
+    domains = [_domain(parameter) for parameter in SPACE.hyperparameters]
+    assert domains[1:3] == ["adam, sgd, lion", "0.0, 0.9; only if optimizer = sgd"]
+    assert domains[3].endswith("; only if optimizer = sgd and momentum = 0.9")

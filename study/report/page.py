@@ -106,11 +106,13 @@ def _searched(settings: Settings) -> Table:
 
 
 def _domain(parameter: Hyperparameter) -> str:
+    conditions = [f"{name} = {value}" for name, value in parameter.only_if.items()]
+    only_if = f"; only if {units.listed(conditions)}" if conditions else ""
     if parameter.options:
-        return ", ".join(map(str, parameter.options))
+        return ", ".join(map(str, parameter.options)) + only_if
     scale = ", logarithmic" if parameter.log else ""
     step = f", steps of {parameter.step}" if parameter.step else ""
-    return f"{parameter.low} to {parameter.high}{scale}{step}"
+    return f"{parameter.low} to {parameter.high}{scale}{step}{only_if}"
 
 
 def _shown(value: object) -> str:

@@ -19,7 +19,7 @@ from study.plan.points import fits
 from study.plan.race import Race
 from study.plan.results import Configuration, StoredTrial
 from study.plan.search import Search
-from study.plan.strategies import limited
+from study.plan.strategies import limited, outside
 from study.plan.sweep import OneAtATime
 from study.plan.tradeoff import rated, smallest
 from study.report.cost import cost_figure
@@ -196,6 +196,9 @@ def test_a_study_says_how_many_configurations_are_out_and_why() -> None:
     assert said is not None
     assert f"at most 5,000 parameters and 60 kB; {sum(map(bool, exceeded))} of 6 conf" in said
     assert f"{many} by parameters" in said
+    found = outside(settings)
+    assert found is not None
+    assert (found.configurations, found.by["parameters"]) == (6, many)
     assert sentences.limits(settings_of(replace(NETWORKS, limits=None))) is None
 
 

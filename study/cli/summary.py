@@ -16,7 +16,7 @@ from study.cli.terminal import say
 from study.mirror.tracker import DEFAULT, Finding
 from study.plan import tradeoff
 from study.plan.plan import PlanState, Stage
-from study.plan.strategies import rated
+from study.plan.strategies import outside, rated
 from study.space.metric import ACCURACY, Metric
 from study.space.settings import Settings
 from study.text import sentences as words
@@ -61,6 +61,7 @@ def status(name: str, settings: Settings, plan_state: PlanState, state: str) -> 
         **best(name, settings, plan_state, state),
         "space": settings.origin,
         "failure": plan_state.failure,
+        "outside": asdict(found) if (found := outside(settings)) else None,
         "settings": {
             key: {"value": chosen.value, "source": chosen.source}
             for key, chosen in settings.chosen.items()

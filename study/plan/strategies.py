@@ -6,6 +6,7 @@ A new strategy is a file beside this one and an entry here; nothing else knows i
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from study.plan.confirm import Confirmed
 from study.plan.grid import Grid
 from study.plan.halving import Halving
 from study.plan.plan import Plan, PlanState
-from study.plan.points import Out, fits
+from study.plan.points import Out, fits, fitting_size, points
 from study.plan.race import CONFIDENCE, Race
 from study.plan.results import Configuration
 from study.plan.search import Search
@@ -83,6 +84,32 @@ def limited(settings: Settings) -> Out:
         return limits.reason(cost_of(dict(configuration), data.input_shape, data.num_classes))
 
     return out
+
+
+@dataclass(frozen=True)
+class Outside:
+    """How many of a space's configurations exceed a limit, and how many of them each limit."""
+
+    configurations: int
+    out: int
+    by: Mapping[str, int]
+
+
+def outside(settings: Settings) -> Outside | None:
+    """What exceeds the limits before any run; None without limits, and where too much is to count.
+
+    Of a custom model nothing is known before its first run.
+    """
+    limits, data, space = settings.space.limits, settings.data, settings.space
+    out = limited(settings)
+    if limits is None or data is None or out is fits or fitting_size(space, out) is None:
+        return None
+    exceeded = [
+        limits.exceeded(cost_of(dict(one), data.input_shape, data.num_classes))
+        for one in points(space)
+    ]
+    by = Counter(name for one in exceeded for name in one)
+    return Outside(len(exceeded), sum(map(bool, exceeded)), dict(by))
 
 
 def _halving(settings: Settings) -> Plan:

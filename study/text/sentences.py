@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from study.plan import tradeoff
 from study.plan.plan import Option, PlanState, Stage
-from study.plan.points import fitting_size, points
 from study.plan.statistics import Difference
-from study.plan.strategies import limited, strategy_of
-from study.space.architecture import cost_of
+from study.plan.strategies import outside, strategy_of
 from study.space.limits import OUT, size_text
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
@@ -44,25 +41,18 @@ def scoring(settings: Settings) -> str | None:
 
 def limits(settings: Settings) -> str | None:
     """The limits, and how many configurations are out before any is trained; None if unlimited."""
-    given, data, space = settings.space.limits, settings.data, settings.space
+    given = settings.space.limits
     if given is None:
         return None
     said = [f"{given.parameters:,} parameters"] if given.parameters is not None else []
     said += [given.size] if given.size is not None else []
     said += [f"{given.milliseconds:g} ms a picture"] if given.milliseconds is not None else []
     sentence = f"Limits: at most {units.listed(said)}"
-    known = data is not None and space.model is None
-    left = fitting_size(space, limited(settings)) if known else None
-    if left is not None and data is not None:
-        exceeded = [
-            given.exceeded(cost_of(dict(one), data.input_shape, data.num_classes))
-            for one in points(space)
-        ]
-        out = Counter(name for one in exceeded for name in one)
-        why = ", ".join(f"{count} by {name}" for name, count in out.items())
-        sentence += f"; {len(exceeded) - left} of {len(exceeded)} configurations are out"
+    if (found := outside(settings)) is not None:
+        why = ", ".join(f"{count} by {name}" for name, count in found.by.items())
+        sentence += f"; {found.out} of {found.configurations} configurations are out"
         sentence += f" ({why})" if why else ""
-    if given.milliseconds is not None or space.model is not None:
+    if given.milliseconds is not None or settings.model is not None:
         sentence += "; the first run of each configuration measures it before it trains"
     return sentence
 

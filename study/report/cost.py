@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from study.plan.plan import Option, PlanState
@@ -84,21 +84,20 @@ def cost_of(plan_state: PlanState, rated: Sequence[Rated] = ()) -> Cost:
         found |= {o.configuration: (o.score.mean, o) for o in stage.options if o.score is not None}
     sign = plan_state.metric.sign
     ranked = [o for _, o in sorted(found.values(), key=lambda entry: -sign * entry[0])]
+    verdicts = {one.configuration: "not clearly worse" for one in rated if not one.worse}
+    if (least := smallest(rated)) and len(rated) > 1:
+        verdicts[least.configuration] = "smallest that is not clearly worse"
     places = [
-        _place(option, "other" if number else "best", plan_state, rated)
+        _place(option, "other" if number else "best", plan_state, verdicts)
         for number, option in enumerate(ranked[:MOST_PLACES])
     ]
     return Cost(tuple(places), len(ranked), plan_state.metric)
 
 
-def _place(option: Option, rank: Kind, plan_state: PlanState, rated: Sequence[Rated]) -> Place:
+def _place(
+    option: Option, rank: Kind, plan_state: PlanState, verdicts: Mapping[Configuration, str]
+) -> Place:
     assert option.score is not None
-    able = [one.configuration for one in rated if not one.worse]
-    least, verdict = smallest(rated), ""
-    if option.configuration in able:
-        verdict = "not clearly worse"
-        if least and option.configuration == least.configuration and len(rated) > 1:
-            verdict = "smallest that is not clearly worse"
     return Place(
         label=units.params(option.configuration),
         kind="selected" if option.configuration == plan_state.incumbent else rank,
@@ -108,7 +107,7 @@ def _place(option: Option, rank: Kind, plan_state: PlanState, rated: Sequence[Ra
         error=option.score.standard_error,
         size=_average(trial.attributes.get("size") for trial in option.rows),
         milliseconds=_average(trial.attributes.get("milliseconds") for trial in option.rows),
-        verdict=verdict,
+        verdict=verdicts.get(option.configuration, ""),
     )
 
 

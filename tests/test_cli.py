@@ -283,8 +283,14 @@ def test_a_name_that_exists_with_another_space_is_refused_with_both_ways_out(
     finished: None,
 ) -> None:
     Path("other.toml").write_text(fakes.SPACE.replace("options = [1, 2]", "options = [1, 2, 3]"))
-    result = study("run", "other.toml", "--data", "data.npz")
-    assert_one_line(result, "'fake'", "the hyperparameters", "resume fake", "another --name")
+    result = study("run", "other.toml", "--data", "data.npz", "--confirm", "0")
+    assert_one_line(
+        result,
+        "'fake'",
+        "filters gains 3: at most 4 runs to train, 6 are kept",
+        "--yes",
+        "another study with --name",
+    )
 
 
 def test_other_settings_of_an_existing_study_are_named(finished: None) -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from study.cli import final, look, options
+from study.cli.compare import compare
 from study.cli.exits import Commands, interruptible, opened, reported
 from study.cli.options import STUDY_NAME, again, execution_options, only, takes
-from study.cli.terminal import SafeConsole, progress_bar, say
+from study.cli.terminal import SafeConsole, approve, progress_bar, say
 
 if TYPE_CHECKING:
     from study.running.launch import ExecutionOptions
@@ -80,12 +81,13 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Run a study; one of the same name and settings is continued.
+    """Run a study; one of the same name is continued, and extended if its space has grown.
 
     Examples:
     - `study run`
     - `study run my.toml --data my.npz --repeats 5`
     - `study run digits --sampler race --tolerance 0.2`
+    - `study run larger.toml --name digits`
     """
     with opened(context) as database:
         from study.running.launch import ahead
@@ -103,6 +105,7 @@ def run(
                 callbacks,
                 execution.devices,
                 accept_changed_model=given["accept_changed_model"],
+                approve=partial(approve, yes=given["yes"], quiet=given["quiet"]),
             )
         _drive(prepared, execution, verbose=given["verbose"], quiet=given["quiet"])
 
@@ -139,12 +142,14 @@ def resume(context: typer.Context, name: STUDY_NAME = None) -> None:
                 given["device"],
                 data=given["data"],
                 accept_changed_model=given["accept_changed_model"],
+                approve=partial(approve, yes=False, quiet=given["quiet"]),
             )
         _drive(prepared, execution, verbose=given["verbose"], quiet=given["quiet"])
 
 
 look.add_to(app)
 final.add_to(app)
+app.command()(compare)
 
 
 def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, quiet: bool) -> None:

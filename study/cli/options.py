@@ -109,6 +109,7 @@ STUDY = _panel(
     accept_changed_model=_option(
         bool, "", "Continue although the file of the custom model has changed.", False
     ),
+    yes=_option(bool, "", "Accept that the space of a stored study changes.", False),
 )
 SEARCH = _panel(
     "Search",

@@ -66,6 +66,10 @@ def status(name: str, settings: Settings, plan_state: PlanState, state: str) -> 
             key: {"value": chosen.value, "source": chosen.source}
             for key, chosen in settings.chosen.items()
         },
+        "history": [
+            {"when": one.when, "changes": list(one.changes), "runs": one.trials}
+            for one in settings.history
+        ],
         "stages": [_stage(stage) for stage in plan_state.stages],
     }
 
@@ -164,6 +168,8 @@ def print_status(
         value = chosen.value if key != "validation" else units.validation(settings.validation)
         table.add_row(key, str(value), chosen.source)
     console.print(table)
+    for sentence in words.history(settings):
+        say(console, sentence)
     console.print(*tables.stage_tables(plan_state, settings.repeats))
     say(console, words.answer(plan_state))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from study.data.reading import ProgressCallbacks
+    from study.running.growth import Growth
 
 PATIENCE = 2.0
 """Seconds before progress is shown."""
@@ -98,6 +99,31 @@ def progress_bar(console: Console, patience: float = PATIENCE) -> Iterator[Progr
         yield ProgressCallbacks(partial(say, console), progress)
     finally:
         stop()
+
+
+def approve(growth: Growth, *, yes: bool, quiet: bool) -> None:
+    """Print what a change of a study means; ask on a terminal whether its space may change.
+
+    Raises ``SettingsError`` where it may not, and where nobody can be asked and ``yes`` is not
+    given.
+    """
+    from study.errors import SettingsError
+    from study.running.growth import refuse
+
+    console = SafeConsole(stderr=quiet)
+    asks = growth.asks and not yes
+    if asks and not sys.stdin.isatty():
+        refuse(growth)
+    if asks or not quiet:
+        say(console, f"Study {growth.name!r}: {growth}")
+    if not asks:
+        return
+    console.print("Change the study? [y/N] ", end="")
+    answer = sys.stdin.readline()
+    if answer.strip().lower() not in {"y", "yes"}:
+        raise SettingsError(
+            f"study {growth.name!r} is not changed; start another study with --name"
+        )
 
 
 class _Output(io.FileIO):

@@ -42,7 +42,7 @@ from study.storage import models
 from study.storage.connection import explained
 from study.storage.location import Location
 from study.storage.lock import driven
-from study.storage.trials import StoredTrials
+from study.storage.trials import StoredTrials, inside
 
 LAST_PASS = 60.0
 """Seconds that the last pass may take once the driver has ended."""
@@ -100,7 +100,7 @@ class Mirror:
             name=study.study_name,
             settings=settings,
             trials=found,
-            plan_state=plan.state(self._trials.counted(study, found)),
+            plan_state=plan.state(inside(self._trials.counted(study, found), settings.space)),
             live=live,
             model_folder=self._location.models(uuid),
             policy=models.policy_of(study),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from study.plan.plan import Option, PlanState, RunSpec, Stage, all_failed
 from study.plan.results import Configuration
-from study.plan.statistics import Group, Spread
+from study.plan.statistics import UNCHANGED, Group, Looks, Spread
 from study.space.metric import Metric
 
 
@@ -25,7 +25,7 @@ def compared(
     """
     values = [option.values for option in options]
     complete = sum(option.state == "complete" for option in options)
-    comparisons = max(1, complete * (complete - 1) // 2)
+    comparisons = spread.looks.comparisons(complete)
     scores = [
         spread.score(own) if option.state == "complete" else None
         for option, own in zip(options, values, strict=True)
@@ -48,13 +48,18 @@ def compared(
 
 
 def ranked(
-    options: Sequence[Option], images: int | None, pool: int | None = None, *, metric: Metric
+    options: Sequence[Option],
+    images: int | None,
+    pool: int | None = None,
+    *,
+    metric: Metric,
+    looks: Looks = UNCHANGED,
 ) -> tuple[tuple[Option, ...], Option | None]:
     """Configurations with scores where any is complete, and the one with the best mean so far."""
     complete = [option for option in options if option.state == "complete"]
     if not complete:
         return tuple(options), None
-    spread = Spread(images, pool)
+    spread = Spread(images, pool, looks)
     spread.learn(paired(complete))
     scored = compared(options, spread, metric=metric)
     return scored, next(option for option in scored if option.score and option.gap is None)

@@ -37,7 +37,7 @@ class Confirmed(Plan):
             pool=plan.pool,
             out=plan.out,
         )
-        self.plan, self.fresh = plan, fresh
+        self.plan, self.fresh, self.looks = plan, fresh, plan.looks
 
     def adapted(self, *, metric: Metric, compares: bool) -> Confirmed:
         return Confirmed(self.plan.adapted(metric=metric, compares=compares), self.fresh)
@@ -51,11 +51,12 @@ class Confirmed(Plan):
         return self.plan.repeats + getattr(self.plan, "choosing", 0)
 
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
-        chosen = self.plan.state([one for one in trials if one.stage != CONFIRMED])
+        # By repeat, not by stage: what was fresh once may take part in choosing once repeats grow.
+        chosen = self.plan.state([one for one in trials if one.repeat < self._first])
         if not chosen.complete or chosen.incumbent is None:
             more = 0 if chosen.complete else 2 * self.fresh
             return replace(chosen, runs_expected=chosen.runs_expected + more)
-        held = [one for one in trials if one.stage == CONFIRMED]
+        held = [one for one in trials if one.repeat >= self._first]
         index = RunIndex(held)
         fresh = (replace(one, repeat=one.repeat - self._first) for one in held)
         known = _known_out(chosen.stages)
@@ -103,7 +104,7 @@ class Confirmed(Plan):
         self, options: Sequence[Option], stages: Sequence[Stage]
     ) -> tuple[list[Option], Confirmation | None]:
         """The options with their scores; no confirmation if a run of the answer failed."""
-        spread = Spread(self.images, self.pool)
+        spread = Spread(self.images, self.pool, self.looks)
         for stage in stages:
             spread.learn(paired(stage.options))
         spread.learn(paired(options))
@@ -117,7 +118,7 @@ class Confirmed(Plan):
         if start is None or start.score is None:
             return found, Confirmation(answer.score)
         better, other = (answer.values, start.values)[:: self.metric.sign]
-        gap = spread.difference(better, other)
+        gap = spread.difference(better, other, self.looks.looks)
         found[1] = replace(start, gap=gap)
         return found, Confirmation(answer.score, start.score, gap)
 

@@ -55,7 +55,7 @@ class Grid(Plan):
             index.option(number, one, None, self.repeats)
             for number, one in enumerate(self._configurations)
         ]
-        options, best = ranked(found, self.images, self.pool, metric=self.metric)
+        options, best = ranked(found, self.images, self.pool, metric=self.metric, looks=self.looks)
         missing = [
             RunSpec(GRID, one.value, one.configuration, repeat, None)
             for one in options

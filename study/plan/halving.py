@@ -15,16 +15,9 @@ import numpy as np
 
 from study.errors import SettingsError
 from study.plan.comparison import chosen_among, ranked
-from study.plan.plan import (
-    Option,
-    OptionState,
-    Plan,
-    PlanState,
-    RunIndex,
-    RunSpec,
-)
+from study.plan.plan import Option, OptionState, Plan, PlanState, RunIndex, RunSpec
 from study.plan.points import Out, drawn_fitting, fits, fitting_size, points, size
-from study.plan.results import Configuration, StoredTrial, configuration
+from study.plan.results import Configuration, Runs, StoredTrial, configuration, latest
 from study.plan.sweep import sweep_epochs
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
@@ -35,9 +28,6 @@ HALVING, FINAL = "halving", "final"
 FINALISTS = 3
 MOST_REPEATS = 3
 """Repeats that finalists are chosen by, where the budget pays for more than the whole space."""
-
-
-Runs = dict[tuple[Configuration, int], StoredTrial]
 
 
 def rungs(epochs: int) -> tuple[int, ...]:
@@ -103,11 +93,7 @@ class Halving(Plan):
 
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         index = RunIndex(trials)
-        runs: Runs = {
-            (trial.configuration, trial.repeat): trial
-            for trial in sorted(trials, key=lambda trial: trial.number)
-            if trial.cancelled is None
-        }
+        runs = latest(trials)
         gone = {one for (one, _), trial in runs.items() if trial.state == "failed"}
         alive = [one for one in self._configurations if one not in gone]
         wanted: list[RunSpec] = []
@@ -130,13 +116,14 @@ class Halving(Plan):
             self._spec(one, repeat, self.epochs)
             for repeat in fresh
             for one in finalists
-            if (one, repeat) not in runs or runs[one, repeat].state == "running"
+            if (one, repeat) not in runs or runs[one, repeat].state in {"running", "paused"}
         ]
         options, best = ranked(
             [self._option(n, one, runs, finalists) for n, one in enumerate(self._configurations)],
             self.images,
             self.pool,
             metric=self.metric,
+            looks=self.looks,
         )
         choosing = len(self._configurations) * self.choosing
         return chosen_among(
@@ -155,10 +142,11 @@ class Halving(Plan):
         return RunSpec(stage, number, one, repeat, None, None if epochs == self.epochs else epochs)
 
     def _reached(self, trial: StoredTrial | None) -> int:
-        """The epochs that a run has ended or paused at."""
-        if trial is None or trial.state == "running":
+        """The epochs that are known of a run."""
+        if trial is None:
             return 0
-        return len(trial.continued(self.epochs))
+        known = trial.reported if trial.state == "running" else trial.continued(self.epochs)
+        return len(known)
 
     def _level(self, runs: Runs, one: Configuration, epochs: int) -> float:
         """The mean of a rung's last quarter of epochs over repeats; more is better."""

@@ -65,8 +65,12 @@ def read(rows: Iterable[Mapping[str, str | None]], columns: tuple[str, str | Non
     return found
 
 
-def judge(results: Results, baseline: str, *, minimize: bool = False) -> list[Judgement]:
+def judge(
+    results: Results, baseline: str, *, minimize: bool = False, tests: int = 1
+) -> list[Judgement]:
     """Every other configuration against the ``baseline``, the best difference first.
+
+    ``tests`` divides the probability of an error further.
 
     Raises ``DataError`` for an unknown baseline, for fewer than two configurations or repeats, and
     for scores that are all the same.
@@ -80,7 +84,7 @@ def judge(results: Results, baseline: str, *, minimize: bool = False) -> list[Ju
             raise DataError(f"{name!r} has a single repeat; give at least 2 of each configuration")
     if len({score for scores in results.values() for score in scores.values()}) == 1:
         raise DataError("all scores are the same; there is nothing to compare")
-    level = 1 - (1 - CONFIDENCE) / (len(results) - 1)
+    level = 1 - (1 - CONFIDENCE) / (len(results) - 1) / tests
     sign = -1 if minimize else 1
     others = [name for name in results if name != baseline]
     found = [_against(results, name, baseline, sign, level) for name in others]

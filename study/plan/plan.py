@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from study.plan.points import Out, fits
 from study.plan.results import Configuration, State, StoredTrial
-from study.plan.statistics import Difference, Score
+from study.plan.statistics import UNCHANGED, Difference, Looks, Score
 from study.space.limits import OUT
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import SearchSpace, Value
@@ -193,6 +193,8 @@ class Plan(ABC):
     that repeat is complete. ``out`` says of a configuration why it is not trained.
     """
 
+    looks = UNCHANGED
+
     def __init__(
         self,
         space: SearchSpace,
@@ -213,6 +215,12 @@ class Plan(ABC):
         """A copy of this plan for an Optuna study with this metric and this kind of pruner."""
         plan = copy.copy(self)
         plan.metric, plan.compares = metric, compares
+        return plan
+
+    def after(self, looks: Looks) -> Self:
+        """A copy of this plan for a study that was changed after its results could be seen."""
+        plan = copy.copy(self)
+        plan.looks = looks
         return plan
 
     @abstractmethod

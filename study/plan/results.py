@@ -7,8 +7,8 @@ depends on stored results alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from study.space.search_space import Value
@@ -92,6 +92,31 @@ class StoredTrial:
     def left_paused(self) -> bool:
         """Whether the study ended while the run was paused; it is stored as a pruned one."""
         return LEFT_PAUSED in self.attributes
+
+
+Runs = dict[tuple[Configuration, int], StoredTrial]
+"""The trial of each repeat of a configuration."""
+
+
+def latest(trials: Iterable[StoredTrial]) -> Runs:
+    """The last trial of each run that was not cancelled, by number.
+
+    A run that was left paused at the end of a study is paused to a plan that goes on. It is then
+    trained anew, by another trial, which has the epochs of the first until it has more.
+    """
+    runs: Runs = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if trial.cancelled is not None:
+            continue
+        run = trial.configuration, trial.repeat
+        before = runs.get(run)
+        known = before.reported if before and before.state == "paused" else ()
+        runs[run] = replace(
+            trial,
+            state="paused" if trial.left_paused else trial.state,
+            reported=max(trial.reported, known, key=len),
+        )
+    return runs
 
 
 def by_configuration(rows: Sequence[StoredTrial]) -> dict[Configuration, list[StoredTrial]]:

@@ -63,7 +63,11 @@ class Search(Plan):
         """Every configuration so far, and the runs that are left of the budget."""
         index = RunIndex(trials)
         options, best = ranked(
-            self._options(trials, index), self.images, self.pool, metric=self.metric
+            self._options(trials, index),
+            self.images,
+            self.pool,
+            metric=self.metric,
+            looks=self.looks,
         )
         ended = sum(len(option.rows) for option in options if option.state != "open")
         unended = self.budget - sum(option.state != "open" for option in options)
@@ -81,7 +85,9 @@ class Search(Plan):
         found: dict[int, Configuration] = {}
         for trial in trials:
             if trial.stage == SEARCH:
-                found.setdefault(int(trial.option or 0), trial.configuration)
+                number = int(trial.option or 0)
+                while found.setdefault(number, trial.configuration) != trial.configuration:
+                    number += 1  # taken while this configuration was not in the space
         return tuple(
             index.option(number, found[number], UNCOMPARED, self.repeats)
             for number in sorted(found)

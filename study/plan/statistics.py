@@ -17,6 +17,35 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
+class Looks:
+    """How often a study was changed after its results could be seen, which each claim pays for.
+
+    ``removed`` configurations were left out then, perhaps because of their results.
+    """
+
+    changes: int = 0
+    removed: int = 0
+
+    def comparisons(self, options: int) -> int:
+        """The differences that are tested together, by Bonferroni's rule.
+
+        Every pair of ``options`` and of those that were removed, twice as many after each change:
+        all claims of a study's life together are wrong with less than twice the probability of
+        those of a study that never changed.
+        """
+        number = options + self.removed
+        return max(1, number * (number - 1) // 2) * self.looks
+
+    @property
+    def looks(self) -> int:
+        """By what the probability of an error is divided at this look: 1, 2, 4, ..."""
+        return int(2**self.changes)
+
+
+UNCHANGED = Looks()
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """A configuration's score: the mean over its repeats (a fraction) with its standard error.
 
@@ -78,14 +107,17 @@ Group = tuple[Sequence[float], Sequence[float] | None]
 class Spread:
     """Standard errors of means and of paired differences, by variances pooled over a study.
 
-    ``images`` are the validation images of a repeat, drawn from a ``pool`` of that many. Of
+    ``images`` are the validation images of a repeat, drawn from a ``pool`` of that many; ``looks``
+    make intervals wider. Of
     accuracies the variance is in proportion to accuracy * (1 - accuracy). The pool holds what
     ``learn`` was given; without it a sample's own variance counts. Errors are never below what the
     number of images allows. A single repeat without any of these has an unknown error, None.
     """
 
-    def __init__(self, images: int | None, pool: int | None = None) -> None:
-        self.images, self.pool = images, pool
+    def __init__(
+        self, images: int | None, pool: int | None = None, looks: Looks = UNCHANGED
+    ) -> None:
+        self.images, self.pool, self.looks = images, pool, looks
         self._unread: list[Iterable[Group]] = []
         self._scores = _Pool()
         self._differences = _Pool()
@@ -102,7 +134,8 @@ class Spread:
         interval = None
         if error is not None and freedom:
             shared = _binomial(mean, self.images) / self.pool if self.pool else 0.0
-            half = _quantile(freedom, (1 + CONFIDENCE) / 2) * math.sqrt(error**2 + shared)
+            level = 1 - (1 - CONFIDENCE) / 2 / self.looks.looks
+            half = _quantile(freedom, level) * math.sqrt(error**2 + shared)
             interval = mean - half, mean + half
         return Score(len(values), mean, error, interval)
 

@@ -21,6 +21,7 @@ from study.plan.points import Out, fits, fitting_size, points
 from study.plan.race import CONFIDENCE, Race
 from study.plan.results import Configuration
 from study.plan.search import Search
+from study.plan.statistics import Looks
 from study.plan.sweep import OneAtATime
 from study.plan.tradeoff import Rated
 from study.space.architecture import cost_of
@@ -133,6 +134,7 @@ def _own(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def _race(settings: Settings) -> Plan:
+    asked = settings.chosen["repeats"].source in {"command line", "environment"}
     return Race(
         settings.space,
         settings.repeats,
@@ -142,6 +144,7 @@ def _race(settings: Settings) -> Plan:
         out=limited(settings),
         seed=settings["seed"],
         epochs=settings["epochs"],
+        all_repeats=asked,
         **_own(settings, "race"),
     )
 
@@ -234,6 +237,12 @@ def completed(settings: Settings) -> Settings:
     return settings
 
 
+def looks_of(settings: Settings) -> Looks:
+    """The changes of a study before which results could be seen."""
+    changes = [one for one in settings.history if one.trials]
+    return Looks(len(changes), sum(one.removed for one in changes))
+
+
 def plan_of(settings: Settings) -> Plan:
     """The plan that the settings ask for; raises the ``StudyError`` that says what does not fit."""
     strategy = strategy_of(settings)
@@ -247,7 +256,7 @@ def plan_of(settings: Settings) -> Plan:
             "--pruner sweep knows how far accuracies differ by chance, and nothing of "
             f"{settings.metric.name}: choose none or median"
         )
-    plan = strategy.make(settings)
+    plan = strategy.make(settings).after(looks_of(settings))
     fresh = settings.chosen.get(CONFIRM)
     if fresh is None or not fresh.value:
         return plan

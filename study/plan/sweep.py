@@ -67,7 +67,7 @@ class OneAtATime(Plan):
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         """Fold the stages over the stored trials."""
         index = RunIndex(trials, self.out)
-        spread = Spread(self.images, self.pool)
+        spread = Spread(self.images, self.pool, self.looks)
         stages = self._swept(index, spread)
         last = stages[-1].selected
         if all(stage.decided for stage in stages) and last is not None:

@@ -67,6 +67,7 @@ def _texts(contents: Contents) -> dict[str, Any]:
         "test": _test(contents),
         "finals": numbers.finals_table(contents.finals) if contents.finals else None,
         "settings": _settings(settings),
+        "history": words.history(settings),
         "versions": _versions(settings),
         "command": contents.command,
         "space": contents.space,

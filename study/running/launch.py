@@ -15,6 +15,7 @@ from study.dashboard.note import Note
 from study.mirror.follow import LAST_PASS, Follower, shown_at
 from study.plan.plan import PlanState, RunSpec
 from study.plan.strategies import plan_of, score_of
+from study.running import growth
 from study.running.driver import Driver, Hooks, Observer, Observers
 from study.space.architecture import cost_of
 from study.space.settings import Settings
@@ -173,7 +174,7 @@ def alone_on_cards(
 
 
 def _recorded(prepared: Prepared) -> Study:
-    """The study as it is in its database; more repeats, and an accepted network, are recorded.
+    """The study as it is in its database; what has grown, and an accepted network, is recorded.
 
     Runs of another network than that are not gone on with.
     """
@@ -182,8 +183,7 @@ def _recorded(prepared: Prepared) -> Study:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             Trial(study, trial._trial_id).set_user_attr("cancelled", "its network has changed")
             study.tell(trial.number, state=TrialState.PRUNED)
-    storage.record(study, prepared.settings)
-    return study
+    return growth.record(prepared.location, prepared.settings, prepared.before)
 
 
 def jobs_of(settings: Settings, execution: ExecutionOptions) -> int:

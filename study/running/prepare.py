@@ -24,7 +24,8 @@ from study.errors import ParameterError, SettingsError, SpaceError
 from study.files import printable
 from study.plan.points import fitting_size, points
 from study.plan.strategies import completed, limited, plan_of, strategy_of
-from study.running import own_model, placement
+from study.running import growth, own_model, placement
+from study.running.growth import Approve
 from study.space import file as space_file
 from study.space.architecture import cost_of
 from study.space.keys import hint
@@ -67,6 +68,8 @@ class Prepared:
     settings: Settings
     dataset: Dataset
     new: bool
+    before: Settings | None = None
+    """The recorded settings of a study that is not new."""
 
 
 def prepare(
@@ -79,8 +82,11 @@ def prepare(
     devices: Devices = CPU,
     *,
     accept_changed_model: bool = False,
+    approve: Approve = growth.refuse,
 ) -> Prepared:
-    """Check everything that a new study needs; a study of the same settings is continued.
+    """Check everything that a new study needs; a study of the same name is continued.
+
+    Where its space or its numbers are to change, ``approve`` is called first.
 
     ``name_or_path`` is a shipped space, the path of a file, or a space itself.
     ``ahead`` is called with the settings of a new study before its data is read, which takes a
@@ -98,7 +104,7 @@ def prepare(
     settings = resolve(space, origin, given)
     settings = own_model.with_source(_checked(placement.placed(_known_training(settings), devices)))
     location = database.study(settings.space.name if name is None else _usable(name))
-    existing = _existing(location)
+    existing = recorded = _existing(location)
     if existing is None:
         ahead(settings)
     dataset = read_data(settings, database, callbacks)
@@ -118,9 +124,13 @@ def prepare(
             existing = own_model.unchanged_or_refused(
                 existing, settings.model, location, dataset, accept=accept_changed_model
             )
-        existing = existing.with_repeats(max(existing.repeats, settings.repeats))
-        settings = _fitted(existing.with_data_at(settings["data"]), dataset, database)
-    return Prepared(location, settings, dataset, existing is None)
+        settings = growth.grown(existing, settings).with_data_at(settings["data"])
+        settings = _fitted(settings, dataset, database)
+        if existing.space != settings.space:
+            plan_of(settings)
+            settings = own_model.tried(settings, dataset)
+        _approved(location, recorded, settings, approve)
+    return Prepared(location, settings, dataset, existing is None, recorded)
 
 
 def prepare_again(
@@ -133,6 +143,7 @@ def prepare_again(
     *,
     data: str | None = None,
     accept_changed_model: bool | None = None,
+    approve: Approve = growth.refuse,
 ) -> Prepared:
     """The study ``name`` (or the one made last) as it was recorded, with its data read again.
 
@@ -142,11 +153,12 @@ def prepare_again(
     is not there; where it is trained on another kind of device than that of
     ``device`` (None: any), or than there is among ``devices``.
     """
-    study, settings = storage.load(database.open(), name)
+    study, before = storage.load(database.open(), name)
+    settings = before
     location = database.study(study.study_name)
     placement.kept_to_or_refused(location, settings, devices, device)
     if repeats is not None:
-        settings = settings.with_repeats(repeats)
+        settings = growth.paid(before, settings.with_repeats(repeats))
     if data is not None:
         settings = settings.with_data_at(data)
     settings = _found_again(settings, database)
@@ -163,7 +175,17 @@ def prepare_again(
         settings = own_model.unchanged_or_refused(
             settings, now, location, dataset, accept=accept_changed_model
         )
-    return Prepared(location, _fitted(settings, dataset, database), dataset, new=False)
+    settings = _fitted(settings, dataset, database)
+    _approved(location, before, settings, approve)
+    return Prepared(location, settings, dataset, new=False, before=before)
+
+
+def _approved(
+    location: Location, before: Settings | None, settings: Settings, approve: Approve
+) -> None:
+    """Have a change of a stored study approved, if there is one."""
+    if before is not None and growth.changes(before, settings):
+        approve(growth.preview(location, before, settings))
 
 
 def read_data(

@@ -1,7 +1,8 @@
 """The settings of a study, each with its source.
 
 The command line wins over the environment, the environment over the search-space file, the file
-over the default. The result is recorded in the study; only the number of repeats may grow later.
+over the default. The result is recorded in the study. Later its space may grow, and the numbers of
+`GROWING`; each such change is kept in ``history``.
 """
 
 from __future__ import annotations
@@ -48,6 +49,15 @@ _RULES = (
 )
 """Keys of a file that are not settings: no option overrides them."""
 
+SPACE = ("hyperparameters", "fixed", "passes")
+"""Keys of a file that a study may change later."""
+
+GROWING = ("repeats", "confirm", "configurations", "budget")
+"""Settings that a study may raise later; a smaller value is refused, or has no effect."""
+
+FREE = ("tolerance", "confidence")
+"""Settings that a study may change later."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -82,8 +92,24 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A change of a study after it was made.
+
+    ``when`` is UTC, ISO 8601; ``changes`` say in words what is new. ``trials`` were stored before;
+    ``removed`` counts the configurations with complete runs that are no longer in the space.
+    ``space`` is the one before.
+    """
+
+    when: str
+    changes: tuple[str, ...]
+    trials: int
+    removed: int
+    space: SearchSpace
+
+
+@dataclass(frozen=True)
 class Settings:
-    """Everything that decides the results of a study, as recorded when it was made."""
+    """Everything that decides the results of a study, as recorded when it was made or changed."""
 
     space: SearchSpace
     origin: str
@@ -92,6 +118,7 @@ class Settings:
     versions: Mapping[str, str] = field(default_factory=dict)
     model: ModelSource | None = None
     network: NetworkFacts | None = None
+    history: tuple[Change, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
         return self.chosen[name].value
@@ -134,13 +161,17 @@ class Settings:
             )
         if repeats == self.repeats:
             return self
-        return replace(self, chosen={**self.chosen, "repeats": Setting(repeats, "command line")})
+        return self.with_setting("repeats", Setting(repeats, "command line"))
 
     def with_default(self, name: str, value: Any) -> Settings:
         """The same settings with ``value`` for the setting ``name`` if it has none."""
         if name in self.chosen and self[name] is not None:
             return self
-        return replace(self, chosen={**self.chosen, name: Setting(value, "default")})
+        return self.with_setting(name, Setting(value, "default"))
+
+    def with_setting(self, name: str, setting: Setting) -> Settings:
+        """The same settings with another one of this name."""
+        return replace(self, chosen={**self.chosen, name: setting})
 
     def located(self) -> Settings:
         """The same settings with an absolute path of the data: resume may start elsewhere."""
@@ -149,8 +180,7 @@ class Settings:
     def with_data_at(self, place: str) -> Settings:
         """The same settings with the data at another place: its name, or its path."""
         place = place if place in NAMED else str(absolute(place))
-        data = replace(self.chosen["data"], value=place)
-        return replace(self, chosen={**self.chosen, "data": data})
+        return self.with_setting("data", replace(self.chosen["data"], value=place))
 
     def with_data(self, data: DataFacts, versions: Mapping[str, str]) -> Settings:
         """The same settings with the facts of the data; versions recorded earlier are kept."""
@@ -167,6 +197,10 @@ class Settings:
             "versions": dict(self.versions),
             "model": asdict(self.model) if self.model else None,
             "network": asdict(self.network) if self.network else None,
+            "history": [
+                {**vars(one), "changes": list(one.changes), "space": one.space.to_dict()}
+                for one in self.history
+            ],
         }
 
     @classmethod
@@ -183,20 +217,29 @@ class Settings:
             versions=stored["versions"],
             model=ModelSource(**stored["model"]) if stored.get("model") else None,
             network=NetworkFacts(**stored["network"]) if stored.get("network") else None,
+            history=tuple(
+                Change(
+                    one["when"],
+                    tuple(one["changes"]),
+                    one["trials"],
+                    one["removed"],
+                    SearchSpace.from_dict(one["space"]),
+                )
+                for one in stored.get("history", ())
+            ),
         )
 
     def differences(self, other: Settings) -> list[str]:
-        """Which settings of ``other`` differ from these, each as ``name (this, other)``."""
+        """Which settings of ``other`` make another study, each as ``name (this, other)``."""
         found = []
-        if self.space.hyperparameters != other.space.hyperparameters:
-            found.append("the hyperparameters")
         decided = {
             rule.removesuffix("_name"): (getattr(self.space, rule), getattr(other.space, rule))
             for rule in _RULES
+            if rule not in SPACE
         }
         for name in {**self.chosen, **other.chosen}:
             recognised = name == "data" and self.data and other.data  # by its contents, below
-            if name != "repeats" and not recognised:
+            if name not in {*GROWING, *FREE} and not recognised:
                 a, b = (one.chosen.get(name) for one in (self, other))
                 decided[name] = a and a.value, b and b.value
         for name, (own, asked) in decided.items():

@@ -65,6 +65,14 @@ class _Setting(TypedDict):
     source: Source
 
 
+class _Change(TypedDict):
+    when: Annotated[StrictStr, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
+    changes: list[StrictStr]
+    trials: Annotated[StrictInt, Field(ge=0, lt=2**31)]
+    removed: Annotated[StrictInt, Field(ge=0, lt=2**31)]
+    space: dict[StrictStr, Any]
+
+
 class _Stored(TypedDict):
     """Settings as JSON; `SearchSpace` checks the space."""
 
@@ -75,6 +83,7 @@ class _Stored(TypedDict):
     versions: dict[StrictStr, StrictStr]
     model: NotRequired[dict[StrictStr, Any] | None]
     network: NotRequired[dict[StrictStr, Any] | None]
+    history: NotRequired[Annotated[list[_Change], Field(max_length=1000)]]
 
 
 _STORED, _VALUES = TypeAdapter(_Stored), TypeAdapter(_Values)
@@ -166,6 +175,9 @@ def find(storage: RDBStorage, name: str) -> Settings | None:
 
 
 def record(study: Study, settings: Settings) -> None:
-    """Store changed settings; only the number of repeats ever changes."""
+    """Store settings that say something else of where and how a study is trained.
+
+    What changes its results is stored by `study.storage.change`.
+    """
     if settings.to_dict() != study.user_attrs[SETTINGS]:
         study.set_user_attr(SETTINGS, settings.to_dict())

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import Trial, TrialState, create_trial
 
 from study.errors import StorageError
-from study.storage.trials import RUN_SPEC, StoredTrials, readable, run_spec, stored_trial
+from study.space.growth import contains
+from study.storage.trials import (
+    RUN_SPEC,
+    StoredTrials,
+    inside,
+    readable,
+    run_spec,
+    stored_trial,
+)
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -25,6 +33,9 @@ if TYPE_CHECKING:
     from study.space.metric import Metric
     from study.space.search_space import SearchSpace
     from study.training.run import Epoch
+
+LEFT = "the search space no longer has its configuration"
+"""Why a run was ended whose configuration left the space."""
 
 DEATHS = "driver_deaths"
 """The trial attribute ``{"epoch": n, "times": k}``: how many drivers died ``n`` epochs into it."""
@@ -60,7 +71,11 @@ class Ledger:
         self.study, self._storage = study, study._storage
         self._metric = metric
         self._distributions = {p.name: p.distribution for p in space.hyperparameters}
-        self._trials = {trial.number: trial for trial in StoredTrials()(study)}
+        for trial in study.get_trials(deepcopy=False):  # Optuna wants the same categories again
+            known = trial.distributions.items()
+            self._distributions |= {n: one for n, one in known if n in self._distributions}
+        self._space = space
+        self._trials = {one.number: one for one in inside(StoredTrials()(study), space)}
         self._name = study.study_name
         self._driver_died = driver_died
 
@@ -72,13 +87,17 @@ class Ledger:
     def adopt(self) -> list[ActiveRun]:
         """The runs that the last driver left running, with the times a driver has died there.
 
-        A running trial without a run spec never was a run, and is failed.
+        A running trial without a run spec never was a run, and is failed. Runs that the space has
+        no longer are ended.
         """
         adopted = []
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = stored_trial(frozen)
             if trial is None:
                 self.study.tell(frozen.number, state=TrialState.FAIL)
+            elif not contains(self._space, trial.params):
+                Trial(self.study, frozen._trial_id).set_user_attr("cancelled", LEFT)
+                self.study.tell(frozen.number, state=TrialState.PRUNED)
             elif trial.state != "paused":
                 run = self._active(frozen._trial_id)
                 if self._driver_died:

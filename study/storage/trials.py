@@ -22,12 +22,15 @@ from typing_extensions import TypedDict
 from study.errors import StorageError, StudyError
 from study.plan.plan import RunSpec
 from study.plan.results import Configuration, State, StoredTrial, configuration
+from study.space.growth import contains
 from study.space.keys import Number, Scalar
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
+
+    from study.space.search_space import SearchSpace
 
 RUN_SPEC = "study:run"
 """The system attribute of a trial that holds its run spec; it is written before anything else."""
@@ -131,6 +134,15 @@ class StoredTrials:
         else:
             self._running[trial._trial_id] = trial, current
         return current
+
+
+def inside(trials: Sequence[StoredTrial], space: SearchSpace) -> list[StoredTrial]:
+    """Those of the trials whose configurations are in the space."""
+    known: dict[Configuration, bool] = {}
+    for trial in trials:
+        if trial.configuration not in known:
+            known[trial.configuration] = contains(space, trial.params)
+    return [trial for trial in trials if known[trial.configuration]]
 
 
 def stored_trial(trial: FrozenTrial) -> StoredTrial | None:

@@ -86,6 +86,22 @@ def _keeps_best(space: SearchSpace) -> str | None:
     searched = {one.name for one in space.hyperparameters}
     names = ("restore_best_weights", "patience")
     return next((name for name in names if name in searched or space.fixed.get(name)), None)
+def history(settings: Settings) -> list[str]:
+    """What was changed after the study was made, a sentence for each time, and what follows."""
+    said = [
+        f"{one.when[:16].replace('T', ' ')} UTC, after {units.counted(one.trials, 'run')}: "
+        f"{', '.join(one.changes)}."
+        for one in settings.history
+    ]
+    looks = sum(one.trials > 0 for one in settings.history)
+    if looks and "tolerance" not in strategy_of(settings).own:
+        said.append(
+            f"As results could be seen before, claims and intervals have {2**looks} times less "
+            "room for error than those of a study that never changed."
+        )
+    return said
+
+
 
 
 def network(settings: Settings) -> str | None:

@@ -21,17 +21,13 @@ from study.space.model_source import ModelSource
 from study.training import network
 from study.training.compiled import judge, logs_in, takes_one_hot
 from study.training.private import compile_with, seeds_drawn_from
-from study.training.recipe import DEFAULTS, Recipe, check
+from study.training.recipe import OURS, Recipe, check
 from study.training.user_code import function, why
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset
     from study.space.search_space import Value
     from study.training.run import Run
-
-OURS = frozenset(DEFAULTS) - {"label_smoothing"}
-"""Hyperparameters that need not be read: they say how a model is trained, whatever it is."""
-
 
 class Noticing(Mapping[str, Any]):
     """A run's hyperparameters, which remember the names that were `read`."""

@@ -10,6 +10,7 @@ from study.errors import ParameterError, SpaceError
 from study.space.architecture import SHAPE, Convolution, blocks
 from study.space.keys import hint
 from study.space.metric import BALANCED, VAL_ACCURACY
+from study.space.model_source import ModelSource
 from study.training import recipe
 from study.training.recipe import Recipe
 
@@ -32,6 +33,19 @@ BOUND_TOGETHER = ("blocks", "k2")
 
 RENAMED = {"stretch": "zoom", "shift": "translation", "keep_best": "restore_best_weights"}
 """What parameters were called before they had the words of Keras."""
+
+
+def implied(model: ModelSource | None, batch_size: int | None) -> dict[str, Any]:
+    """The values that a run has of hyperparameters which its space does not name.
+
+    Of a custom model those that the trainer has, and that its text does not name.
+    """
+    if model is None:
+        values = {**DEFAULTS, "weight_decay": 0.0}
+    else:
+        ours = recipe.OURS - {name for name in recipe.OURS if name in model.text}
+        values = {name: recipe.DEFAULTS[name] for name in ours}
+    return {name: one for name, one in {**values, "batch_size": batch_size}.items() if one is not None}
 
 
 def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int) -> None:

@@ -151,6 +151,9 @@ class Recipe:
 DEFAULTS: Mapping[str, Any] = asdict(Recipe())
 """Everything off."""
 
+OURS = frozenset(DEFAULTS) - {"label_smoothing"}
+"""What a custom model need not read: it says how a model is trained, whatever it is."""
+
 RULES: Mapping[str, Rule] = {one.name: one.metadata["rule"] for one in fields(Recipe)}
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from study.space.limits import Cost, Limits
 from study.space.metric import ACCURACY, Metric
 from study.space.model_source import ModelSource
+from study.training import network
 from study.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class Run:
     @property
     def key(self) -> str:
         """A short name of the run, the same in every process: 24 hexadecimal digits."""
-        fields = asdict(self) | {"params": sorted(self.params)}
+        # A run is the same whether its space names a default or not: a study may grow.
+        implied = network.implied(self.model, self.batch_size).items()
+        fields = asdict(self) | {"params": [one for one in sorted(self.params) if one not in implied]}
         del fields["until"], fields["limits"]
         fields["model"] = self.model and self.model.fingerprint
         usual = {"training": "fast", "device": "cpu", "model": None}

@@ -36,7 +36,7 @@ from study.plan.race.error_transform import ErrorTransform
 from study.plan.race.model import Array, Cells, FinalLevels, Places
 from study.plan.race.observations import ObservationModel
 from study.plan.race.result import Posterior, RaceResult, Reason
-from study.plan.results import Configuration, StoredTrial, configuration
+from study.plan.results import Configuration, Runs, StoredTrial, configuration, latest
 from study.plan.statistics import Score, Spread
 from study.plan.sweep import sweep_epochs
 from study.space.metric import Metric
@@ -58,15 +58,14 @@ _RIVALS = 32  # configurations that epochs may go to
 _NEAR = 8  # configurations whose neighbours are candidates, in a large space
 _LAST = 3  # how many times the epochs of each other rung the last one has
 
-Runs = dict[tuple[Configuration, int], StoredTrial]
-
 
 class Race(Plan):
     """The plan of a race.
 
     ``tolerance`` is in percentage points or, of a metric that is no accuracy, in its own unit
     (default: 0.2 points, or a twentieth of the least error); ``budget`` in epochs (default: the
-    most that the sweep would need). The answer is measured on up to ``repeats`` fresh repeats.
+    most that the sweep would need). The answer is measured on up to ``repeats`` fresh repeats, for
+    a twelfth of the budget, or with ``all_repeats`` for up to half of it.
     ``images`` are the validation images of a repeat, drawn from a ``pool`` of that many (None: the
     same ones each time). Raises ``SettingsError`` or ``SpaceError`` for what cannot be raced.
     """
@@ -85,6 +84,7 @@ class Race(Plan):
         confidence: float = CONFIDENCE,
         budget: int | None = None,
         out: Out = fits,
+        all_repeats: bool = False,
     ) -> None:
         super().__init__(space, repeats, images, metric, pool=pool, out=out)
         self.seed = seed
@@ -99,7 +99,8 @@ class Race(Plan):
         self.candidates = CandidateSet(space, seed, out)
         self.choosing = CHOOSING
         self._check()
-        self.measuring = min(self.repeats, max(1, self.budget // (12 * self.epochs)))
+        share = 2 if all_repeats else 12
+        self.measuring = min(self.repeats, max(1, self.budget // (share * self.epochs)))
         self._start = self._initial_runs()
 
     def _check(self) -> None:
@@ -371,12 +372,8 @@ def most_useful(levels: FinalLevels, rivals: Places, steps: Cells) -> int:
 
 def _runs(trials: Iterable[StoredTrial]) -> Runs:
     """The trials that count, by number; those of a configuration that failed do not."""
-    runs: Runs = {}
     gone = {trial.configuration for trial in _failed(trials)}
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        if trial.cancelled is None and trial.configuration not in gone:
-            runs[trial.configuration, trial.repeat] = trial
-    return runs
+    return {run: trial for run, trial in latest(trials).items() if trial.configuration not in gone}
 
 
 def _failed(trials: Iterable[StoredTrial]) -> list[StoredTrial]:

@@ -1,0 +1,212 @@
+"""A study that grows: what its changed space asks for, what is kept, and what is to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from study.errors import SettingsError
+from study.plan.strategies import plan_of
+from study.space.growth import changes as space_changes
+from study.space.growth import names, translated
+from study.space.settings import FREE, GROWING, SPACE, Setting, Settings
+from study.storage import database as storage
+from study.storage.change import change
+from study.storage.progress import trials_of
+from study.storage.trials import StoredTrials
+from study.text.units import counted
+from study.training import network
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+    from study.plan.results import StoredTrial
+    from study.storage.location import Location
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What is new in a study; how many complete runs it keeps, leaves out and has to train.
+
+    ``asks``: its space changes, which somebody has to accept.
+    """
+
+    name: str
+    changes: tuple[str, ...]
+    kept: int
+    left_out: int
+    at_most: int
+    asks: bool
+
+    def __str__(self) -> str:
+        left = f", {self.left_out} no longer count" if self.left_out else ""
+        return (
+            f"{', '.join(self.changes)}: at most {counted(self.at_most, 'run')} to train, "
+            f"{self.kept} are kept{left}"
+        )
+
+
+Approve = Callable[[Growth], None]
+"""Called before a study is changed; raises what ends the command where that is not wanted."""
+
+
+def refuse(growth: Growth) -> None:
+    """Approve more repeats and the like, but no other space."""
+    if growth.asks:
+        raise SettingsError(
+            f"study {growth.name!r} exists with another space ({growth}): accept this with --yes, "
+            "or start another study with --name"
+        )
+
+
+def grown(existing: Settings, asked: Settings) -> Settings:
+    """The recorded settings with what ``asked`` has of a larger study.
+
+    Raises ``SettingsError`` for a smaller number of what can only grow.
+    """
+    settings = existing
+    if any(getattr(existing.space, key) != getattr(asked.space, key) for key in SPACE):
+        changed = {key: getattr(asked.space, key) for key in SPACE}
+        settings = replace(existing, space=replace(existing.space, **changed), origin=asked.origin)
+    for key in (*GROWING, *FREE):
+        setting = asked.chosen.get(key)
+        if setting is None or setting.value is None or setting.source == "default":
+            continue
+        least = _recorded(existing, key)
+        if key in FREE or least is None or setting.value > least:
+            settings = settings.with_setting(key, setting) if setting.value != least else settings
+        elif setting.value < least and setting.source != "file" and key != "repeats":
+            raise SettingsError(
+                f"--{key} {setting.value}: the study has {least}; give a larger number"
+            )
+    return paid(existing, settings)
+
+
+def paid(before: Settings, after: Settings) -> Settings:
+    """The settings with a budget that pays for the repeats that a race measures its answer on.
+
+    Such a race trains those repeats, and decides nothing else anew.
+    """
+    budget = after.chosen.get("budget")
+    more = after.repeats - before.repeats
+    if more <= 0 or after["sampler"] != "race" or budget is None or budget.value is None:
+        return after
+    if before.chosen["budget"] != budget:  # it was given with the repeats
+        return after
+    epochs = after["epochs"]
+    needed = max(budget.value + more * epochs, 2 * after.repeats * epochs)
+    return after.with_setting("budget", Setting(needed, budget.source))
+
+
+def _recorded(existing: Settings, key: str) -> Any:
+    """The recorded value; of a budget that nobody gave the one that the plan found."""
+    setting = existing.chosen.get(key)
+    if setting is not None and setting.value is not None:
+        return setting.value
+    plan = plan_of(existing) if key == "budget" else None
+    return getattr(getattr(plan, "plan", plan), key, None)
+
+
+def changes(before: Settings, after: Settings) -> list[str]:
+    """What is new in the settings ``after``, each in a few words."""
+    said = space_changes(before.space, after.space)
+    for key in (*GROWING, *FREE):
+        old, new = (one.chosen[key].value if key in one.chosen else None for one in (before, after))
+        if old != new:
+            said.append(f"{key} {new}" if old is None else f"{key} {new}, not {old}")
+    return said
+
+
+def _known(settings: Settings) -> Mapping[str, Any]:
+    """The values that a run has of hyperparameters which its space does not name."""
+    return {} if settings.model else network.DEFAULTS
+
+
+def preview(location: Location, before: Settings, after: Settings) -> Growth:
+    """What a change of the stored study means.
+
+    Raises ``SettingsError`` where the stored runs have no place in the new space.
+    """
+    study = storage.load(location.database.open(), location.name)[0]
+    counting = [one for one in trials_of(study, before) if one.state == "complete"]
+    stored = StoredTrials()(study)
+    found = [one for trial in stored if (one := _translated(trial, after))]
+    kept = sum(one.state == "complete" and one.cancelled is None for one in found)
+    if stored:
+        _require_known(before, after)
+    if counting and not kept:
+        raise SettingsError(
+            f"{after.origin}: none of the {len(counting)} complete runs of study "
+            f"{location.name!r} is in this space ({', '.join(changes(before, after))}): keep an "
+            "option of each hyperparameter, or start another study with --name"
+        )
+    state = plan_of(after).state(found)
+    return Growth(
+        name=location.name,
+        changes=tuple(changes(before, after)),
+        kept=kept,
+        left_out=sum(_translated(one, after) is None for one in counting),
+        at_most=state.runs_expected - state.runs,
+        asks=before.space != after.space,
+    )
+
+
+def _translated(trial: StoredTrial, settings: Settings) -> StoredTrial | None:
+    """A stored trial as one of the changed space."""
+    known = _known(settings)
+    params = translated(trial.params, settings.space, known)
+    if params is None:
+        return None
+    reference = trial.reference and translated(dict(trial.reference), settings.space, known)
+    return replace(
+        trial,
+        configuration=tuple(params.items()),
+        reference=tuple(reference.items()) if reference else trial.reference,
+    )
+
+
+def _require_known(before: Settings, after: Settings) -> None:
+    """Raise ``SettingsError`` for a name whose value the stored runs, or the new ones, lack."""
+    known, old, new = _known(after), names(before.space), names(after.space)
+    for name in new:
+        if name not in old and name not in known:
+            raise SettingsError(
+                f"{after.origin}: {name} is new, and the value that the stored runs had is not "
+                "known (a renamed hyperparameter is a new one): keep the old names, or start "
+                "another study with --name"
+            )
+    for name in old:
+        if name not in new and name not in known:
+            raise SettingsError(
+                f"{after.origin}: {name} is gone, and the model has no other value of it: give "
+                "one in [fixed], or start another study with --name"
+            )
+
+
+def record(location: Location, prepared: Settings, expected: Settings | None) -> Study:
+    """Store the settings of a study that is driven; what is new becomes part of its history.
+
+    ``expected`` are the recorded settings that the change was made for. Raises ``SettingsError``
+    where another process has changed the study since.
+    """
+    opened = location.database.open()
+    study, before = storage.load(opened, location.name)
+    if expected is not None and before != expected:
+        raise SettingsError(
+            f"study {location.name!r} was changed by another process meanwhile: run this again"
+        )
+    said = changes(before, prepared)
+    if not said:
+        storage.record(study, prepared)
+        return study
+    known = _known(prepared)
+    return change(
+        opened,
+        study,
+        before,
+        prepared,
+        said,
+        trials_of(study, before),
+        lambda params: translated(params, prepared.space, known),
+    )

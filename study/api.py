@@ -313,15 +313,17 @@ def run(
     storage: str = DEFAULT,
     mlflow: str | None = "none",
     progress: bool = True,
+    yes: bool = False,
     **options: Unpack[RunOptions],
 ) -> Result:
-    """Run a study, or continue the one of the same name and settings; returns its result.
+    """Run a study, or continue the one of the same name; returns its result.
 
     ``space`` is the name of a shipped space, the path of a file, a mapping with the same keys, or a
     `Space`. ``data`` is a name, a path or (images, labels): arrays (n, height, width) or
     (n, height, width, channels) and (n,), which are kept beside the database. ``model`` is a
     function ``build(params, input_shape, num_classes)`` that returns a Keras model; its source is
     kept beside the database. ``mlflow`` is an address, or None for what the command line takes.
+    ``yes`` accepts that the space of a stored study changes; runs that are in the new one count.
     ``options`` are those of ``study run``: sampler, repeats, epochs, budget, jobs, timeout, ...
 
     Progress is a live view in a terminal and one output that is updated in a notebook. An interrupt
@@ -329,7 +331,7 @@ def run(
     ``StudyError``.
     """
     from study.cli.options import execution_options
-    from study.running import from_python
+    from study.running import from_python, growth
     from study.running.launch import ahead, launch
     from study.running.prepare import prepare
     from study.workers import processes
@@ -361,7 +363,10 @@ def run(
             given["data"] = Setting(str(place), "command line")
         how = execution_options(database, mlflow=mlflow, **execution)
         try:
-            prepared = prepare(chosen, name, database, given, ahead(how), None, how.devices)
+            approve = growth.accept if yes else growth.refuse
+            prepared = prepare(
+                chosen, name, database, given, ahead(how), devices=how.devices, approve=approve
+            )
         except BaseException:
             processes.release()  # `ahead` may have started it, and this program goes on
             raise

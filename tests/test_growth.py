@@ -1,26 +1,43 @@
 """A study that grows: its old runs count, and it ends as one that was that large from the start."""
 
+import itertools
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fake_trainer
 import image_files
+import numpy as np
 import pytest
+import tomlkit
+from typer.testing import CliRunner, Result
 
+from study.cli.app import app
 from study.errors import SettingsError, StudyError
 from study.plan.plan import PlanState
+from study.plan.statistics import Difference, Looks, Spread
+from study.running import growth as running_growth
 from study.running.driver import Observers
 from study.running.growth import Growth
 from study.running.launch import ExecutionOptions, launch
 from study.running.prepare import Prepared, prepare, prepare_again
 from study.space import growth
+from study.space.file import load
+from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace
 from study.space.settings import Setting
 from study.storage import change
 from study.storage import database as storage
 from study.storage.location import Database
-from study.storage.progress import trials_of
+from study.storage.progress import standing_of, trials_of
 from study.storage.trials import StoredTrials, run_spec
 from study.training import network
 
@@ -70,13 +87,9 @@ def settings(**given: Any) -> dict[str, Setting]:
     return {name: Setting(value, "command line") for name, value in given.items()}
 
 
-def accepted(growth: Growth) -> None:
-    """Approve every change."""
-
-
 def prepared(of: SearchSpace, name: str, **given: Any) -> Prepared:
     database = Database.at("sqlite:///study.db")
-    return prepare(of, name, database, settings(**given), approve=accepted)
+    return prepare(of, name, database, settings(**given), approve=running_growth.accept)
 
 
 Trainer = Callable[..., Any]
@@ -443,3 +456,243 @@ def test_another_validation_metric_or_score_is_refused_with_name(other: dict[str
     run(space())
     with pytest.raises(SettingsError, match=r"not .*--name"):
         prepared(SearchSpace.from_dict({**TABLE, **other}), "grown")
+
+
+# What is claimed.
+
+
+def wrong_claims(*, corrected: bool, studies: int = 500) -> float:
+    """Of studies of three equal options whose repeats are raised until a difference is claimed."""
+    drawn, wrong = np.random.default_rng(0), 0
+    for _ in range(studies):
+        runs = drawn.normal(0.97, 0.004, (3, 12))
+        for times, repeats in enumerate((3, 5, 8, 12)):
+            looks = Looks(times if corrected else 0)
+            first, *others = [option[:repeats].tolist() for option in runs]
+            spread = Spread(None, None, looks)
+            spread.learn([(first, None), *((one, first) for one in others)])
+            pairs = itertools.combinations([first, *others], 2)
+            gaps = [spread.difference(*pair, looks.comparisons(3)) for pair in pairs]
+            if any(gap.clear for gap in gaps):
+                wrong += 1
+                break
+    return wrong / studies
+
+
+def test_repeats_that_are_added_until_something_is_claimed_do_not_inflate_claims() -> None:
+    assert wrong_claims(corrected=False) > 0.1
+    assert wrong_claims(corrected=True) < 0.1
+
+
+def test_each_change_halves_the_room_for_error_and_removed_options_still_count() -> None:
+    assert Looks().comparisons(3) == 3
+    assert Looks(2).comparisons(3) == 12
+    assert Looks(1, removed=2).comparisons(2) == 2 * 6
+    values = [0.97, 0.98, 0.975]
+    narrow, wide = (Spread(400, looks=one).score(values).interval for one in (Looks(), Looks(3)))
+    assert narrow
+    assert wide
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_a_study_that_changed_claims_less_and_decides_the_same() -> None:
+    def gaps(state: PlanState) -> list[Difference]:
+        return [o.gap for stage in state.stages for o in stage.options if o.gap]
+
+    run(space())
+    state, fresh = run(MORE), run(MORE, "fresh")
+    pairs = list(zip(gaps(state), gaps(fresh), strict=True))
+    assert pairs
+    for one, other in pairs:
+        assert one.comparisons == 2 * other.comparisons
+        assert (one.mean, one.standard_error) == (other.mean, other.standard_error)
+
+
+# The commands.
+
+
+def command(*words: str, **given: Any) -> Result:
+    return CliRunner().invoke(app, [*words, "--storage", "sqlite:///study.db"], **given)
+
+
+def refused(result: Result, *said: str) -> None:
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    for fragment in said:
+        assert fragment in lines[0]
+
+
+def test_status_and_report_tell_what_was_added_when() -> None:
+    run(space())
+    first = trained()
+    run(NEW)
+    told = json.loads(command("status", "grown", "--json").stdout)["history"]
+    assert [(one["changes"], one["runs"]) for one in told] == [
+        (["filters gains 3", "dropout is new"], first)
+    ]
+    said = f"after {first} runs: filters gains 3, dropout is new."
+    assert said in command("status", "grown").stdout
+    assert command("report", "grown", "--output", "page").exit_code == 0
+    page = Path("page/report.html").read_text()
+    assert said in page
+    assert "2 times less room for error" in page
+
+
+def test_two_studies_are_compared_in_pairs() -> None:
+    run(space(), "small")
+    run(MORE, "large")
+    result = command("compare", "small", "large", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == (0 if told["answer"]["verdict"] == "better" else 1)
+    assert told["answer"]["paired"]
+    assert told["answer"]["difference"] > 0
+    assert [one["study"] for one in told["studies"]] == ["small", "large"]
+    assert told["in_both"] is None  # the very same runs
+    assert told["differences"] == {}
+    shown = command("compare", "small", "large").stdout
+    assert "The answer of large is " in shown
+    assert "in pairs" in shown
+    assert json.loads(command("compare", "large", "small", "--json").stdout)["answer"][
+        "difference"
+    ] == pytest.approx(-told["answer"]["difference"])
+
+
+def test_other_seeds_are_compared_unpaired_and_other_epochs_by_all_that_both_have() -> None:
+    run(space(), "small")
+    run(space(), "other", seed=2)
+    run(space(), "long", epochs=6)
+    told = json.loads(command("compare", "small", "other", "--json").stdout)
+    assert told["unpaired_because_of"] == ["seed"]
+    assert not told["answer"]["paired"]
+    told = json.loads(command("compare", "small", "long", "--json").stdout)
+    assert told["in_both"]["paired"]
+    assert told["in_both"]["verdict"] in {"better", "tie"}
+    assert told["differences"]["epochs"] == [4, 6]
+
+
+def test_studies_that_cannot_be_compared_are_refused_in_a_line() -> None:
+    run(space(), "small")
+    refused(command("compare", "small", "small"), "name two different studies")
+    refused(command("compare", "small", "nobody"), "no study named 'nobody'", "small")
+    loss = SearchSpace.from_dict({**TABLE, "metric": "val_loss", "direction": "minimize"})
+    run(loss, "loss")
+    refused(command("compare", "small", "loss"), "metric", "val_accuracy", "val_loss")
+    run(space(), "last", sampler="grid")
+    refused(command("compare", "small", "last"), "score of a run", "mean of last 3")
+    with pytest.raises(KeyboardInterrupt):
+        run(space(), "open", trainer=killed_after(2))
+    refused(command("compare", "small", "open"), "'open' has no answer", "resume")
+    result = CliRunner().invoke(app, ["compare", "a", "b", "--storage", "sqlite:///gone.db"])
+    refused(result, "gone.db: no such database")
+    assert not Path("gone.db").exists()
+
+
+def test_a_renamed_hyperparameter_of_a_custom_model_is_refused(tmp_path: Path) -> None:
+    model = """
+def build(params, input_shape, num_classes):
+    raise ValueError("nobody builds this")
+"""
+    Path("model.py").write_text(model)
+    table = {
+        **{key: value for key, value in TABLE.items() if key not in {"fixed", "hyperparameters"}},
+        "model": "model.py:build",
+    }
+    before, renamed, gone = (
+        SearchSpace.from_dict({**table, "hyperparameters": dict.fromkeys(names, FILTERS)})
+        for names in (["width", "depth"], ["breadth", "depth"], ["depth"])
+    )
+    from study.space.settings import resolve
+
+    of = {one: resolve(one, "space.toml", {}) for one in (before, renamed, gone)}
+    source = ModelSource.read("model.py:build", tmp_path, "space.toml", ())
+    of = {one: replace(made, model=source) for one, made in of.items()}
+    for other, said in ((renamed, "breadth is new, and the value"), (gone, "width is gone")):
+        with pytest.raises(SettingsError, match=f"{said}.*--name"):
+            running_growth._require_known(of[before], of[other])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ["n", "y", "\x03"], ids=["no", "yes", "interrupt"])
+def test_a_terminal_is_asked(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("small.toml", space())
+    write("large.toml", MORE)
+    assert program("run", "small.toml").returncode == 0
+    before = stored()[1]
+    words = program_words("run", "large.toml")
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execve(words[0], words, environment())
+    said = b""
+    while b"[y/N]" not in said:
+        said += os.read(terminal, 1000)
+    os.write(terminal, f"{answer}\n".encode() if answer != "\x03" else b"\x03")
+    with suppress(OSError):
+        while more := os.read(terminal, 1000):
+            said += more
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert b"filters gains 3: at most" in said
+    assert code == {"n": 2, "y": 0, "\x03": 130}[answer]
+    assert (stored()[1] == before) is (answer != "y")
+    assert bool(stored()[1].history) is (answer == "y")
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_while_a_study_grows_loses_nothing() -> None:
+    write("small.toml", space())
+    write("large.toml", NEW)
+    assert program("run", "small.toml").returncode == 0
+    before = trained()
+    words = program_words("run", "large.toml", "--yes")
+    growing = subprocess.Popen(words, env=environment(FAKE_PAUSE="0.3"), stdout=subprocess.DEVNULL)
+    while trained() < before + 2:
+        assert growing.poll() is None
+        time.sleep(0.2)
+    growing.kill()
+    growing.wait()
+    assert program("resume", "grown").returncode == 0
+    assert program("run", "large.toml", "--name", "fresh").returncode == 0
+    study, recorded = stored()
+    fresh = stored("fresh")
+    assert decided(standing_of(study, recorded)) == decided(standing_of(*fresh))
+    assert runs("fresh").items() <= runs().items()
+
+
+def write(name: str, of: SearchSpace) -> None:
+    table = {key: value for key, value in of.to_dict().items() if value != {}}
+    Path(name).write_text(tomlkit.dumps(table))
+
+
+def program_words(*words: str) -> list[str]:
+    name = [] if "--name" in words or words[0] == "resume" else ["--name", "grown"]
+    more = [*name, "--mlflow", "none", "--jobs", "1"]
+    return [sys.executable, str(Path(fake_trainer.__file__)), *words, *more]
+
+
+def program(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        program_words(*words), env=environment(), capture_output=True, text=True, check=False
+    )
+
+
+def environment(**more: str) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("STUDY_")}
+    return own | more
+
+
+def test_one_more_option_of_the_digits_trains_its_own_runs_and_those_of_a_new_answer() -> None:
+    """With the fake trainer, to which dropout makes no difference but by chance."""
+    digits = load("digits")
+    run(digits, "digits")
+    dropout = digits.hyperparameters[-1]
+    more = replace(dropout, options=(*dropout.options, 0.4))
+    larger = replace(digits, hyperparameters=(*digits.hyperparameters[:-1], more))
+    before, ids = (
+        trained("digits"),
+        {trial.trial_id for trial in StoredTrials()(stored("digits")[0])},
+    )
+    run(larger, "digits")
+    assert 3 <= trained("digits") - before <= 9
+    new = [t for t in StoredTrials()(stored("digits")[0]) if t.trial_id not in ids]
+    assert {t.params["dropout"] for t in new if t.stage == "dropout"} == {0.4}
+    assert {t.stage for t in new} <= {"dropout", "confirmed"}

@@ -19,9 +19,11 @@ from study.plan.race.result import RaceResult
 from study.plan.results import Configuration, StoredTrial, by_configuration
 from study.plan.statistics import Score, Spread
 from study.plan.strategies import strategy_of
+from study.space.growth import names
 from study.space.metric import Metric
 from study.space.settings import Settings
 from study.storage import models
+from study.training import network
 
 STUDY = "study"
 """The key of the run that stands for the study."""
@@ -186,7 +188,7 @@ def _trial(study: Snapshot, trial: StoredTrial) -> DesiredRun:
         ended = _milliseconds(trial.curve["ended"][-1]) if trial.curve.get("ended") else started
     return DesiredRun(
         key=trial_key(trial.number),
-        parent=_configuration_key(trial.configuration),
+        parent=_configuration_key(study, trial.configuration),
         name=f"{trial.stage}={trial.option}, repeat {trial.repeat + 1}",
         state=state,
         mark=state,
@@ -272,7 +274,14 @@ def _summary(trial: StoredTrial, metric: Metric) -> list[Point]:
 # --- configurations ------------------------------------------------------------------------------
 
 
-def _configuration_key(configuration: Configuration) -> str:
+def _configuration_key(study: Snapshot, configuration: Configuration) -> str:
+    """The key of a configuration's run, the same before and after the study's space has grown."""
+    if study.settings.history:
+        params = dict(configuration)
+        first = names(study.settings.history[0].space)
+        own = {name: params.get(name, network.DEFAULTS.get(name, "")) for name in first}
+        more = (params.items() - own.items()) - network.DEFAULTS.items()
+        configuration = (*own.items(), *sorted(more))
     digest = hashlib.sha256(json.dumps(configuration).encode()).hexdigest()[:16]
     return f"configuration {digest}"
 
@@ -295,7 +304,7 @@ def _configuration(
         state = "running" if study.live else "interrupted"
     ended = {trial.number: run.ended for trial, run in zip(trials, children, strict=True)}
     return DesiredRun(
-        key=_configuration_key(trials[0].configuration),
+        key=_configuration_key(study, trials[0].configuration),
         parent=STUDY,
         name=" ".join(f"{name}={value}" for name, value in trials[0].configuration),
         state=state,

@@ -51,6 +51,10 @@ Approve = Callable[[Growth], None]
 """Called before a study is changed; raises what ends the command where that is not wanted."""
 
 
+def accept(_: Growth) -> None:
+    """Approve every change."""
+
+
 def refuse(growth: Growth) -> None:
     """Approve more repeats and the like, but no other space."""
     if growth.asks:

@@ -20,6 +20,7 @@ import pytest
 import tomlkit
 from typer.testing import CliRunner, Result
 
+import study
 from study.cli.app import app
 from study.errors import SettingsError, StudyError
 from study.plan.plan import PlanState
@@ -696,3 +697,18 @@ def test_one_more_option_of_the_digits_trains_its_own_runs_and_those_of_a_new_an
     new = [t for t in StoredTrials()(stored("digits")[0]) if t.trial_id not in ids]
     assert {t.params["dropout"] for t in new if t.stage == "dropout"} == {0.4}
     assert {t.stage for t in new} <= {"dropout", "confirmed"}
+
+
+def test_a_study_grows_from_python_with_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(ready: Prepared, watch: Any, how: Any, say: Any) -> PlanState:
+        return launch(ready, watch, replace(how, jobs=1), say, fake_trainer.train)
+
+    monkeypatch.setattr("study.running.launch.launch", fake)
+    given: dict[str, Any] = {"storage": "sqlite:///study.db", "progress": False}
+    first = study.run(space(), name="grown", **given)
+    with pytest.raises(SettingsError, match="filters gains 3"):
+        study.run(MORE, name="grown", **given)
+    grown = study.run(MORE, name="grown", yes=True, **given)
+    assert first.settings.history == ()
+    assert [one.changes for one in grown.settings.history] == [("filters gains 3",)]
+    assert set(grown.trials()["filters"]) == {1, 2, 3}

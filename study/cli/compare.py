@@ -138,9 +138,9 @@ def _in_both(one: Side, other: Side) -> tuple[Values, Values]:
 
 def _complete(side: Side) -> dict[tuple[frozenset[Any], int], float]:
     """The value of each complete run, by its values that are not the network's own, and repeat."""
-    from study.training.network import DEFAULTS
+    from study.training.network import implied
 
-    own = {} if side.settings.model else DEFAULTS
+    own = implied(side.settings.model, side.settings["batch_size"])
     return {
         (frozenset(trial.params.items() - own.items()), trial.repeat): trial.value
         for trial in side.trials

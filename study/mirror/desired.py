@@ -19,7 +19,7 @@ from study.plan.race.result import RaceResult
 from study.plan.results import Configuration, StoredTrial, by_configuration
 from study.plan.statistics import Score, Spread
 from study.plan.strategies import strategy_of
-from study.space.growth import names
+from study.space.growth import translated
 from study.space.metric import Metric
 from study.space.settings import Settings
 from study.storage import models
@@ -277,11 +277,11 @@ def _summary(trial: StoredTrial, metric: Metric) -> list[Point]:
 def _configuration_key(study: Snapshot, configuration: Configuration) -> str:
     """The key of a configuration's run, the same before and after the study's space has grown."""
     if study.settings.history:
-        params = dict(configuration)
-        first = names(study.settings.history[0].space)
-        own = {name: params.get(name, network.DEFAULTS.get(name, "")) for name in first}
-        more = (params.items() - own.items()) - network.DEFAULTS.items()
-        configuration = (*own.items(), *sorted(more))
+        first = study.settings.history[0].space
+        implied = network.implied(study.settings.model, first.batch_size)
+        own = translated(dict(configuration), first, implied)
+        more = sorted(dict(configuration).items() - implied.items())
+        configuration = tuple(more if own is None else own.items())
     digest = hashlib.sha256(json.dumps(configuration).encode()).hexdigest()[:16]
     return f"configuration {digest}"
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optuna import Study
 
     from study.plan.results import StoredTrial
+    from study.space.search_space import SearchSpace
     from study.storage.location import Location
 
 
@@ -72,7 +73,10 @@ def grown(existing: Settings, asked: Settings) -> Settings:
     settings = existing
     if any(getattr(existing.space, key) != getattr(asked.space, key) for key in SPACE):
         changed = {key: getattr(asked.space, key) for key in SPACE}
-        settings = replace(existing, space=replace(existing.space, **changed), origin=asked.origin)
+        if _sized(existing.space) or _sized(asked.space):
+            changed["batch_size"] = asked.space.batch_size
+            settings = settings.with_setting("batch_size", asked.chosen["batch_size"])
+        settings = replace(settings, space=replace(existing.space, **changed), origin=asked.origin)
     for key in (*GROWING, *FREE):
         setting = asked.chosen.get(key)
         if setting is None or setting.value is None or setting.source == "default":
@@ -103,6 +107,11 @@ def paid(before: Settings, after: Settings) -> Settings:
     return after.with_setting("budget", Setting(needed, budget.source))
 
 
+def _sized(space: SearchSpace) -> bool:
+    """Whether the batch size is a hyperparameter."""
+    return "batch_size" in names(space)
+
+
 def _recorded(existing: Settings, key: str) -> Any:
     """The recorded value; of a budget that nobody gave the one that the plan found."""
     setting = existing.chosen.get(key)
@@ -122,9 +131,10 @@ def changes(before: Settings, after: Settings) -> list[str]:
     return said
 
 
-def _known(settings: Settings) -> Mapping[str, Any]:
+def _known(before: Settings, after: Settings) -> Mapping[str, Any]:
     """The values that a run has of hyperparameters which its space does not name."""
-    return {} if settings.model else network.DEFAULTS
+    batch_size = before["batch_size"] if after["batch_size"] is None else after["batch_size"]
+    return network.implied(after.model, batch_size)
 
 
 def preview(location: Location, before: Settings, after: Settings) -> Growth:
@@ -135,9 +145,10 @@ def preview(location: Location, before: Settings, after: Settings) -> Growth:
     study = storage.load(location.database.open(), location.name)[0]
     counting = [one for one in trials_of(study, before) if one.state == "complete"]
     stored = StoredTrials()(study)
-    found = [one for trial in stored if (one := _translated(trial, after))]
+    known = _known(before, after)
+    found = [one for trial in stored if (one := _translated(trial, after.space, known))]
     kept = sum(one.state == "complete" and one.cancelled is None for one in found)
-    if stored:
+    if stored and not found:
         _require_known(before, after)
     if counting and not kept:
         raise SettingsError(
@@ -150,19 +161,20 @@ def preview(location: Location, before: Settings, after: Settings) -> Growth:
         name=location.name,
         changes=tuple(changes(before, after)),
         kept=kept,
-        left_out=sum(_translated(one, after) is None for one in counting),
+        left_out=sum(_translated(one, after.space, known) is None for one in counting),
         at_most=state.runs_expected - state.runs,
         asks=before.space != after.space,
     )
 
 
-def _translated(trial: StoredTrial, settings: Settings) -> StoredTrial | None:
+def _translated(
+    trial: StoredTrial, space: SearchSpace, known: Mapping[str, Any]
+) -> StoredTrial | None:
     """A stored trial as one of the changed space."""
-    known = _known(settings)
-    params = translated(trial.params, settings.space, known)
+    params = translated(trial.params, space, known)
     if params is None:
         return None
-    reference = trial.reference and translated(dict(trial.reference), settings.space, known)
+    reference = trial.reference and translated(dict(trial.reference), space, known)
     return replace(
         trial,
         configuration=tuple(params.items()),
@@ -172,7 +184,7 @@ def _translated(trial: StoredTrial, settings: Settings) -> StoredTrial | None:
 
 def _require_known(before: Settings, after: Settings) -> None:
     """Raise ``SettingsError`` for a name whose value the stored runs, or the new ones, lack."""
-    known, old, new = _known(after), names(before.space), names(after.space)
+    known, old, new = _known(before, after), names(before.space), names(after.space)
     for name in new:
         if name not in old and name not in known:
             raise SettingsError(
@@ -204,7 +216,7 @@ def record(location: Location, prepared: Settings, expected: Settings | None) ->
     if not said:
         storage.record(study, prepared)
         return study
-    known = _known(prepared)
+    known = _known(before, prepared)
     return change(
         opened,
         study,

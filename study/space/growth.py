@@ -18,7 +18,7 @@ Values = Mapping[str, Any]
 
 
 def names(space: SearchSpace) -> list[str]:
-    """The names of a configuration's values, in their order."""
+    """The names of a configuration's values, in their order; not all of them apply to each."""
     return [*space.fixed, *(parameter.name for parameter in space.hyperparameters)]
 
 
@@ -37,10 +37,15 @@ def translated(params: Values, space: SearchSpace, known: Values) -> dict[str, V
             return None
         found[name] = value
     for parameter in space.hyperparameters:
-        allowed = _allowed(parameter, held.get(parameter.name))
+        name = parameter.name
+        if not parameter.applies(found):
+            if name in params and not _same(known.get(name), params[name]):
+                return None
+            continue
+        allowed = _allowed(parameter, held.get(name))
         if allowed is None:
             return None
-        found[parameter.name] = allowed
+        found[name] = allowed
     return found
 
 
@@ -113,5 +118,8 @@ def _changed(old: Hyperparameter, new: Hyperparameter) -> Iterator[str]:
     ):
         ends = ", ".join(map(shown, new.options)) or f"{new.low} to {new.high}"
         yield f"{new.name} is {ends}"
+    if old.only_if != new.only_if:
+        when = " and ".join(f"{name} = {shown(value)}" for name, value in new.only_if.items())
+        yield f"{new.name} applies {f'only if {when}' if when else 'always'}"
     if old.start != new.start:
         yield f"{new.name} starts at {shown(new.start)}"

@@ -239,7 +239,8 @@ class Settings:
         }
         for name in {**self.chosen, **other.chosen}:
             recognised = name == "data" and self.data and other.data  # by its contents, below
-            if name not in {*GROWING, *FREE} and not recognised:
+            moved = name == "batch_size" and None in (self[name], other[name])
+            if name not in {*GROWING, *FREE} and not recognised and not moved:
                 a, b = (one.chosen.get(name) for one in (self, other))
                 decided[name] = a and a.value, b and b.value
         for name, (own, asked) in decided.items():

@@ -86,6 +86,8 @@ def _keeps_best(space: SearchSpace) -> str | None:
     searched = {one.name for one in space.hyperparameters}
     names = ("restore_best_weights", "patience")
     return next((name for name in names if name in searched or space.fixed.get(name)), None)
+
+
 def history(settings: Settings) -> list[str]:
     """What was changed after the study was made, a sentence for each time, and what follows."""
     said = [
@@ -100,8 +102,6 @@ def history(settings: Settings) -> list[str]:
             "room for error than those of a study that never changed."
         )
     return said
-
-
 
 
 def network(settings: Settings) -> str | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from study.space.search_space import Value
     from study.training.run import Run
 
+
 class Noticing(Mapping[str, Any]):
     """A run's hyperparameters, which remember the names that were `read`."""
 

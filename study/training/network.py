@@ -45,7 +45,9 @@ def implied(model: ModelSource | None, batch_size: int | None) -> dict[str, Any]
     else:
         ours = recipe.OURS - {name for name in recipe.OURS if name in model.text}
         values = {name: recipe.DEFAULTS[name] for name in ours}
-    return {name: one for name, one in {**values, "batch_size": batch_size}.items() if one is not None}
+    return {
+        name: one for name, one in {**values, "batch_size": batch_size}.items() if one is not None
+    }
 
 
 def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classes: int) -> None:

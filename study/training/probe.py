@@ -115,7 +115,8 @@ def tried(
 
     Models that a file cannot give back are refused where they have to be ``loadable``.
     """
-    from study.training.custom_model import OURS, build
+    from study.training.custom_model import build
+    from study.training.recipe import OURS
 
     seen: set[str] = set()
     found: list[NetworkFacts] = []

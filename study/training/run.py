@@ -93,7 +93,9 @@ class Run:
         """A short name of the run, the same in every process: 24 hexadecimal digits."""
         # A run is the same whether its space names a default or not: a study may grow.
         implied = network.implied(self.model, self.batch_size).items()
-        fields = asdict(self) | {"params": [one for one in sorted(self.params) if one not in implied]}
+        fields = asdict(self) | {
+            "params": [one for one in sorted(self.params) if one not in implied]
+        }
         del fields["until"], fields["limits"]
         fields["model"] = self.model and self.model.fingerprint
         usual = {"training": "fast", "device": "cpu", "model": None}

@@ -17,6 +17,7 @@ import fake_trainer
 import image_files
 import numpy as np
 import pytest
+import test_training as base
 import tomlkit
 from typer.testing import CliRunner, Result
 
@@ -41,6 +42,7 @@ from study.storage.location import Database
 from study.storage.progress import standing_of, trials_of
 from study.storage.trials import StoredTrials, run_spec
 from study.training import network
+from study.training.train import train
 
 TABLE: dict[str, Any] = {
     "name": "small",
@@ -712,3 +714,69 @@ def test_a_study_grows_from_python_with_yes(monkeypatch: pytest.MonkeyPatch) -> 
     assert first.settings.history == ()
     assert [one.changes for one in grown.settings.history] == [("filters gains 3",)]
     assert set(grown.trials()["filters"]) == {1, 2, 3}
+
+
+def test_batch_size_and_conditions_may_be_added() -> None:
+    table = {key: value for key, value in TABLE.items() if key != "batch_size"}
+    more = {
+        "optimizer": {"options": ["adam", "sgd"], "start": "adam"},
+        "momentum": {
+            "options": [0.0, 0.9],
+            "start": 0.9,
+            "only_if": {"optimizer": "sgd"},
+        },
+        "batch_size": {"options": [10, 20], "start": 10},
+    }
+    larger = SearchSpace.from_dict({**table, "hyperparameters": TABLE["hyperparameters"] | more})
+    run(space())
+    before = trained()
+    state, fresh = run(larger), run(larger, "fresh")
+    assert decided(state) == decided(fresh)
+    assert runs("fresh").items() <= runs().items()
+    assert trained() - before < trained("fresh")
+    assert "batch_size is new" in stored()[1].history[0].changes
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"a": 1, "o": "adam"}, {"a": 1, "o": "adam", "w": 0.0}),
+        ({"o": "adam", "a": 1.0}, {"a": 1, "o": "adam", "w": 0.0}),
+        ({"a": 1, "o": "sgd"}, None),  # its momentum is not known
+        ({"a": 1, "o": "sgd", "m": 0.9}, {"a": 1, "o": "sgd", "m": 0.9, "w": 0.0}),
+        ({"a": 1, "o": "adam", "m": 0.9}, None),  # does not apply, and was given
+        ({"a": True, "o": "adam"}, None),
+        ({"a": 1, "o": "adam", "w": 0.3}, None),  # out of the range
+        ({"a": 1, "o": "adam", "w": "0.1"}, None),
+        ({"a": 1, "o": "adam", "d": 0.2}, {"a": 1, "o": "adam", "w": 0.0}),
+        ({"a": 1, "o": "adam", "d": 0.3}, None),  # the space has no d, and means 0.2
+        ({"a": 1, "o": "adam", "x": 1}, None),
+    ],
+)
+def test_a_stored_run_is_a_run_of_the_new_space_where_that_has_its_values(
+    params: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    table = {
+        **{key: value for key, value in TABLE.items() if key != "hyperparameters"},
+        "fixed": {"a": 1},
+        "hyperparameters": {
+            "o": {"options": ["adam", "sgd"], "start": "adam"},
+            "m": {"options": [0.8, 0.9], "start": 0.9, "only_if": {"o": "sgd"}},
+            "w": {"low": 0.0, "high": 0.2},
+        },
+    }
+    found = growth.translated(params, SearchSpace.from_dict(table), {"w": 0.0, "d": 0.2})
+    assert found == expected
+    assert found is None or [*found] == [*(expected or {})]
+
+
+@pytest.mark.tensorflow
+def test_what_a_space_does_not_name_changes_no_bit_of_a_run_when_it_is_named(
+    tmp_path: Path,
+) -> None:
+    implied = network.implied(None, base.RUN.batch_size)
+    named = base.having(**implied | base.PARAMS)
+    assert {"weight_decay", "optimizer", "batch_size", "mixup", "strided"} <= implied.keys()
+    assert named.key == base.RUN.key
+    runs = [base.finish(train(run, base.DATA)) for run in (base.RUN, named)]
+    assert base.same(*runs, tmp_path)

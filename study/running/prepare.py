@@ -127,7 +127,6 @@ def prepare(
         settings = growth.grown(existing, settings).with_data_at(settings["data"])
         settings = _fitted(settings, dataset, database)
         if existing.space != settings.space:
-            plan_of(settings)
             settings = own_model.tried(settings, dataset)
         _approved(location, recorded, settings, approve)
     return Prepared(location, settings, dataset, existing is None, recorded)

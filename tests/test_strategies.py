@@ -97,6 +97,26 @@ class TestPlainRandom(PlanContract):
         return RandomWithRepeats(SMALL, 2, 5, 1)
 
 
+def test_the_runs_of_a_rung_start_at_once() -> None:
+    plan = halving()
+    first = plan.state([]).next
+    paused = [
+        StoredTrial(
+            number, number, "paused", one.stage, one.option, one.configuration or (), 0, None, None,
+            reported=(0.5,), until=one.epochs,
+        )
+        for number, one in enumerate(first)
+    ]  # fmt: skip
+    waiting = plan.state(paused).next
+    one = next(trial for trial in paused if trial.configuration == waiting[0].configuration)
+    resumed = replace(one, state="running", until=waiting[0].epochs)
+    state = plan.state([resumed if trial is one else trial for trial in paused])
+    assert len(waiting) > 1
+    assert [spec.configuration for spec in state.next] == [
+        spec.configuration for spec in waiting[1:]
+    ]
+
+
 class TestHalving(PlanContract):
     def plan(self) -> Plan:
         return halving()

@@ -87,7 +87,6 @@ def run(
     - `study run`
     - `study run my.toml --data my.npz --repeats 5`
     - `study run digits --sampler race --tolerance 0.2`
-    - `study run larger.toml --name digits`
     """
     with opened(context) as database:
         from study.running.launch import ahead

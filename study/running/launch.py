@@ -95,6 +95,7 @@ def launch(
             ledger = None
             if not prepared.new:
                 study = _recorded(prepared)
+                plan = plan_of(storage.read_settings(study))  # with what has changed just now
                 ledger = Ledger(study, plan.space, plan.metric, driver_died=lock.out_of_memory)
             # If the run itself kills its process, that is then another one than the driver's.
             execution = replace(execution, apart=lock.driver_died)

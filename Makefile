@@ -104,7 +104,7 @@ clean: ## remove .venv and all caches; studies stay
 	@touch $@
 
 .venv/locked-dev: .venv/locked requirements-dev.lock
-	@echo "Adding what tests need to .venv, once: about 90 MB are fetched"
+	@echo "Adding what tests need to .venv, once: about 130 MB are fetched"
 	$(INSTALL)
 	@touch $@
 

@@ -31,7 +31,7 @@ from typing import (
 from pydantic import StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from study.errors import SettingsError, StorageError
+from study.errors import ModelError, SettingsError, StorageError
 from study.files import of_the_system
 from study.plan.plan import PlanState
 from study.plan.statistics import Difference
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
+    from study.final.confusion import Confusion
     from study.final.records import FinalModel
     from study.report.notebook import Plots
     from study.running.driver import Observer
@@ -106,6 +107,31 @@ class FinalResult:
         """Accuracy (a fraction) of the last model, the average; None for numbers."""
         final = self.models[-1]
         return final.value if final.measure == "accuracy" else None
+
+    def confusion(self) -> pd.DataFrame:
+        """Test images of the last model: a row for each label, a column for each prediction."""
+        import pandas as pd
+
+        found = self._confusion()
+        return pd.DataFrame(found.matrix, index=found.labels, columns=found.labels)
+
+    def classes(self) -> pd.DataFrame:
+        """Recall and precision (fractions) of each class with their 95 % intervals, a row each."""
+        import io
+
+        import pandas as pd
+
+        return pd.read_csv(io.BytesIO(self._confusion().classes_csv()), index_col="label")
+
+    def _confusion(self) -> Confusion:
+        from study.final.archive import read_card
+        from study.final.confusion import read
+
+        final = self.models[-1]
+        found = read(self.folder, final, read_card(self.folder / final.file).labels)
+        if found is None:
+            raise ModelError("there are no stored predictions of classes; finalize the study again")
+        return found.confusion
 
     @property
     def model(self) -> keras.Model:

@@ -1,6 +1,9 @@
 """Final models: what is trained, that it is trained once, and that the test set is opened once."""
 
+import csv
+import importlib.util
 import json
+import math
 import signal
 from collections.abc import Generator
 from dataclasses import replace
@@ -15,6 +18,7 @@ import test_cli as commands
 from PIL import Image
 from test_cli import assert_one_line, database, finished, here, home, study  # noqa: F401
 
+from study.api import FinalResult
 from study.errors import ModelError
 from study.final import records
 from study.final.archive import read_card
@@ -183,6 +187,8 @@ def test_wrong_wishes_are_one_line() -> None:
     assert_one_line(study("finalize", "--top", "50"), "--top 50: the study has")
     assert_one_line(study("finalize", "--holdout", "0.01"), "cannot be drawn with all 4 classes")
     assert_one_line(study("gallery"), "has no final model yet", "study finalize")
+    assert_one_line(study("export"), "has no final model yet", "study finalize")
+    assert_one_line(study("export", "--to", "coreml"), "--to coreml: unknown format; give tflite")
 
 
 def test_the_command_that_goes_on_keeps_a_holdout_of_nothing(
@@ -225,6 +231,49 @@ def assert_a_broken_picture_is_left_out(model: str, picture: Any) -> None:
     assert not Path("no.csv").exists()
 
 
+def assert_what_is_known_is_reported(model: dict[str, Any]) -> None:
+    drawn = Path("fake-models/gallery.png")
+    plain = drawn.read_bytes()
+    assert study("gallery", "--grad-cam").exit_code == 0
+    assert plain != drawn.read_bytes()
+    with Path("fake-report/classes.csv").open() as file:
+        rows = [*csv.DictReader(file)]
+    images, right = (sum(int(row[name]) for row in rows) for name in ("images", "right"))
+    assert (images, images - right) == (model["images"], model["errors"])
+    assert Path("fake-report/confusion.png").read_bytes().startswith(b"\x89PNG")
+    page = Path("fake-report/report.html").read_text()
+    assert f"after temperature {model['calibration']['temperature']:.2f}" in page
+    final = records.latest(loaded()[0])[-1]
+    result = FinalResult((final,), Path("fake-models"), None)
+    assert result.confusion().to_numpy().sum() == images
+    assert list(result.classes()["recall"]) == [float(row["recall"]) for row in rows]
+
+
+def assert_exported_models_are_measured_and_predict(folder: Path, images: int) -> None:
+    held_out = math.ceil(0.2 * images)
+    said = study("predict", str(folder / "seed-1.keras"), "test.npz", "--json")
+    wanted = [one["label"] for one in json.loads(said.stdout)]
+    kinds = ["tflite", "onnx"] if importlib.util.find_spec("tf2onnx") else ["tflite"]
+    for kind in kinds:
+        made = study("export", "--to", kind, "--model", "seed 1", "--json")
+        assert made.exit_code == 0, made.output
+        told = json.loads(made.stdout)
+        assert told["bytes"] == Path(told["file"]).stat().st_size
+        assert (told["cost"]["images"], told["cost"]["changed"]) == (held_out, 0)
+        found = json.loads(study("predict", told["file"], "test.npz", "--json").stdout)
+        assert [one["label"] for one in found] == wanted
+    small = study("export", "--int8", "--output", "small.tflite")
+    assert f"points on {held_out} held-out images" in small.stdout
+    assert "It has 2 networks; one alone is smaller: --model best" in small.stdout
+    assert study("predict", "small.tflite", "test.npz").exit_code == 0
+    before = Path("small.tflite").read_bytes()
+    assert_one_line(study("export", "--output", "small.tflite"), "small.tflite: exists already")
+    assert Path("small.tflite").read_bytes() == before
+    assert_one_line(study("export", "--to", "keras"), "average-of-2.keras: exists already")
+    assert study("export", "--to", "keras", "--output", "copy.keras").exit_code == 0
+    assert Path("copy.keras").read_bytes() == (folder / "average-of-2.keras").read_bytes()
+
+
 @pytest.mark.tensorflow
 def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None:
     made = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2", "--json")
@@ -240,6 +289,8 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     again = study("finalize", "--members", "2", "--jobs", "1", "--holdout", "0.2")
     assert "not opened for it again" in again.stdout
     assert "opened once" in again.stdout
+    assert "average of 2 confuses most: " in again.stdout
+    assert "Expected calibration error on the test images: " in again.stdout
     assert len(records.finals(loaded()[0])) == 4
 
     folder = Path("fake-models")
@@ -270,7 +321,8 @@ def test_finalize_opens_the_test_set_once_and_what_it_made_can_be_used() -> None
     wrong = (folder / "gallery.csv").read_text().splitlines()
     assert shown.stdout.startswith("average of 2: ")
     assert len(wrong) - 1 == models["average of 2"]["errors"]
-    assert (folder / "gallery.png").read_bytes().startswith(b"\x89PNG")
+    assert_what_is_known_is_reported(models["average of 2"])
+    assert_exported_models_are_measured_and_predict(folder, len(prepared.dataset.labels))
 
     average = folder / models["average of 2"]["file"]
     own = average.read_bytes()

@@ -69,6 +69,27 @@ def test_only_the_best_and_the_average_have_an_alias() -> None:
     assert [alias(final.model) for final in finals()] == [None, None, "best", "average"]
 
 
+def test_the_tables_of_the_last_model_are_sent_once(made, anywhere, tmp_path) -> None:
+    for final in finals():
+        (tmp_path / final.file).write_bytes(final.model.encode())
+    tables = {"confusion.csv": b"label,a", "confusion.png": b"PNG"}
+    sent: list[str] = []
+    tracker = type(anywhere.target.tracker.connect(anywhere.target, None))
+    upload = tracker.upload
+
+    def counted(self: Any, remote: Any, artifact: Any, content: bytes) -> None:
+        sent.append(f"{artifact.name}/{artifact.filename}")
+        upload(self, remote, artifact, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracker, "upload", counted)
+        for _ in range(2):
+            register(made.study, made.settings, tmp_path, finals(), anywhere.target, tables)
+    assert sent[:2] == ["test/confusion.csv", "test/confusion.png"]
+    assert sum(name.startswith("test/") for name in sent) == 2
+    assert len(sent) == 2 + len(finals())
+
+
 def test_models_are_registered_once_and_a_server_without_a_registry_gets_tags(
     made, anywhere, tmp_path, request
 ) -> None:

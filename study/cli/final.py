@@ -1,4 +1,4 @@
-"""The commands of final models: finalize, gallery and predict."""
+"""The commands of final models: finalize, gallery, export and predict."""
 
 from __future__ import annotations
 
@@ -32,16 +32,21 @@ from study.errors import ModelError, Unfinished
 from study.files import printable
 
 if TYPE_CHECKING:
+    from optuna import Study
+
+    from study.final.confusion import Knowledge
     from study.final.finalize import FinalModels, FinalOptions
     from study.final.records import FinalModel
     from study.mirror.tracker import Target
     from study.running.launch import ExecutionOptions
     from study.running.prepare import Prepared
+    from study.space.settings import Settings
+    from study.storage.location import Database
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands, in the order in which the help lists them."""
-    for command in (finalize, gallery, predict):
+    for command in (finalize, gallery, export, predict):
         app.command()(command)
 
 
@@ -100,6 +105,7 @@ def finalize(
         ):
             wanted = FinalOptions(members, top, holdout)
             made = _finalize(console, prepared, wanted, execution, verbose=given["verbose"])
+            known = _known(prepared, made)
             if given["json"]:
                 print_json(
                     {
@@ -108,12 +114,12 @@ def finalize(
                     }
                 )
             else:
-                _print_models(console, made)
+                _print_models(console, made, known)
             with _waiting(console, "Writing the report"):
                 written = reported(prepared.location)
             say(console, written)
             if target is not None:
-                _register(console, prepared, made, target)
+                _register(console, prepared, made, known, target)
 
 
 @takes(STORAGE)
@@ -124,32 +130,31 @@ def gallery(
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder to write (default: beside the models)."),
     ] = None,
+    grad_cam: Annotated[
+        bool,
+        typer.Option(
+            "--grad-cam", metavar="", help="Draw where the network looked for the wrong class."
+        ),
+    ] = False,
 ) -> None:
     """Show the test images that the final model gets wrong, as a picture and as a table.
 
     Examples:
     - `study gallery`
-    - `study gallery digits --output wrong`
+    - `study gallery digits --output wrong --grad-cam`
     """
     with opened(context) as database:
         from study.final import gallery as wrong
         from study.final import records
-        from study.storage.database import load
 
         console = SafeConsole()
-        study, settings = load(database.open(), name)
-        location = database.study(study.study_name)
-        if not records.finals(study):  # before the data is read
-            raise ModelError(
-                f"study {location.name!r} has no final model yet: make one with: "
-                f"{location.command('finalize')}"
-            )
-        place = records.folder(location, study)
+        study, settings, place = _finalized(database, name)
         with progress_bar(console) as callbacks:
             dataset = wrong.dataset_of(settings, database, callbacks)
         with _waiting(console, "Collecting what is wrong"):
             found = wrong.collect(study, place, dataset)
-            picture, table = wrong.write(found, dataset, output or place)
+            heat = wrong.heat_of(study, settings, place, found, dataset) if grad_cam else None
+            picture, table = wrong.write(found, dataset, output or place, heat)
         say(
             console,
             f"{found.model}: {len(found.mistakes)} of {found.images} test images wrong"
@@ -159,11 +164,63 @@ def gallery(
         say(console, f"Written: {picture} and {table}")
 
 
+@takes(STORAGE, JSON)
+def export(
+    context: typer.Context,
+    name: STUDY_NAME = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="tflite (LiteRT), onnx or keras.")
+    ] = "tflite",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="best, average or another one of finalize (default: the last)."
+        ),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", metavar="", help="Numbers of 8 bits, for tflite.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File to write (default: beside the models)."),
+    ] = None,
+) -> None:
+    """Write a final model for LiteRT or ONNX, and measure what the conversion costs.
+
+    Examples:
+    - `study export digits --to tflite --int8 --model best`
+    - `study export digits --to onnx --output digits.onnx`
+    """
+    with opened(context) as database:
+        from study.final import exporting, records
+        from study.final.gallery import dataset_of
+
+        given = context.params["json"]
+        console = SafeConsole(stderr=given)
+        wanted = exporting.ExportOptions(to, model, int8, output)
+        exporting.check(wanted)
+        study, settings, place = _finalized(database, name)
+        final = exporting.picked(records.latest(study), model)
+        path = exporting.target(place, final, wanted)
+        with progress_bar(console) as callbacks:
+            data = partial(dataset_of, settings, database, callbacks)
+            made = exporting.export(settings, place, final, wanted, path, data)
+        if given:
+            print_json(made.to_json())
+            return
+        say(console, f"{made.model} as {path.suffix}: {made.words}")
+        if len(final.members) > 1:
+            count = len(final.members)
+            say(console, f"It has {count} networks; one alone is smaller: --model best")
+        say(console, f"Written: {made.file}")
+
+
 @takes(JSON)
 def predict(
     context: typer.Context,
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A .keras file that finalize has written.")
+        Path,
+        typer.Argument(metavar="MODEL", help="A file that finalize or export has written."),
     ],
     files: Annotated[
         list[Path],
@@ -228,6 +285,21 @@ def predict(
             raise Unfinished(f"{len(found.left_out)} of the files could not be read")
 
 
+def _finalized(database: Database, name: str | None) -> tuple[Study, Settings, Path]:
+    """A study with final models, its settings, and the folder of the models' files."""
+    from study.final import records
+    from study.storage.database import load
+
+    study, settings = load(database.open(), name)
+    location = database.study(study.study_name)
+    if not records.finals(study):
+        raise ModelError(
+            f"study {location.name!r} has no final model yet: make one with: "
+            f"{location.command('finalize')}"
+        )
+    return study, settings, records.folder(location, study)
+
+
 def _finalize(
     console: Console,
     prepared: Prepared,
@@ -244,7 +316,15 @@ def _finalize(
         return make(prepared, options, execution, watch, partial(say, console))
 
 
-def _print_models(console: Console, made: FinalModels) -> None:
+def _known(prepared: Prepared, made: FinalModels) -> Knowledge | None:
+    """What the stored predictions say of the last model; None for numbers."""
+    from study.final import confusion
+
+    facts = prepared.settings.data
+    return confusion.read(made.folder, made.models[-1], facts.label_names if facts else ())
+
+
+def _print_models(console: Console, made: FinalModels, known: Knowledge | None) -> None:
     """The models with their intervals; how often the test set was opened; where the files are."""
     table = Table("model", "held out", "test (95 % interval)", "file")
     for model in made.models:
@@ -255,9 +335,25 @@ def _print_models(console: Console, made: FinalModels) -> None:
     console.print(table)
     if not made.new:
         say(console, "All of it was recorded before; the test set was not opened for it again.")
+    _print_known(console, known)
     times = "once" if made.openings == 1 else f"{made.openings} times"
     say(console, f"The test set has been opened {times} in this study.")
     say(console, f"Files: {made.folder}")
+
+
+def _print_known(console: Console, known: Knowledge | None) -> None:
+    """What is confused most and how far probabilities can be trusted; the report has all of it."""
+    from study.final.calibration import around_90
+
+    if known is None:
+        return
+    if pairs := known.confusion.pairs(3):
+        named = [f"{one.first} and {one.second} ({one.images})" for one in pairs]
+        say(console, f"{known.model.model} confuses most: {', '.join(named)}")
+    if (found := known.model.calibration) is not None:
+        says = around_90(known.says)
+        near = "" if says is None else f" Calibrated, it {says.words}."
+        say(console, f"{found.words}{near}")
 
 
 def _measured(model: FinalModel) -> str:
@@ -267,13 +363,21 @@ def _measured(model: FinalModel) -> str:
     return f"{number(model.value)} ({low}-{high}){unit}{model.own_words()}"
 
 
-def _register(console: Console, prepared: Prepared, made: FinalModels, target: Target) -> None:
+def _register(
+    console: Console,
+    prepared: Prepared,
+    made: FinalModels,
+    known: Knowledge | None,
+    target: Target,
+) -> None:
     from study.final.registry import register
+    from study.report.classes import known_files
     from study.storage.database import load
 
-    study = load(prepared.location.database.open(), prepared.location.name)[0]
+    study, settings = load(prepared.location.database.open(), prepared.location.name)
+    tables = known_files(known) if known is not None else {}
     with _waiting(console, f"Sending the models to {target.shown}"):
-        problems = register(study, prepared.settings, made.folder, made.models, target)
+        problems = register(study, settings, made.folder, made.models, target, tables)
     for problem in problems:
         say(console, problem)
     if not problems:

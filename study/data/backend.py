@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def imported_quietly() -> Iterator[None]:
-    """Hold back what is written to the process's stderr, and let it out only if this fails.
+    """Import TensorFlow in this, and nothing is printed unless that fails.
 
-    TensorFlow's libraries greet while they are loaded, before they can be told to be quiet.
+    Its libraries greet while they are loaded, before they can be told to be quiet.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow leaves oneDNN off on processors without AVX-512; there it doubles the speed.
@@ -22,7 +22,7 @@ def imported_quietly() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
         return
-    with _without_jax(), _held_back():
+    with _without_jax(), held_back():
         yield
 
 
@@ -40,7 +40,8 @@ def _without_jax() -> Iterator[None]:
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
+def held_back() -> Iterator[None]:
+    """Hold back what is written to the process's stderr, and let it out only if this fails."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as written:

@@ -19,10 +19,11 @@ from study.data.picture import FITS, Fit
 from study.data.pixels import BYTES, Scales
 from study.data.reading import refusal
 from study.errors import ModelError
+from study.final import runtimes
 from study.space.model_source import ModelSource
 from study.training import keras_file
 
-CARD = "study.json"
+CARD = runtimes.CARD
 FORMAT = 1
 
 _LARGEST = 2**26  # numbers of one image, 0.3 GB
@@ -71,7 +72,9 @@ class Card:
 
     ``labels`` are as the training data has them, none where they are numbers. ``brightness`` is the
     mean of its pixels (0..1), ``fit`` how its pictures were brought to their size, and ``scales``
-    which of its stored numbers were black and white. ``needed`` is the code that it takes.
+    which of its stored numbers were black and white. ``needed`` is the code that it takes. Its
+    probabilities are calibrated by ``temperature``; None: not. ``digest`` is the SHA-256 of an
+    exported model.
     """
 
     model: str
@@ -84,6 +87,8 @@ class Card:
     fit: Fit = "pad"
     scales: Scales = field(default_factory=lambda: BYTES)
     needed: Needed | None = None
+    temperature: float | None = None
+    digest: str = ""
     format: int = FORMAT
 
 
@@ -103,6 +108,8 @@ def read_card(path: Path) -> Card:
 def _read(path: Path) -> tuple[Card, list[str]]:
     """A model's card, and what is none of Keras' parts in it, which the card says is needed."""
     special = path.exists() and not path.is_file()  # a named pipe would be waited for
+    if path.suffix in runtimes.SUFFIXES and not special:
+        return _card(path, runtimes.read(path)[1]), []
     if path.suffix != ".keras" or special:  # Keras takes another ending for another kind of file
         raise ModelError(f"{path}: not a .keras file; give one that finalize has written")
     try:
@@ -150,10 +157,14 @@ def source_of(path: Path, card: Card, network: Path | None) -> ModelSource | Non
 
 
 def load(path: Path, source: ModelSource | None = None) -> tuple[Any, Card]:
-    """The Keras model of a file, and its card; imports Keras. Raises ``ModelError``.
+    """The model of a file, a function of pixels, and its card. Raises ``ModelError``.
 
-    ``source`` is the file it needs, and is run.
+    Of a ``.keras`` file it is the Keras model. ``source`` is the file it needs, and is run.
     """
+    if path.suffix in runtimes.SUFFIXES:
+        model, stored = runtimes.read(path)
+        card = _card(path, stored)
+        return runtimes.load(path, model, card.input_shape, len(card.labels) or 1), card
     card, foreign = _read(path)
     import keras
 
@@ -198,7 +209,7 @@ def _card(path: Path, stored: Any) -> Card:
 
 def _is_sound(card: Card) -> bool:
     """Whether everything in a card is of its kind."""
-    texts = (card.model, card.study, card.data_fingerprint, *card.members)
+    texts = (card.model, card.study, card.data_fingerprint, card.digest, *card.members)
     return (
         all(isinstance(text, str) for text in texts)
         and all(type(label) in (int, str) for label in card.labels)
@@ -210,7 +221,12 @@ def _is_sound(card: Card) -> bool:
         and all(black < white for black, white in card.scales.values())
         and type(card.brightness) in (int, float)
         and card.fit in FITS
+        and (card.temperature is None or _is_positive(card.temperature))
     )
+
+
+def _is_positive(number: object) -> bool:
+    return isinstance(number, float) and math.isfinite(number) and number > 0
 
 
 def _needed(file: str, function: str, digest: str, classes: list[str]) -> Needed:

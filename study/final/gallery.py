@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from study.space.settings import Settings
     from study.storage.location import Database
 
+Heat = NDArray[np.float32]
+"""Maps (images, height, width) of 0..1 for the images of the picture, in their order."""
+
 SHOWN = 100
 """Images in the picture at most; the table has all of them."""
 
@@ -114,12 +117,40 @@ def mistakes(members: NDArray[np.float32], dataset: Dataset) -> list[Mistake]:
     ]
 
 
-def write(gallery: Gallery, dataset: Dataset, folder: Path) -> tuple[Path, Path]:
-    """Write ``gallery.png`` and ``gallery.csv``; raises ``ModelError`` where that cannot be."""
+def write(
+    gallery: Gallery, dataset: Dataset, folder: Path, heat: Heat | None = None
+) -> tuple[Path, Path]:
+    """Write ``gallery.png``, with ``heat`` over its images, and ``gallery.csv``.
+
+    Raises ``ModelError`` where that cannot be.
+    """
     picture, table = folder / "gallery.png", folder / "gallery.csv"
+    drawn = _drawn(gallery, dataset, heat)
     records.write(table, _csv(gallery))
-    records.write(picture, _drawn(gallery, dataset))
+    records.write(picture, drawn)
     return picture, table
+
+
+def heat_of(
+    study: Study, settings: Settings, folder: Path, gallery: Gallery, data: Dataset
+) -> Heat:
+    """Where the final model looked for the wrong class, of each image in the picture.
+
+    Raises ``ModelError`` where its file is missing or its network has no convolution.
+    """
+    from study.training.startup import start_tensorflow
+
+    start_tensorflow(1)
+    from study.final import archive, gradcam
+    from study.final.export import as_pixels
+
+    network, _ = archive.load(folder / records.latest(study)[-1].file, settings.model)
+    shown = gallery.mistakes[:SHOWN]
+    if not shown:
+        return np.empty((0, *data.input_shape[:2]), np.float32)
+    pixels = as_pixels(data.test_images[[one.image for one in shown]])
+    places = {name: place for place, name in enumerate(data.label_names)}
+    return gradcam.heat_maps(network, pixels, np.array([places[one.predicted] for one in shown]))
 
 
 def dataset_of(settings: Settings, database: Database, callbacks: ProgressCallbacks) -> Dataset:
@@ -142,7 +173,7 @@ def _csv(gallery: Gallery) -> bytes:
     return text.getvalue().encode()
 
 
-def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
+def _drawn(gallery: Gallery, dataset: Dataset, heat: Heat | None = None) -> bytes:
     """The picture: the images as they are stored, above each its label and the predicted one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -167,6 +198,8 @@ def _drawn(gallery: Gallery, dataset: Dataset) -> bytes:
         mistake = shown[place]
         image = np.squeeze(to_float01(dataset.test_images[mistake.image]))
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        if heat is not None:
+            axes.imshow(heat[place], cmap="inferno", vmin=0, vmax=1, alpha=0.5)
         names = f"{printable(mistake.label)} → {printable(mistake.predicted)}"
         axes.set_title(names, fontsize=8, parse_math=False)
         sure = f"{100 * mistake.label_probability:.0f} → {100 * mistake.confidence:.0f} %"

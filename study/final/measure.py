@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from study.data import dataset as data
 from study.data.pixels import brightness
 from study.data.splitting import Labels
-from study.final import records
+from study.final import calibration, records
 from study.final.archive import Card, Needed, with_card
 from study.final.members import Member
 from study.final.records import FinalModel, OwnMetric
@@ -41,6 +41,8 @@ class _Model:
     """A model whose file is written: the members, and of several their average.
 
     ``trained`` are the members as they were trained; ``network`` is what is in the file.
+    ``held_out`` are its outputs (n, classes) for the held-out images, and ``temperature`` was
+    fitted on them; None for numbers, and where no image was held out.
     """
 
     name: str
@@ -48,6 +50,8 @@ class _Model:
     members: Sequence[Member]
     trained: Sequence[Any]
     network: Any
+    held_out: Numbers
+    temperature: float | None
 
 
 def measure(
@@ -66,7 +70,7 @@ def measure(
 
     dataset, metric = prepared.dataset, prepared.settings.metric
     part = _held_out(prepared, members)
-    test, held_out = export.as_pixels(dataset.test_images), export.as_pixels(dataset.images[part])
+    test = export.as_pixels(dataset.test_images)
     name = records.opening([member.key for member in members])
     opened = datetime.now(UTC).isoformat(timespec="milliseconds")
     predicted = [export.probabilities(model.network, test) for model in models]
@@ -79,8 +83,11 @@ def measure(
     for model, of_test, own_metric in zip(models, predicted, own, strict=True):
         validation = None
         if len(part):
-            judged = export.probabilities(model.network, held_out)
-            validation = _measured(judged, dataset.labels[part])["value"]
+            validation = _measured(model.held_out, dataset.labels[part])["value"]
+        fitted = None
+        if model.temperature is not None:
+            labels = dataset.test_labels
+            fitted = calibration.measure(model.temperature, len(part), of_test, labels)
         found.append(
             FinalModel(
                 model=model.name,
@@ -92,6 +99,7 @@ def measure(
                 trained_on=len(dataset.labels) - len(part),
                 validation=validation,
                 own=own_metric,
+                calibration=fitted,
                 **_measured(of_test, dataset.test_labels),
             )
         )
@@ -160,7 +168,10 @@ def write_files(
     members: Sequence[Member],
     folder: Path,
 ) -> list[_Model]:
-    """Write the file of every member and, of several, of their average; no image is looked at."""
+    """Write the file of every member and, of several, of their average.
+
+    Of the images only the held-out ones are looked at: they give each model its temperature.
+    """
     start_tensorflow(prepared.settings["threads"])
     from study.final import export
     from study.training import user_code
@@ -173,12 +184,18 @@ def write_files(
         for place, member in enumerate(members, start=1)
     ]
 
+    dataset, part = prepared.dataset, _held_out(prepared, members)
+    pixels, labels = export.as_pixels(dataset.images[part]), dataset.labels[part]
+
     def made(name: str, place: slice) -> _Model:
-        model = export.with_preprocessing(trained[place], prepared.dataset.input_shape)
-        card = _card(name, study, prepared, members[place])
+        model = export.with_preprocessing(trained[place], dataset.input_shape)
+        said = export.probabilities(model, pixels) if len(part) else np.empty((0, 0), np.float32)
+        fits = len(part) > 0 and not dataset.regression
+        temperature = calibration.fit(said, labels) if fits else None
+        card = _card(name, study, prepared, members[place], temperature)
         file = f"{name.replace(', ', '-').replace(' ', '-')}.keras"
         records.write(folder / file, with_card(to_bytes(model), card))
-        return _Model(name, file, members[place], trained[place], model)
+        return _Model(name, file, members[place], trained[place], model, said, temperature)
 
     models = [made(m.name, slice(place, place + 1)) for place, m in enumerate(members)]
     if len(members) > 1:
@@ -192,7 +209,13 @@ def _held_out(prepared: Prepared, members: Sequence[Member]) -> NDArray[np.int64
     return data.split(prepared.dataset.labels, run.validation, run.seed, run.repeat).validation
 
 
-def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]) -> Card:
+def _card(
+    name: str,
+    study: Study,
+    prepared: Prepared,
+    members: Sequence[Member],
+    temperature: float | None,
+) -> Card:
     dataset, settings = prepared.dataset, prepared.settings
     network = settings.network
     return Card(
@@ -206,4 +229,5 @@ def _card(name: str, study: Study, prepared: Prepared, members: Sequence[Member]
         fit=settings.space.fit or "pad",
         scales=dataset.scales,
         needed=Needed.of(settings.model, network.classes) if settings.model and network else None,
+        temperature=temperature,
     )

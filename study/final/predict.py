@@ -18,6 +18,7 @@ from study.errors import ModelError, StudyError
 from study.files import csv_cell, printable
 from study.final import archive, pictures, records
 from study.final.archive import Card
+from study.final.calibration import calibrated
 from study.space.model_source import ModelSource
 
 _SMALL = 0.4  # of a side; MNIST's digits fill five sevenths
@@ -28,7 +29,8 @@ _AT_ONCE, _BYTES = 500, 2**25  # images, and bytes of them, that the model is gi
 class Prediction:
     """A label for one image, with the probability of each; ``notes`` say what was converted.
 
-    For regression ``label`` is a number, without probabilities. ``id`` names the image in a
+    Probabilities are calibrated if the model has a temperature. For regression ``label`` is a
+    number, without probabilities. ``id`` names the image in a
     submission.
     """
 
@@ -63,7 +65,8 @@ class Classifier:
         from study.final.export import probabilities
 
         for group in _grouped(batches):
-            outputs = probabilities(self.model, np.concatenate([batch.pixels for batch in group]))
+            raw = probabilities(self.model, np.concatenate([batch.pixels for batch in group]))
+            outputs = calibrated(raw, self.card.temperature)
             each = iter(outputs)
             for batch in group:
                 notes = (*batch.notes, *self._doubts(batch))

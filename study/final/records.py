@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from study.data import arrays
 from study.errors import DataError, ModelError
 from study.files import write_whole
+from study.final.calibration import Calibration
 from study.space.metric import Direction, Metric
 from study.storage import models
 from study.storage.location import Location
@@ -53,7 +54,8 @@ class FinalModel:
 
     ``measure`` is accuracy (a fraction), or mae for numbers; ``value`` that of the ``images`` test
     images, with its 95 % interval ``low`` to ``high``; ``validation`` that of the held-out images.
-    ``errors`` counts wrong images, ``rmse`` is of numbers. ``members`` are run keys and
+    ``errors`` counts wrong images, ``rmse`` is of numbers; ``calibration`` is of probabilities,
+    where images were held out. ``members`` are run keys and
     ``configurations`` what they were trained with, each once. ``opening`` is the same for all
     models of one opening of the test set, at the ISO time ``opened``.
     """
@@ -74,6 +76,7 @@ class FinalModel:
     errors: int | None = None
     rmse: float | None = None
     own: OwnMetric | None = None
+    calibration: Calibration | None = None
 
     @property
     def metric(self) -> Metric:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +35,12 @@ def register(
     folder: Path,
     models: Sequence[FinalModel],
     target: Target,
+    tables: Mapping[str, bytes] | None = None,
 ) -> list[str]:
-    """Send the models of an opening; returns what went wrong, in lines, and raises nothing."""
+    """Send the models of an opening; returns what went wrong, in lines, and raises nothing.
+
+    ``tables`` are files about the last model, by name: confusion matrix and classes.
+    """
     report = Report()
     try:
         facts = StudyFacts(study.study_name, kept.identity(study), settings)
@@ -45,6 +49,10 @@ def register(
         runs = [_run(settings, model, folder) for model in models]
         before = {run.key for run in runs if run.key in sync.runs}
         sync.send_runs(runs, report)
+        last = sync.runs.get(runs[-1].key)
+        if last is not None and last.files != SENT:  # its model, sent last, says that all is there
+            for file, content in (tables or {}).items():
+                tracker.upload(last, Artifact("test", file, SENT, partial(bytes, content)), content)
         sync.send_artifacts(runs, report, live=False)
         if not report.problems:
             for model, run in zip(models, runs, strict=True):

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import tomlkit
 
-from study.final.records import FinalModel, finals, openings
+from study.final import confusion
+from study.final.confusion import Knowledge
+from study.final.records import FinalModel, finals, folder, latest, openings
 from study.mirror.follow import shown_at
 from study.plan.plan import PlanState
 from study.plan.race import Race
@@ -25,8 +27,10 @@ from study.storage.progress import state_of, trials_of
 class Contents:
     """A study for its report: settings, plan state, every run, and what the test set showed.
 
-    ``finals`` are the models that the test set was opened for; ``resume`` is the command that
-    continues the study; ``effects`` are what a race has learnt of each hyperparameter.
+    ``finals`` are the models that the test set was opened for, and ``knowledge`` is what is stored
+    of the last one of them; None where there is none, or its predictions are gone. ``resume`` is
+    the command that continues the study; ``effects`` are what a race has learnt of each
+    hyperparameter.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Contents:
     mlflow: str | None = None
     resume: str = ""
     effects: Effects | None = None
+    knowledge: Knowledge | None = None
 
     @property
     def opened(self) -> int:
@@ -74,14 +79,20 @@ def read(database: Database, name: str | None) -> Contents:
     rows = trials_of(study, settings)
     plan = plan_of(settings)
     plan_state = plan.state(rows)
+    made = tuple(finals(study))
+    knowledge = None
+    if made and settings.data is not None:
+        place, labels = folder(location, study), settings.data.label_names
+        knowledge = confusion.read(place, latest(study)[-1], labels)
     return Contents(
         name=study.study_name,
         settings=settings,
         plan_state=plan_state,
         state=state_of(plan_state, location),
         rows=tuple(rows),
-        finals=tuple(finals(study)),
+        finals=made,
         mlflow=shown_at(location, models.identity(study)),
         resume=location.command("resume"),
         effects=plan.effects(rows) if isinstance(plan, Race) else None,
+        knowledge=knowledge,
     )

@@ -36,6 +36,7 @@ class Figures(NamedTuple):
     race: tuple[Figure, ...] = ()
     curves: tuple[Figure, ...] = ()
     cost: tuple[Figure, ...] = ()
+    known: tuple[Figure, ...] = ()
 
 
 def page(contents: Contents, figures: Figures) -> str:

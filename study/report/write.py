@@ -15,6 +15,7 @@ from study.files import write_together
 from study.plan.strategies import rated
 from study.report import numbers
 from study.report.canvas import Figure
+from study.report.classes import known_figures
 from study.report.contents import Contents, read
 from study.report.cost import cost_figure
 from study.report.curves import curve_figures
@@ -50,6 +51,9 @@ def files(contents: Contents) -> dict[str, bytes]:
         "runs.csv": numbers.runs_csv(contents.rows, contents.settings.metric),
         PAGE: page(contents, figures),
     }
+    if contents.knowledge is not None:
+        tables = contents.knowledge.confusion.tables
+        texts = {name: table.decode() for name, table in tables.items()} | texts
     made = {f"{one.picture.name}.png": one.picture.png for group in figures for one in group}
     return made | {name: text.encode("utf-8", "replace") for name, text in texts.items()}
 
@@ -65,7 +69,9 @@ def figures_of(contents: Contents) -> Figures:
     elif state.incumbent is not None:
         race = race_figures(state.race, state.incumbent, contents.effects, state.metric)
     cost = cost_figure(state, rated(contents.settings, state))
-    return Figures(stages, race, curve_figures(state, contents.rows), (cost,) if cost else ())
+    curves = curve_figures(state, contents.rows)
+    known = known_figures(contents.knowledge) if contents.knowledge is not None else ()
+    return Figures(stages, race, curves, (cost,) if cost else (), known)
 
 
 @contextmanager

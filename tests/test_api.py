@@ -17,7 +17,8 @@ from keras import layers
 from optuna.storages import InMemoryStorage
 
 import study
-from study.api import Result
+from study.api import Result, RunOptions
+from study.cli import options
 from study.errors import SettingsError, SpaceError, StorageError, StudyError
 from study.plan.plan import Confirmation
 from study.plan.statistics import Difference, Score
@@ -239,6 +240,11 @@ def uses_an_array(params: Any, shape: Any, classes: Any) -> Any:
 def test_an_object_of_the_module_that_cannot_travel_is_named() -> None:
     with pytest.raises(StudyError, match="uses 'SPACE', which cannot travel"):
         source_of(uses_an_array)
+
+
+def test_run_takes_the_options_of_the_command() -> None:
+    panels = (options.SEARCH, options.TRAINING, options.WHERE, options.LIMITS)
+    assert {name for panel in panels for name in panel} <= set(RunOptions.__annotations__)
 
 
 def test_the_package_lists_its_names_and_imports_nothing_heavy() -> None:

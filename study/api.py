@@ -379,7 +379,8 @@ def run(
         if model is not None:
             found = chosen if isinstance(chosen, SearchSpace) else _loaded(chosen)
             path = keep(*from_python.source_file(model, database, name or found.name))
-            chosen = replace(found, model=f"{path}:{model.__name__}")
+            within = path.relative_to(database.folder)  # a project may be moved
+            chosen = replace(found, model=f"{within}:{model.__name__}")
         if data is not None:
             place = (
                 data

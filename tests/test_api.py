@@ -90,6 +90,12 @@ def test_a_study_of_arrays_and_a_function_gives_a_result_that_can_be_loaded(
     assert (again.params, again.mean) == (result.params, result.mean)
     same = study.run(SPACE, data=arrays, model=build, jobs=1, progress=False)
     assert len(same.trials()) == len(trials)
+    Path("there").mkdir()
+    for path in list(Path().iterdir()):
+        if path.name != "there":
+            path.rename(Path("there") / path.name)
+    moved = study.load("arrays", storage="sqlite:///there/study.db")
+    assert moved.finalize(seeds=2, progress=False).models == final.models
 
 
 @pytest.mark.parametrize(

@@ -30,17 +30,18 @@ def with_source(settings: Settings) -> Settings:
     return replace(settings, model=source)
 
 
-def on_disk(settings: Settings) -> ModelSource:
+def on_disk(settings: Settings, folder: Path) -> ModelSource:
     """The custom model of a study as its file is now; SettingsError where there is none.
 
     The file lies where it was when the study was made or, in a project that was moved, beside the
-    space.
+    space; that of a space made in Python in the ``folder`` of the database.
     """
     recorded, model = settings.model, settings.space.model
     assert recorded is not None
     assert model is not None
-    beside = absolute(model.rpartition(":")[0], Path(settings.origin).parent)
-    for path in (Path(recorded.path), beside):
+    name = model.rpartition(":")[0]
+    moved = [absolute(name, home) for home in (Path(settings.origin).parent, folder)]
+    for path in (Path(recorded.path), *moved):
         if (now := recorded.now(path)) is not None:
             return now
     raise SettingsError(

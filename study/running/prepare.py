@@ -170,7 +170,7 @@ def prepare_again(
             "it is with --data, or start a new study with another --name"
         )
     if settings.model is not None:
-        now = own_model.on_disk(settings)
+        now = own_model.on_disk(settings, database.folder)
         settings = own_model.unchanged_or_refused(
             settings, now, location, dataset, accept=accept_changed_model
         )

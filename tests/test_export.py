@@ -12,7 +12,7 @@ from test_cli import assert_one_line, study
 from test_predict import saved
 
 from study.data.arrays import digits
-from study.errors import ModelError
+from study.errors import DataError, ModelError
 from study.final import archive, calibration, exporting, runtimes
 from study.final.archive import Card
 from study.final.exporting import ExportOptions
@@ -211,8 +211,25 @@ def test_a_model_that_could_run_or_read_something_else_is_refused(
     onnx_model: bytes, tmp_path: Path
 ) -> None:
     import onnx
+    import tensorflow as tf
 
     picture = saved(np.zeros((28, 28), np.uint8), str(tmp_path / "0.png"))
+
+    @tf.function(input_signature=[tf.TensorSpec((1, *SHAPE), tf.float32)])
+    def foreign(pixels: Any) -> Any:
+        return tf.linalg.inv(pixels[..., 0])[:, 0, :10]
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([foreign.get_concrete_function()])
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.TFLITE_BUILTINS,
+        tf.lite.OpsSet.SELECT_TF_OPS,
+    ]
+    path = written(tmp_path / "a.tflite", converter.convert())
+    assert_one_line(
+        study("predict", str(path), picture),
+        "holds the operation FlexMatrixInverse",
+        "LiteRT's own",
+    )
 
     custom = onnx.load_model_from_string(onnx_model)
     custom.graph.node[0].domain = "mine"
@@ -304,6 +321,27 @@ def test_an_output_that_is_there_or_cannot_be_written_is_one_line(tmp_path: Path
     assert there.read_text() == "mine"
     found = exporting.target(tmp_path, FINAL, ExportOptions("tflite", int8=True))
     assert found == tmp_path / "a-int8.tflite"
+
+
+def test_int8_without_the_training_images_is_one_line_and_other_kinds_are_not_measured() -> None:
+    def gone() -> Any:
+        raise DataError("digits.npz: no such file")
+
+    with pytest.raises(ModelError, match="--int8 needs the training images: digits"):
+        exporting._data(gone, ExportOptions("tflite", int8=True))
+    assert exporting._data(gone, ExportOptions("tflite")) is None
+    made = exporting.Exported("seed 1", Path("a.tflite"), 16672, None, None, "accuracy")
+    assert made.words == "16,672 bytes; not measured: there are no held-out images"
+
+
+def test_what_an_export_says_is_a_difference_with_its_error_a_size_and_a_time() -> None:
+    cost = exporting.Cost(144, -0.001, 0.0011, 1)
+    made = exporting.Exported("seed 1", Path("a.tflite"), 16672, 0.4, cost, "accuracy")
+    assert made.words == (
+        "-0.10 ± 0.11 points on 144 held-out images (1 prediction changed), 16,672 bytes, "
+        "0.40 ms an image"
+    )
+    assert json.loads(json.dumps(made.to_json()))["cost"]["changed"] == 1
 
 
 def test_a_model_is_picked_by_its_name() -> None:

@@ -5,6 +5,7 @@ A mutation is a function of its number alone, so that one that is found can be m
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -18,6 +19,7 @@ from unittest.mock import patch
 
 import mirror_fakes
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import BaseModel
 from optuna.storages._rdb.storage import _VersionManager
 from rich.console import Console
 
@@ -27,9 +29,8 @@ from study.report import contents
 from study.report.numbers import runs_csv
 from study.space.settings import Settings
 from study.storage.connection import explained
-from study.storage.database import create, load, names
+from study.storage.database import create, names
 from study.storage.location import Database
-from study.storage.progress import trials_of
 
 STUDIES = ("sweep", "race", "random")
 """The names of the studies, each of the sampler of that name."""
@@ -106,7 +107,7 @@ def _changed(value: Any, draw: random.Random) -> Any:
     return value
 
 
-_shown: set[str] = set()  # what was looked at before without a mistake: mutations change one study
+_shown: set[bytes] = set()  # studies that were looked at without a mistake: mutations change one
 
 
 def look(path: Path) -> None:
@@ -132,9 +133,24 @@ def _head() -> str:
     return RDBStorage("sqlite://").get_head_version()
 
 
+def _digest(database: Database, name: str) -> bytes:
+    """Of all rows of a study."""
+    of_study = "(SELECT study_id FROM studies WHERE study_name = ?)"
+    of_trials = f"(SELECT trial_id FROM trials WHERE study_id IN {of_study})"
+    found = []
+    with database.open().engine.connect() as connection:
+        for table in BaseModel.metadata.sorted_tables:
+            key, among = "study_id", of_study
+            if key not in table.c:
+                key, among = "trial_id", of_trials
+            if key in table.c:
+                rows = f"SELECT * FROM {table.name} WHERE {key} IN {among} ORDER BY rowid"
+                found.append(connection.exec_driver_sql(rows, (name,)).fetchall())
+    return hashlib.sha256(repr(found).encode(errors="replace")).digest()
+
+
 def _look(database: Database, name: str) -> None:
-    study, settings = load(database.open(), name)
-    stored = repr((name, study.user_attrs, trials_of(study, settings)))
+    stored = _digest(database, name)
     if stored in _shown:
         return
     found = contents.read(database, name)

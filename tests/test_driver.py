@@ -322,17 +322,21 @@ def test_a_failed_run_is_not_trained_again_by_the_next_driver() -> None:
     assert drive(storage, train=never) == before
 
 
-def test_a_score_that_is_no_number_is_a_failed_run() -> None:
+@pytest.mark.parametrize(
+    ("score", "why"),
+    [(math.nan, "nan, which is no number"), (1e200, "1e+200, which is too large")],
+)
+def test_a_score_that_is_no_number_is_a_failed_run(score: float, why: str) -> None:
     def undefined(run: Run) -> Generator[Epoch, None, bytes]:
         for epoch in train(run):
             wide = dict(run.params)["width"] == 2
-            yield replace(epoch, val_accuracy=math.nan) if wide else epoch
+            yield replace(epoch, val_accuracy=score) if wide else epoch
         return b"model"
 
     state = drive(storage := InMemoryStorage(), train=undefined)
     assert state.complete
     failures = [row.failure for row in rows(storage) if row.state == "failed"]
-    assert failures == ["its score is nan, which is no number"]
+    assert failures == [f"its score is {why}"]
 
 
 def test_a_run_in_whose_same_epoch_three_drivers_were_killed_has_failed() -> None:

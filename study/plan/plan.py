@@ -301,8 +301,10 @@ class RunIndex:
         if (why := self._out(candidate)) is not None:
             return Option(value, candidate, reference, (), "eliminated", out=why)
         counted = self.counted(candidate, reference)
-        stops = (repeat for repeat, trial in counted.items() if trial.state != "complete")
-        stop = min(stops, default=repeats)
+        stop = repeats
+        for repeat, trial in counted.items():
+            if trial.state != "complete" and repeat < stop:
+                stop = repeat
         wanted = range(min(stop + 1, repeats))
         trials = tuple([counted[repeat] for repeat in wanted if repeat in counted])
         state: OptionState = "eliminated" if stop < repeats else "complete"

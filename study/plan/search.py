@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ UNCOMPARED: Configuration = ()
 """The reference of a run that may be pruned, but is compared with no particular other one."""
 
 _RETRIES = 20
+_OFFERED = 1000  # configurations to suggest that a state lists: more than are ever trained at once
 
 
 class Search(Plan):
@@ -101,8 +103,10 @@ class Search(Plan):
             for repeat in option.missing(self.repeats)
         )
         known = {option.value for option in options}
-        new = [number for number in range(self.budget) if number not in known]
-        return ready + [RunSpec(SEARCH, number, None, 0, UNCOMPARED) for number in new]
+        new = (number for number in range(self.budget) if number not in known)
+        return ready + [
+            RunSpec(SEARCH, number, None, 0, UNCOMPARED) for number in islice(new, _OFFERED)
+        ]
 
     def suggest(self, spec: RunSpec, trials: Sequence[StoredTrial]) -> Configuration:
         """The spec's configuration or, if it is left open, what Optuna suggests after ``trials``.
@@ -114,8 +118,9 @@ class Search(Plan):
             return spec.configuration
         number = int(spec.option)
         tried = {trial.configuration for trial in trials}
+        known = [] if self.sampler == "random" else self._known(number, trials)
         for attempt in range(_RETRIES):
-            candidate = self._ask(number, attempt, trials)
+            candidate = self._ask(number, attempt, known)
             if candidate not in tried and not self.out(candidate):
                 return candidate
         every = points(self.space)
@@ -124,12 +129,19 @@ class Search(Plan):
             self.space, np.random.default_rng([self.seed, number]), self.out
         )
 
-    def _ask(self, number: int, attempt: int, trials: Sequence[StoredTrial]) -> Configuration:
-        from study.plan.suggestion import suggested  # imports Optuna
-
+    def _known(
+        self, number: int, trials: Sequence[StoredTrial]
+    ) -> list[tuple[Configuration, float]]:
+        """The other configurations that have a mean, with it."""
         options = self._options(trials, RunIndex(trials))
         means = [(one.configuration, _mean(one)) for one in options if one.value != number]
-        known = [(params, mean) for params, mean in means if mean is not None]
+        return [(params, mean) for params, mean in means if mean is not None]
+
+    def _ask(
+        self, number: int, attempt: int, known: Sequence[tuple[Configuration, float]]
+    ) -> Configuration:
+        from study.plan.suggestion import suggested  # imports Optuna
+
         seed = int(np.random.SeedSequence([self.seed, number, attempt]).generate_state(1)[0])
         return suggested(self.space, self._inner(seed), self.metric.direction, known)
 

@@ -154,9 +154,8 @@ class Spread:
         self, values: Sequence[float], pool: _Pool, scale: float, floor: float
     ) -> tuple[float | None, int]:
         self._read()
-        own = sample_variance(values)
-        variance, freedom = (pool.variance * scale, pool.freedom) if pool.freedom else (own, 0)
-        freedom = max(freedom, len(values) - 1)
+        variance = pool.variance * scale if pool.freedom else sample_variance(values)
+        freedom = max(pool.freedom, len(values) - 1)
         if not variance and not self.images and len(values) == 1:
             return None, 0
         return max(math.sqrt(variance), floor) / math.sqrt(len(values)), freedom

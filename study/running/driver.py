@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from study.plan.plan import Plan, PlanState, RunSpec
 from study.plan.results import StoredTrial
+from study.space.metric import LARGEST
 from study.storage.ledger import ActiveRun, ChangedOutside, Ledger
 from study.training.keras_file import count_parameters
 from study.tuning.sampler import PlanSampler
@@ -219,8 +220,9 @@ class Driver:
     def _complete(self, run: ActiveRun, model: bytes) -> None:
         """Keep the model, then tell: killed in between, the run is adopted and kept again."""
         value = self._hooks.score(run.spec, run.curve)
-        if not math.isfinite(value):
-            self._end(run, TrialState.FAIL, failure=f"its score is {value}, which is no number")
+        if not abs(value) <= LARGEST:  # nor NaN
+            why = "too large" if math.isfinite(value) else "no number"
+            self._end(run, TrialState.FAIL, failure=f"its score is {value:g}, which is {why}")
             return
         trials = {trial.number: trial for trial in self._ledger.trials}
         complete = replace(trials[run.trial.number], state="complete", value=value)

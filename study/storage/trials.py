@@ -24,6 +24,7 @@ from study.plan.plan import RunSpec
 from study.plan.results import Configuration, State, StoredTrial, configuration
 from study.space.growth import contains
 from study.space.keys import Number, Scalar
+from study.space.metric import LARGEST
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -194,6 +195,8 @@ def _mistake(trial: FrozenTrial) -> str | None:
         return "it is finished and has no end"
     if trial.state == TrialState.COMPLETE and not trial.values:
         return "it is complete and has no value"
+    if any(isinstance(value, float) and abs(value) > LARGEST for value in trial.values or ()):
+        return "its value is too large"
     values = (*(trial.values or ()), *trial.intermediate_values.values())
     if not all(isinstance(value, float) for value in values):
         return "a value of it is no number"

@@ -171,6 +171,18 @@ class TestRobustness(OnPool):
             task.reported = 0
             assert not engine._hangs(member, worked=10.0)
 
+    def test_a_first_epoch_that_takes_long_is_said_once(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FAKE_PAUSE", "4")
+        with closing(make()) as engine:
+            engine.submit(0, run_of())
+            monkeypatch.setattr(pool, "SILENCE", 0.1)
+            monkeypatch.setattr(Pool, "_hangs", lambda *_: False)
+            said = until(engine, Notice)
+            assert "the first epoch of a run takes longer than 0 minutes" in said.text  # type: ignore[union-attr]
+            assert isinstance(engine.next_event(), EpochReported)
+
     def test_a_process_that_has_grown_is_replaced_between_two_runs(
         self, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -1,6 +1,8 @@
 """Checkpoints in a bucket: as good as files, and where there is none the run starts anew."""
 
 import pickle
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,19 @@ def test_a_run_goes_on_from_the_bucket_to_the_same_result(store: BucketCheckpoin
     resumed = list(train(RUN, dataset(), checkpoints=store))
     assert resumed[:2] == begun
     assert curve(resumed) == curve(train(RUN, dataset()))
+
+
+def test_a_body_without_end_does_not_fill_the_memory(
+    store: BucketCheckpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints_at(f"s3://{servers.BUCKET}").load("abc")  # with its imports
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with servers.Hostile(servers.flood) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.url)
+        with pytest.raises(OSError, match="the bucket"):
+            store.save(CHECKPOINT)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * (1 if sys.platform == "darwin" else 1024) < 400e6  # of 4 GB
 
 
 def test_an_address_without_a_bucket_is_refused_and_a_path_is_a_folder() -> None:

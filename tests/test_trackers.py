@@ -17,7 +17,9 @@ import servers
 from mirror_fakes import Made
 from servers import TOKEN, Hostile
 from test_mirror import fill, keep_model, location, made, wait_for  # noqa: F401
+from typer.testing import CliRunner
 
+from study.cli.app import app
 from study.errors import MirrorError
 from study.mirror import old_servers
 from study.mirror.follow import Follower, Mirror, mirror_once, shown_at
@@ -125,6 +127,15 @@ def test_a_server_that_misbehaves_is_one_line_within_seconds_and_bounded_memory(
     unit = 1 if sys.platform == "darwin" else 1024
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
     assert grown < 700 * 2**20
+
+
+def test_a_study_without_runs_is_not_called_mirrored(made):
+    nobody = f"http://127.0.0.1:{servers.free_port()}"
+    told = CliRunner().invoke(app, ["mirror", "--storage", made.url, "--mlflow", nobody])
+    assert (told.exit_code, told.output) == (
+        0,
+        f"Study {made.study.study_name!r} has no runs yet: there is nothing to mirror\n",
+    )
 
 
 def test_a_database_that_is_not_there_is_said_within_seconds(made):

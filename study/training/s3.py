@@ -71,12 +71,22 @@ class Bucket:
             raise S3Error(f"the bucket cannot be reached ({type(error).__name__})") from None
 
 
+def _content(answer: Any) -> bytes:
+    """The body of an answer, as of an error, that boto3 would read whole, however long it is."""
+    if answer._content is None:
+        answer._content = read_whole(answer.raw)
+    content: bytes = answer._content
+    return content
+
+
 def _connect(
     seconds: float, endpoint: str | None, access_key: str | None, secret_key: str | None
 ) -> Any:
     import boto3
+    from botocore.awsrequest import AWSResponse
     from botocore.config import Config
 
+    AWSResponse.content = property(_content)
     return boto3.client(
         "s3",
         endpoint_url=endpoint,

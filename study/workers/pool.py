@@ -92,6 +92,7 @@ class _Task:
     deaths: int = 0
     stopped: bool = False
     over: bool = False
+    said: bool = False
 
 
 @dataclass(eq=False)
@@ -142,6 +143,7 @@ class Pool:
         self._submitted = 0
         self._false_starts = 0
         self._looked = time.monotonic()
+        self._longest = 0.0  # seconds of an epoch of any run
 
     def submit(self, key: int, run: Run) -> None:
         """Take a run; it is sent to a process with the next call of `next_event`."""
@@ -251,6 +253,7 @@ class Pool:
         task = member.tasks[event.key]
         if isinstance(event, EpochReported):
             member.longest = max(member.longest, member.silent)
+            self._longest = max(self._longest, member.silent)
             if event.epoch.number != task.reported:
                 return
             task.reported += 1
@@ -279,6 +282,8 @@ class Pool:
                 member.working = working
             if self._hangs(member, working - member.working):
                 self._died(member, hung=True)
+            elif member.ready and member.silent > max(SILENCE, _EPOCHS * self._longest):
+                self._say_first_epoch(member)
 
     def _hangs(self, member: _Member, worked: float) -> bool:
         """Whether a process is silent for longer than its epochs explain.
@@ -292,6 +297,15 @@ class Pool:
             return True
         measured = member.longest and all(task.reported for task in member.wanted)
         return bool(measured) and member.silent > _EPOCHS * member.longest
+
+    def _say_first_epoch(self, member: _Member) -> None:
+        """Say, once of each run, that it may never end: nobody can know."""
+        usual = f"; an epoch of others took at most {self._longest:.0f} s" if self._longest else ""
+        text = f"the first epoch of a run takes longer than {SILENCE / 60:.0f} minutes{usual}"
+        for task in member.wanted:
+            if not (task.reported or task.said):
+                task.said = True
+                self._events.append(Notice(task.key, f"{text}; Ctrl-C ends the study, resumable"))
 
     def _died(self, member: _Member, *, hung: bool = False) -> None:
         """Replace a process; its runs wait again, but for one that has killed it too often."""

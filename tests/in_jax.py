@@ -87,7 +87,7 @@ def test_runs_that_differ_in_numbers_alone_are_one_program() -> None:
 
 
 class Narrow:
-    """A program of a card that has the memory of so many runs."""
+    """A program of a card that has memory for ``room`` runs."""
 
     def __init__(self, program: Any, room: int) -> None:
         self._program, self._room = program, room

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from study.cli.app import app
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # several starts of TensorFlow each
 
 ROOT = Path(__file__).parents[1]
 HERE = {

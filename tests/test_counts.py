@@ -114,7 +114,7 @@ def test_a_run_costs_the_mirror_three_requests_and_nothing_new_none(tmp_path: Pa
         mirror = Mirror(Database.at(made.url).study(made.study.study_name), target)
 
         def cost(runs: int) -> int:
-            """The requests of a pass after so many runs of one more option."""
+            """The requests of a pass after ``runs`` runs of one more option."""
             before = len(proxy.requests)
             for repeat in range(runs):
                 made.add(made.option(filters=before), repeat)

@@ -133,7 +133,7 @@ class Hosts:
         return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
     def wait_for(self, epochs: int, driver: "subprocess.Popen[str]") -> None:
-        """Wait until so many epochs have been trained."""
+        """Wait until this number of epochs has been trained."""
         deadline = time.monotonic() + PATIENCE
         while len(self.trace) < epochs:
             alive = driver.poll() is None and time.monotonic() < deadline

@@ -70,7 +70,7 @@ COMPARED = ("accuracy", "loss", "val_accuracy", "val_loss")
 
 @dataclass(frozen=True)
 class Kind:
-    """What is killed: a study of so many workers, its strategy, and what trains."""
+    """What is killed: the number of workers of a study, its strategy, and its trainer."""
 
     jobs: int
     sampler: str = "sweep"
@@ -247,7 +247,7 @@ def torture(folder: Path, kills: int, seed: int, kind: Kind) -> dict[str, Any]:
 
 
 def rounds(kills: int, seed: int, kind: Kind) -> tuple[int, int]:
-    """Studies until there were so many kills, a line each; kills, and studies that differ."""
+    """Studies until there were ``kills`` kills, a line each; the kills, and studies that differ."""
     done = differing = 0
     while done < kills:
         with tempfile.TemporaryDirectory() as folder:

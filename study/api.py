@@ -277,11 +277,13 @@ class Result:
         holdout: float = 0.1,
         jobs: int | None = None,
         progress: bool = True,
+        fine_tune: int = 0,
     ) -> FinalResult:
         """Train the configuration with fresh ``seeds``, measure it once on the test images.
 
         ``holdout`` is the fraction of the images that chooses the best epoch; 0 trains on all.
         What was trained and measured before is not trained and measured again.
+        ``fine_tune`` is the number of the backbone's last layers to train too, on the images.
         """
         from study.cli.options import execution_options
         from study.final.finalize import FinalOptions, finalize
@@ -295,7 +297,7 @@ class Result:
         with _opened(self._location.database.url) as database:
             execution = execution_options(database, mlflow="none", jobs=jobs)
             prepared = prepare_again(self.name, database, None, devices=execution.devices)
-            options = FinalOptions(seeds, None, holdout)
+            options = FinalOptions(seeds, None, holdout, fine_tune)
             with _watching(prepared.settings["epochs"], seeds, shown=progress) as watch:
                 made = finalize(prepared, options, execution, watch, print)
         return FinalResult(tuple(made.models), made.folder, prepared.settings.model)

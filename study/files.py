@@ -60,6 +60,7 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write piece by piece, which takes its place at the end or not at all."""
+    new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -68,6 +69,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+        if new:
+            with suppress(OSError):  # it is not empty
+                path.parent.rmdir()
 
 
 @contextmanager

@@ -76,6 +76,18 @@ def finalize(
             help="Images held out to choose the best epoch and model; 0: train on every image.",
         ),
     ] = 0.1,
+    fine_tune: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="With features: then train the last N layers of the backbone too.",
+        ),
+    ] = 0,
+    fine_tune_rate: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Its learning rate (default: a tenth of the head's)."),
+    ] = None,
 ) -> None:
     """Train the chosen configuration anew, save the models, and open the test set, once.
 
@@ -96,6 +108,7 @@ def finalize(
                 name, database, None, callbacks, execution.devices, data=given["data"]
             )
         asked = {"--members": members, "--top": top, "--holdout": holdout}
+        asked |= {"--fine-tune": fine_tune or None, "--fine-tune-rate": fine_tune_rate}
         pairs = {option: str(value) for option, value in asked.items() if value is not None}
         words = [word for pair in pairs.items() for word in pair]
         target = execution.mirror
@@ -103,7 +116,7 @@ def finalize(
         with interruptible(
             prepared.location.command("finalize", *words, *again(execution), needs=needs)
         ):
-            wanted = FinalOptions(members, top, holdout)
+            wanted = FinalOptions(members, top, holdout, fine_tune, fine_tune_rate)
             made = _finalize(console, prepared, wanted, execution, verbose=given["verbose"])
             known = _known(prepared, made)
             if given["json"]:

@@ -34,13 +34,15 @@ class Dataset:
     """Images (n, height, width, channels) and labels (n,): in 0..classes-1, or float32 numbers.
 
     Images are float32 in [0, 1], or uint8 where they came from bytes: `pixels.to_float01(batch)`
-    makes float32 in [0, 1] of either.
+    makes float32 in [0, 1] of either. In place of images there may be their features, the float32
+    outputs (n, ...) of a frozen backbone.
 
     `labels[i] == k` means the class that the files call `label_names[k]`; numbers have no names.
     The search sees `images` and `labels` alone. All arrays are read-only. `fingerprint` is the
     SHA-256 of all contents, the same for every file format and place: data is recognised by it.
     `test_files` are the names of the files of the test images, where they came from picture files.
-    `scales` say which stored numbers were black and white.
+    `scales` say which stored numbers were black and white. `backbone` is the `.keras` file of the
+    network to fine-tune on the images.
     """
 
     source: str
@@ -52,12 +54,12 @@ class Dataset:
     fingerprint: str
     test_files: tuple[str, ...] = ()
     scales: Scales = field(default_factory=lambda: pixels.BYTES)
+    backbone: bytes | None = field(default=None, repr=False)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
-        height, width, channels = self.images.shape[1:]
-        return height, width, channels
+    def input_shape(self) -> tuple[int, ...]:
+        """Height, width and channels of one image; the shape of its features."""
+        return self.images.shape[1:]
 
     def without_test(self) -> "Dataset":
         """The same data without its test part, for workers."""

@@ -38,14 +38,21 @@ def load_member(
     return member
 
 
-def with_preprocessing(members: Sequence[keras.Model], input_shape: tuple[int, ...]) -> keras.Model:
+def with_preprocessing(
+    members: Sequence[keras.Model],
+    input_shape: tuple[int, ...],
+    backbone: keras.Model | None = None,
+) -> keras.Model:
     """A model of pixels (n, *input_shape) of 0..255 to probabilities (n, classes), or numbers.
 
-    It is the member, or the mean of several members' outputs, behind a rescaling to 0..1. The
-    members have different names, and are not compiled.
+    It is the member, or the mean of several members' outputs, behind a rescaling to 0..1 and the
+    ``backbone`` whose outputs they take, if any. The members have different names, and are not
+    compiled.
     """
     pixels = keras.Input(input_shape, name="pixels")
     images = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
+    if backbone is not None:
+        images = backbone(images, training=False)
     outputs = [_normalised(member, images) for member in members]
     output = keras.layers.Average(name="average")(outputs) if len(outputs) > 1 else outputs[0]
     return keras.Model(pixels, output, name="classifier")

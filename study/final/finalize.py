@@ -7,10 +7,12 @@ from its checkpoint, and what was recorded of the test set is told again without
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import optuna
@@ -41,12 +43,15 @@ from study.storage.lock import driving
 from study.storage.progress import standing_of
 from study.storage.trials import StoredTrials
 from study.training.checkpoint import require_writable
+from study.training.run import FineTuning
+from study.training.startup import start_tensorflow
 from study.training.train import train
 
 if TYPE_CHECKING:
     from optuna import Study
 
     from study.running.prepare import Prepared
+    from study.space.metric import Metric
     from study.space.settings import Settings
     from study.training.run import Run
     from study.workers.engine import Trainer
@@ -64,12 +69,15 @@ class FinalOptions:
     """Which final models to make.
 
     ``seeds`` trainings (None: 3, or 1 of each with ``top``) of the chosen configuration, or of each
-    of the ``top`` best ones; ``holdout`` is a fraction, 0 trains on every image.
+    of the ``top`` best ones; ``holdout`` is a fraction, 0 trains on every image. ``fine_tune`` is
+    the number of a backbone's last layers that are trained too, ``rate`` their learning rate.
     """
 
     seeds: int | None = None
     top: int | None = None
     holdout: float = HOLDOUT
+    fine_tune: int = 0
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,20 +111,32 @@ def finalize(
         study = storage.load(location.database.open(), location.name)[0]
         _say_what_is_needed(prepared.settings, say)
         runs = _final_runs(study, prepared, options, say)
+        heads, on_features = runs, prepared
+        if options.fine_tune or options.rate is not None:
+            prepared = _on_images(prepared, options)
+            tuning = FineTuning(options.fine_tune, options.rate)
+            runs = heads.fine_tuned(tuning, prepared.inputs.fingerprint)
         folder = records.folder(location, study)
         records.claim(folder, study)
         known = _recorded(study, runs, folder)
         if known and all(_is_there(folder, final) for final in known):
             return _final_models(study, folder, known, new=False)
-        own = _study_of(study, runs)
-        trials = StoredTrials()(own)
-        plan = runs.plan(_ignored(trials, runs, folder))
-        if not plan.state(trials).complete:
-            ledger = Ledger(own, plan.space, plan.metric, driver_died=lock.out_of_memory)
-            drive = _driver_of(prepared, runs, plan, ledger, folder, observer, lock.check, say)
-            drive(replace(execution, apart=lock.driver_died), trainer)
-            trials = ledger.trials
-        members = _trained(runs, plan, trials, folder)
+
+        def trained(runs: FinalRuns, prepared: Prepared) -> list[Member]:
+            own = _study_of(study, runs)
+            trials = StoredTrials()(own)
+            plan = runs.plan(_ignored(trials, runs, folder))
+            if not plan.state(trials).complete:
+                ledger = Ledger(own, plan.space, plan.metric, driver_died=lock.out_of_memory)
+                drive = _driver_of(prepared, runs, plan, ledger, folder, observer, lock.check, say)
+                drive(replace(execution, apart=lock.driver_died), trainer)
+                trials = ledger.trials
+            return _trained(runs, plan, trials, folder)
+
+        members = trained(heads, on_features)
+        if runs.heads is not None:
+            before, members = members, trained(runs, prepared)
+            _say_what_it_brought(before, members, prepared.settings.metric, say)
         lock.check()
         if known:  # other members have taken the names of these models' files
             say("Putting the models together again")
@@ -130,7 +150,9 @@ def finalize(
 def _study_of(study: Study, runs: FinalRuns) -> Study:
     """The Optuna study of these final runs: one for each holdout and text of a custom model."""
     model = runs.settings.model
-    facts = (kept.identity(study), f"{runs.holdout:g}", model.fingerprint if model else "")
+    facts = [kept.identity(study), f"{runs.holdout:g}", model.fingerprint if model else ""]
+    if runs.tuning is not None:
+        facts.append(f"{runs.tuning.layers} {runs.tuning.rate}")
     mark = f"({hashlib.sha256(' '.join(facts).encode()).hexdigest()[:8]})"
     names = optuna.get_all_study_names(study._storage)
     found = [name for name in names if name.endswith(mark)]  # the study may have been renamed
@@ -171,7 +193,12 @@ def _driver_of(
     location, settings = prepared.location, prepared.settings
 
     def run(spec: RunSpec) -> Run:
-        return runs.run(spec.configuration or (), spec.repeat)
+        which = spec.configuration or (), spec.repeat
+        one = runs.run(*which)
+        if runs.heads is None or one.tuning is None:
+            return one
+        head = _file(folder, runs.heads.run(*which)).read_bytes()
+        return replace(one, tuning=replace(one.tuning, head=head))
 
     def describe(spec: RunSpec) -> dict[str, float | str]:
         return {"device": settings.device, "seed": run(spec).seed}
@@ -197,6 +224,42 @@ def _driver_of(
                 Driver(ledger, plan, pruner, engine, hooks, observer, check=check, say=say).drive()
 
     return drive
+
+
+def _on_images(prepared: Prepared, options: FinalOptions) -> Prepared:
+    """The study with its images and backbone to train on; ModelError where none can be tuned."""
+    settings, layers, rate = prepared.settings, options.fine_tune, options.rate
+    source, network = settings.model, settings.network
+    if source is None or network is None or network.backbone is None:
+        raise ModelError("--fine-tune: the study has no features: all of its network is trained")
+    if layers < 1:
+        raise ModelError("--fine-tune-rate: is that of --fine-tune; give the number of layers too")
+    if rate is not None and not 0 < rate < math.inf:
+        raise ModelError(f"--fine-tune-rate {rate:g}: give a number above 0")
+    start_tensorflow(settings["threads"])
+    from study.training import backbone
+    from study.training.compiled import to_bytes
+
+    model = backbone.recorded(source, prepared.dataset.input_shape, network.backbone)
+    most = len(backbone.tunable(model))
+    if layers > most:
+        raise ModelError(
+            f"--fine-tune {layers}: the layers of {source.backbone} with weights, not counting "
+            f"batch normalization, are {most}; give at most that"
+        )
+    marked = hashlib.sha256(f"fine-tuning {prepared.inputs.fingerprint}".encode()).hexdigest()
+    data = replace(prepared.dataset.without_test(), backbone=to_bytes(model), fingerprint=marked)
+    return replace(prepared, inputs=data)
+
+
+def _say_what_it_brought(
+    before: Sequence[Member], after: Sequence[Member], metric: Metric, say: Say
+) -> None:
+    """Compare the held-out values with those of the frozen backbone, where there are any."""
+    values = [[one.best for one in some if one.best is not None] for some in (before, after)]
+    if all(values):
+        frozen, tuned = (metric.text(fmean(some)) for some in values)
+        say(f"Held out: {frozen} with the frozen backbone, {tuned} fine-tuned")
 
 
 def _trained(
@@ -250,7 +313,7 @@ def _final_runs(study: Study, prepared: Prepared, options: FinalOptions, say: Sa
     if not len(prepared.dataset.test_labels):
         raise ModelError(f"{prepared.dataset.source}: has no test images to measure a model on")
     seeds = options.seeds or (3 if options.top is None else 1)
-    fingerprint = prepared.dataset.fingerprint
+    fingerprint = prepared.inputs.fingerprint
     runs = FinalRuns(settings, configurations, seeds, options.holdout, fingerprint)
     run = runs.run(configurations[0], 0)
     data.split(prepared.dataset.labels, run.validation, run.seed, run.repeat, settings["data"])

@@ -32,6 +32,9 @@ Numbers = NDArray[np.float32]
 
 BEST = "best by validation"
 
+BACKBONE = "backbone"
+"""The name of a model's layer whose outputs its members take, if there is one."""
+
 _MEASURED = {False: (VAL_ACCURACY, "val_acc"), True: ("val_mae",)}
 """What is measured, of classes and of numbers, whatever a study compares by."""
 
@@ -138,15 +141,17 @@ def _own_metric(
     prepared: Prepared, models: Sequence[_Model], part: NDArray[np.int64]
 ) -> list[OwnMetric]:
     """The study's metric of each model, on the test images and on ``part``, held out."""
-    from study.final.judge import Judge
+    from study.final.judge import Judge, outputs
 
     dataset, metric = prepared.dataset, prepared.settings.metric
-    judge = Judge(models[0].members[0].run, dataset)
+    judge = Judge(models[0].members[0].run, prepared.inputs)
     trained = [model.trained for model in models]
-    on_test = judge.values(trained, dataset.test_images, dataset.test_labels)
+    frozen = next((one for one in models[0].network.layers if one.name == BACKBONE), None)
+    test = dataset.test_images if frozen is None else outputs(frozen, dataset.test_images)
+    on_test = judge.values(trained, test, dataset.test_labels)
     on_held_out: Sequence[float | None] = [None] * len(models)
     if len(part):
-        on_held_out = judge.values(trained, dataset.images[part], dataset.labels[part])
+        on_held_out = judge.values(trained, prepared.inputs.images[part], dataset.labels[part])
     name = metric.name.removeprefix("val_")
     return [
         OwnMetric(name, metric.direction, value, validation)
@@ -179,6 +184,7 @@ def write_files(
 
     source = prepared.settings.model
     own = user_code.classes(source) if source else {}
+    frozen = _backbone(prepared)
     trained = [
         export.load_member(member.file, f"member_{place}", own)
         for place, member in enumerate(members, start=1)
@@ -188,7 +194,7 @@ def write_files(
     pixels, labels = export.as_pixels(dataset.images[part]), dataset.labels[part]
 
     def made(name: str, place: slice) -> _Model:
-        model = export.with_preprocessing(trained[place], dataset.input_shape)
+        model = export.with_preprocessing(trained[place], dataset.input_shape, frozen)
         said = export.probabilities(model, pixels) if len(part) else np.empty((0, 0), np.float32)
         fits = len(part) > 0 and not dataset.regression
         temperature = calibration.fit(said, labels) if fits else None
@@ -199,8 +205,20 @@ def write_files(
 
     models = [made(m.name, slice(place, place + 1)) for place, m in enumerate(members)]
     if len(members) > 1:
-        models.append(made(f"average of {len(members)}", slice(None)))
+        tuned = ", fine-tuned" if members[0].run.tuning else ""
+        models.append(made(f"average of {len(members)}{tuned}", slice(None)))
     return models
+
+
+def _backbone(prepared: Prepared) -> Any:
+    """The backbone whose outputs the members take; None where they take images."""
+    source, network = prepared.settings.model, prepared.settings.network
+    fine_tuned = prepared.inputs.backbone is not None
+    if fine_tuned or source is None or network is None or network.backbone is None:
+        return None
+    from study.training import backbone
+
+    return backbone.recorded(source, prepared.dataset.input_shape, network.backbone)
 
 
 def _held_out(prepared: Prepared, members: Sequence[Member]) -> NDArray[np.int64]:
@@ -218,11 +236,12 @@ def _card(
 ) -> Card:
     dataset, settings = prepared.dataset, prepared.settings
     network = settings.network
+    height, width, channels = dataset.input_shape
     return Card(
         model=name,
         study=study.study_name,
         labels=dataset.label_names,
-        input_shape=dataset.input_shape,
+        input_shape=(height, width, channels),
         brightness=brightness(dataset.images),
         data_fingerprint=dataset.fingerprint,
         members=tuple(member.key for member in members),

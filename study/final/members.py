@@ -18,7 +18,7 @@ from study.plan.comparison import chosen_among, ranked
 from study.plan.plan import Plan, PlanState, RunIndex, RunSpec
 from study.plan.results import Configuration, StoredTrial
 from study.space.search_space import SearchSpace, Validation
-from study.training.run import Run
+from study.training.run import FineTuning, Run
 
 if TYPE_CHECKING:
     from study.space.settings import Settings
@@ -52,7 +52,7 @@ class FinalRuns:
 
     With a ``holdout`` (a fraction) all runs leave the same images out, and each keeps the weights
     of the epoch that was best on them. With 0 every image is trained on, and the last epoch's
-    weights are kept.
+    weights are kept. ``tuning``: they fine-tune the backbone, and start where ``heads`` have ended.
     """
 
     settings: Settings
@@ -60,6 +60,8 @@ class FinalRuns:
     seeds: int
     holdout: float
     fingerprint: str
+    tuning: FineTuning | None = None
+    heads: FinalRuns | None = None
 
     def run(self, configuration: Configuration, repeat: int) -> Run:
         """The run of a configuration with the fresh seed number ``repeat`` (from 0)."""
@@ -70,12 +72,16 @@ class FinalRuns:
             validation = Validation("holdout", self.holdout, seed=seed)
         run = Run.of(self.settings, self.fingerprint, tuple(params.items()))
         seed = seed_of(self.settings, repeat + 1)
-        return replace(run, seed=seed, validation=validation, limits=None)
+        return replace(run, seed=seed, validation=validation, limits=None, tuning=self.tuning)
+
+    def fine_tuned(self, tuning: FineTuning, fingerprint: str) -> FinalRuns:
+        """The runs that go on from these, on the data of this ``fingerprint``."""
+        return replace(self, tuning=tuning, fingerprint=fingerprint, heads=self)
 
     def name(self, place: int, repeat: int) -> str:
         """The name of the run of the configuration at ``place``; both count from 0."""
         which = f"configuration {place + 1}, " if len(self.configurations) > 1 else ""
-        return f"{which}seed {repeat + 1}"
+        return f"{which}seed {repeat + 1}{', fine-tuned' if self.tuning else ''}"
 
     @property
     def all(self) -> list[tuple[str, Configuration, int]]:

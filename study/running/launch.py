@@ -213,7 +213,7 @@ def engine_for(
     gpus = [card.uuid for card in execution.devices.cards if settings.device == "gpu"]
     jobs = execution.jobs if execution.scheduler else jobs_of(settings, execution)
     options = EngineOptions(
-        dataset=prepared.dataset,
+        dataset=prepared.inputs,
         checkpoints=checkpoints,
         trainer=trainer,
         jobs=jobs,
@@ -252,7 +252,7 @@ def forget_in(location: Location, checkpoints: Checkpoints) -> Callable[[Run], N
 
 
 def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) -> Hooks:
-    settings, dataset = prepared.settings, prepared.dataset
+    settings, dataset = prepared.settings, prepared.inputs
 
     def describe(slot: RunSpec) -> dict[str, float | str]:
         params = dict(slot.configuration or ())

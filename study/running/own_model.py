@@ -26,7 +26,9 @@ def with_source(settings: Settings) -> Settings:
     space, folder = settings.space, Path(settings.origin).parent
     if space.model is None:
         return settings
-    source = ModelSource.read(space.model, folder, settings.origin, space.files or ())
+    source = ModelSource.read(
+        space.model, folder, settings.origin, space.files or (), space.features
+    )
     return replace(settings, model=source)
 
 

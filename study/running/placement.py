@@ -19,7 +19,8 @@ def placed(settings: Settings, devices: Devices) -> Settings:
     settings = settings.with_default("device", devices.kind)
     training = settings.chosen["training"]
     if training.source == "default":
-        training = Setting(default(settings.device, devices.libraries), "default")
+        libraries = () if settings.space.features else devices.libraries  # not trained in groups
+        training = Setting(default(settings.device, libraries), "default")
     kind = KINDS[training.value]
     if kind.engine and devices.remote:
         raise SettingsError(

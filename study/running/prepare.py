@@ -24,7 +24,7 @@ from study.errors import ParameterError, SettingsError, SpaceError
 from study.files import printable
 from study.plan.points import fitting_size, points
 from study.plan.strategies import completed, limited, plan_of, strategy_of
-from study.running import growth, own_model, placement
+from study.running import features, growth, own_model, placement
 from study.running.growth import Approve
 from study.space import file as space_file
 from study.space.architecture import cost_of
@@ -62,11 +62,15 @@ _MOST = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study that may be driven: its settings, checked, and its data."""
+    """A study that may be driven: its settings, checked, and its data.
+
+    ``inputs`` is what runs train on: ``dataset``, or the features of its images.
+    """
 
     location: Location
     settings: Settings
     dataset: Dataset
+    inputs: Dataset
     new: bool
     before: Settings | None = None
     """The recorded settings of a study that is not new."""
@@ -129,7 +133,8 @@ def prepare(
         if existing.space != settings.space:
             settings = own_model.tried(settings, dataset)
         _approved(location, recorded, settings, approve)
-    return Prepared(location, settings, dataset, existing is None, recorded)
+    inputs = features.inputs(settings, dataset, database, callbacks, devices)
+    return Prepared(location, settings, dataset, inputs, existing is None, recorded)
 
 
 def prepare_again(
@@ -176,7 +181,8 @@ def prepare_again(
         )
     settings = _fitted(settings, dataset, database)
     _approved(location, before, settings, approve)
-    return Prepared(location, settings, dataset, new=False, before=before)
+    inputs = features.inputs(settings, dataset, database, callbacks, devices)
+    return Prepared(location, settings, dataset, inputs, new=False, before=before)
 
 
 def _approved(
@@ -230,6 +236,10 @@ def _known_training(settings: Settings) -> Settings:
     name = settings["training"]
     if name not in KINDS:
         raise SettingsError(f"--training {name}: choose {', '.join(KINDS)}")
+    if settings.space.features and settings.training.engine:
+        raise SettingsError(
+            f"--training {name}: trains on images alone, and the space has features: leave it out"
+        )
     if find_spec(library := settings.training.library) is None:
         raise SettingsError(f"--training {name} needs {library}: pip install '.[{library}]'")
     return settings
@@ -280,9 +290,10 @@ def _fitted(settings: Settings, dataset: Dataset, database: Database) -> Setting
 
 def facts(dataset: Dataset, validated: Sequence[Labels]) -> DataFacts:
     """What is recorded of ``dataset`` and of the labels that each repeat is validated on."""
+    height, width, channels = dataset.input_shape
     return DataFacts(
         fingerprint=dataset.fingerprint,
-        input_shape=dataset.input_shape,
+        input_shape=(height, width, channels),
         num_classes=dataset.num_classes,
         images=len(dataset.labels),
         test_images=len(dataset.test_labels),

@@ -21,13 +21,15 @@ class ModelSource:
     """``function`` of the Python file ``path`` (absolute), and the file's ``text``.
 
     ``files`` are others that it reads, such as weights: each with its path from the folder of the
-    Python file, and its SHA-256.
+    Python file, and its SHA-256. ``features`` is the function of the same file that returns the
+    frozen backbone, whose outputs ``function`` builds a head for; None where it takes images.
     """
 
     path: str
     function: str
     text: str
     files: tuple[tuple[str, str], ...] = ()
+    features: str | None = None
 
     def __post_init__(self) -> None:  # JSON has no tuples
         object.__setattr__(self, "files", tuple((name, digest) for name, digest in self.files))
@@ -36,6 +38,7 @@ class ModelSource:
     def fingerprint(self) -> str:
         """SHA-256 of what decides the network, 64 hexadecimal digits."""
         beside = "".join(f"\n{name} {digest}" for name, digest in self.files)
+        beside += f"\nfeatures {self.features}" if self.features else ""
         return hashlib.sha256(f"{self.function}\n{self.text}{beside}".encode()).hexdigest()
 
     @property
@@ -48,11 +51,24 @@ class ModelSource:
         """``my_model.py:build``, for messages."""
         return f"{Path(self.path).name}:{self.function}"
 
+    @property
+    def backbone(self) -> str:
+        """``my_model.py:backbone``, for messages."""
+        return f"{Path(self.path).name}:{self.features}"
+
     @classmethod
-    def read(cls, reference: str, folder: Path, origin: str, files: tuple[str, ...] = ()) -> Self:
+    def read(
+        cls,
+        reference: str,
+        folder: Path,
+        origin: str,
+        files: tuple[str, ...] = (),
+        features: str | None = None,
+    ) -> Self:
         """The source that ``FILE.py:FUNCTION`` names, with the ``files`` it reads.
 
-        Paths count from ``folder``. Raises ``SpaceError``, which begins with ``origin``.
+        ``features`` names a function of the same file in the same way. Paths count from
+        ``folder``. Raises ``SpaceError``, which begins with ``origin``.
         """
         name, _, function = reference.rpartition(":")
         if not name.endswith(".py") or not function.isidentifier():
@@ -60,6 +76,7 @@ class ModelSource:
                 f'{origin}: model: "{reference}" is not allowed; give "FILE.py:FUNCTION"'
             )
         path = absolute(name, folder)
+        backbone = features and _beside(features, path, folder, f"{origin}: features", name)
         try:
             text = path.read_text("utf-8")
             if text.startswith(POINTER):
@@ -86,7 +103,7 @@ class ModelSource:
                     "from the space's folder"
                 )
             digests[os.path.relpath(beside, path.parent)] = digest
-        return cls(str(path), function, text, tuple(digests.items()))
+        return cls(str(path), function, text, tuple(digests.items()), backbone)
 
     def now(self, path: Path) -> ModelSource | None:
         """The same source as its files are now, with the Python file at ``path``; None: none."""
@@ -107,31 +124,64 @@ class ModelSource:
     def check_files(self) -> None:
         """Raise ``ModelError`` where one of ``files`` is not on this machine, or is another.
 
-        The text travels to workers. Files do not, as they may be large.
+        The text travels to workers. Files do not, as they may be large; those that a backbone reads
+        are not needed there.
         """
         for name, digest in self.files:
             path = Path(self.path).parent / name
             here = _digest(path)
+            if here is None and self.features:
+                continue
             if here != digest:
                 what = "is not on this machine" if here is None else "is another file here"
                 raise ModelError(f"{path} {what}: copy it from where the study was made")
+
+
+def _beside(features: str, path: Path, folder: Path, key: str, name: str) -> str:
+    """The function of the Python file ``path`` that ``features`` names; ``SpaceError`` if none."""
+    file, _, function = features.rpartition(":")
+    if not function.isidentifier() or not file or absolute(file, folder) != path:
+        raise SpaceError(
+            f'{key}: "{features}" is not allowed; give a function of the file of model, as in '
+            f'"{name}:backbone"'
+        )
+    return function
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """A frozen backbone: the ``shape`` of its output for one image, its number of weights.
+
+    ``digest`` is the SHA-256 of its layers and weights.
+    """
+
+    shape: tuple[int, ...]
+    parameters: int
+    digest: str
+
+    def __post_init__(self) -> None:  # JSON has no tuples
+        object.__setattr__(self, "shape", tuple(map(int, self.shape)))
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
     """What was found of a custom model when it was built, before anything was trained.
 
-    ``parameters`` is the number of its weights at the start. A saved model needs ``classes`` of the
-    Python file to be loaded. ``unused`` are methods of the model's class that are never called.
+    ``parameters`` is the number of its weights at the start, without those of its ``backbone``. A
+    saved model needs ``classes`` of the Python file to be loaded. ``unused`` are methods of the
+    model's class that are never called.
     """
 
     parameters: int
     classes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    backbone: BackboneFacts | None = None
 
-    def __post_init__(self) -> None:  # JSON has no tuples
+    def __post_init__(self) -> None:  # JSON has no tuples and no dataclasses
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "unused", tuple(self.unused))
+        if self.backbone is not None and not isinstance(self.backbone, BackboneFacts):
+            object.__setattr__(self, "backbone", BackboneFacts(**self.backbone))
 
 
 def _digest(path: Path) -> str | None:

@@ -52,6 +52,7 @@ def _one_way(value: object) -> object:
 
 
 _FILES = "a list of files that the model reads, as in ['start.weights.h5']"
+_BACKBONE = "'FILE.py:FUNCTION', in quotes: the function that returns a frozen backbone"
 _FRACTION = "a fraction above 0 and below 1"
 _NAME = "a text of one line and at most 512 characters"  # Optuna's database has no more
 _SEED = "a whole number from 0 to 4294967295"
@@ -111,6 +112,7 @@ class SearchSpace:
     size: Annotated[tuple[_Side, _Side] | None, _key("[HEIGHT, WIDTH], in pixels")] = None
     fit: Annotated[Literal["pad", "crop", "stretch"] | None, _key(_FITS)] = None
     model: Annotated[str | None, _key("'FILE.py:FUNCTION', in quotes", min_length=1)] = None
+    features: Annotated[str | None, _key(_BACKBONE, min_length=1)] = None
     files: Annotated[tuple[str, ...] | None, _key(_FILES, min_length=1)] = None
     task: Annotated[Literal["classification", "regression"], _key(_TASK)] = "classification"
     metric_name: Annotated[str, _key(_METRIC, pattern=r"^val_[\w/.-]{1,60}$", alias="metric")] = (
@@ -141,6 +143,16 @@ class SearchSpace:
         if self.files and self.model is None:
             raise SpaceError(
                 "files: are those that a model reads; give model too, or leave them out"
+            )
+        if self.features and self.model is None:
+            raise SpaceError(
+                "features: is the backbone that a model is the head of; give model too, or leave "
+                "it out"
+            )
+        if self.features and self.limits is not None:
+            raise SpaceError(
+                "limits: are those of whole networks, and with features runs train heads; leave "
+                "one of them out"
             )
         if self.direction is None and not self.metric.is_accuracy:
             raise SpaceError(f"direction: is missing; {self.metric_name} needs {_DIRECTION}")

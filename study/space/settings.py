@@ -248,8 +248,10 @@ class Settings:
                 found.append(f"{name} ({_short(own)}, not {_short(asked)})")
         if self.space.limits != other.space.limits:
             found.append("the limits")
-        if self.space.model != other.space.model:
-            found.append(f"model ({self.space.model}, not {other.space.model})")
+        for name in ("model", "features"):
+            own, asked = getattr(self.space, name), getattr(other.space, name)
+            if own != asked:
+                found.append(f"{name} ({_short(own)}, not {_short(asked)})")
         if self.data and other.data and self.data.fingerprint != other.data.fingerprint:
             found.append("the contents of the data")
         return found
@@ -261,7 +263,7 @@ def resolve(space: SearchSpace, origin: str, given: Mapping[str, Setting]) -> Se
     ``origin`` is the shipped name or the path of the space. The pruner is None unless it was given:
     each strategy has its own default.
     """
-    own = {"name", "model", "files", "hyperparameters", "validation", "limits", *_RULES}
+    own = {"name", "model", "features", "files", "hyperparameters", "validation", "limits", *_RULES}
     fields = {key: value for key, value in vars(space).items() if key not in own}
     default = {name: Setting(_DEFAULTS.get(name), "default") for name in {**_DEFAULTS, **fields}}
     filed = {name: Setting(value, "file") for name, value in fields.items() if value is not None}

@@ -4,8 +4,8 @@ Made once, at the start of a command, and handed down: nothing else parses the a
 database or makes up a name beside it. For a file ``DB`` these lie in its folder, for a server in
 the current one, where ``DB`` is ``DATABASE@HOST,PORT``:
 
-- ``DB.UUID.lock``, ``DB.checkpoints/``, ``DB.images/``, ``DB.mirror/`` and ``DB.models/``, the
-  program's own;
+- ``DB.UUID.lock``, ``DB.checkpoints/``, ``DB.images/``, ``DB.features/``, ``DB.mirror/`` and
+  ``DB.models/``, the program's own;
 - ``NAME-report/`` and ``NAME-models/`` beside ``study.db``, and in ``DB.studies/`` for any other,
   so that studies of one name in two databases share nothing;
 - ``mlflow.db`` and ``mlflow-artifacts/``, one store for the folder: MLflow keeps studies apart.
@@ -109,6 +109,11 @@ class Database:
     def images(self) -> Path:
         """The folder of what was made of picture files; shared by the studies of a database."""
         return self.folder / f"{self.label}.images"
+
+    @property
+    def features(self) -> Path:
+        """The folder of the outputs of backbones; shared by the studies of a database."""
+        return self.folder / f"{self.label}.features"
 
     @property
     def mlflow_store(self) -> Path:

@@ -113,6 +113,11 @@ def network(settings: Settings) -> str | None:
     steps = settings.training.words
     if facts is not None:
         said += f", {facts.parameters:,} parameters at the start"
+        if facts.backbone is not None:
+            said += (
+                f", on the outputs of {source.backbone}, frozen, {facts.backbone.parameters:,} "
+                "parameters, computed once"
+            )
         if facts.unused:
             steps += f"; its own {' and '.join(facts.unused)} are never called"
     return f"{said}: trained by {steps}; every process that trains runs its file"

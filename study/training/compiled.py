@@ -73,6 +73,17 @@ def to_bytes(model: keras.Model) -> bytes:
         return path.read_bytes()
 
 
+def from_bytes(model: bytes, own: Mapping[str, Any]) -> keras.Model:
+    """The model of a `.keras` file that this program has made, not compiled.
+
+    ``own`` are the classes of the user's file that it may need.
+    """
+    with tempfile.TemporaryDirectory(prefix="study-") as folder:
+        path = Path(folder, "model.keras")
+        path.write_bytes(model)
+        return keras.models.load_model(path, compile=False, custom_objects=dict(own))
+
+
 def variables_of(model: keras.Model) -> list[keras.Variable]:
     """Weights, states of random generators and the optimizer's variables of a compiled model."""
     return [*model.variables, *model.optimizer.variables]

@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 from study.errors import ModelError, TrainingFailed
 from study.space.metric import ACCURACY, BALANCED, Metric
 from study.space.model_source import ModelSource
-from study.training import network
-from study.training.compiled import judge, logs_in, takes_one_hot
+from study.training import backbone, network
+from study.training.compiled import from_bytes, judge, logs_in, takes_one_hot
 from study.training.private import compile_with, seeds_drawn_from
 from study.training.recipe import OURS, Recipe, check
-from study.training.user_code import function, why
+from study.training.user_code import classes, function, why
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset
     from study.space.search_space import Value
-    from study.training.run import Run
+    from study.training.run import FineTuning, Run
+
+_LOWER = 0.1
+"""The rate of fine-tuning, as a share of the head's."""
 
 
 class Noticing(Mapping[str, Any]):
@@ -51,16 +54,53 @@ class Noticing(Mapping[str, Any]):
 def network_of(run: Run, dataset: Dataset) -> tuple[keras.Model, dict[str, Value]]:
     """The compiled network of a run, and its recipe.
 
-    A custom model has the run's first weights. Raises TrainingFailed where it cannot be built.
+    A custom model has the run's first weights, and one to fine-tune those of its head and its
+    backbone. Raises TrainingFailed where it cannot be built.
     """
     params, data = dict(run.params), (dataset.input_shape, dataset.num_classes)
     if run.model is None:
         return network.build_cnn(params, *data), params
     try:
-        built, read = build(run.model, params, *data, run.initial_seed(), run.metric)
+        if run.tuning is not None:
+            built, read = _fine_tuned(run, run.model, run.tuning, dataset)
+        else:
+            built, read = build(run.model, params, *data, run.initial_seed(), run.metric)
     except ModelError as error:
         raise TrainingFailed(str(error)) from None
     return built, recipe_of(params, read)
+
+
+def _fine_tuned(
+    run: Run, source: ModelSource, tuning: FineTuning, dataset: Dataset
+) -> tuple[keras.Model, set[str]]:
+    """A backbone and its trained head as one model of images, and the names that the head reads.
+
+    It is compiled as the head is, at a lower rate. Raises ModelError.
+    """
+    assert dataset.backbone is not None
+    own = classes(source)
+    frozen = from_bytes(dataset.backbone, own)
+    images = keras.Input(dataset.input_shape)
+    features = frozen(images, training=False)
+    shape, seed = features.shape[1:], run.initial_seed()
+    head, read = build(source, dict(run.params), shape, dataset.num_classes, seed, run.metric)
+    for step in ("train_step", "test_step", "compute_loss", "compute_metrics"):
+        if getattr(type(head), step) is not getattr(keras.Model, step):
+            raise ModelError(
+                f"{source.name} has its own {step}, which fine-tuning would not call: remove it, "
+                "or leave --fine-tune out"
+            )
+    trained = head
+    if tuning.head:  # not compiled: the file of the joined model has one optimizer
+        with seeds_drawn_from(seed):
+            trained = from_bytes(tuning.head, own)
+    trained.name = "head"
+    backbone.unfreeze(frozen, tuning.layers)
+    joined = keras.Model(images, trained(features))
+    rate = tuning.rate or _LOWER * float(head.optimizer.learning_rate)
+    optimizer = head.optimizer.get_config() | {"learning_rate": rate}
+    compile_with(joined, type(head.optimizer).from_config(optimizer), like=head)
+    return joined, read
 
 
 def build(
@@ -166,8 +206,9 @@ def _output(
         output = model(image, training=False)
     except Exception as error:  # noqa: BLE001 - whatever its layers did
         shape = "x".join(map(str, image.shape[1:]))
+        inputs = f"outputs of {source.backbone}, of shape" if source.features else "images of"
         raise ModelError(
-            f"{source.name} does not take images of {shape}: {why(error, source)}; use input_shape"
+            f"{source.name} does not take {inputs} {shape}: {why(error, source)}; use input_shape"
         ) from None
     if tuple(getattr(output, "shape", ())) != (1, num_classes):
         found = getattr(output, "shape", type(output).__name__)

@@ -23,9 +23,16 @@ def adam_moments(adam: keras.optimizers.Adam, variable: Any) -> tuple[Any, Any]:
     return adam._momentums[place], adam._velocities[place]
 
 
-def flat_layers(model: keras.Model) -> list[keras.Layer]:
-    """All layers of a model, those inside of other layers and of attributes of them too."""
-    return list(model._flatten_layers(include_self=False))
+def flat_layers(model: keras.Layer) -> list[keras.Layer]:
+    """All layers of a model, each before those inside of it, from the first to the last.
+
+    Keras' own walk has the inner layers backwards.
+    """
+    found: dict[int, keras.Layer] = {}
+    for layer in model._layers:
+        for one in (layer, *flat_layers(layer)):
+            found.setdefault(id(one), one)
+    return list(found.values())
 
 
 def forget_kernels() -> None:
@@ -38,9 +45,12 @@ def forget_kernels() -> None:
     context.context().clear_kernel_cache()
 
 
-def compile_with(model: keras.Model, optimizer: keras.Optimizer) -> None:
-    """Compile a compiled model once more, as it was but for its optimizer."""
-    keras.Model.compile(model, **{**model._compile_config.config, "optimizer": optimizer})
+def compile_with(
+    model: keras.Model, optimizer: keras.Optimizer, like: keras.Model | None = None
+) -> None:
+    """Compile a model as it was, or as another one is, but for its optimizer."""
+    given = (like or model)._compile_config.config
+    keras.Model.compile(model, **{**given, "optimizer": optimizer})
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import numpy as np
 
 from study.errors import ModelError, StudyError
 from study.space.metric import ACCURACY, Metric
-from study.space.model_source import ModelSource, NetworkFacts
+from study.space.model_source import BackboneFacts, ModelSource, NetworkFacts
 from study.space.search_space import Value
 
 _FAINT = 1 / 64  # of the contrast that there is
@@ -72,7 +72,7 @@ def main() -> None:
     answer_to, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     source, configurations, input_shape, num_classes, metric, library = json.load(sys.stdin)
     goal = Metric(**metric)
     try:
@@ -84,7 +84,7 @@ def main() -> None:
     os.write(answer_to, json.dumps(answer).encode())
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process when the one that asked is gone: a model's file may never end."""
     while os.getppid() == parent:
         time.sleep(1)
@@ -115,15 +115,26 @@ def tried(
 
     Models that a file cannot give back are refused where they have to be ``loadable``.
     """
-    from study.training.custom_model import build
-    from study.training.recipe import OURS
+    from study.training.custom_model import build, recipe_of
+    from study.training.recipe import OURS, Recipe
 
     seen: set[str] = set()
     found: list[NetworkFacts] = []
+    backbone: BackboneFacts | None = None
+    own: tuple[str, ...] = ()
+    if source.features:
+        backbone, own = _backbone(source, input_shape)
+        input_shape = backbone.shape
     for params in configurations:
         model, read = build(source, params, input_shape, num_classes, metric=metric)
         seen |= read
-        _require_contrast(source, model, input_shape)
+        if backbone is None:
+            _require_contrast(source.name, model, input_shape)
+        elif Recipe.of(recipe_of(params, read)).augments:
+            raise ModelError(
+                "rotation, zoom and translation change images, but the outputs of "
+                f"{source.backbone} are computed once: take them out of the space"
+            )
         classes, problem = _saved_and_loaded(source, model)
         if problem and loadable:
             raise ModelError(f"{source.name}: no final model can be made of it: {problem}")
@@ -137,9 +148,26 @@ def tried(
             )
     return NetworkFacts(
         found[0].parameters,
-        tuple(sorted({name for one in found for name in one.classes})),
+        tuple(sorted({*own, *(name for one in found for name in one.classes)})),
         tuple(sorted({name for one in found for name in one.unused})),
+        backbone,
     )
+
+
+def _backbone(
+    source: ModelSource, input_shape: tuple[int, ...]
+) -> tuple[BackboneFacts, tuple[str, ...]]:
+    """The facts of a study's backbone, and the classes of the file that it needs."""
+    from study.training import backbone
+
+    model = backbone.built(source, input_shape)
+    _require_contrast(source.backbone, model, input_shape)
+    classes, problem = _saved_and_loaded(source, model)
+    if problem:
+        raise ModelError(f"{source.backbone}: no final model can be made of it: {problem}")
+    shape = model(np.zeros((1, *input_shape), np.float32), training=False).shape[1:]
+    digest = backbone.digest(model, source)
+    return BackboneFacts(tuple(shape), model.count_params(), digest), classes
 
 
 def _never_called(model: Any) -> tuple[str, ...]:
@@ -153,7 +181,7 @@ def _never_called(model: Any) -> tuple[str, ...]:
     return tuple(sorted(own & _NEVER_CALLED))
 
 
-def _require_contrast(source: ModelSource, model: Any, input_shape: tuple[int, ...]) -> None:
+def _require_contrast(called: str, model: Any, input_shape: tuple[int, ...]) -> None:
     """Refuse a model whose first weights meet almost nothing of what tells images apart.
 
     Images come within 0..1. A model that scales them as if they were 0..255 makes them all but
@@ -176,7 +204,7 @@ def _require_contrast(source: ModelSource, model: Any, input_shape: tuple[int, .
         moved = contrast < _FAINT and contrast_255 > contrast / _FAINT
         if scaled or moved:
             raise ModelError(
-                f"{source.name}: images come within 0..1, of which its layer {name} sees almost no "
+                f"{called}: images come within 0..1, of which its layer {name} sees almost no "
                 f"contrast (a spread of {spread:.2g}, {spread_255:.2g} if they came within 0..255):"
                 " take out what scales them (preprocess_input, x / 255, Normalization, Rescaling), "
                 "or put layers.Rescaling(255.0) before it"

@@ -29,6 +29,19 @@ _INITIAL, _ORDER, _NOISE = range(3)  # what random numbers are for: keeps their 
 
 
 @dataclass(frozen=True)
+class FineTuning:
+    """Training of a head together with the last ``layers`` layers of its backbone.
+
+    Counted are layers with weights, without batch normalization. It begins with the trained
+    ``head`` (a `.keras` file), at the learning ``rate``; None: a tenth of the head's.
+    """
+
+    layers: int
+    rate: float | None = None
+    head: bytes = field(default=b"", repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything that decides the bits of a run, on one machine and with the same versions.
 
@@ -39,6 +52,7 @@ class Run:
     the number of epochs after which it pauses (None: it trains to its end); it is the same run,
     with the same key and checkpoint, wherever it pauses. ``metric`` says which epoch is its best.
     With ``limits`` it measures its network first, and fails where that exceeds them.
+    With ``tuning`` it trains on images, where the head of the same run was trained on features.
     """
 
     params: tuple[tuple[str, Value], ...]
@@ -55,6 +69,7 @@ class Run:
     model: ModelSource | None = None
     metric: Metric = ACCURACY
     limits: Limits | None = None
+    tuning: FineTuning | None = None
 
     @classmethod
     def of(
@@ -98,7 +113,9 @@ class Run:
         }
         del fields["until"], fields["limits"]
         fields["model"] = self.model and self.model.fingerprint
-        usual = {"training": "fast", "device": "cpu", "model": None}
+        if self.tuning is not None:  # which head it is follows from the rest
+            del fields["tuning"]["head"]
+        usual = {"training": "fast", "device": "cpu", "model": None, "tuning": None}
         for name, value in (usual | {"metric": asdict(ACCURACY)}).items():
             if fields[name] == value:  # as it was named when there was no other
                 del fields[name]

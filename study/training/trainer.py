@@ -336,7 +336,7 @@ def trained(
 ) -> Generator[Epoch, None, bytes | None]:
     """Train a run as `train.train` does, which has checked it and started TensorFlow."""
     data = dataset.input_shape, dataset.num_classes
-    what = run.params, run.training, run.model, run.metric
+    what = run.params, run.training, run.model, run.metric, run.tuning
     key = (*what, *data, dataset.images.dtype, run.batch_size)
     with _out_of_memory(), PROGRAMS.borrow(key, lambda: _program(run, dataset)) as program:
         images = resident(dataset.images, dataset.labels, run.device)

@@ -20,11 +20,12 @@ _STYLE = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints parts of its messages bol
 _MODULE = "model_of_a_study_"  # hides no module of the file's own name
 
 
-def function(source: ModelSource) -> Any:
-    """The function that builds the network; raises ModelError where there is none."""
-    found = getattr(_module(source), source.function, None)
+def function(source: ModelSource, name: str | None = None) -> Any:
+    """The function ``name``, or the one that builds the network; ModelError if there is none."""
+    name = name or source.function
+    found = getattr(_module(source), name, None)
     if not callable(found):
-        raise ModelError(f"the file has no function {source.function!r}")
+        raise ModelError(f"the file has no function {name!r}")
     return found
 
 

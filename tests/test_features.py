@@ -537,7 +537,7 @@ def test_groups_on_a_gpu_are_refused_and_never_the_default(at: Path) -> None:
 
 
 def test_the_final_model_takes_pixels_and_needs_no_file(at: Path) -> None:
-    from study.final import archive, export
+    from study.final import archive, export, gradcam
 
     here(at, "finalize", "--members", "2", "--mlflow", "none")
     model, card = archive.load(at / "photos-models/average-of-2.keras")
@@ -547,6 +547,8 @@ def test_the_final_model_takes_pixels_and_needs_no_file(at: Path) -> None:
     pixels = export.as_pixels(prepared.dataset.images)
     sure = export.probabilities(model, pixels)
     assert (sure.argmax(1) == prepared.dataset.labels).mean() > 0.9
+    seen = gradcam.heat_maps(model, pixels[:3], np.zeros(3, np.int64))
+    assert (seen.shape, float(seen.max())) == ((3, 12, 12), 1.0)
     heads = [
         export.load_member(path, path.stem) for path in (at / "photos-models/members").iterdir()
     ]

@@ -18,6 +18,9 @@ from study.errors import ModelError
 
 AT_ONCE = 500  # images a call
 
+BACKBONE = "backbone"
+"""The name of a model's layer whose outputs its members take, if there is one."""
+
 
 def load_member(
     path: Path, name: str = "member", own: Mapping[str, Any] | None = None

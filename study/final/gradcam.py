@@ -16,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from study.errors import ModelError
+from study.final.export import BACKBONE
 
 _CONVOLUTIONS = (
     keras.layers.Conv2D,
@@ -35,18 +36,26 @@ def heat_maps(
     convolution.
     """
     members = [layer for layer in network.layers if isinstance(layer, keras.Model)]
+    shared = [one for one in members if one.name == BACKBONE]
     images = tf.constant(pixels.astype(np.float32) / 255)
-    maps = [_of_member(member, images, classes) for member in members]
+    maps = [_of_member([*shared, one], images, classes) for one in members if one not in shared]
     return np.asarray(np.mean(maps, axis=0), np.float32)
 
 
-def _of_member(member: keras.Model, images: Any, classes: NDArray[np.int64]) -> NDArray[np.float32]:
-    convolutions = [one for one in member._flatten_layers() if isinstance(one, _CONVOLUTIONS)]
+def _of_member(
+    member: Sequence[keras.Model], images: Any, classes: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The map of a member: its network, or a backbone and its head."""
+    inner = [layer for one in member for layer in one._flatten_layers()]
+    convolutions = [one for one in inner if isinstance(one, _CONVOLUTIONS)]
     if not convolutions:
         raise ModelError("--grad-cam: the network has no convolution; leave it out")
     with tf.GradientTape() as tape, _recorded(convolutions) as features:
         tape.watch(images)  # for a network whose weights are frozen
-        score = tf.gather(_scores(member(images, training=False)), classes, axis=1, batch_dims=1)
+        outputs = images
+        for one in member:
+            outputs = one(outputs, training=False)
+        score = tf.gather(_scores(outputs), classes, axis=1, batch_dims=1)
     weights = tf.reduce_mean(tape.gradient(score, features[-1]), axis=(1, 2), keepdims=True)
     found = tf.nn.relu(tf.reduce_sum(weights * features[-1], axis=3, keepdims=True))
     whole = np.asarray(tf.image.resize(found, images.shape[1:3]))[..., 0]

@@ -32,9 +32,6 @@ Numbers = NDArray[np.float32]
 
 BEST = "best by validation"
 
-BACKBONE = "backbone"
-"""The name of a model's layer whose outputs its members take, if there is one."""
-
 _MEASURED = {False: (VAL_ACCURACY, "val_acc"), True: ("val_mae",)}
 """What is measured, of classes and of numbers, whatever a study compares by."""
 
@@ -141,12 +138,14 @@ def _own_metric(
     prepared: Prepared, models: Sequence[_Model], part: NDArray[np.int64]
 ) -> list[OwnMetric]:
     """The study's metric of each model, on the test images and on ``part``, held out."""
+    from study.final import export
     from study.final.judge import Judge, outputs
 
     dataset, metric = prepared.dataset, prepared.settings.metric
     judge = Judge(models[0].members[0].run, prepared.inputs)
     trained = [model.trained for model in models]
-    frozen = next((one for one in models[0].network.layers if one.name == BACKBONE), None)
+    layers = models[0].network.layers
+    frozen = next((one for one in layers if one.name == export.BACKBONE), None)
     test = dataset.test_images if frozen is None else outputs(frozen, dataset.test_images)
     on_test = judge.values(trained, test, dataset.test_labels)
     on_held_out: Sequence[float | None] = [None] * len(models)

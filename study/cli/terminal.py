@@ -118,7 +118,7 @@ def approve(growth: Growth, *, yes: bool, quiet: bool) -> None:
         say(console, f"Study {growth.name!r}: {growth}")
     if not asks:
         return
-    console.print("Change the study? [y/N] ", end="")
+    console.print("Change the study? [y/N] ", end="", highlight=False)
     answer = sys.stdin.readline()
     if answer.strip().lower() not in {"y", "yes"}:
         raise SettingsError(

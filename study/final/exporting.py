@@ -145,11 +145,12 @@ def export(
     ``read_data`` may raise: the file is then not measured, and not made of int8. Raises
     ``ModelError``.
     """
-    from study.final.export import as_pixels, probabilities
     from study.training.startup import start_tensorflow
 
     dataset = _data(read_data, options)
     start_tensorflow(1)
+    from study.final.export import as_pixels, probabilities
+
     network, card = archive.load(folder / final.file, settings.model)
     part, rest = _parts(settings, dataset, final)
     images = None

@@ -1,16 +1,15 @@
 """What simulated studies come to, with standard errors, and whether what they stated is true.
 
 The truth of a study is a configuration's mean test accuracy over the repeats of the table that the
-study has not seen (over all, if it has seen all). It is uncertain itself; ``known`` holds draws of
-what it may be by the whole table, of shape (draws, configurations), and stands beside it. Regret
-and distances are in points (1/100 of an accuracy).
+study has not seen (over all, if it has seen all); it is uncertain itself. Regret and distances are
+in points (1/100 of an accuracy).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,95 +56,81 @@ def _answers(outcomes: Sequence[Outcome], limit: int | None) -> list[int]:
     return [one.answer if limit is None else one.at[limit] for one in outcomes]
 
 
-def measured(
-    table: Table, outcomes: Sequence[Outcome], limit: int | None = None, known: Floats | None = None
-) -> dict[str, Any]:
+def measured(table: Table, outcomes: Sequence[Outcome], limit: int | None = None) -> dict[str, Any]:
     """Epochs and regret, at the end or where the limit of this place was reached."""
     missed = regrets(table, outcomes, limit)
     ranked = np.sort(np.random.default_rng(0).choice(missed, (_RESAMPLES, len(missed))), axis=1)
     tail = ranked[:, math.ceil(0.95 * len(missed)) - 1]
-    found = {
+    started = [place for one in outcomes if (place := one.start) is not None]
+    worse = (
+        missed > regrets(table, [replace(one, answer=one.start, at=()) for one in outcomes]) + 1e-9
+        if len(started) == len(outcomes)
+        else np.zeros(len(outcomes), dtype=bool)
+    )
+    return {
         "studies": len(outcomes),
         "epochs": mean([one.epochs for one in outcomes]),
         "seconds": mean([one.seconds for one in outcomes]),
         "regret": mean(missed),
         "95th percentile": Estimate(float(np.quantile(missed, 0.95)), float(tail.std())),
         **{f"within {near}": share(missed <= near + 1e-9) for near in NEAR},
+        "worse than the start": share(worse),
     }
-    if known is not None:
-        behind = _behind(known, _answers(outcomes, limit))
-        found["known regret"] = mean(behind.mean(axis=0))
-        found |= {f"known within {near}": mean((behind <= near).mean(axis=0)) for near in NEAR}
-    return found
 
 
-def judged(
-    table: Table, outcomes: Sequence[Outcome], tolerance: float, known: Floats | None = None
-) -> dict[str, Any]:
+def judged(table: Table, outcomes: Sequence[Outcome], tolerance: float) -> dict[str, Any]:
     """How often what was stated is true; ``tolerance`` in points is what probabilities are of.
 
     An interval of the accuracy is held against the validation accuracy at the end of training,
-    averaged over all repeats of the table, and against the test accuracy.
+    averaged over the repeats of the table that the study has not seen, and against the test
+    accuracy. The bias of a stated mean is against the validation accuracy.
     """
     said = [(one, one.stated) for one in outcomes if one.stated is not None]
     if not said:
         return {}
     ends = table.val_acc[:, :, -1]
     truths = {
-        "validation": [truth(table, one, ends)[None] for one, _ in said],
-        "test": [truth(table, one)[None] for one, _ in said],
+        "validation": [truth(table, one, ends) for one, _ in said],
+        "test": [truth(table, one) for one, _ in said],
     }
-    truths |= {} if known is None else {"known": [known] * len(said)}
     found: dict[str, Any] = {"stated": share(np.arange(len(outcomes)) < len(said))}
     for name, each in truths.items():
-        for what in ("accuracy", "distance"):
-            pairs = [
-                (
-                    (held if what == "accuracy" else held.max(axis=1, keepdims=True) - held)[
-                        :, one.answer
-                    ],
-                    getattr(stated, what),
-                )
-                for held, (one, stated) in zip(each, said, strict=True)
-            ]
+        own = [held[one.answer] for held, (one, _) in zip(each, said, strict=True)]
+        behind = [held.max() - value for held, value in zip(each, own, strict=True)]
+        for what, values in (("accuracy", own), ("distance", behind)):
+            given = [getattr(stated, what) for _, stated in said]
             hits = [
-                np.mean((low <= values) & (values <= high + 1e-12))
-                for values, (low, high) in _given(pairs)
+                interval[0] <= value <= interval[1] + 1e-12
+                for value, interval in zip(values, given, strict=True)
+                if interval is not None
             ]
             if hits:
-                found[f"{what} interval holds the {name} truth"] = mean(hits)
+                found[f"{what} interval holds the {name} truth"] = share(hits)
+        off = [
+            (100 * (stated.mean - value), 100 * (stated.error or 0.0))
+            for value, (_, stated) in zip(own, said, strict=True)
+            if stated.mean is not None
+        ]
+        if off:
+            found[f"bias against the {name} truth"] = mean([bias for bias, _ in off])
+            found[f"error holds the {name} truth"] = share([abs(b) <= error for b, error in off])
     sure = [(one, stated.within) for one, stated in said if stated.within is not None]
     if sure:
         stated = np.array([within for _, within in sure])
-        found["probability"] = by_fifths(stated, _right(table, known, sure, tolerance))
+        found["probability"] = by_fifths(stated, _right(table, sure, tolerance))
     found["ended"] = {
         reason: {"studies": len(ended)}
-        | {name: mean(right) for name, right in _right(table, known, ended, tolerance).items()}
+        | {name: mean(right) for name, right in _right(table, ended, tolerance).items()}
         for reason in sorted({one.reason for _, one in said if one.reason})
         if (ended := [pair for pair in said if pair[1].reason == reason])
     }
     return found
 
 
-def _right(
-    table: Table, known: Floats | None, said: Sequence[tuple[Outcome, Any]], tolerance: float
-) -> dict[str, Any]:
-    """Whether each answer is close enough by the test images; and how probably, as is known."""
+def _right(table: Table, said: Sequence[tuple[Outcome, Any]], tolerance: float) -> dict[str, Any]:
+    """Whether each answer is close enough by the test images."""
     outcomes = [outcome for outcome, _ in said]
-    right: dict[str, Any] = {"came true": regrets(table, outcomes) <= tolerance + 1e-9}
-    if known is not None:
-        right["known"] = (_behind(known, _answers(outcomes, None)) <= tolerance).mean(axis=0)
-    return right
-
-
-def _behind(known: Floats, answers: Sequence[int]) -> Floats:
-    """How far each answer is from the best of each draw, in points: (draws, answers)."""
-    behind: Floats = 100 * (known.max(axis=1, keepdims=True) - known[:, list(answers)])
-    return behind
-
-
-def _given(pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, tuple[float, float]]]:
-    return [(value, interval) for value, interval in pairs if interval is not None]
+    return {"came true": regrets(table, outcomes) <= tolerance + 1e-9}
 
 
 def by_fifths(stated: Floats, right: dict[str, Any]) -> list[dict[str, Any]]:

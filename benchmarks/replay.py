@@ -6,10 +6,8 @@
 Each simulated study draws its start, its seed, and which of the table's repeats come in which
 order. Printed are epochs spent (a resumed run pays only what is new), the regret of the answer in
 points against the truth (mean test accuracy over the table's repeats that the study has not seen),
-the seconds that the table says its epochs took, and where the strategy
-states intervals and probabilities, how often they are true. Each number has its standard error.
-Where test images are few the truth of a table is uncertain itself: *known* is held against what the
-whole table lets know of it (`known.py`).
+the seconds that the table says its epochs took, how often the answer is worse than the start, and
+how often what the strategy states is true. Each number has its standard error.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ from typing import Any
 
 import blas_threads  # noqa: F401 - before NumPy
 import recorded
-from known import known
 from measures import judged, measured, plain
 from meter import Draw
 from simulation import Outcome, Stated, drawn, simulate
@@ -36,8 +33,11 @@ from study.plan.strategies import plan_of, strategy_of
 from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.tuning.pruning import Margin
 
-STRATEGY_OPTIONS = ("budget", "tolerance", "confidence", "pruner", "configurations")
+STRATEGY_OPTIONS = ("budget", "tolerance", "confidence", "pruner", "configurations", "confirm")
 """Options that are settings of a study; those that are not given have the study's defaults."""
+
+TRUTH = 2
+"""Repeats of a table that a race is not given, as far as there are enough."""
 
 SPACE_KEYS = ("tie", "passes", "score")
 """Options that are keys of a search space, for the sweep."""
@@ -59,8 +59,8 @@ def make_plan(name: str, given: Mapping[str, Any], **space: Any) -> Callable[[Dr
     def made(draw: Draw) -> Plan:
         changed = replace(draw, space=replace(draw.space, **space))
         plan = plan_of(settings_of(changed, name, given))
-        if isinstance(plan, Race):  # of few repeats some are kept to measure the winner by
-            plan.choosing = min(plan.choosing, max(1, len(draw.order) - plan.measuring))
+        if isinstance(plan, Race):  # some repeats measure the winner, and two are the truth
+            plan.choosing = min(plan.choosing, max(1, len(draw.order) - plan.repeats - TRUTH))
         return plan
 
     return made
@@ -76,11 +76,14 @@ def margin_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Margin | None:
 
 
 def stated(plan_state: Any) -> Stated | None:
-    """What a plan_state says of its answer, where the strategy has a verdict."""
-    race = plan_state.race
-    if race is None:
+    """What a plan_state says of its answer."""
+    race, score = plan_state.race, plan_state.score
+    if score is None:
         return None
-    return Stated(race.probability, race.interval, race.distance, reason=race.reason)
+    own = Stated(accuracy=score.interval, mean=score.mean, error=score.standard_error)
+    if race is None:
+        return own
+    return replace(own, within=race.probability, distance=race.distance, reason=race.reason)
 
 
 def replayed(
@@ -110,15 +113,11 @@ def lines(record: Mapping[str, Any], tolerance: float) -> Iterator[str]:
         if name == "probability":
             yield f"{f'within {tolerance:g} points, stated':46} came true"
             for fifth in value:
-                known = f", known {fifth['known']}" if "known" in fifth else ""
-                yield (
-                    f"  {fifth['stated']:44.3f} {fifth['came true']}{known}  of {fifth['studies']}"
-                )
+                yield f"  {fifth['stated']:44.3f} {fifth['came true']}  of {fifth['studies']}"
         elif name == "ended":
             for reason, ended in value.items():
                 said = f"ended {reason}: {ended['studies']}, within the tolerance"
-                known = f", known {ended['known']}" if "known" in ended else ""
-                yield f"{said:46} {ended['came true']}{known}"
+                yield f"{said:46} {ended['came true']}"
         else:
             yield f"{name:46} {value}"
 
@@ -132,12 +131,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repeats", type=_count, default=3, help="of a configuration (3)")
     parser.add_argument("--jobs-in-study", type=_count, default=1, help="simulated workers (1)")
     parser.add_argument("--processes", type=_count, default=2)
-    parser.add_argument("--budget", type=int, help="epochs, for a strategy that has a budget")
+    parser.add_argument("--budget", help="epochs or a time, for a strategy that has a budget")
+    parser.add_argument("--confirm", type=int, help="fresh repeats of answer and start")
     parser.add_argument("--tolerance", type=float, help="points, for one that stops when sure")
     parser.add_argument("--confidence", type=float, help="the probability at which it stops")
     parser.add_argument("--configurations", type=_count, help="how many a search tries")
     parser.add_argument("--pruner", help="sweep or none (the strategy's own)")
-    parser.add_argument("--tie", choices=["cheapest", "best"], default="cheapest")
+    parser.add_argument("--tie", choices=["cheapest", "best"], default="best")
     parser.add_argument("--passes", type=_count, default=1)
     parser.add_argument("--score", choices=["last", "mean of last 3"], default="mean of last 3")
     parser.add_argument("--json", type=Path, help="add the record to this file, as a line")
@@ -162,9 +162,7 @@ def main() -> None:
     except StudyError as error:
         print(f"replay: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
-    drawn_truth = known(table)
-    record = measured(table, outcomes, known=drawn_truth)
-    record |= judged(table, outcomes, tolerance, known=drawn_truth)
+    record = measured(table, outcomes) | judged(table, outcomes, tolerance)
     print(f"{options.strategy} on {table.name}, from {options.studies} starts")
     print(*lines(record, tolerance), sep="\n")
     if options.json:

@@ -29,13 +29,15 @@ class Stated:
     """What a study says of its answer: accuracies and distances are fractions.
 
     ``within`` is the probability that the answer is within the tolerance of the best, ``accuracy``
-    and ``distance`` (to the best) are intervals.
+    and ``distance`` (to the best) are intervals, ``mean`` and ``error`` those of its accuracy.
     """
 
     within: float | None = None
     accuracy: tuple[float, float] | None = None
     distance: tuple[float, float] | None = None
     reason: str | None = None
+    mean: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Outcome:
 
     ``at`` holds the answer that stood when each of the limits (epochs) was reached; ``seconds``
     is how long the table says that the workers trained; ``unused`` are the table's repeats that the
-    study has not seen.
+    study has not seen; ``start`` is the place of the configuration that it started from.
     """
 
     answer: int
@@ -53,6 +55,7 @@ class Outcome:
     stated: Stated | None = None
     at: tuple[int, ...] = ()
     unused: tuple[int, ...] = ()
+    start: int | None = None
 
 
 Procedure = Callable[[Meter], Stated | None]
@@ -108,7 +111,9 @@ def _one(
         stated = procedure(meter)
     except Spent:
         stated = None
-    return Outcome(meter.answer, meter.epochs, meter.seconds, stated, meter.at, meter.unused)
+    start = table.index[meter.draw.start]
+    held = meter.answer, meter.epochs, meter.seconds, stated, meter.at, meter.unused
+    return Outcome(*held, start)
 
 
 def simulate(

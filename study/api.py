@@ -56,6 +56,9 @@ with warnings.catch_warnings():  # in a notebook tqdm, which Optuna imports, ask
     import optuna  # noqa: F401
 
 _TEXT = Annotated[StrictStr, key("a text")]
+_BUDGET = Annotated[
+    StrictInt | StrictStr, key('a whole number of epochs, or a time such as "10min"')
+]
 _COUNT = Annotated[StrictInt, key("a whole number of at least 1", ge=1)]
 _NATURAL = Annotated[StrictInt, key("a whole number of at least 0", ge=0)]
 _NUMBER = Annotated[StrictInt | StrictFloat, key("a number above 0", gt=0, allow_inf_nan=False)]
@@ -73,7 +76,7 @@ class RunSettings(TypedDict, total=False):
     configurations: _COUNT
     tolerance: _NUMBER
     confidence: _NUMBER
-    budget: _COUNT
+    budget: _BUDGET
     confirm: _NATURAL
     threads: _COUNT
     training: _TEXT

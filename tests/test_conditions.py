@@ -18,6 +18,7 @@ from study.plan.race import Race
 from study.plan.results import configuration
 from study.plan.search import Search
 from study.plan.sweep import OneAtATime
+from study.report.effects import effects
 from study.space.search_space import SearchSpace
 from study.tuning.one_at_a_time import OneAtATimeSampler
 
@@ -136,7 +137,7 @@ class TestRace(Conditional):
         return Race(SPACE, images=IMAGES, epochs=3)
 
     def test_the_effect_of_what_does_not_always_apply_is_known(self) -> None:
-        found = Race(SPACE, images=IMAGES, epochs=3).effects(self.history())
+        found = effects(Race(SPACE, images=IMAGES, epochs=3), self.history())
         assert found is not None
         levels = {one.name: [level.value for level in one.levels] for one in found.main}
         assert levels["momentum"] == [0.0, 0.9]

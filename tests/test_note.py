@@ -10,6 +10,7 @@ from optuna.storages import InMemoryStorage
 from optuna_dashboard import get_note
 
 from study.dashboard.note import FIRST, LAST, Note, note_text, replaced
+from study.plan.budget import Budget
 from study.plan.plan import PlanState
 from study.plan.race import Race
 from study.plan.sweep import OneAtATime
@@ -134,10 +135,10 @@ def test_a_database_that_cannot_be_written_is_the_study_s_own_line(
 
 
 def test_the_note_of_a_race_says_who_leads_and_how_sure_it_is() -> None:
-    plan = Race(space(repeats=3), images=IMAGES, budget=28)
+    plan = Race(space(repeats=3), images=IMAGES, budget=Budget(28))
     plan_state = drive(InMemoryStorage(), plan=plan)
     assert plan_state.race is not None
     note = note_text(plan_state, 3)
     assert "The leader is within 0.20 points of the best" in note
     table = [line for line in note.splitlines() if line.startswith("| ")]
-    assert len(table) == 2 + len(plan_state.race.top)
+    assert len(table) == 2 + 1 + len(plan_state.race.contenders)

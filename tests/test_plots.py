@@ -17,6 +17,7 @@ from study.plan.plan import Plan
 from study.plan.race import Race
 from study.plan.sweep import OneAtATime
 from study.report.contents import Contents
+from study.report.effects import effects
 from study.report.notebook import KINDS, Plots, plots, table_html
 from study.space.settings import Setting
 from study.text.tables import stage_tables, table
@@ -29,7 +30,7 @@ def studied(plan: Plan, sampler: str) -> Contents:
     settings = mirror_fakes.settings(epochs=4)
     chosen = {**settings.chosen, "sampler": Setting(sampler, "default")}
     trials = tuple(rows(storage))
-    race = plan.effects(trials) if isinstance(plan, Race) else None
+    race = effects(plan, trials) if isinstance(plan, Race) else None
     settings = replace(settings, space=plan.space, chosen=chosen)
     return Contents("fake", settings, state, "complete", trials, effects=race)
 

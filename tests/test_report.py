@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from study.cli.app import app
 from study.errors import StorageError
 from study.final.records import FINALS, FinalModel
+from study.plan.budget import Budget
 from study.plan.plan import Confirmation, Plan, RunSpec
 from study.plan.race import RACE, Race
 from study.plan.results import StoredTrial
@@ -35,6 +36,7 @@ from study.plan.statistics import Score
 from study.plan.sweep import OneAtATime
 from study.report import canvas, cost, curves, numbers, stages
 from study.report.contents import Contents, read
+from study.report.effects import effects
 from study.report.page import Figures, saved_epochs, time_spent
 from study.report.page import page as page_of
 from study.report.write import PAGE, files, report
@@ -584,9 +586,9 @@ RANGES = {
 def raced(**hyperparameters: Any) -> Contents:
     """A race of fake curves, in which the wider one is the better one."""
     given = space(repeats=3, hyperparameters=hyperparameters or RANGES)
-    plan = Race(given, images=IMAGES, budget=64)
+    plan = Race(given, images=IMAGES, budget=Budget(64))
     found = told(plan)
-    return replace(found, effects=plan.effects(found.rows))
+    return replace(found, effects=effects(plan, found.rows))
 
 
 @pytest.fixture(scope="module")
@@ -609,7 +611,7 @@ def test_a_race_tells_the_effect_of_each_hyperparameter(race: Contents) -> None:
 def test_a_pair_that_interacts_is_told_from_those_that_do_not() -> None:
     names = "abcd"
     held = space_of(repeats=3, **{name: ([0, 1, 2], 0) for name in names})
-    plan = Race(held, images=4000, epochs=1, budget=200)
+    plan = Race(held, images=4000, epochs=1, budget=Budget(200))
     chance = random.Random(1)
     found = []
     for number in range(81):
@@ -618,7 +620,7 @@ def test_a_pair_that_interacts_is_told_from_those_that_do_not() -> None:
         error = math.exp(-3 + 0.1 * c + 0.3 * (a - 1) * (b - 1) + 0.02 * chance.gauss(0, 1))
         slot = RunSpec(RACE, number, one, 0, None)
         found.append(row_of(slot, number, 1 - error))
-    known = plan.effects(found)
+    known = effects(plan, found)
     assert known is not None
     strongest, second = known.pairs[:2]
     assert strongest.names == ("a", "b")

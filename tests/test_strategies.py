@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from study.cli.app import app
 from study.errors import SettingsError, SpaceError
+from study.plan.budget import Budget
 from study.plan.comparison import chosen_among, ranked
 from study.plan.grid import Grid
 from study.plan.halving import Halving
@@ -63,7 +64,7 @@ class RandomWithRepeats(Plan):
 
 def halving() -> Halving:
     """Six configurations for one epoch, then fewer; two finalists with two fresh repeats."""
-    return Halving(SMALL, 2, 500, seed=1, epochs=3, budget=30)
+    return Halving(SMALL, 2, 500, seed=1, epochs=3, budget=Budget(30))
 
 
 class TestSweep(PlanContract):

@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 
+import pytest
 from fakes import IMAGES, drive, space
 from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, fixed_scores, played, space_of
 
+from study.plan.contenders import Contender
 from study.plan.plan import PlanState, Stage
-from study.plan.race.result import Contender, RaceResult
+from study.plan.race.result import RaceResult
 from study.plan.search import Search
+from study.plan.statistics import Score
 from study.plan.sweep import OneAtATime
 from study.space.metric import ACCURACY
 from study.text import sentences as words
@@ -153,9 +156,54 @@ def test_words_are_listed_as_people_list_them() -> None:
     assert [units.listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
 
 
+RACED = RaceResult(
+    leader=(("a", 1),),
+    probability=0.99,
+    score=Score(3, 0.9, 0.01),
+    interval=(0.88, 0.92),
+    distance=(0.0, 0.00004),
+    contenders=(),
+    tolerance=0.002,
+    confidence=0.95,
+    spent=15,
+    budget=24,
+)
+
+
 def test_a_race_that_found_no_rival_says_so_in_place_of_a_distance_of_nothing() -> None:
-    leader = Contender((("a", 1),), 1.0, 0.9, 0.01)
-    verdict = RaceResult(leader, 0.99, (0.88, 0.92), (0.0, 0.00004), (leader,), 0.002, 0.95, 15, 24)
+    verdict = RACED
     assert words.race(verdict, ACCURACY)[1].endswith("and no other is likely to be better.")
     behind = replace(verdict, distance=(0.0, 0.0012))
     assert words.race(behind, ACCURACY)[1].endswith("and the best is at most 0.12 points better.")
+
+
+def test_a_race_of_seconds_says_how_much_training_it_has_had() -> None:
+    timed = replace(RACED, spent=312.0, budget=600.0, unit="seconds")
+    assert "after 5 min of at most 10 min of training." in words.race(timed, ACCURACY)[0]
+    assert "after 15 of at most 24 epochs." in words.race(RACED, ACCURACY)[0]
+
+
+def test_a_race_without_fresh_repeats_states_no_accuracy() -> None:
+    early = replace(RACED, score=None, interval=None, curves=False)
+    said = words.race(early, ACCURACY)
+    assert len(said) == 2
+    assert "accuracy" not in " ".join(said)
+    assert said[1] == "Curves are not as the model expects: full runs only."
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (Contender((), 1, 1, 0.81), "behind by more than 40.00 points after 1 epoch"),
+        (Contender((), 6, 2, 0.031), "behind by 3.10 points after 6 epochs"),
+        (Contender((), 12, 1, 0.02, None, complete=True), "behind by 2.00 points after 12 epochs"),
+        (
+            Contender((), 12, 3, -0.001, 0.002, complete=True),
+            "ahead by 0.10 ± 0.20 points (3 pairs)",
+        ),
+    ],
+)
+def test_a_distance_has_an_error_only_if_pairs_of_complete_runs_support_it(
+    one: Contender, said: str
+) -> None:
+    assert words.lag(one, ACCURACY) == said

@@ -51,12 +51,14 @@ class Progress:
         done = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
         ahead = (plan_state.runs_expected - plan_state.runs) * self._epochs
         ahead -= sum(run.stored for run in active.values())
-        if plan_state.race is not None:
-            done = words.race_in_short(plan_state.race, plan_state.metric)
-            ahead = plan_state.race.budget - plan_state.race.epochs
+        race = plan_state.race
+        if race is not None:
+            done = words.race_in_short(race, plan_state.metric)
+            ahead = int(race.left)
         if not self.rate:
             return f"{done} · starting TensorFlow"
-        left = duration(max(0, ahead) / self.rate)
+        timed = race is not None and race.unit == "seconds"
+        left = duration(max(0, ahead) / (1 if timed else self.rate))
         return f"{done} · {self.rate:.1f} epochs a second · at most {left} left"
 
 

@@ -118,7 +118,7 @@ SEARCH = _panel(
     repeats=_option(int, "N", "Runs of each configuration.", min=1, max=10_000),
     configurations=_option(int, "N", "Configurations that tpe, random or gp try.", min=1),
     tolerance=_option(float, "POINTS", "Distance to the best at which a race ends: 0.2."),
-    budget=_option(int, "N", "Maximum epochs of halving or a race.", min=1),
+    budget=_option(str, "N|TIME", "Epochs of halving or a race, or time to train: 90s, 10min, 2h."),
     confirm=_option(
         int,
         "N",

@@ -395,7 +395,7 @@ def _study_content(study: Snapshot, ended: int) -> Content:
         points += _gain(plan_state.confirmation, ended)
     if plan_state.complete and plan_state.race is not None:
         points += [
-            Point(name, value, ended, plan_state.race.epochs)
+            Point(name, value, ended, int(plan_state.race.spent))
             for name, value in _race_result(plan_state.race, study.metric).items()
         ]
     return Content(params, tags, points)
@@ -412,12 +412,10 @@ def _gain(confirmation: Confirmation | None, at: int) -> list[Point]:
 
 def _race_result(result: RaceResult, metric: Metric) -> dict[str, float]:
     """How sure a race is of its leader."""
-    return {
-        "probability": result.probability,
-        f"{metric.name}_low": result.interval[0],
-        f"{metric.name}_high": result.interval[1],
-        "distance_high": result.distance[1],
-    }
+    found = {"probability": result.probability, "distance_high": result.distance[1]}
+    if result.interval is not None:
+        found[f"{metric.name}_low"], found[f"{metric.name}_high"] = result.interval
+    return found
 
 
 def _milliseconds(seconds: float) -> int:

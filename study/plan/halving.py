@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from study.errors import SettingsError
+from study.plan.budget import Budget, Costs
 from study.plan.comparison import chosen_among, ranked
 from study.plan.plan import Option, OptionState, Plan, PlanState, RunIndex, RunSpec
 from study.plan.points import Out, drawn_fitting, fits, fitting_size, points, size
@@ -29,6 +30,11 @@ FINALISTS = 3
 MOST_REPEATS = 3
 """Repeats that finalists are chosen by, where the budget pays for more than the whole space."""
 
+_LARGEST = 1000
+"""Configurations of a time budget, before it is known what they cost."""
+
+_TYPICAL = 32  # configurations whose mean cost is that of all
+
 
 def rungs(epochs: int) -> tuple[int, ...]:
     """The epochs at which runs may pause: halves of the whole, rounded up; at least an eighth."""
@@ -38,9 +44,11 @@ def rungs(epochs: int) -> tuple[int, ...]:
 class Halving(Plan):
     """The plan of successive halving with confirmed finalists.
 
-    ``budget`` is in epochs (default: the most that the sweep would need); as many configurations
-    are drawn as it pays for, the space's start among them. ``repeats`` are the fresh ones of each
-    finalist. Raises ``SettingsError`` for a budget that does not pay for two configurations.
+    ``budget`` is in epochs or seconds (default: the epochs that the sweep would need at most); as
+    many configurations are drawn as it pays for, the space's start among them. Of a time budget
+    this is found out at the first rung, as costs become known. ``repeats`` are the fresh ones of
+    each finalist; the budget also pays for ``reserved`` runs of somebody else. Raises
+    ``SettingsError`` for a budget that does not pay for two configurations.
     """
 
     def __init__(
@@ -53,53 +61,111 @@ class Halving(Plan):
         pool: int | None = None,
         seed: int = 0,
         epochs: int | None = None,
-        budget: int | None = None,
+        budget: Budget | None = None,
+        reserved: int = 0,
         out: Out = fits,
     ) -> None:
         super().__init__(space, repeats, images, metric, pool=pool, out=out)
         self.epochs = epochs or space.epochs
         self.rungs = rungs(self.epochs)
-        self.budget = sweep_epochs(space, self.repeats, self.epochs) if budget is None else budget
-        most = fitting_size(space, out) or math.inf
-        self.finalists = int(min(FINALISTS, most))
-        while self.finalists > 1 and self._affordable(1) < 2 * self.finalists:
-            self.finalists -= 1
-        number = min(self._affordable(1), most)
-        if number < 2:
-            least = self._cost(2, 1) + self.repeats * self.epochs
-            raise SettingsError(
-                f"--budget {self.budget}: does not pay for two configurations and "
-                f"{self.repeats} fresh repeats of the better one; give at least {least}"
-            )
+        self.reserved = reserved
+        sweep = sweep_epochs(space, self.repeats, self.epochs) + reserved * self.epochs
+        self.budget = budget or Budget(sweep)
+        self._most = fitting_size(space, out) or math.inf
+        self.finalists = int(min(FINALISTS, self._most))
         self.choosing = 1
-        while self.choosing < MOST_REPEATS and self._affordable(self.choosing + 1) >= most:
-            self.choosing += 1
+        number = min(self._most, _LARGEST)
+        if not self.budget.seconds:
+            number = self._number(1.0, 0.0)
+            while self.choosing < MOST_REPEATS and self._affordable(1.0, 0.0, 1) >= self._most:
+                self.choosing += 1
         self._configurations = _drawn(space, int(number), seed, out)
 
-    def _cost(self, number: int, repeats: int) -> int:
-        """The epochs that choosing among ``number`` configurations takes."""
-        steps = np.diff([0, *self.rungs])
-        return sum(
-            int(step) * repeats * math.ceil(number / 2**rung) for rung, step in enumerate(steps)
-        )
+    def _number(self, epoch: float, start: float) -> int:
+        """How many configurations the budget pays for; of a small one with fewer finalists."""
+        while self.finalists > 1 and self._affordable(epoch, start) < 2 * self.finalists:
+            self.finalists -= 1
+        number = min(self._affordable(epoch, start), self._most)
+        if number < 2:
+            fresh = (self.repeats + self.reserved) * self.epochs
+            confirmed = f", {self.reserved} runs to confirm" if self.reserved else ""
+            raise SettingsError(
+                f"--budget {self.budget.amount:.0f}: does not pay for two configurations and "
+                f"{self.repeats} fresh repeats of the better one{confirmed}; give at least "
+                f"{self._cost(2, 1, 1.0, 0.0) + fresh:.0f}"
+            )
+        return int(number)
 
-    def _affordable(self, repeats: int) -> int:
-        """How many configurations the budget pays for, less the finalists' fresh repeats."""
-        left = self.budget - self.finalists * self.repeats * self.epochs
-        number = max(0, left // (repeats * self.rungs[0]))
-        while number and self._cost(number, repeats) > left:
+    def _cost(self, number: int, repeats: int, epoch: float, start: float) -> float:
+        """What choosing among ``number`` configurations costs."""
+        steps = np.diff([0, *self.rungs])
+        trained = sum(int(s) * math.ceil(number / 2**rung) for rung, s in enumerate(steps))
+        return float(repeats * (trained * epoch + number * start))
+
+    def _affordable(self, epoch: float, start: float, more: int = 0) -> int:
+        """How many configurations the budget pays for, with so many more repeats to choose by."""
+        whole = self.finalists * self.repeats + self.reserved
+        left = self.budget.amount - whole * (self.epochs * epoch + start)
+        repeats = self.choosing + more
+        number = max(0, int(left / (repeats * (self.rungs[0] * epoch + start) or 1.0)))
+        while number and self._cost(number, repeats, epoch, start) > left:
             number -= 1
         return number
+
+    def _drawn(self, runs: Runs) -> list[Configuration]:
+        """The configurations that take part."""
+        every = self._configurations
+        if not self.budget.seconds:
+            return every
+        begun = 1 + max((every.index(one) for one, _ in runs), default=1)
+        if any((trial.until or self.epochs) > self.rungs[0] for trial in runs.values()):
+            return every[:begun]
+        costs = Costs(self.budget, runs.values())
+        each = [costs.epoch(one) for one in every[:_TYPICAL]]
+        epoch = math.fsum(each) / len(each)
+        number = self._affordable(epoch, costs.start) if epoch else 2
+        return every[: max(2, begun, number)]
+
+    def _going(self, alive: list[Configuration], rung: int, runs: Runs) -> list[Configuration]:
+        """Those of the best that a time budget pays for: they may cost more than a typical one."""
+        if not self.budget.seconds or not rung or len(alive) < 2:
+            return alive
+        costs = Costs(self.budget, runs.values())
+        done, until = self.rungs[rung - 1 : rung + 1]
+        choosing = {one: trial for (one, repeat), trial in runs.items() if not repeat}
+        before = math.fsum(
+            math.fsum(list(t.curve.get("seconds", ()))[:done]) for t in choosing.values()
+        )
+        whole = self.repeats * self.finalists + self.reserved
+        left = self.budget.amount - before - costs.runs(alive[:1] * whole, self.epochs)
+        going = 0
+        for one in alive:
+            left -= costs.run(one, done, until)
+            going += left >= 0
+        return alive[: max(1, going)]
+
+    def _paid(self, finalists: list[Configuration], runs: Runs) -> list[Configuration]:
+        """Finalists whose fresh repeats the time budget still pays for, at least one."""
+        if not self.budget.seconds:
+            return finalists[: self.finalists]
+        costs = Costs(self.budget, runs.values())
+        choosing = [trial for (_, repeat), trial in runs.items() if repeat < self.choosing]
+        left = self.budget.amount - math.fsum(map(costs.spent, choosing))
+        left -= self.reserved * costs.run(finalists[0], 0, self.epochs) if finalists else 0.0
+        paid = [costs.runs([one] * self.repeats, self.epochs) for one in finalists]
+        most = sum(math.fsum(paid[: n + 1]) <= left for n in range(min(FINALISTS, len(paid))))
+        return finalists[: max(1, most)]
 
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         index = RunIndex(trials)
         runs = latest(trials)
+        drawn = self._drawn(runs)
         gone = {one for (one, _), trial in runs.items() if trial.state == "failed"}
-        alive = [one for one in self._configurations if one not in gone]
+        alive = [one for one in drawn if one not in gone]
         wanted: list[RunSpec] = []
         for rung, epochs in enumerate(self.rungs):
-            most = math.ceil(len(self._configurations) / 2**rung)
-            alive = alive[:most]
+            most = math.ceil(len(drawn) / 2**rung)
+            alive = self._going(alive[:most], rung, runs)
             wanted = [
                 self._spec(one, repeat, epochs)
                 for repeat in range(self.choosing)
@@ -111,7 +177,7 @@ class Halving(Plan):
             levels = {one: self._level(runs, one, epochs) for one in alive}
             alive.sort(key=lambda one: -levels[one])
         fresh = range(self.choosing, self.choosing + self.repeats)
-        finalists = [] if wanted else alive[: self.finalists]
+        finalists = [] if wanted else self._paid(alive, runs)
         wanted = wanted or [
             self._spec(one, repeat, self.epochs)
             for repeat in fresh
@@ -119,13 +185,13 @@ class Halving(Plan):
             if (one, repeat) not in runs or runs[one, repeat].state in {"running", "paused"}
         ]
         options, best = ranked(
-            [self._option(n, one, runs, finalists) for n, one in enumerate(self._configurations)],
+            [self._option(n, one, runs, finalists) for n, one in enumerate(drawn)],
             self.images,
             self.pool,
             metric=self.metric,
             looks=self.looks,
         )
-        choosing = len(self._configurations) * self.choosing
+        choosing = len(drawn) * self.choosing
         return chosen_among(
             HALVING,
             options,
@@ -184,8 +250,10 @@ def _drawn(space: SearchSpace, number: int, seed: int, out: Out) -> list[Configu
     if whole is not None and whole <= 100_000:
         every = [one for one in points(space) if not out(one)]
         order = iter(rng.permutation(len(every)))
-        while len(found) < number:
+        while len(found) < min(number, len(every)):
             found[every[next(order)]] = None
-    while len(found) < number:
-        found[drawn_fitting(space, rng, out)] = None
+        return list(found)
+    for _ in range(100 * number):
+        if len(found) < number:
+            found[drawn_fitting(space, rng, out)] = None
     return list(found)

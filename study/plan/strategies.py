@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from study.errors import SettingsError
 from study.plan import tradeoff
+from study.plan.budget import parse
 from study.plan.confirm import Confirmed
 from study.plan.grid import Grid
 from study.plan.halving import Halving
@@ -124,13 +125,15 @@ def _halving(settings: Settings) -> Plan:
         seed=settings["seed"],
         epochs=settings["epochs"],
         budget=_own(settings, "halving").get("budget"),
+        reserved=2 * int(settings["confirm"] or 0) if CONFIRM in settings.chosen else 0,
     )
 
 
 def _own(settings: Settings, name: str) -> dict[str, Any]:
     """The strategy's own settings that somebody has given."""
     own = {key: settings.chosen.get(key) for key in STRATEGIES[name].own}
-    return {key: one.value for key, one in own.items() if one and one.value is not None}
+    given = {key: one.value for key, one in own.items() if one and one.value is not None}
+    return given | ({"budget": parse(given["budget"])} if "budget" in given else {})
 
 
 def _race(settings: Settings) -> Plan:
@@ -229,6 +232,13 @@ def completed(settings: Settings) -> Settings:
                 raise SettingsError(
                     f"--{key} {settings[key]}: only --sampler {name} has one; leave it out"
                 )
+    given = settings.chosen.get("budget")
+    if given is not None and given.value is not None:
+        budget = parse(given.value)
+        value = str(given.value) if budget.seconds else int(budget.amount)
+        settings = replace(
+            settings, chosen={**settings.chosen, "budget": replace(given, value=value)}
+        )
     settings = settings.with_default(
         "pruner", strategy.pruner if settings.metric.is_accuracy else "none"
     )

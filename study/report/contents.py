@@ -13,9 +13,9 @@ from study.final.records import FinalModel, finals, folder, latest, openings
 from study.mirror.follow import shown_at
 from study.plan.plan import PlanState
 from study.plan.race import Race
-from study.plan.race.effects import Effects
 from study.plan.results import StoredTrial
 from study.plan.strategies import plan_of
+from study.report.effects import Effects, effects
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models
@@ -93,6 +93,6 @@ def read(database: Database, name: str | None) -> Contents:
         finals=made,
         mlflow=shown_at(location, models.identity(study)),
         resume=location.command("resume"),
-        effects=plan.effects(rows) if isinstance(plan, Race) else None,
+        effects=effects(plan, rows) if isinstance(plan, Race) else None,
         knowledge=knowledge,
     )

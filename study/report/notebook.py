@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from study.plan.plan import Stage
-from study.plan.race import Effect, Race
-from study.plan.race.effects import Level
+from study.plan.race import Race
 from study.plan.strategies import STRATEGIES
 from study.report.canvas import Figure
 from study.report.contents import Contents
 from study.report.curves import curve_figures
+from study.report.effects import Effect, Level, effects
 from study.report.racing import effects_figure, effects_figures
 from study.report.stages import stage_figure
 from study.text.tables import Table
@@ -129,12 +129,12 @@ def _effects(contents: Contents) -> tuple[Figure, ...]:
         )
         answer = dict(state.incumbent)
         return (effects_figure(measured, answer, state.metric, caption),) if measured else ()
-    effects = contents.effects
+    found = contents.effects
     if state.race is None:
         model = STRATEGIES["race"].make(settings)
         assert isinstance(model, Race)
-        effects = model.effects(contents.rows)
-    return () if effects is None else effects_figures(effects, state.incumbent, state.metric)
+        found = effects(model, contents.rows)
+    return () if found is None else effects_figures(found, state.incumbent, state.metric)
 
 
 def _measured(stage: Stage) -> Effect | None:

@@ -208,8 +208,8 @@ def saved_epochs(plan_state: PlanState, epochs: int, repeats: int) -> dict[str, 
     race against its budget.
     """
     if plan_state.race is not None:
-        left = plan_state.race.budget - plan_state.race.epochs
-        return {"of the budget": max(0, left)}
+        race = plan_state.race
+        return {} if race.unit == "seconds" else {"of the budget": max(0, int(race.left))}
     pairs = [(stage, option) for stage in plan_state.stages for option in stage.options]
     gone = [option for _, option in pairs if option.state == "eliminated"]
     return {

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from study.plan.race.effects import Effect, Effects, Pair
-from study.plan.race.result import Contender, RaceResult
+from study.plan.contenders import Contender
+from study.plan.race.result import RaceResult
 from study.plan.results import Configuration
 from study.report.canvas import (
     MUTED,
@@ -20,6 +20,7 @@ from study.report.canvas import (
     rendered,
     short,
 )
+from study.report.effects import Effect, Effects, Pair
 from study.space.metric import Metric
 from study.space.search_space import Value
 from study.text import tables, units
@@ -37,12 +38,11 @@ _FEW = 6  # values that are drawn and labelled one by one
 
 
 def race_figures(
-    verdict: RaceResult, answer: Configuration, effects: Effects | None, metric: Metric
+    result: RaceResult, answer: Configuration, effects: Effects | None, metric: Metric
 ) -> tuple[Figure, ...]:
     """The figures of a race, in the order of the page."""
-    made = [_contenders(verdict, answer, metric)]
-    made += effects_figures(effects, answer, metric) if effects is not None else []
-    return tuple(made)
+    made = (contenders_figure(result, metric),)
+    return made if effects is None else made + effects_figures(effects, answer, metric)
 
 
 def effects_figures(effects: Effects, answer: Configuration, metric: Metric) -> tuple[Figure, ...]:
@@ -56,50 +56,37 @@ def effects_figures(effects: Effects, answer: Configuration, metric: Metric) -> 
     return (main, _pairs(effects.pairs, metric)) if effects.pairs else (main,)
 
 
-def _contenders(verdict: RaceResult, answer: Configuration, metric: Metric) -> Figure:
+def contenders_figure(result: RaceResult, metric: Metric) -> Figure:
+    """The paired differences that a race decides by."""
     caption = (
-        f"Probability to be the best of all configurations, and {metric.words} at the end of a run "
-        "with 95 % intervals, estimated from all runs, also those of similar configurations. Blue "
-        "is the answer: the configuration with the best expected value."
+        f"Mean of the paired differences of {metric.words} to the leader, which is blue. A diamond "
+        "is of complete runs, with a 95 % interval where there are two pairs or more; a circle is "
+        "of runs that were paused, after as many epochs as the table says."
     )
-    picture = _draw_contenders(verdict, answer, metric)
-    numbers = tables.contenders(verdict, metric)
+    picture = _drawn(result, metric)
+    numbers = tables.contenders(result, metric)
     return Figure("The leading configurations", picture, caption, "stages.csv", numbers)
 
 
-def _draw_contenders(verdict: RaceResult, answer: Configuration, metric: Metric) -> Picture:
-    """The probability to be the best as a bar, and beside it the interval of the metric."""
-    called = differing([one.configuration for one in verdict.top])
-    with blank(0.9 + 0.3 * len(verdict.top), columns=2) as (canvas, left):
-        right = canvas.axes[1]
-        for place, one in enumerate(verdict.top):
-            colour = SELECTED if one.configuration == answer else OTHER
-            left.barh([place], [100 * one.probability], height=0.6, color=colour)
-            low, high = _interval(one, metric)
-            right.plot(
-                [metric.scale * low, metric.scale * high],
-                [place, place],
-                color=colour,
-                linewidth=2.2,
-            )
-            right.plot([metric.scale * one.value], [place], marker="D", color=colour, markersize=6)
-        left.set_ylim(len(verdict.top) - 0.4, -0.6)
-        names = [short(called[one.configuration]) for one in verdict.top]
-        left.set_yticks(range(len(names)), names)
-        left.set_xlim(0, 100)
-        left.set_xlabel("probability to be the best, %")
-        right.set_xlabel(metric.axis)
-        right.locator_params(axis="x", nbins=5)
-        end_at_100(right.xaxis, metric)
-        for axes in (left, right):
-            axes.grid(visible=False, axis="y")
-        alt = f"The {len(names)} leading configurations: probability to be the best, {metric.words}"
+def _drawn(result: RaceResult, metric: Metric) -> Picture:
+    shown = [Contender(result.leader, 0, 0, 0.0), *result.contenders]
+    called = differing([one.configuration for one in shown])
+    with blank(0.9 + 0.3 * len(shown)) as (canvas, axes):
+        for place, one in enumerate(shown):
+            whole = place == 0 or one.complete
+            colour = SELECTED if place == 0 else OTHER if whole else MUTED
+            value = -metric.scale * one.behind
+            axes.plot([value], [place], marker="D" if whole else "o", color=colour, markersize=6)
+            if one.standard_error is not None:
+                half = 1.96 * metric.scale * one.standard_error
+                axes.plot([value - half, value + half], [place, place], color=colour, linewidth=2.2)
+        axes.axvline(0.0, color=SELECTED, linewidth=0.8)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_yticks(range(len(shown)), [short(called[one.configuration]) for one in shown])
+        axes.set_xlabel(f"ahead of the leader{' (points)' if metric.is_accuracy else ''}")
+        axes.grid(visible=False, axis="y")
+        alt = f"{len(shown)} leading configurations: distances to the leader"
         return rendered(canvas, "contenders", alt)
-
-
-def _interval(one: Contender, metric: Metric) -> tuple[float, float]:
-    half = 1.96 * one.standard_error
-    return metric.bounded(one.value - half, one.value + half)
 
 
 def effects_figure(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from study.errors import SettingsError
+from study.plan.budget import Budget, parse
 from study.plan.strategies import plan_of
 from study.space.growth import changes as space_changes
 from study.space.growth import names, translated
@@ -82,13 +83,26 @@ def grown(existing: Settings, asked: Settings) -> Settings:
         if setting is None or setting.value is None or setting.source == "default":
             continue
         least = _recorded(existing, key)
-        if key in FREE or least is None or setting.value > least:
+        more = 0.0 if key in FREE or least is None else _more(key, setting.value, least)
+        if key in FREE or least is None or more > 0:
             settings = settings.with_setting(key, setting) if setting.value != least else settings
-        elif setting.value < least and setting.source != "file" and key != "repeats":
+        elif more < 0 and setting.source != "file" and key != "repeats":
             raise SettingsError(
                 f"--{key} {setting.value}: the study has {least}; give a larger number"
             )
     return paid(existing, settings)
+
+
+def _more(key: str, value: Any, least: Any) -> float:
+    """By how much a value is larger than the recorded one; of a budget, in the same unit."""
+    if key != "budget":
+        return float(value - least)
+    new, old = parse(value), parse(least)
+    if new.seconds != old.seconds:
+        raise SettingsError(
+            f"--budget {value}: the study has a budget of {old}; give a larger one of that unit"
+        )
+    return new.amount - old.amount
 
 
 def paid(before: Settings, after: Settings) -> Settings:
@@ -100,7 +114,8 @@ def paid(before: Settings, after: Settings) -> Settings:
     more = after.repeats - before.repeats
     if more <= 0 or after["sampler"] != "race" or budget is None or budget.value is None:
         return after
-    if before.chosen["budget"] != budget:  # it was given with the repeats
+    # One that was given with the repeats stays, and a time, which buys what it pays for.
+    if before.chosen["budget"] != budget or parse(budget.value).seconds:
         return after
     epochs = after["epochs"]
     needed = max(budget.value + more * epochs, 2 * after.repeats * epochs)
@@ -118,7 +133,8 @@ def _recorded(existing: Settings, key: str) -> Any:
     if setting is not None and setting.value is not None:
         return setting.value
     plan = plan_of(existing) if key == "budget" else None
-    return getattr(getattr(plan, "plan", plan), key, None)
+    found = getattr(getattr(plan, "plan", plan), key, None)
+    return int(found.amount) if isinstance(found, Budget) else found
 
 
 def changes(before: Settings, after: Settings) -> list[str]:

@@ -52,7 +52,6 @@ _MOST = {
     "repeats": 10_000,
     "batch_size": 1_000_000_000,
     "configurations": 1_000_000,
-    "budget": 1_000_000_000,
     "confirm": 1_000,
     "threads": 1_000,
     "seed": 2**32 - 1,

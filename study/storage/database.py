@@ -57,7 +57,7 @@ class _Values(TypedDict):
     validation: _Validation
     tolerance: NotRequired[Number | None]
     confidence: NotRequired[Number | None]
-    budget: NotRequired[_Count | None]
+    budget: NotRequired[_Count | StrictStr | None]
 
 
 class _Setting(TypedDict):

@@ -176,7 +176,8 @@ class Ledger:
         trial = self._trials[run.trial.number]
         reported = (*trial.reported, value)
         state = "paused" if len(reported) >= (trial.until or math.inf) else trial.state
-        self._trials[trial.number] = replace(trial, reported=reported, state=state)
+        curve = {name: tuple(values) for name, values in run.curve.items()}
+        self._trials[trial.number] = replace(trial, reported=reported, state=state, curve=curve)
 
     def should_prune(self, run: ActiveRun) -> bool:
         """Ask the study's pruner."""

@@ -17,6 +17,7 @@ from study.text.view import behind, labels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from study.plan.contenders import Contender
     from study.plan.race.result import RaceResult
     from study.plan.tradeoff import Rated
     from study.space.settings import Settings
@@ -270,13 +271,16 @@ def answer(plan_state: PlanState) -> str:
     error = "the error is an estimate from" if single else "mean and standard error of"
     if plan_state.score.standard_error is None:
         error = _NO_ERROR
-    if plan_state.race is not None:
-        error, runs = "estimated from all runs;", f"{runs} complete"
+    if plan_state.race is not None and plan_state.race.score is not None:
+        error, runs = f"{error} {runs}", "that had no part in choosing it"
     return (
         f"{word} {units.params(plan_state.incumbent)}: {plan_state.metric.words} "
         f"{units.score(plan_state.score, plan_state.metric)} ({error} {runs})."
     )
 
+
+_FAR = 0.4
+"""A distance that needs no more digits."""
 
 _ENDS = {
     "sure": "The race has reached that probability",
@@ -288,31 +292,53 @@ _ENDS = {
 
 def race(verdict: RaceResult, metric: Metric) -> list[str]:
     """How certain a race is of its leader, why it has ended, and its two intervals."""
-    low, high = verdict.interval
     tolerance, farthest = map(metric.number, (verdict.tolerance, verdict.distance[1]))
     better = f"the best is at most {farthest}{metric.points} better"
     if not float(farthest):
         better = "no other is likely to be better"
-    return [
+    said = [
         (
             f"The leader is within {tolerance}{metric.points} of the best with probability "
             f"{_probability(verdict.probability)} (requested: {_probability(verdict.confidence)}), "
-            f"after {verdict.epochs} of at most {verdict.budget} epochs. {_ENDS[verdict.reason]}."
-        ),
-        (
-            f"With 95 % confidence its {metric.words} is {metric.number(low)} to "
-            f"{metric.text(high)}, and {better}."
-        ),
+            f"after {_spent(verdict)}. {_ENDS[verdict.reason]}."
+        )
     ]
+    if verdict.interval is not None:
+        low, high = metric.bounded(*verdict.interval)
+        own = f"its {metric.words} on new images is {metric.number(low)} to {metric.text(high)}"
+        said.append(f"With 95 % confidence {own}, and {better}.")
+    if not verdict.curves:
+        said.append("Curves are not as the model expects: full runs only.")
+    return said
 
 
 def race_in_short(verdict: RaceResult, metric: Metric) -> str:
     """The progress of a race, for one line of the live view."""
     return (
         f"{_probability(verdict.probability)} sure to "
-        f"{metric.number(verdict.tolerance)}{metric.points}, "
-        f"{verdict.epochs} of at most {verdict.budget} epochs"
+        f"{metric.number(verdict.tolerance)}{metric.points}, {_spent(verdict)}"
     )
+
+
+def _spent(verdict: RaceResult) -> str:
+    if verdict.unit == "seconds":
+        spent, budget = units.duration(verdict.spent), units.duration(verdict.budget)
+        return f"{spent} of at most {budget} of training"
+    return f"{verdict.spent:.0f} of at most {verdict.budget:.0f} epochs"
+
+
+def lag(one: Contender, metric: Metric) -> str:
+    """How far a configuration is behind the leader, as far as its own runs say.
+
+    An error is stated of two or more pairs of complete runs only.
+    """
+    side = "behind" if one.behind >= 0 else "ahead"
+    if one.standard_error is not None:
+        gap = metric.uncertain(abs(one.behind), one.standard_error)
+        return f"{side} by {gap}{metric.points} ({one.pairs} pairs)"
+    far = metric.is_accuracy and abs(one.behind) > _FAR
+    size = f"more than {metric.number(_FAR)}" if far else metric.number(abs(one.behind))
+    return f"{side} by {size}{metric.points} after {units.counted(one.epochs, 'epoch')}"
 
 
 def _probability(value: float) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from study.plan.plan import PlanState, Stage
 from study.space.metric import Metric
-from study.text import units
+from study.text import sentences, units
 from study.text.view import COLUMNS, leading
 
 if TYPE_CHECKING:
@@ -69,17 +69,13 @@ def stage_table(
 
 
 def contenders(verdict: RaceResult, metric: Metric) -> Table:
-    """The leading configurations of a race, with their probability to be the best."""
-    lines = (
-        (
-            units.params(one.configuration),
-            f"{100 * one.probability:.1f} %",
-            units.mean(one.value, one.standard_error, metric),
-        )
-        for one in verdict.top
-    )
-    columns = ("configuration", "probability to be the best", metric.words)
-    return table("leading configurations", columns, lines)
+    """The leader of a race, and the others that were trained the longest beside it."""
+    leader = units.score(verdict.score, metric) if verdict.score else "leads"
+    lines = [(units.params(verdict.leader), leader)]
+    lines += [
+        (units.params(one.configuration), sentences.lag(one, metric)) for one in verdict.contenders
+    ]
+    return table("leading configurations", ("configuration", metric.words), lines)
 
 
 def stage_tables(plan_state: PlanState, repeats: int) -> list[Table]:

@@ -120,8 +120,15 @@ def initial_design(
 
 
 def degrees_of_freedom(space: SearchSpace) -> int:
-    """The number of parameters of an additive model: a mean, and levels less one of each."""
-    return 1 + sum(min(count(p) or 4, 4) - 1 for p in space.hyperparameters)
+    """The number of parameters of an additive model: a mean, and levels less one of each.
+
+    Of numbers, which lie on a line, four levels are enough.
+    """
+    named = (p.options and isinstance(p.options[0], str) for p in space.hyperparameters)
+    counts = [count(p) or 4 for p in space.hyperparameters]
+    return 1 + sum(
+        (number if own else min(number, 4)) - 1 for number, own in zip(counts, named, strict=True)
+    )
 
 
 def _kind(parameter: Hyperparameter) -> tuple[int, float]:

@@ -1,168 +1,151 @@
-"""The model of curves: a Gaussian process over (configuration, repeat, rung).
+"""What the runs of a study say of every configuration: a Gaussian process over configurations.
 
-The logarithm of the validation error at a *rung* (an epoch at which runs may pause) is modelled as
+An observation is a run's last rung (an epoch at which runs may pause), as the logarithm of its
+validation error, brought to the end of training: how ends follow from rungs is learnt from those
+runs of the study that have gone further (`Growth`). Configurations are alike through effects of
+each hyperparameter and of pairs. All variances are fitted to the study's own observations, by a few
+steps of average-information scoring (Gilmour, Thompson and Cullis 1995) under a wide prior: no
+scale is assumed.
 
-    level(rung) + (1 + slope * u) * final(configuration) + u * early(configuration)
-        + offset(repeat) + u * early offset(repeat) + drift(repeat, configuration) + run + noise
-
-where ``u`` is 0 at the last rung and 1 at the first one. ``final`` is a sum of an effect of each
-hyperparameter, of effects of pairs and of a rest, ``early`` has effects and a rest of its own: what
-leads early need not lead at the end. ``offset`` and ``drift`` are shared by the runs of a repeat
-and cancel in comparisons within it. The variances are fitted to the observations: a few steps of
-average-information scoring (Gilmour, Thompson and Cullis 1995) towards the mode under a weak prior.
+The model says where epochs go, and how probable it is that something better was missed. What a
+study says of a configuration's accuracy comes from its complete runs alone (`result`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Places = NDArray[np.intp]
+Cells = NDArray[np.intp]
+"""Where observations lie, of shape (3, observations): configurations, repeats and rungs."""
 
-_LEVEL = 4.0
-"""The variance of the first rung's level: next to nothing is known of it."""
+LEVEL = 25.0
+"""The variance of the mean of all observations: next to nothing is known of it."""
 
-_PRIOR_DEVIATIONS = ((1.0, 1.5), (0.5, 0.5), (0.5, 0.5), (0.15, 0.0))
-"""Prior standard deviations of the log variances: of each by itself and of all together, for
-`final`, `early` and repeats; and of the slope."""
-_SLOPES = (-0.5, 1.5)
+_JITTER = 1e-7
+"""Added to the variance of each observation, so that matrices stay positive definite."""
+
+_WIDE = 1.5
+"""The prior standard deviation of each log variance, and of all together."""
+
+_PAIRS_OF, _LEFT = 2.0, 0.1
+"""The prior of a growth: how many pairs of rungs it counts as, and the share of the variance of
+first rungs that it leaves open from rung to rung."""
+
+_FITTED = 80
+"""Observations that variances are fitted to; of more, every second, third and so on."""
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Where observations lie, an entry each: configuration, repeat, rung and run as numbers."""
+class Growth:
+    """How the end of a run follows from each rung, as far as runs of the study have shown it.
 
-    configuration: Places
-    repeat: Places
-    rung: Places
-    run: Places
+    From rung to rung a linear regression over the runs that have reached both, shrunk to a slope of
+    1. Continuing runs were chosen by the earlier rung, which does not bias a regression on it.
+    ``variance`` holds the variance of the end given each rung.
+    """
 
-    def __len__(self) -> int:
-        return len(self.rung)
+    def __init__(self, curves: Sequence[Sequence[float]], rungs: int) -> None:
+        first = np.array([curve[0] for curve in curves])
+        spread = max(float(np.var(first)), 1e-4)
+        self.slope, self.shift = np.ones(rungs), np.zeros(rungs)
+        self.variance, self.pairs = np.zeros(rungs), np.zeros(rungs, dtype=int)
+        for rung in range(rungs - 2, -1, -1):
+            pairs = [curve[rung : rung + 2] for curve in curves if len(curve) > rung + 1]
+            slope, shift, left = 1.0, 0.0, _LEFT * spread
+            if pairs:
+                x, y = np.array(pairs).T
+                own, other = x - x.mean(), y - y.mean()
+                prior = spread
+                slope = float((own @ other + prior) / (own @ own + prior))
+                shift = float(y.mean() - slope * x.mean())
+                squares = float(((other - slope * own) ** 2).sum())
+                freedom = max(len(x) - 2, 0)
+                left = (squares + _PAIRS_OF * left) / (freedom + _PAIRS_OF)
+            after = rung + 1
+            self.pairs[rung] = len(pairs)
+            self.slope[rung] = slope * self.slope[after]
+            self.shift[rung] = shift * self.slope[after] + self.shift[after]
+            self.variance[rung] = left * self.slope[after] ** 2 + self.variance[after]
 
-    def join(self, other: Cells) -> Cells:
-        pairs = zip(self._parts(), other._parts(), strict=True)
-        return Cells(*(np.concatenate(pair) for pair in pairs))
-
-    def _parts(self) -> tuple[Places, ...]:
-        return self.configuration, self.repeat, self.rung, self.run
+    def end(self, rung: int, value: float) -> float:
+        """The expected value at the end of a run with this one at a rung."""
+        return float(self.slope[rung] * value + self.shift[rung])
 
 
 class Kernel:
-    """Covariances between cells, linear in the variances ``exp(theta)`` but for the slope.
+    """Covariances of observations, linear in the variances ``exp(theta)``.
 
-    ``effects`` holds the correlation of configurations through each hyperparameter, of shape
-    (hyperparameters, configurations, configurations); ``early`` is ``u`` of each rung. ``noise``
-    and ``offset`` are the expected variance of a run within its repeat, and of a repeat.
+    They are those of each hyperparameter's effects, of pairs, of a rest of each configuration, of a
+    repeat, of a repeat's rung, and of a run at its end. Half of what a rung leaves open is shared
+    by the runs of a configuration.
     """
 
-    def __init__(
-        self, effects: Array, early: Array, noise: float = 0.012, offset: float = 0.01
-    ) -> None:
-        self.effects, self.early = effects, early
+    def __init__(self, effects: Array, growth: Growth, noise: float, scale: float) -> None:
+        self.effects, self.growth = effects, growth
         self.count = len(effects)
         total = effects.sum(0)
         pairs = max(1, self.count * (self.count - 1) // 2)
         self.pairs = (total**2 - (effects**2).sum(0)) / 2 / pairs
-        self.mean = total / self.count
-        # Chosen so that a race's statements come true on recorded and on synthetic tables.
-        final = [*[0.09] * self.count, 0.1, 0.04]
-        fading = [*[0.1] * self.count, 0.14]
-        shares = (offset, 0.3 * offset, 0.2 * noise, 0.3 * noise, 0.5 * noise)
-        repeats = [math.sqrt(share) for share in shares]
-        self.start = np.array([*2 * np.log([*final, *fading, *repeats]), 0.8])
-        # Variances are larger or smaller each by itself, and those of a group together.
-        sizes = [len(final), len(fading), len(repeats), 1]
-        own, together = np.repeat(_PRIOR_DEVIATIONS, sizes, axis=0).T
-        group = np.repeat(range(len(sizes)), sizes)
-        shared = (group[:, None] == group) * together**2
-        self.precision = np.linalg.inv(np.diag(own**2) + shared)
+        several = self.count > 1
+        shares = [0.7 / self.count] * self.count + [0.15 if several else 1e-6, 0.15]
+        repeats = [0.5 * noise, 0.2 * noise, noise]
+        self.start = np.log([*(scale * share for share in shares), *repeats])
+        sizes = [len(shares), len(repeats)]
+        group = np.repeat(range(2), sizes)
+        alike = (group[:, None] == group) * 1.0
+        deviations = np.array([_WIDE, 0.7])
+        prior = (np.eye(len(group)) + alike) * deviations[group][:, None] * deviations[group]
+        self.precision = np.linalg.inv(prior)
 
-    @property
-    def split(self) -> int:
-        """How many of the variances belong to `final`: effects, pairs and the rest."""
-        return self.count + 2
+    def parts(self, a: Cells, b: Cells) -> Array:
+        """The factors of the variances, of shape (variances, a, b)."""
+        same, repeat, rung = (one[:, None] == other for one, other in zip(a, b, strict=True))
+        rung = repeat & rung
+        where = np.ix_(a[0], b[0])
+        factors = [*(effect[where] for effect in self.effects), self.pairs[where]]
+        return np.stack([*factors, same * 1.0, repeat * 1.0, rung * 1.0, (same & rung) * 1.0])
 
-    def parts(self, a: Cells, b: Cells) -> tuple[Array, Array]:
-        """The factors of the variances of `final` and of the others, each (variances, a, b)."""
-        where = np.ix_(a.configuration, b.configuration)
-        same = (a.configuration[:, None] == b.configuration[None]).astype(float)
-        repeat = (a.repeat[:, None] == b.repeat[None]).astype(float)
-        run = (a.run[:, None] == b.run[None]).astype(float)
-        mean = self.mean[where]
-        u = np.outer(self.early[a.rung], self.early[b.rung])
-        noise = run * (a.rung[:, None] == b.rung[None])
-        final = np.stack([*(effect[where] for effect in self.effects), self.pairs[where], same])
-        early = [*(u * effect[where] for effect in self.effects), u * same]
-        others = [repeat, u * repeat, repeat * mean, run, noise]
-        return final, np.stack([*early, *others])
+    def known(self, a: Cells, b: Cells) -> Array:
+        """The part that is not fitted: the level, and what rungs leave open of the end."""
+        same, repeat, _ = (one[:, None] == other for one, other in zip(a, b, strict=True))
+        left = np.sqrt(np.outer(self.growth.variance[a[2]], self.growth.variance[b[2]]))
+        run = same & repeat
+        same_cell = run & (a[2][:, None] == b[2])
+        known: Array = LEVEL + 0.5 * left * (same * 1.0 + run * 1.0) + _JITTER * same_cell
+        return known
 
     def covariance(self, theta: Array, a: Cells, b: Cells) -> Array:
         """The prior covariance of observations, of shape (a, b)."""
-        variance, (final, others) = np.exp(theta[:-1]), self.parts(a, b)
-        growth = np.outer(self.growth(theta, a), self.growth(theta, b))
-        whole: Array = np.tensordot(variance[: self.split], final, 1) * growth
-        return whole + np.tensordot(variance[self.split :], others, 1) + self.level(a, b)
+        whole: Array = np.tensordot(np.exp(theta), self.parts(a, b), 1) + self.known(a, b)
+        return whole
 
     def final(self, theta: Array) -> Array:
-        """The prior covariance of `final`, of shape (configurations, configurations)."""
-        variance = np.exp(theta[: self.split])
+        """The prior covariance of configurations at the end, without the level."""
+        variance = np.exp(theta[: self.count + 2])
         final: Array = np.tensordot(variance[: self.count], self.effects, 1)
         final += variance[self.count] * self.pairs
         final[np.diag_indices(len(final))] += variance[self.count + 1]
         return final
 
-    def growth(self, theta: Array, cells: Cells) -> Array:
-        """By how much more `final` shows at the rungs of these cells than at the last one."""
-        growth: Array = 1 + theta[-1] * self.early[cells.rung]
-        return growth
-
-    def level(self, a: Cells, b: Cells) -> Array:
-        """The covariance of the levels of rungs: a wide random walk."""
-        level: Array = _LEVEL + np.minimum.outer(a.rung, b.rung)
-        return level
-
-    def within(self, theta: Array) -> float:
-        """The variance over repeats of a configuration at the last rung."""
-        offset, _, drift, run, noise = np.exp(theta[:-1])[-5:]
-        return float(offset + drift * self.mean.diagonal().mean() + run + noise)
-
-
-def fit(kernel: Kernel, cells: Cells, z: Array, steps: int = 6) -> Array:
-    """The variances (as logarithms) and the slope that explain ``z`` best, under the prior."""
-    theta = kernel.start.copy()
-    final, others = kernel.parts(cells, cells)
-    level, early = kernel.level(cells, cells), kernel.early[cells.rung]
-    split, precision = kernel.split, kernel.precision
-    for _ in range(steps):
-        variance, growth = np.exp(theta[:-1]), kernel.growth(theta, cells)
-        shape = np.outer(growth, growth)
-        held = np.tensordot(variance[:split], final, 1)
-        whole = held * shape + np.tensordot(variance[split:], others, 1) + level
-        inverse = _inverse(whole)
-        alpha = inverse @ z
-        # d(whole) / d(theta), applied to alpha, and its trace with the inverse
-        scaled, tilted = alpha * growth, inverse * shape
-        first = (final @ scaled) * growth * variance[:split, None]
-        second = (others @ alpha) * variance[split:, None]
-        third = held @ scaled * early + held @ (alpha * early) * growth
-        traces = np.concatenate(
-            [
-                variance[:split] * np.tensordot(final, tilted, 2),
-                variance[split:] * np.tensordot(others, inverse, 2),
-                [2 * (inverse * held * np.outer(early, growth)).sum()],
-            ]
-        )
-        moved = np.vstack([first, second, third])
-        gradient = 0.5 * (moved @ alpha - traces) - precision @ (theta - kernel.start)
-        information = 0.5 * moved @ inverse @ moved.T + precision
-        theta = theta + np.clip(np.linalg.solve(information, gradient), -1.0, 1.0)
-        theta[-1] = np.clip(theta[-1], *_SLOPES)
-    return theta
+    def fit(self, cells: Cells, z: Array, steps: int = 6) -> Array:
+        """The log variances that explain ``z`` best, under the prior."""
+        theta = self.start.copy()
+        parts, known = self.parts(cells, cells), self.known(cells, cells)
+        for _ in range(steps):
+            variance = np.exp(theta)
+            inverse = _inverse(np.tensordot(variance, parts, 1) + known)
+            alpha = inverse @ z
+            moved = (parts @ alpha) * variance[:, None]
+            traces = variance * np.tensordot(parts, inverse, 2)
+            gradient = 0.5 * (moved @ alpha - traces) - self.precision @ (theta - self.start)
+            information = 0.5 * moved @ inverse @ moved.T + self.precision
+            theta = theta + np.clip(np.linalg.solve(information, gradient), -1.5, 1.5)
+        return theta
 
 
 def _inverse(whole: Array) -> Array:
@@ -177,35 +160,32 @@ def _inverse(whole: Array) -> Array:
 
 
 class FinalLevels:
-    """The posterior of every configuration's final level, given observations ``z`` of ``cells``.
+    """The posterior of every configuration at the end of training, given observations ``z``.
 
     ``mean`` and ``spread`` (their covariance) are over all configurations of the kernel. Cells that
     are ``pending``, their value still to come, narrow the spread but do not move the mean.
     """
 
     def __init__(
-        self,
-        kernel: Kernel,
-        theta: Array,
-        cells: Cells,
-        z: Array,
-        pending: Cells | None = None,
+        self, kernel: Kernel, theta: Array, cells: Cells, z: Array, pending: Cells
     ) -> None:
         self.kernel, self.theta = kernel, theta
         self._final = kernel.final(theta)
-        whole = kernel.covariance(theta, cells, cells)
-        alpha = np.linalg.solve(whole, z - z.mean())
-        target = self._target(cells)
-        self.mean: Array = target @ alpha + z.mean()
-        self._cells = cells
-        if pending is not None and len(pending):
-            self._cells = cells.join(pending)
-            whole = kernel.covariance(theta, self._cells, self._cells)
-            target = self._target(self._cells)
+        self.inverse = _inverse(kernel.covariance(theta, cells, cells))
+        self.alpha: Array = self.inverse @ z
+        self.mean: Array = self._target(cells) @ self.alpha
+        self.surprise: Array = self.alpha / np.sqrt(np.diag(self.inverse))
+        """Each observation's distance from what the others predict, in standard deviations."""
+        self._cells = np.hstack([cells, pending])
+        whole = kernel.covariance(theta, self._cells, self._cells)
         self._factor = np.linalg.inv(np.linalg.cholesky(whole))
-        self._shown = self._factor @ target.T
-        level = _LEVEL + len(kernel.early) - 1
-        self.spread: Array = self._final + level - self._shown.T @ self._shown
+        self._shown = self._factor @ self._target(self._cells).T
+        self.spread: Array = self._final + LEVEL - self._shown.T @ self._shown
+
+    def _target(self, cells: Cells) -> Array:
+        """The prior covariance of every final level with observations."""
+        target: Array = self._final[:, cells[0]] + LEVEL
+        return target
 
     @property
     def deviations(self) -> Array:
@@ -213,25 +193,23 @@ class FinalLevels:
         deviations: Array = np.sqrt(np.maximum(np.diag(self.spread), 1e-12))
         return deviations
 
-    def variance_reduction(self, places: Places, leader: int, actions: Cells) -> Array:
-        """The share of the variance of each place's lag behind the leader that an action removes.
+    def variance_reduction(self, places: Places, leader: int, steps: Cells) -> Array:
+        """The share of the variance of each place's lag behind the leader that a step removes.
 
-        Of shape (places, actions).
+        Of shape (places, steps).
         """
-        kernel, theta = self.kernel, self.theta
-        shown = self._factor @ kernel.covariance(theta, self._cells, actions)
-        own = np.diag(kernel.covariance(theta, actions, actions)) - (shown**2).sum(0)
-        behind = self._final[places] - self._final[leader]
-        lag = behind[:, actions.configuration] * kernel.growth(theta, actions)
-        lag -= (self._shown[:, places].T - self._shown[:, leader]) @ shown
+        shown = self._factor @ self.kernel.covariance(self.theta, self._cells, steps)
+        own = np.diag(self.kernel.covariance(self.theta, steps, steps)) - (shown**2).sum(0)
+        lag = (self._final[places] - self._final[leader])[:, steps[0]]
+        lag = lag - (self._shown[:, places].T - self._shown[:, leader]) @ shown
         spread = self.spread
         width = np.diag(spread)[places] + spread[leader, leader] - 2 * spread[leader, places]
         share: Array = lag**2 / np.maximum(own, 1e-12) / np.maximum(width, 1e-12)[:, None]
-        return share
+        return np.minimum(share, 1.0)
 
-    def _target(self, cells: Cells) -> Array:
-        """The prior covariance of every final level with observations."""
-        growth = self.kernel.growth(self.theta, cells)
-        target: Array = self._final[:, cells.configuration] * growth
-        target += _LEVEL + cells.rung
-        return target
+
+def fitted(kernel: Kernel, cells: Cells, z: Array, pending: Cells) -> FinalLevels:
+    """The posterior with the variances that explain the observations best."""
+    every = max(1, math.ceil(len(z) / _FITTED))
+    theta = kernel.fit(cells[:, ::every], z[::every])
+    return FinalLevels(kernel, theta, cells, z, pending)

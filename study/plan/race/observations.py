@@ -1,104 +1,77 @@
-"""From stored curves to the observations of a race's model."""
+"""From stored curves to logarithms of errors, which a race's model works with.
+
+A relative difference of errors counts alike at every level. The error of a minimized metric is its
+value, that of a maximized one is 1 minus its value: a race takes metrics of at least 0 that are
+minimized, or of at most 1 that are maximized.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from study.plan.race.candidates import Candidates
-from study.plan.race.model import Array, Cells
+from study.errors import SettingsError
 from study.plan.results import StoredTrial
+from study.space.metric import Metric
 
-_SHRINKAGE = 4
-"""Complete trials that the slope of curves counts as, for the shift to stored values."""
+_LARGEST = 10
+"""The largest error that counts, as a multiple of the median reported one."""
 
-_EVERY_RUNG = 200
-"""Up to this many trials every rung that they have reached is an observation."""
+_SMALLEST = 1e-4
+"""The smallest one where no number of images bounds it, as such a multiple."""
+
+CLOSE = 0.05
+"""The default tolerance of a metric that is no accuracy: a share of the least error so far."""
 
 
 @dataclass(frozen=True)
-class ObservationModel:
-    """How curves become observations of the model: log errors at rungs, with expected variances.
+class Errors:
+    """The errors of a metric as logarithms, within bounds; ``least`` is the least error so far."""
 
-    ``images`` are the validation images of a repeat, drawn from a ``pool`` of that many (None: the
-    metric is no share of images); an error of ``unit_error`` counts as 1.
-    """
+    metric: Metric
+    low: float
+    high: float
+    least: float
 
-    rungs: tuple[int, ...]
-    images: int | None
-    pool: int | None = None
-    unit_error: float = 1.0
+    @classmethod
+    def of(cls, metric: Metric, images: int | None, trials: Iterable[StoredTrial]) -> Errors:
+        """From the values reported so far; raises ``SettingsError`` for a metric out of range."""
+        if metric.is_accuracy:
+            return cls(metric, 0.3 / images if images else 1e-5, 1.0, 0.0)
+        found = [_error(metric, v) for trial in trials for v in trial.reported if math.isfinite(v)]
+        least = min(found, default=0.0)
+        if least < 0:
+            raise SettingsError(
+                f"--sampler race takes a metric of at least 0 that is minimized or of at most 1 "
+                f"that is maximized, and {metric.name} has left that: choose another sampler"
+            )
+        middle = statistics.median(found or [0]) or 1.0
+        return cls(metric, _SMALLEST * middle, _LARGEST * middle, least)
 
-    def observe(self, trials: Sequence[StoredTrial], candidates: Candidates) -> tuple[Cells, Array]:
-        """The cells that these trials have reached, and the logarithm of the error there.
+    def tolerance(self, given: float | None) -> float:
+        """The tolerance in the unit of the metric."""
+        return CLOSE * self.least if given is None else given
 
-        A rung's value is the mean of its last quarter of epochs, which is steadier than its last
-        epoch. Beyond 200 trials only each one's last rung is used, for speed.
+    def curve(self, trial: StoredTrial, rungs: Sequence[int]) -> list[float]:
+        """The logarithm of a run's error at each rung that it has reached.
+
+        It is the mean of the rung's last quarter of epochs, which is steadier than its last epoch;
+        of a run that keeps its best epoch's weights, the best value so far.
         """
-        cells, values = [], []
-        few = len(trials) <= _EVERY_RUNG
-        for trial in trials:
-            place = candidates.index[trial.configuration]
-            reached = [n for n, epochs in enumerate(self.rungs) if epochs <= len(trial.reported)]
-            for rung in reached if few else reached[-1:]:
-                cells.append((place, trial.repeat, rung, trial.number))
-                values.append(self._value(trial, self.rungs[rung]))
-        return Cells(*np.array(cells, dtype=np.intp).reshape(-1, 4).T), np.array(values)
+        reported = trial.continued(rungs[-1])
+        reached = [rung for rung in rungs if rung <= len(reported)]
+        if trial.params.get("restore_best_weights") or trial.params.get("patience"):
+            sign = self.metric.sign
+            return [self._log(sign * max(sign * v for v in reported[:r])) for r in reached]
+        last = [reported[rung - max(1, rung // 4) : rung] for rung in reached]
+        return [self._log(math.fsum(values) / len(values)) for values in last]
 
-    def expected(self, error: float) -> tuple[float, float]:
-        """Expected variances of the logarithm of such an error: of a run, and of a repeat.
-
-        Half of what independent answers would have: about half of the errors are made on images
-        that every run finds hard.
-        """
-        if not self.images:
-            return 0.012, 0.01
-        spread = 0.5 / (error * self.unit_error * self.images)
-        return spread, spread * max(1 - self.images / (self.pool or math.inf), 0.05)
-
-    def sampling_deviation(self, error: float) -> float:
-        """The standard deviation of the logarithm of such an error over pools of images."""
-        return 1 / math.sqrt(error * self.unit_error * self.pool) if self.pool else 0.0
-
-    def _value(self, trial: StoredTrial, epochs: int) -> float:
-        if _keeps_best(trial):
-            return self._log(max(trial.reported[:epochs]))
-        last = trial.reported[epochs - _tail(epochs) : epochs]
-        return self._log(math.fsum(last) / len(last))
-
-    def _log(self, accuracy: float) -> float:
-        least = 0.3 / self.images if self.images else 1e-5
-        return math.log(min(max(1 - accuracy, least), 1.0)) if math.isfinite(accuracy) else 0.0
-
-    def final_shift(self, trials: Sequence[StoredTrial]) -> float:
-        """The log error of a run's stored value minus that of its last rung.
-
-        The mean over complete trials, shrunk towards the slope of their curves.
-        """
-        ended = [
-            trial
-            for trial in trials
-            if trial.value is not None and len(trial.reported) >= self.rungs[-1]
-        ]
-        if not ended or len(self.rungs) < 2:
-            return 0.0
-        before, last = self.rungs[-2:]
-        way = math.log(last / (last - (_tail(last) - 1) / 2)) / math.log(last / before)
-        ends = [self._value(trial, last) for trial in ended]
-        slope = [end - self._value(trial, before) for trial, end in zip(ended, ends, strict=True)]
-        off = [self._log(trial.value or 0.0) - end for trial, end in zip(ended, ends, strict=True)]
-        expected = 0.0 if _keeps_best(ended[0]) else way * math.fsum(slope) / len(slope)
-        return (math.fsum(off) + _SHRINKAGE * expected) / (len(off) + _SHRINKAGE)
+    def _log(self, value: float) -> float:
+        error = _error(self.metric, value) if math.isfinite(value) else self.high
+        return math.log(min(max(error, self.low), self.high))
 
 
-def _keeps_best(trial: StoredTrial) -> bool:
-    """Whether the value of a run is that of its best epoch."""
-    return bool(trial.params.get("restore_best_weights") or trial.params.get("patience"))
-
-
-def _tail(epochs: int) -> int:
-    """Over how many of a rung's last epochs its value is averaged."""
-    return max(1, epochs // 4)
+def _error(metric: Metric, value: float) -> float:
+    return value if metric.direction == "minimize" else 1 - value

@@ -1,11 +1,12 @@
-"""A race: it spends epochs where they decide the most, and stops when it is sure.
+"""A race: it spends epochs where they decide the most, and says how sure it is.
 
 It begins with a few epochs of configurations that together show every effect and pair. From then on
 every rung has its share of the epochs, and within a rung those runs start or resume that reduce the
-expected regret the most an epoch (`FinalLevels.variance_reduction`). Once a run is complete, only
-configurations with complete runs lead. Once the leader is within the tolerance of the best with the
+expected regret the most for what they cost (`FinalLevels.variance_reduction`). Once a run is
+complete, only configurations with complete runs lead. Where early epochs say too little of the end,
+runs are trained to the end at once. Once the leader is within the tolerance of the best with the
 confidence asked for, or once the rest of the budget is needed for it, the leader is trained on
-repeats that had no part in choosing it: the accuracy stated in the end is free of selection bias.
+repeats that had no part in choosing it: what is stated of its accuracy is free of selection bias.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from study.errors import SettingsError, SpaceError
+from study.plan.budget import Budget, Costs
+from study.plan.contenders import contenders, spread_of
 from study.plan.halving import rungs
 from study.plan.plan import (
     Option,
@@ -31,10 +34,8 @@ from study.plan.plan import (
 )
 from study.plan.points import Out, fits
 from study.plan.race.candidates import CandidateSet, degrees_of_freedom, initial_design
-from study.plan.race.effects import Effects, effects
-from study.plan.race.error_transform import ErrorTransform
 from study.plan.race.model import Array, Cells, FinalLevels, Places
-from study.plan.race.observations import ObservationModel
+from study.plan.race.observations import Errors
 from study.plan.race.result import Posterior, RaceResult, Reason
 from study.plan.results import Configuration, Runs, StoredTrial, configuration, latest
 from study.plan.statistics import Score, Spread
@@ -54,20 +55,32 @@ TOLERANCE, CONFIDENCE = 0.2, 0.95
 _START = 2.5
 """Configurations that a race starts with, for each number that the effects are."""
 
+_STARTED = 0.4  # the share of the budget that they may have
 _RIVALS = 32  # configurations that epochs may go to
 _NEAR = 8  # configurations whose neighbours are candidates, in a large space
 _LAST = 3  # how many times the epochs of each other rung the last one has
+_MEASURING = 12  # runs that the budget pays for, for each fresh repeat
+
+
+class Step(NamedTuple):
+    """A run's next step: from the epochs that it has to a rung."""
+
+    configuration: Configuration
+    repeat: int
+    done: int
+    rung: int
 
 
 class Race(Plan):
     """The plan of a race.
 
     ``tolerance`` is in percentage points or, of a metric that is no accuracy, in its own unit
-    (default: 0.2 points, or a twentieth of the least error); ``budget`` in epochs (default: the
-    most that the sweep would need). The answer is measured on up to ``repeats`` fresh repeats, for
-    a twelfth of the budget, or with ``all_repeats`` for up to half of it.
-    ``images`` are the validation images of a repeat, drawn from a ``pool`` of that many (None: the
-    same ones each time). Raises ``SettingsError`` or ``SpaceError`` for what cannot be raced.
+    (default: 0.2 points, or a twentieth of the least error); ``budget`` in epochs or seconds
+    (default: the epochs that the sweep would need at most). The answer is measured on up to
+    ``repeats`` fresh repeats, for a twelfth of the budget, or with ``all_repeats`` for up to half
+    of it. ``images`` are the validation images of a repeat, drawn from a ``pool`` of that many
+    (None: the same ones each time). Raises ``SettingsError`` or ``SpaceError`` for what cannot be
+    raced.
     """
 
     def __init__(
@@ -82,7 +95,7 @@ class Race(Plan):
         epochs: int | None = None,
         tolerance: float | None = None,
         confidence: float = CONFIDENCE,
-        budget: int | None = None,
+        budget: Budget | None = None,
         out: Out = fits,
         all_repeats: bool = False,
     ) -> None:
@@ -93,15 +106,19 @@ class Race(Plan):
             tolerance = TOLERANCE
         self.tolerance = None if tolerance is None else tolerance / self.metric.scale
         self.confidence = confidence
-        self.budget = sweep_epochs(space, self.repeats, self.epochs) if budget is None else budget
+        self.budget = budget or Budget(sweep_epochs(space, self.repeats, self.epochs))
         self.rungs = rungs(self.epochs)
-        self.observations = ObservationModel(self.rungs, images, images and (pool or images))
         self.candidates = CandidateSet(space, seed, out)
         self.choosing = CHOOSING
         self._check()
-        share = 2 if all_repeats else 12
-        self.measuring = min(self.repeats, max(1, self.budget // (share * self.epochs)))
-        self._start = self._initial_runs()
+        self._share = 2 if all_repeats else _MEASURING
+        given = configuration(self.space.start)
+        full = self.space.is_whole(dict(given)) and not out(given)
+        self._given = given if full else None
+        candidates = self.candidates.draw([given] if full else [], [], 0)
+        number = math.ceil(_START * degrees_of_freedom(self.space))
+        places = initial_design(candidates, self._given, number, self.seed)
+        self._design = tuple(candidates.configurations[place] for place in places)
 
     def _check(self) -> None:
         most = 1 if self.metric.is_accuracy else math.inf
@@ -110,9 +127,10 @@ class Race(Plan):
             raise SettingsError(f"--tolerance {self.tolerance * self.metric.scale:g}: give {unit}")
         if not 0.5 <= self.confidence < 1:
             raise SettingsError(f"--confidence {self.confidence:g}: give 0.5 or more, and below 1")
-        if self.budget < self.epochs:
+        if not self.budget.seconds and self.budget.amount < 2 * self.epochs:
             raise SettingsError(
-                f"--budget {self.budget}: does not pay for one run; give at least {self.epochs}"
+                f"--budget {self.budget.amount:.0f}: does not pay for a run and a fresh one that "
+                f"measures the answer; give at least {2 * self.epochs}"
             )
         if self.repeats < 2:
             raise SettingsError("--repeats 1: a race compares repeats; give at least 2")
@@ -121,43 +139,30 @@ class Race(Plan):
                 "hyperparameters: a single configuration has nothing to race; add options"
             )
 
-    def _initial_runs(self) -> tuple[RunSpec, ...]:
-        """A few epochs of configurations that together show effects and pairs."""
-        given = configuration(self.space.start)
-        full = self.space.is_whole(dict(given)) and not self.out(given)
-        candidates = self.candidates.draw([given] if full else [], [], 0)
-        rung, remaining = self.rungs[0], self.budget - self.measuring * self.epochs
-        number = math.ceil(_START * degrees_of_freedom(self.space))
-        number = min(number, int(0.4 * self.budget) // rung, remaining // rung) or 1
-        places = initial_design(candidates, given if full else None, number, self.seed)
-        return tuple([self._spec(candidates.configurations[place], 0, rung) for place in places])
-
-    def _spec(self, one: Configuration, repeat: int, epochs: int) -> RunSpec:
-        stage = RACE if repeat < self.choosing else MEASURED
-        return RunSpec(stage, 0, one, repeat, None, None if epochs == self.epochs else epochs)
-
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
         """What the trials say of the leader, and the run that is worth the most."""
         runs, failed = _runs(trials), _failed(trials)
-        spent = sum(map(self._committed, runs.values()))
-        spent += sum(max(1, len(trial.reported)) for trial in failed)
+        costs = Costs(self.budget, [*runs.values(), *failed])
+        spent = math.fsum(
+            costs.spent(trial, self._until(trial)) for trial in (*runs.values(), *failed)
+        )
         posterior = self._posterior(runs, failed)
-        leader = posterior.configuration if posterior else self._start[0].configuration
-        assert leader is not None
-        wanted, reason = self._next(runs, failed, posterior, leader, self.budget - spent)
+        leader = posterior.configuration if posterior else self._design[0]
+        wanted, reason = self._next(runs, failed, posterior, leader, costs, spent)
         result = self._result(runs, posterior, spent, reason) if posterior else None
-        evaluated = _options([*runs.values(), *failed], self.images)
+        evaluated = self._options([*runs.values(), *failed], leader)
         best = next((one for one in evaluated if one.configuration == leader), None)
         failure = all_failed(evaluated) if reason else None
         selected = best if reason and not failure else None
         stage = Stage(
             RACE, "configurations", leader, evaluated, best, selected, self.metric, failure
         )
-        ahead = 0 if reason else 1 + max(0, self.budget - spent) // self.rungs[0]
+        step = costs.run(leader, 0, self.rungs[0]) or math.inf
+        ahead = 0 if reason else 1 + int(max(0.0, self.budget.amount - spent) / step)
         return PlanState(
             stages=(stage,),
             incumbent=None if failure or not (posterior or reason) else leader,
-            score=_stated(result, best),
+            score=best.score if best else None,
             next=tuple(RunIndex(trials).ready(_numbered(wanted, runs, failed))),
             complete=reason is not None,
             runs=sum(trial.state != "running" for trial in runs.values()) + len(failed),
@@ -166,47 +171,93 @@ class Race(Plan):
             race=result,
         )
 
-    def _result(
-        self, runs: Runs, posterior: Posterior, spent: int, reason: Reason | None
-    ) -> RaceResult:
-        transform = self._transform(runs)
-        tolerance = transform.tolerance(self.tolerance)
-        result = posterior.result(tolerance, self.confidence, spent, self.budget)
-        return replace(transform.result(result), reason=reason)
+    def _until(self, trial: StoredTrial) -> int | None:
+        """The epoch that a running run will be trained to."""
+        return (trial.until or self.epochs) if trial.state == "running" else None
 
-    def _committed(self, trial: StoredTrial) -> int:
-        """The epochs that a run has had, or that a running one will have."""
-        if trial.state != "running":
-            return len(trial.reported)
-        return trial.until or self.epochs
+    def _spec(self, one: Configuration, repeat: int, epochs: int) -> RunSpec:
+        stage = RACE if repeat < self.choosing else MEASURED
+        return RunSpec(stage, 0, one, repeat, None, None if epochs == self.epochs else epochs)
 
-    def effects(self, trials: Sequence[StoredTrial]) -> Effects | None:
-        """The effect of each hyperparameter; None before a run has reached a rung."""
-        runs = _runs(trials)
-        posterior = self._posterior(runs, _failed(trials))
-        if posterior is None:
-            return None
-        return self._transform(runs).effects(effects(posterior, self.space))
+    def _errors(self, runs: Runs) -> Errors:
+        return Errors.of(self.metric, self.images, runs.values())
 
-    def _transform(self, runs: Runs) -> ErrorTransform:
-        return ErrorTransform.of(self.metric, runs.values())
+    def posterior(self, trials: Sequence[StoredTrial]) -> Posterior | None:
+        """The posterior of all candidates; None before a run has reached a rung."""
+        return self._posterior(_runs(trials), _failed(trials))
 
     def _posterior(self, runs: Runs, failed: Sequence[StoredTrial]) -> Posterior | None:
-        """The posterior of all candidates; None before a run has reached a rung."""
-        transform = self._transform(runs)
-        ended = [replace(t, reported=t.continued(self.epochs)) for t in runs.values()]
-        known = [transform.trial(t) for t in ended if len(t.reported) >= self.rungs[0]]
-        choosing = [trial for trial in known if trial.repeat < self.choosing]
-        if not choosing:
+        errors = self._errors(runs)
+        curves = {
+            key: errors.curve(trial, self.rungs)
+            for key, trial in runs.items()
+            if len(trial.continued(self.epochs)) >= self.rungs[0] and key[1] < self.choosing
+        }
+        if not curves:
             return None
-        measured = [trial for trial in known if trial.repeat >= self.choosing]
-        ahead = sorted(choosing, key=lambda t: (-len(t.reported), -t.reported[-1], t.number))
+        ahead = sorted(curves, key=lambda key: (-len(curves[key]), curves[key][-1]))
         evaluated = dict.fromkeys(trial.configuration for trial in (*runs.values(), *failed))
-        best = dict.fromkeys(trial.configuration for trial in ahead[: len(ahead) // 2 + 1])
-        candidates = self.candidates.draw([*evaluated], [*best][:_NEAR], len(choosing))
-        observations = replace(self.observations, unit_error=transform.unit_error)
-        out = frozenset(candidates.index[trial.configuration] for trial in failed)
-        return Posterior(candidates, observations, choosing, measured, self.seed, out)
+        best = dict.fromkeys(one for one, _ in ahead[: len(ahead) // 2 + 1])
+        first = [] if self._given is None else [self._given]
+        candidates = self.candidates.draw([*evaluated, *first], [*best][:_NEAR], len(curves))
+        places = candidates.index
+        pending = [
+            (places[one], repeat, self.rungs.index(trial.until or self.epochs))
+            for (one, repeat), trial in runs.items()
+            if (self._until(trial) or 0) > len(trial.reported) and repeat < self.choosing
+        ]
+        error = math.exp(float(np.mean([curve[-1] for curve in curves.values()])))
+        noise = 0.5 / (error * self.images) if self.images else 0.0
+        return Posterior(
+            candidates,
+            curves,
+            np.array(pending, dtype=np.intp).reshape(-1, 3).T,
+            len(self.rungs) - 1,
+            noise,
+            start=None if self._given is None else places[self._given],
+            failed=frozenset(places[trial.configuration] for trial in failed),
+            pooled=self.images / self.pool if self.images and self.pool else 1.0,
+        )
+
+    def _result(
+        self, runs: Runs, posterior: Posterior, spent: float, reason: Reason | None
+    ) -> RaceResult:
+        tolerance = self._errors(runs).tolerance(self.tolerance)
+        leader = posterior.configuration
+        spread = spread_of(runs, self.images, self.pool)
+        order = [posterior.candidates.configurations[p] for p in np.argsort(posterior.levels.mean)]
+        trained = {one for one, _ in runs}
+        fresh = self._fresh(runs.values(), leader, spread)
+        return RaceResult(
+            leader,
+            posterior.probability(tolerance),
+            fresh,
+            fresh.interval if fresh else None,
+            posterior.distance(),
+            contenders(
+                leader, runs, [one for one in order if one in trained], spread, self.metric.sign
+            ),
+            tolerance,
+            self.confidence,
+            spent,
+            self.budget.amount,
+            "seconds" if self.budget.seconds else "epochs",
+            posterior.curves_fit,
+            reason,
+        )
+
+    def _fresh(
+        self, trials: Iterable[StoredTrial], leader: Configuration, spread: Spread
+    ) -> Score | None:
+        """The leader's score on fresh repeats."""
+        values = [
+            trial.value
+            for trial in trials
+            if trial.configuration == leader
+            and trial.repeat >= self.choosing
+            and trial.value is not None
+        ]
+        return spread.score(values) if values else None
 
     def _next(
         self,
@@ -214,137 +265,161 @@ class Race(Plan):
         failed: Sequence[StoredTrial],
         posterior: Posterior | None,
         leader: Configuration,
-        remaining: int,
+        costs: Costs,
+        spent: float,
     ) -> tuple[list[RunSpec], Reason | None]:
         """The runs that can start now, or why there is no more to train."""
+        remaining = self.budget.amount - spent
         running = any(trial.state == "running" for trial in runs.values())
         gone = {trial.configuration for trial in failed}
-        repeats = range(self.choosing, self.choosing + self.measuring)
+        whole = costs.run(leader, 0, self.epochs)
+        pays = self.repeats if not whole else int(self.budget.amount / (self._share * whole))
+        repeats = range(self.choosing, self.choosing + min(self.repeats, max(1, pays)))
         missing = [self._spec(leader, r, self.epochs) for r in repeats if (leader, r) not in runs]
         if leader in gone:  # every run so far has failed
             missing = []
-        reserve = len(missing) * self.epochs
-        start = [
-            spec
-            for spec in self._start
-            if (spec.configuration, spec.repeat) not in runs and spec.configuration not in gone
-        ]
-        if start and remaining - reserve >= self.rungs[0]:
+        reserve = len(missing) * whole
+        if start := self._initial(runs, gone, costs, remaining - reserve):
             return start, None
-        sure = posterior is not None and self._sure(posterior, runs, measured=not missing)
+        sure = posterior is not None and self._sure(posterior, runs)
         if posterior and not sure:
-            spec = self._proof(posterior, runs, remaining - reserve)
-            spec = spec or self._best(runs, posterior, remaining - reserve)
-            if spec:
-                return [spec], None
+            step = self._proof(posterior, runs, costs, remaining - reserve)
+            step = step or self._best(runs, posterior, costs, remaining - reserve)
+            if step:
+                return [self._spec(step.configuration, step.repeat, step.rung)], None
         if running and not sure:
             return [], None
-        if missing and remaining >= self.epochs:
+        if missing and remaining >= whole:
             return missing, None
         if running:
             return [], None
-        spent = remaining < reserve + self.epochs
-        return [], "sure" if sure else "budget" if spent else "exhausted"
+        return [], "sure" if sure else "budget" if remaining < reserve + whole else "exhausted"
 
-    def _sure(self, posterior: Posterior, runs: Runs, *, measured: bool) -> bool:
-        """Whether the leader is good enough, by the choosing and by the fresh repeats.
+    def _initial(
+        self, runs: Runs, gone: set[Configuration], costs: Costs, remaining: float
+    ) -> list[RunSpec]:
+        """A few epochs of configurations that together show effects and pairs."""
+        rung = self.rungs[0]
+        number, cost = 0, 0.0
+        for one in self._design:
+            cost += costs.run(one, 0, rung)
+            if number and cost > _STARTED * self.budget.amount:
+                break
+            number += 1
+        start = [one for one in self._design[:number] if (one, 0) not in runs and one not in gone]
+        affordable = [one for one in start if costs.run(one, 0, rung) <= remaining]
+        return [self._spec(one, 0, rung) for one in affordable]
 
-        Its rivals have to be complete too, in pairs with it.
-        """
-        looks = (False, True) if measured else (False,)
-        tolerance = self._transform(runs).tolerance(self.tolerance)
-        likely = all(
-            posterior.probability(tolerance, measured=look) >= self.confidence for look in looks
-        )
+    def _sure(self, posterior: Posterior, runs: Runs) -> bool:
+        """Whether the leader is good enough; its rivals have to be complete, in pairs with it."""
+        tolerance = self._errors(runs).tolerance(self.tolerance)
+        likely = posterior.probability(tolerance) >= self.confidence
         return likely and not posterior.unproven(tolerance)
 
-    def _proof(self, posterior: Posterior, runs: Runs, remaining: int) -> RunSpec | None:
+    def _proof(
+        self, posterior: Posterior, runs: Runs, costs: Costs, remaining: float
+    ) -> Step | None:
         """Once the leader is probably good enough: a run to the end, of it or of a rival."""
-        tolerance = self._transform(runs).tolerance(self.tolerance)
+        tolerance = self._errors(runs).tolerance(self.tolerance)
         if posterior.probability(tolerance) < self.confidence:
             return None
-        own = sorted(posterior.complete(posterior.leader))
+        own = sorted(posterior.ended.get(posterior.leader, ()))
         for place in posterior.unproven(tolerance):
             one = posterior.candidates.configurations[place]
             for repeat in own if place != posterior.leader else range(self.choosing):
                 trial = runs.get((one, repeat))
                 done = 0 if trial is None else len(trial.reported)
-                if (trial is None or trial.state == "paused") and self.epochs - done <= remaining:
-                    return self._spec(one, repeat, self.epochs)
+                pays = costs.run(one, done, self.epochs) <= remaining
+                if (trial is None or trial.state == "paused") and pays:
+                    return Step(one, repeat, done, self.epochs)
         return None
 
-    def _best(self, runs: Runs, posterior: Posterior, remaining: int) -> RunSpec | None:
-        """The run that reduces the expected regret the most an epoch; None if none is left."""
-        progress = Progress(len(posterior.candidates), self.choosing)
-        pending = []
-        for (one, repeat), trial in runs.items():
-            if repeat >= self.choosing:
-                continue
-            at = posterior.candidates.index[one], repeat
-            progress.epochs[at] = len(trial.continued(self.epochs))
-            progress.committed[at] = self._committed(trial)
-            progress.run[at] = trial.number
-            progress.running[at] = trial.state not in {"paused", "complete"}
-            if trial.state == "running" and self._committed(trial) > len(trial.reported):
-                pending.append((*at, self.rungs.index(self._committed(trial)), trial.number))
-        progress.running[list(posterior.failed)] = True
-        levels = posterior.chosen
-        if pending:
-            cells = Cells(*np.array(pending, dtype=np.intp).T)
-            levels = FinalLevels(
-                posterior.kernel, posterior.theta, posterior.cells, posterior.z, pending=cells
-            )
-        places = posterior.contenders(levels)
-        steps = progress.next_steps(places[:_RIVALS], self.rungs, remaining)
-        if steps is None:  # all rivals are trained: any other candidate may still be better
-            places = places[np.r_[True, ~progress.finished(places[1:], self.rungs)]]
-            steps = progress.next_steps(places[:_RIVALS], self.rungs, remaining)
-        if steps is None:
+    def _best(
+        self, runs: Runs, posterior: Posterior, costs: Costs, remaining: float
+    ) -> Step | None:
+        """The run that reduces the expected regret the most for its cost; None if none is left."""
+        places = posterior.contenders(posterior.levels)
+        steps: list[Step] = []
+        for first in range(0, len(places), _RIVALS):
+            # Where all rivals are trained, any other candidate may still be better.
+            among = [int(p) for p in places[first : first + _RIVALS]]
+            steps = self._steps(runs, posterior, among, costs, remaining)
+            if steps:
+                break
+        if not steps:
             return None
-        places = places[:_RIVALS]
-        chosen = most_useful(levels, places, steps)
-        one = posterior.candidates.configurations[steps.configuration[chosen]]
-        return self._spec(one, int(steps.repeat[chosen]), self.rungs[steps.rung[chosen]])
+        rivals = np.array([posterior.leader, *(p for p in among if p != posterior.leader)])
+        index = posterior.candidates.index
+        cells = [(index[s.configuration], s.repeat, self.rungs.index(s.rung)) for s in steps]
+        worth = usefulness(posterior.levels, rivals, np.array(cells, dtype=np.intp).T)
+        each = np.array([costs.run(s.configuration, s.done, s.rung) or 1.0 for s in steps])
+        return steps[int(np.argmax(worth / each))]
 
+    def _steps(
+        self,
+        runs: Runs,
+        posterior: Posterior,
+        places: Sequence[int],
+        costs: Costs,
+        remaining: float,
+    ) -> list[Step]:
+        """The next steps of the runs of candidates, to the rung that had the least of its share.
 
-class Progress:
-    """How far each run of a race is, in arrays of (configurations, repeats)."""
-
-    def __init__(self, configurations: int, repeats: int) -> None:
-        self.epochs = np.zeros((configurations, repeats), dtype=np.intp)
-        self.committed = np.zeros_like(self.epochs)
-        self.run: Places = -1 - np.arange(configurations * repeats).reshape(self.epochs.shape)
-        self.running = np.zeros(self.epochs.shape, dtype=bool)
-
-    def finished(self, places: Places, rungs: Sequence[int]) -> NDArray[np.bool_]:
-        """Whether every repeat of a configuration is complete, or running."""
-        done = np.asarray(self.running | (self.epochs >= rungs[-1]))
-        return np.asarray(done[places].all(axis=1))
-
-    def next_steps(self, places: Places, rungs: Sequence[int], remaining: int) -> Cells | None:
-        """The next step of every run: to its next rung, or to the first one.
-
-        Only steps to the rung whose share of the epochs is the least spent yet, of at most
-        ``remaining`` epochs; None if there is none. Information an epoch overvalues early rungs;
-        rungs therefore have fixed shares of the budget.
+        Information an epoch overvalues early rungs; rungs therefore have fixed shares of the
+        epochs. Of the repeats that were not started the first two are enough: more of them would
+        say the same.
         """
-        sizes = np.diff([0, *rungs])
-        reached = np.searchsorted(rungs, self.epochs, side="right")
-        here = reached[places]
-        # Of the repeats not started the first two are enough: more of them would say the same.
-        fresh = self.run[places] < 0
-        allowed = ~self.running[places] & (~fresh | (fresh.cumsum(1) <= 2)) & (here < len(sizes))
-        spent = [
-            (self.committed >= epochs).sum() * size
-            for epochs, size in zip(rungs, sizes, strict=True)
+        found: list[Step] = []
+        for place in places:
+            one = posterior.candidates.configurations[place]
+            fresh = 0
+            for repeat in range(self.choosing):
+                trial = runs.get((one, repeat))
+                fresh += trial is None
+                if (trial is None and fresh > 2) or (trial and trial.state != "paused"):
+                    continue
+                done = 0 if trial is None else len(trial.reported)
+                rung = next(epochs for epochs in self.rungs if epochs > done)
+                rung = rung if posterior.curves_fit else self.epochs
+                if costs.run(one, done, rung) <= remaining:
+                    found.append(Step(one, repeat, done, rung))
+        reached = [
+            self._until(t) or len(t.continued(self.epochs))
+            for (_, r), t in runs.items()
+            if r < CHOOSING
         ]
-        spent[-1] = spent[-1] / _LAST
-        for rung in np.argsort(spent, kind="stable"):
-            if sizes[rung] <= remaining and (allowed & (here == rung)).any():
-                which, repeat = np.nonzero(allowed & (here == rung))
-                place = places[which]
-                return Cells(place, repeat, np.full_like(place, rung), self.run[place, repeat])
-        return None
+        sizes = dict(zip(self.rungs, np.diff([0, *self.rungs]), strict=True))
+        spent = {
+            rung: sum(epochs >= rung for epochs in reached)
+            * int(size)
+            / (_LAST if rung == self.epochs else 1)
+            for rung, size in sizes.items()
+        }
+        least = min((step.rung for step in found), key=lambda rung: spent[rung], default=0)
+        return [step for step in found if step.rung == least]
+
+    def _options(self, trials: Iterable[StoredTrial], leader: Configuration) -> tuple[Option, ...]:
+        """Every configuration evaluated so far; its score is that of its complete runs.
+
+        The leader's is that of its fresh repeats, once it has any.
+        """
+        evaluated: dict[Configuration, list[StoredTrial]] = {}
+        for trial in trials:
+            evaluated.setdefault(trial.configuration, []).append(trial)
+        spread = Spread(self.images, self.pool)
+        options = []
+        for one, held in evaluated.items():
+            complete = sorted([t for t in held if t.state == "complete"], key=lambda t: t.repeat)
+            failed = [trial for trial in held if trial.state == "failed"]
+            fresh = [t for t in complete if one == leader and t.repeat >= self.choosing]
+            shown = fresh or complete
+            values = [trial.value for trial in shown if trial.value is not None]
+            state: OptionState = "eliminated" if failed else "complete" if shown else "open"
+            score = spread.score(values) if values else None
+            number = held[0].option
+            assert number is not None
+            options.append(Option(number, one, None, (*shown, *failed), state, score))
+        return tuple(options)
 
 
 def expected_improvement(mean: Array, spread: Array) -> Array:
@@ -363,11 +438,12 @@ def expected_improvement(mean: Array, spread: Array) -> Array:
     return np.maximum(improvement, 0.0)
 
 
-def most_useful(levels: FinalLevels, rivals: Places, steps: Cells) -> int:
-    """The step that reduces the expected regret the most; the leader is rival 0."""
+def usefulness(levels: FinalLevels, rivals: Places, steps: Cells) -> Array:
+    """By how much each step reduces the expected regret; the leader is rival 0."""
     spread = levels.spread[np.ix_(rivals, rivals)]
     improvement = expected_improvement(levels.mean[rivals], spread)
-    return int(np.argmax(improvement @ levels.variance_reduction(rivals, int(rivals[0]), steps)))
+    worth: Array = improvement @ levels.variance_reduction(rivals, int(rivals[0]), steps)
+    return worth
 
 
 def _runs(trials: Iterable[StoredTrial]) -> Runs:
@@ -395,31 +471,3 @@ def _numbered(
         option = numbers.setdefault(spec.configuration, len(numbers))
         assert option is not None
         yield replace(spec, option=option)
-
-
-def _options(trials: Iterable[StoredTrial], images: int | None) -> tuple[Option, ...]:
-    """Every configuration evaluated so far; its score is that of its complete trials."""
-    evaluated: dict[Configuration, list[StoredTrial]] = {}
-    for trial in trials:
-        evaluated.setdefault(trial.configuration, []).append(trial)
-    spread = Spread(images)
-    options = []
-    for one, held in evaluated.items():
-        complete = sorted([t for t in held if t.state == "complete"], key=lambda t: t.repeat)
-        failed = [trial for trial in held if trial.state == "failed"]
-        values = [trial.value for trial in complete if trial.value is not None]
-        state: OptionState = "eliminated" if failed else "complete" if complete else "open"
-        score = spread.score(values) if values else None
-        number = held[0].option
-        assert number is not None
-        options.append(Option(number, one, None, (*complete, *failed), state, score))
-    return tuple(options)
-
-
-def _stated(result: RaceResult | None, leader: Option | None) -> Score | None:
-    """The leader's stated accuracy, with its number of complete trials."""
-    if result is None:  # a budget of one run: nothing was compared
-        return leader.score if leader else None
-    return Score(
-        len(leader.rows) if leader else 0, result.leader.value, result.leader.standard_error
-    )

@@ -1,115 +1,167 @@
-"""The posterior of a race: its leader, the probability that it is good enough, two intervals."""
+"""What a race says of its leader, and the posterior behind the probability that it states.
+
+The leader's accuracy is that of its fresh repeats, which had no part in choosing it, and others are
+compared by their own runs (`contenders`). The probability that nothing is better by more than the
+tolerance needs a model (`model`) for what was not trained.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
 
+from study.plan.contenders import PAIRS, Contender
 from study.plan.race.candidates import Candidates
-from study.plan.race.model import Array, FinalLevels, Kernel, Places, fit
-from study.plan.race.observations import ObservationModel
-from study.plan.results import Configuration, StoredTrial
+from study.plan.race.model import Array, Cells, FinalLevels, Growth, Kernel, Places, fitted
+from study.plan.results import Configuration
+from study.plan.statistics import Score
 
 Reason = Literal["sure", "budget", "exhausted"]
 """Why a race has ended; exhausted: every run that could change the answer is trained."""
 
 _CONTENDERS = 64
 _DRAWS = 1000
-_TOP = 10
-_PAIRS = 2  # complete repeats that a rival has in common with the leader before a race is sure
-_POSSIBLE = 0.005  # the probability to be better from which on a candidate is such a rival
-_FITTED = 96
-"""Trials that the variances are fitted to; of more, every second, third and so on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A leading configuration: its probability to be the best, its value (median) and error."""
-
-    configuration: Configuration
-    probability: float
-    value: float
-    standard_error: float
+_POSSIBLE = 0.005  # the probability to be better from which on a candidate is a rival
+_BETTER = 0.75  # the probability to be better than the start that another answer needs
+_CHECKED = 6  # pairs of rungs before the model of curves is checked
+_EXPLAINED = 0.2  # the share of the variance of ends that the first rung has to explain
+_FEW = 4  # complete configurations that the variances need to be trusted by half
+_SURPRISED = 3.0  # the mean square of standardised residuals at which the model has failed
 
 
 @dataclass(frozen=True, slots=True)
 class RaceResult:
     """How sure a race is of its leader.
 
-    ``probability`` is that of being within the tolerance of the best; ``interval`` (of its value)
-    and ``distance`` (to the best) are 95 % intervals. They, values and errors are of the metric
-    that is compared, of accuracies fractions. ``reason`` says why the race has ended, None while
-    it goes on.
+    ``probability`` is that of being within the tolerance of the best of all configurations, on new
+    images; ``distance`` to it is a 95 % interval. ``score`` is the leader's on fresh repeats, and
+    ``interval`` one of 95 % on new images, None before there is one. Values and differences are of
+    the metric that is compared, of accuracies fractions. ``curves``: whether early epochs say
+    enough of the end; else only complete runs count. ``unit`` of what was spent is epochs or
+    seconds. ``reason`` says why the race has ended.
     """
 
-    leader: Contender
+    leader: Configuration
     probability: float
-    interval: tuple[float, float]
+    score: Score | None
+    interval: tuple[float, float] | None
     distance: tuple[float, float]
-    top: tuple[Contender, ...]
+    contenders: tuple[Contender, ...]
     tolerance: float
     confidence: float
-    epochs: int
-    budget: int
+    spent: float
+    budget: float
+    unit: Literal["epochs", "seconds"] = "epochs"
+    curves: bool = True
     reason: Reason | None = None
+
+    @property
+    def left(self) -> float:
+        """What is left of the budget."""
+        return max(0.0, self.budget - self.spent)
 
 
 class Posterior:
-    """The posterior of all candidates: the leader, by ``choosing`` trials; how sure, by all.
+    """The posterior of all candidates, by runs that choose.
 
-    ``measured`` are trials that had no part in choosing; candidates at the places ``failed`` have a
-    failed run and cannot lead.
+    ``curves`` holds the logarithm of the error at each rung that a run has reached, by
+    configuration and repeat. ``pending`` are cells of runs that are being trained; candidates at
+    the places ``failed`` cannot lead. ``noise`` is the variance of a run that its images allow.
     """
 
     def __init__(
         self,
         candidates: Candidates,
-        observations: ObservationModel,
-        choosing: Sequence[StoredTrial],
-        measured: Sequence[StoredTrial],
-        seed: int,
+        curves: Mapping[tuple[Configuration, int], Sequence[float]],
+        pending: Cells,
+        last: int,
+        noise: float,
+        *,
+        start: int | None = None,
         failed: frozenset[int] = frozenset(),
+        pooled: float = 1.0,
     ) -> None:
-        self.candidates, self.observations = candidates, observations
-        self.seed, self.failed = seed, failed
-        rungs = np.array(observations.rungs, dtype=float)
-        early = np.log(rungs[-1] / rungs)
-        every = max(1, math.ceil(len(choosing) / _FITTED))
-        cells, z = observations.observe(choosing[::every], candidates)
-        expected = observations.expected(math.exp(z.mean()))
-        self.kernel = Kernel(candidates.effects, early / max(early[0], 1e-9), *expected)
-        self.theta = fit(self.kernel, cells, z - z.mean())
-        self.cells, self.z = observations.observe(choosing, candidates)
-        self.trials = [*choosing, *measured]
-        self.chosen = FinalLevels(self.kernel, self.theta, self.cells, self.z)
+        self.candidates, self.last, self.start, self.failed = candidates, last, start, failed
+        self.pooled = pooled
+        self.curves_fit = True
+        self._fit(curves, pending, noise)
+        if not self._checked() and self.ended:
+            self.curves_fit = False
+            complete = {key: held for key, held in curves.items() if len(held) > last}
+            self._fit(complete, np.zeros((3, 0), dtype=np.intp), noise)
         self.leader = self._leader()
-        self.measured = bool(measured)
+
+    def _fit(
+        self,
+        curves: Mapping[tuple[Configuration, int], Sequence[float]],
+        pending: Cells,
+        noise: float,
+    ) -> None:
+        self.growth = Growth(list(curves.values()), self.last + 1)
+        places = [
+            (self.candidates.index[one], repeat, len(held) - 1)
+            for (one, repeat), held in curves.items()
+        ]
+        self.cells = np.array(places, dtype=np.intp).reshape(-1, 3).T
+        z = np.array([self.growth.end(len(held) - 1, held[-1]) for held in curves.values()])
+        self.first = np.array([held[0] for held in curves.values()])
+        self.middle = float(np.median(z))
+        scale = max(float(np.var(z)), 1e-3)
+        kernel = Kernel(self.candidates.effects, self.growth, noise or 0.1 * scale, scale)
+        self.levels = fitted(kernel, self.cells, z - self.middle, pending)
+        self.ended: dict[int, set[int]] = {}
+        for place, repeat, rung in places:
+            if rung == self.last:
+                self.ended.setdefault(place, set()).add(repeat)
+
+    def _checked(self) -> bool:
+        """Whether early epochs tell something of the end, and the residuals are as expected."""
+        if not self.last or min(self.growth.pairs[:-1]) < _CHECKED:
+            return True
+        shown = float(self.growth.slope[0]) ** 2 * float(np.var(self.first))
+        explained = shown / max(shown + float(self.growth.variance[0]), 1e-12)
+        done = self.levels.surprise[self.cells[2] == self.last]
+        surprised = float(np.mean(done**2)) if len(done) >= _CHECKED else 1.0
+        return explained >= _EXPLAINED and surprised <= _SURPRISED
 
     def _leader(self) -> int:
-        """The best of those with a complete trial; of all, before there is one.
+        """The best of those with a complete run; of all, before there is one.
 
-        A promise of early epochs is worth trying, but is no answer by itself.
+        The start stays unless another one is better with a probability of 0.75: on new images an
+        answer that is better by chance alone may be worse than what the user had.
         """
-        ended = self.cells.configuration[self.cells.rung == len(self.observations.rungs) - 1]
-        among = np.unique(ended) if len(ended) else np.arange(len(self.candidates))
+        among = np.array(sorted(self.ended) or range(len(self.candidates)), dtype=np.intp)
         among = among[~np.isin(among, list(self.failed))]
-        return int(among[np.argmin(self.chosen.mean[among])])
+        if not len(among):
+            return 0
+        best = int(among[np.argmin(self.levels.mean[among])])
+        if self.start is None or self.start in {best, *self.failed}:
+            return best
+        levels, one, other = self.levels, best, self.start
+        spread = levels.spread
+        variance = spread[one, one] + spread[other, other] - 2 * spread[one, other]
+        width = math.sqrt(max(float(variance), 0.0) + 2 * self.sampling**2)
+        sure = 0.5 * math.erfc((levels.mean[one] - levels.mean[other]) / width / math.sqrt(2))
+        return best if sure >= _BETTER else other
 
     @property
     def configuration(self) -> Configuration:
         """The leader's."""
         return self.candidates.configurations[self.leader]
 
-    @cached_property
-    def all_trials(self) -> FinalLevels:
-        """The final levels by the measured trials too."""
-        cells, z = self.observations.observe(self.trials, self.candidates)
-        return FinalLevels(self.kernel, self.theta, cells, z)
+    @property
+    def sampling(self) -> float:
+        """The standard deviation of a configuration's level over pools of images.
+
+        More repeats do not tell it: they share the pool. A run's variance at its end has as many
+        images; over the pool it is smaller in proportion.
+        """
+        return math.sqrt(math.exp(self.levels.theta[-1]) * self.pooled)
 
     def contenders(self, levels: FinalLevels) -> Places:
         """Places of those with the best lower confidence bounds, the leader first."""
@@ -119,96 +171,57 @@ class Posterior:
         return np.argsort(lucky, kind="stable")[: len(lucky) - len(self.failed)]
 
     @cached_property
-    def _by_choice(self) -> tuple[Places, Array]:
-        return self._drawn(self.chosen)
+    def _drawn(self) -> tuple[Places, Array]:
+        """Contenders, and errors on new images that they may have, of shape (draws, contenders).
 
-    @cached_property
-    def _by_all(self) -> tuple[Places, Array]:
-        return self._drawn(self.all_trials) if self.measured else self._by_choice
-
-    def _drawn(self, levels: FinalLevels) -> tuple[Places, Array]:
-        """Contenders, and errors on new images that they may have, of shape (draws, contenders)."""
-        places = self.contenders(levels)[:_CONTENDERS]
-        spread = levels.spread[np.ix_(places, places)]
+        Draws have the tails of a t distribution, and a spread that is wider than the model's where
+        residuals of complete runs have shown it, or where there are few complete runs.
+        """
+        places = self.contenders(self.levels)[:_CONTENDERS]
+        spread = self.levels.spread[np.ix_(places, places)]
         root = np.linalg.cholesky(spread + 1e-9 * np.eye(len(places)))
-        # The mean accuracy over repeats is that of their spread too.
-        level = levels.mean[places] + 0.5 * self.kernel.within(self.theta)
-        normal = _normal(self.seed, 1 + len(places))
-        # More repeats would not tell how hard this sample of images is for all.
-        sampled = self.observations.sampling_deviation(math.exp(level[0]))
-        error: Array = np.exp(level + normal[:, 1:] @ root.T + sampled * normal[:, :1])
-        return places, error
+        freedom = 2 + len(self.ended)
+        normal, own, tails = _draws(len(places), freedom)
+        done = self.levels.surprise[self.cells[2] == self.last]
+        shown = max(1.0, float((done**2).sum() + _FEW) / (len(done) + _FEW))
+        wider = math.sqrt(shown * (1 + _FEW / max(1, len(self.ended))))
+        level = self.middle + self.levels.mean[places] + wider * tails * (normal @ root.T)
+        # Of errors: the mean over runs is above the exponential of the mean logarithm.
+        run = 0.5 * math.exp(self.levels.theta[-1])
+        error: Array = np.exp(np.minimum(level + run, 50.0))
+        return places, error * np.exp(self.sampling * own - 0.5 * self.sampling**2)
 
-    def probability(self, tolerance: float, *, measured: bool = False) -> float:
+    def probability(self, tolerance: float) -> float:
         """The probability that the leader is within ``tolerance`` of the best."""
-        _, error = self._by_all if measured else self._by_choice
-        return float(np.mean(error[:, 0] - error.min(1) <= tolerance))
+        return float(np.mean(self._distances <= tolerance))
 
-    def complete(self, place: int) -> frozenset[int]:
-        """The repeats of a candidate that choose and are trained to the end."""
-        last = self.cells.rung == len(self.observations.rungs) - 1
-        return frozenset(self.cells.repeat[last & (self.cells.configuration == place)].tolist())
+    @property
+    def _distances(self) -> Array:
+        _, error = self._drawn
+        distances: Array = error[:, 0] - error.min(1)
+        return distances
+
+    def distance(self) -> tuple[float, float]:
+        """A 95 % interval of the distance to the best."""
+        return 0.0, float(np.quantile(self._distances, 0.95))
 
     def unproven(self, tolerance: float) -> list[int]:
         """The leader and rivals that may be better by more than the tolerance, lacking pairs.
 
         A race is not sure before each of them is trained to its end on two repeats of the leader's.
         """
-        places, error = self._by_choice
-        own = self.complete(self.leader)
-        if len(own) < _PAIRS:
+        places, error = self._drawn
+        own = self.ended.get(self.leader, set())
+        if len(own) < PAIRS:
             return [self.leader]
         better = (error[:, :1] - error > tolerance).mean(axis=0)
         rivals = [int(place) for place in places[better > _POSSIBLE]]
-        return [place for place in rivals if len(self.complete(place) & own) < _PAIRS]
-
-    def result(self, tolerance: float, confidence: float, epochs: int, budget: int) -> RaceResult:
-        places, error = self._by_all
-        distance = error[:, 0] - error.min(1)
-        shown = 1 - np.minimum(error * math.exp(self.observations.final_shift(self.trials)), 1.0)
-        first = np.bincount(error.argmin(1), minlength=len(places)) / len(error)
-        low, high = np.quantile(shown[:, 0], (0.025, 0.975))
-        # The leader's row is the first; of the others those that are the likeliest to be the best.
-        told = [0, *(1 + np.argsort(-first[1:], kind="stable"))]
-        # Early epochs promise too much: no value is stated without a complete run.
-        told = [n for n in told if n == 0 or self.complete(int(places[n]))][: _TOP + 1]
-        # Of draws that are far from normal before a run has reached its end, these mean something.
-        below, middle, above = np.quantile(shown[:, told], (0.16, 0.5, 0.84), axis=0)
-        found = [
-            Contender(
-                self.candidates.configurations[places[place]],
-                float(first[place]),
-                float(middle[n]),
-                float(above[n] - below[n]) / 2,
-            )
-            for n, place in enumerate(told)
-        ]
-        return RaceResult(
-            leader=found[0],
-            probability=float(np.mean(distance <= tolerance)),
-            interval=self._with_the_mean(float(low), float(high)),
-            distance=(0.0, float(np.quantile(distance, 0.95))),
-            top=tuple(sorted(found, key=lambda one: -one.probability)[:_TOP]),
-            tolerance=tolerance,
-            confidence=confidence,
-            epochs=epochs,
-            budget=budget,
-        )
-
-    def _with_the_mean(self, low: float, high: float) -> tuple[float, float]:
-        """The interval, widened to contain the mean of the leader's own complete trials."""
-        values = [
-            trial.value
-            for trial in self.trials
-            if trial.configuration == self.configuration and trial.value is not None
-        ]
-        if not values:
-            return low, high
-        mean = math.fsum(values) / len(values)
-        return min(low, mean), max(high, mean)
+        return [place for place in rivals if len(self.ended.get(place, set()) & own) < PAIRS]
 
 
 @lru_cache(maxsize=4)
-def _normal(seed: int, number: int) -> Array:
-    """Standard normal draws, of shape (draws, number): the same ones at each look."""
-    return np.random.default_rng([seed, number]).standard_normal((_DRAWS, number))
+def _draws(number: int, freedom: int) -> tuple[Array, Array, Array]:
+    """Normal draws, twice, of shape (draws, number), and the scales of t: the same at each look."""
+    rng = np.random.default_rng([number, freedom])
+    one, other = rng.standard_normal((2, _DRAWS, number))
+    return one, other, np.sqrt(freedom / rng.chisquare(freedom, _DRAWS))[:, None]

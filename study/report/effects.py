@@ -1,6 +1,6 @@
 """Effects of hyperparameters and interactions of pairs, as the trials of a race show them.
 
-They are terms of the race's own model (`model.Kernel`): the effect of a hyperparameter's value is
+They are terms of the race's model (`race.model.Kernel`): the effect of a hyperparameter's value is
 its mean over the whole space, and the interaction of a pair is the rest beyond the sum of the two.
 The number of levels is bounded, whatever the size of the space.
 """
@@ -8,14 +8,18 @@ The number of levels is bounded, whatever the size of the space.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from study.plan.race.model import Array, Places
+from study.plan.race import Race
+from study.plan.race.model import LEVEL, Array, Places
 from study.plan.race.result import Posterior
-from study.space.search_space import SearchSpace, Value
+from study.plan.results import StoredTrial
+from study.space.metric import Metric
+from study.space.search_space import Value
 
 Item = TypeVar("Item")
 Both = tuple[Places, Places]
@@ -68,9 +72,12 @@ class Effects:
     pairs: tuple[Pair, ...]
 
 
-def effects(posterior: Posterior, space: SearchSpace) -> Effects:
-    """Effects of hyperparameters and interactions of pairs, by the choosing trials."""
-    parts = _Parts(posterior)
+def effects(plan: Race, trials: Sequence[StoredTrial]) -> Effects | None:
+    """Effects and interactions by the runs that choose; None before a run has reached a rung."""
+    posterior = plan.posterior(trials)
+    if posterior is None:
+        return None
+    space, parts = plan.space, _Parts(posterior, plan.metric)
     names = [parameter.name for parameter in space.hyperparameters]
     levels = [parts.levels([dict(c).get(name) for c in parts.configurations]) for name in names]
     main = [parts.effect(number, names[number], levels[number]) for number in range(len(names))]
@@ -87,19 +94,16 @@ def effects(posterior: Posterior, space: SearchSpace) -> Effects:
 class _Parts:
     """The terms of the model, given its observations."""
 
-    def __init__(self, posterior: Posterior) -> None:
-        kernel, theta, cells = posterior.kernel, posterior.theta, posterior.cells
+    def __init__(self, posterior: Posterior, metric: Metric) -> None:
+        levels = posterior.levels
+        kernel, theta, self._metric = levels.kernel, levels.theta, metric
         self.configurations = posterior.candidates.configurations
-        variance = np.exp(theta[: kernel.split])
-        self._variance, self._effects = variance, kernel.effects
-        self._pairs = variance[kernel.count] / max(1, kernel.count * (kernel.count - 1) // 2)
-        self._inverse = np.linalg.inv(kernel.covariance(theta, cells, cells))
-        self._alpha = self._inverse @ (posterior.z - posterior.z.mean())
-        self._where, self._growth = cells.configuration, kernel.growth(theta, cells)
-        last = cells.rung == len(kernel.early) - 1
-        middle = posterior.z.mean() + (1.0 + 0.25 * last) @ self._alpha
-        shift = posterior.observations.final_shift(posterior.trials)
-        self._error = float(np.exp(middle + shift + 0.5 * kernel.within(theta)))
+        self._variance, self._effects = np.exp(theta), kernel.effects
+        self._pairs = self._variance[kernel.count] / max(1, kernel.count * (kernel.count - 1) // 2)
+        self._inverse, self._alpha = levels.inverse, levels.alpha
+        self._where = posterior.cells[0]
+        level = posterior.middle + LEVEL * float(self._alpha.sum())
+        self._error = float(np.exp(level + 0.5 * self._variance[-1]))
 
     def levels(self, values: list[Value | None]) -> Places:
         """For each value that some configuration has, in order, the first such configuration."""
@@ -132,13 +136,16 @@ class _Parts:
 
     def _posterior(self, covariance: Array, own: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of terms, by their prior covariance with observations."""
-        shown = covariance * self._growth
-        left = own - np.einsum("ij,jk,ik->i", shown, self._inverse, shown, optimize=True)
-        return shown @ self._alpha, np.sqrt(np.maximum(left, 0.0))
+        left = own - np.einsum("ij,jk,ik->i", covariance, self._inverse, covariance, optimize=True)
+        return covariance @ self._alpha, np.sqrt(np.maximum(left, 0.0))
 
     def _accuracy(self, effect: Array) -> Array:
-        accuracy: Array = 1 - np.minimum(self._error * np.exp(effect), 1.0)
-        return accuracy
+        """The value of the metric with this effect on the logarithm of its error."""
+        error = self._error * np.exp(effect)
+        if self._metric.is_accuracy:
+            error = np.minimum(error, 1.0)
+        value: Array = error if self._metric.direction == "minimize" else 1 - error
+        return value
 
 
 def _spaced(items: list[Item], most: int) -> list[Item]:

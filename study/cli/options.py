@@ -118,13 +118,8 @@ SEARCH = _panel(
     repeats=_option(int, "N", "Runs of each configuration.", min=1, max=10_000),
     configurations=_option(int, "N", "Configurations that tpe, random or gp try.", min=1),
     tolerance=_option(float, "POINTS", "Distance to the best at which a race ends: 0.2."),
-    budget=_option(str, "N|TIME", "Epochs of halving or a race, or time to train: 90s, 10min, 2h."),
-    confirm=_option(
-        int,
-        "N",
-        "Fresh repeats of answer and start (3; of halving, grid: 0).",
-        min=0,
-    ),
+    budget=_option(str, "N|TIME", "Budget of halving or race: epochs, or a time (90s, 2h)."),
+    confirm=_option(int, "N", "Fresh repeats of answer and start (3; halving, grid: 0).", min=0),
     seed=_option(int, "N", "Seed of splits, weights and order (default: 1).", min=0),
 )
 TRAINING = _panel(

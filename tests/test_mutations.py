@@ -29,3 +29,10 @@ def test_a_mutated_file_is_read_or_refused_in_one_line(good: dict[str, Kind], na
     number_of = {"db": 60, "cell": 100}.get(name, 200)  # a database takes longer to read
     found = {outcome(good[name], name, number) for number in range(number_of)}
     assert "refused" in found
+
+
+@pytest.mark.parametrize("number", [909, 4004], ids=["a huge value", "a huge number of a trial"])
+def test_a_mutated_database_that_was_read_once_is_refused(
+    good: dict[str, Kind], number: int
+) -> None:
+    assert outcome(good["cell"], "cell", number) == "refused"

@@ -191,6 +191,8 @@ def stored_trial(trial: FrozenTrial) -> StoredTrial | None:
 
 def _mistake(trial: FrozenTrial) -> str | None:
     """What Optuna has read of a trial although it cannot be."""
+    if not 0 <= trial.number < 2**31:
+        return "its number is impossible"
     if trial.state.is_finished() and trial.datetime_complete is None:
         return "it is finished and has no end"
     if trial.state == TrialState.COMPLETE and not trial.values:

@@ -121,9 +121,9 @@ def test_an_installed_wheel_says_its_version(environment: Path, tmp_path: Path) 
 def test_an_installed_wheel_gives_the_same_first_study_as_the_checkout(
     environment: Path, tmp_path: Path
 ) -> None:
-    run = ("run", "smoke", "--epochs", "1", "--mlflow", "none", "--quiet")
+    run = ("run", "smoke", "--epochs", "1", "--confirm", "0", "--mlflow", "none", "--quiet")
     said = of_the_wheel(tmp_path, environment / "study", *run)
-    assert said.startswith("Use filters=")
+    assert said.startswith("Use k1=3, k2=3, dense=16, filters=")
     told = of_the_wheel(tmp_path, environment / "study", "best", "smoke", "--json")
     here = tmp_path / "checkout"
     here.mkdir()

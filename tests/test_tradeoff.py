@@ -19,9 +19,10 @@ from study.plan.points import fits
 from study.plan.race import Race
 from study.plan.results import Configuration, StoredTrial
 from study.plan.search import Search
+from study.plan.statistics import Difference, Score
 from study.plan.strategies import limited, outside
 from study.plan.sweep import OneAtATime
-from study.plan.tradeoff import rated, smallest
+from study.plan.tradeoff import Rated, rated, smallest
 from study.report.cost import cost_figure
 from study.space.architecture import cost_of
 from study.space.limits import Cost, Limits
@@ -326,3 +327,12 @@ def test_a_custom_model_is_measured_too() -> None:
     assert epoch.cost is not None
     assert epoch.cost.milliseconds is None
     assert 4 * epoch.cost.parameters < epoch.cost.size < 1e5
+
+
+def test_a_configuration_far_behind_is_clearly_worse_however_many_are_compared() -> None:
+    behind = Difference(2, 0.0261, 0.0067, freedom=10, comparisons=55)
+    one = Rated((("filters", 16),), Score(2, 0.92, 0.01), behind, 1.0, 9.0, None, None, None)
+    assert not behind.clear  # as a claim among 55
+    assert one.worse
+    level = replace(behind, mean=0.01)
+    assert not replace(one, gap=level).worse

@@ -456,7 +456,7 @@ def test_what_the_ledger_remembers_is_what_is_stored(workers: int) -> None:
         return tuple(trial.curve.get("seconds", ()))
 
     storage = InMemoryStorage()
-    wide = space(repeats=3, hyperparameters={"width": {"options": [1, 2, 3], "start": 1}})
+    wide = space(repeats=3, hyperparameters={"width": {"options": [*range(1, 9)], "start": 1}})
     race = Race(wide, images=IMAGES, budget=Budget(64))
     engine = Mixed(train, workers, 0)
     found = driver(storage, plan=race, engine=engine, watch=Compared())

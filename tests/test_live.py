@@ -121,11 +121,11 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     state = driver(storage := InMemoryStorage(), plan=race, watch=Lines(to, EPOCHS)).drive()
     said = written.getvalue()
     assert f"width={dict(state.incumbent or ())['width']} leads" in said
-    assert " sure to 0.20 points, " in said
+    assert " by the model to be within 0.20 points, " in said
     assert "after 1 epoch, paused" in said
     assert state.race is not None
     sure = words.race(state.race, state.metric)[0]
-    assert sure.startswith("The leader is within 0.20 points of the best")
+    assert "that the leader is within 0.20 points of the best" in sure
     assert {row.state for row in rows(storage)} <= {"complete", "pruned"}
 
 

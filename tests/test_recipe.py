@@ -83,7 +83,7 @@ def test_the_rate_falls_to_nothing_and_one_cycle_rises_first() -> None:
 
 
 def test_a_run_without_options_has_the_key_it_always_had() -> None:
-    assert base.RUN.key == "eb6662f9b190932207458829"
+    assert base.RUN.key == "51db6c521536111e55bc8417"
 
 
 def test_no_validation_part_is_every_image_and_a_seed_of_its_own_is_one_part_for_all() -> None:

@@ -298,9 +298,10 @@ def race(verdict: RaceResult, metric: Metric) -> list[str]:
         better = "no other is likely to be better"
     said = [
         (
-            f"The leader is within {tolerance}{metric.points} of the best with probability "
-            f"{_probability(verdict.probability)} (requested: {_probability(verdict.confidence)}), "
-            f"after {_spent(verdict)}. {_ENDS[verdict.reason]}."
+            f"The model gives {_probability(verdict.probability)} that the leader is within "
+            f"{tolerance}{metric.points} of the best (requested: "
+            f"{_probability(verdict.confidence)}), after {_spent(verdict)}. "
+            f"{_ENDS[verdict.reason]}."
         )
     ]
     if verdict.interval is not None:
@@ -315,7 +316,7 @@ def race(verdict: RaceResult, metric: Metric) -> list[str]:
 def race_in_short(verdict: RaceResult, metric: Metric) -> str:
     """The progress of a race, for one line of the live view."""
     return (
-        f"{_probability(verdict.probability)} sure to "
+        f"{_probability(verdict.probability)} by the model to be within "
         f"{metric.number(verdict.tolerance)}{metric.points}, {_spent(verdict)}"
     )
 

@@ -139,6 +139,6 @@ def test_the_note_of_a_race_says_who_leads_and_how_sure_it_is() -> None:
     plan_state = drive(InMemoryStorage(), plan=plan)
     assert plan_state.race is not None
     note = note_text(plan_state, 3)
-    assert "The leader is within 0.20 points of the best" in note
+    assert "the leader is within 0.20 points of the best" in note
     table = [line for line in note.splitlines() if line.startswith("| ")]
     assert len(table) == 2 + 1 + len(plan_state.race.contenders)

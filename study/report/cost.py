@@ -65,7 +65,7 @@ def cost_figure(plan_state: PlanState, rated: Sequence[Rated] = ()) -> Figure | 
     caption = (
         "Means with one standard error against the seconds of a run, whatever else the machine "
         "did, and against the number of parameters. Blue is the answer, vermilion the best mean if "
-        "that is another one; of many configurations only these two have a bar. Filled points are "
+        "that is another one; of many configurations only these two have a bar. Filled marks are "
         "not clearly worse than the best mean."
     )
     if sentence := words.smallest(rated, metric):

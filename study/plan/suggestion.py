@@ -47,13 +47,20 @@ def suggested(
 ) -> Configuration:
     """The next configuration by ``sampler``, which is new, after ``known`` ones with values."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {p.name: _distribution(p) for p in space.hyperparameters}
-    searched = {p.name: p for p in space.hyperparameters}
+    ordered = {p.name: _ordered(p) for p in space.hyperparameters}
+    distributions = {p.name: _distribution(p, ordered[p.name]) for p in space.hyperparameters}
+    places = {
+        name: {one: at for at, one in enumerate(options)} for name, options in ordered.items()
+    }
     past = [
         _trial(
             number,
-            {name: distributions[name] for name, _ in params if name in searched},
-            {name: _place(searched[name], one) for name, one in params if name in searched},
+            {name: distributions[name] for name, _ in params if name in places},
+            {
+                name: places[name][one] if places[name] else one
+                for name, one in params
+                if name in places
+            },
             result,
         )
         for number, (params, result) in enumerate(known)
@@ -79,7 +86,7 @@ def suggested(
         found = together.get(name)
         if found is None:
             found = sampler.sample_independent(study, trial, name, distribution)
-        values[name] = ordered[found] if (ordered := _ordered(parameter)) else found
+        values[name] = ordered[name][found] if ordered[name] else found
     return configuration(values)
 
 
@@ -89,19 +96,12 @@ def _ordered(parameter: Hyperparameter) -> list[Value]:
     return sorted(parameter.options) if numbers else []
 
 
-def _distribution(parameter: Hyperparameter) -> BaseDistribution:
+def _distribution(parameter: Hyperparameter, ordered: Sequence[Value]) -> BaseDistribution:
     """What the sampler chooses from; options that are numbers are places in their order.
 
     As categories 8, 16 and 32 would be no nearer to each other than to 1024.
     """
-    ordered = _ordered(parameter)
     return IntDistribution(0, len(ordered) - 1) if ordered else parameter.distribution
-
-
-def _place(parameter: Hyperparameter, value: Value) -> Value:
-    """A value as the sampler knows it."""
-    ordered = _ordered(parameter)
-    return ordered.index(value) if ordered else value
 
 
 def _trial(

@@ -336,3 +336,19 @@ def test_a_configuration_far_behind_is_clearly_worse_however_many_are_compared()
     assert one.worse
     level = replace(behind, mean=0.01)
     assert not replace(one, gap=level).worse
+
+
+def test_an_answer_behind_the_start_on_fresh_repeats_is_not_called_the_best_mean() -> None:
+    plan = Confirmed(OneAtATime(space_of(a=([1, 2], 1)), images=IMAGES), 2)
+
+    def scores(configuration: Configuration, repeat: int) -> float:
+        other = configuration != (("a", 1),)
+        return 0.5 + 0.1 * other * (
+            1 if repeat < 2 else -1
+        )  # better when chosen, worse on fresh ones
+
+    state, _ = played(plan, scores)
+    answer, start = state.stages[-1].options
+    assert start.gap is not None
+    assert start.gap.mean < 0
+    assert verdict(answer, state.stages[-1]) == "selected"

@@ -227,7 +227,7 @@ def _print(
         say(console, f"The answer of {other.name} is {_verdict(answer, one, metric)}.")
     if both is not None:
         of = "Over the configurations that both studies trained"
-        say(console, f"{of}, {other.name} is {_verdict(both, one, metric)}.")
+        say(console, f"{of}, those of {other.name} are {_verdict(both, one, metric)}.")
 
 
 def _verdict(found: Judgement, one: Side, metric: Metric) -> str:
@@ -235,5 +235,5 @@ def _verdict(found: Judgement, one: Side, metric: Metric) -> str:
     ends = f"{metric.number(low)} to {metric.number(high)}{metric.points}"
     how = "in pairs" if found.paired else "unpaired"
     by = f"{metric.number(found.difference)}{metric.points} (95 %: {ends}, {how})"
-    words = {"better": "better than that of", "worse": "worse than that of", "tie": "a tie with"}
-    return f"{words[found.verdict]} {one.name}: {by}"
+    words = {"better": "better than", "worse": "worse than", "tie": "not clearly different from"}
+    return f"{words[found.verdict]} what {one.name} has: {by}"

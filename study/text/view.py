@@ -166,7 +166,8 @@ def verdict(option: Option, stage: Stage) -> str:
         return behind(option, stage) if option.failure else f"eliminated: {behind(option, stage)}"
     whole = stage.kind == "configurations"
     said = []
-    if _is_best(option, stage):
+    beaten = any(one.gap is not None and one.gap.mean < 0 for one in stage.options)  # by the start
+    if _is_best(option, stage) and not beaten:
         said.append("best" if whole else "best mean")
     if kind(option, stage) == "selected":
         said += [] if whole else ["selected"]

@@ -144,7 +144,7 @@ def opened(context: typer.Context) -> Iterator[Database]:
 
 
 def reported(location: Location) -> str:
-    """Write a study's report; where it is, or why there is none: nothing else depends on it."""
+    """Write the report of a study; return its path, or the reason why it could not be written."""
     from study.report.write import report
 
     try:

@@ -31,7 +31,7 @@ _LARGEST = 2**26  # numbers of one image, 0.3 GB
 
 @dataclass(frozen=True)
 class Needed:
-    """The file of a network of one's own, whose ``classes`` a model needs to be loaded.
+    """The file of a custom model, whose ``classes`` are needed to load the saved model.
 
     ``digest`` is the file's SHA-256.
     """
@@ -72,9 +72,9 @@ class Card:
 
     ``labels`` are as the training data has them, none where they are numbers. ``brightness`` is the
     mean of its pixels (0..1), ``fit`` how its pictures were brought to their size, and ``scales``
-    which of its stored numbers were black and white. ``needed`` is the code that it takes. Its
-    probabilities are calibrated by ``temperature``; None: not. ``digest`` is the SHA-256 of an
-    exported model.
+    which of its stored numbers were black and white. ``needed`` is the code that it takes.
+    ``temperature`` calibrates its probabilities; None if they are not calibrated. ``digest`` is the
+    SHA-256 of an exported model.
     """
 
     model: str

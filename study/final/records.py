@@ -39,7 +39,8 @@ _OWNER = "study.txt"
 class OwnMetric:
     """The study's metric, where it is neither accuracy nor mean absolute error.
 
-    ``value`` is of the test images, ``validation`` of the held-out ones; None: not measured.
+    ``value`` is measured on the test images, ``validation`` on the held-out images; either is
+    None if it was not measured.
     """
 
     name: str

@@ -103,7 +103,7 @@ class Halving(Plan):
         return float(repeats * (trained * epoch + number * start))
 
     def _affordable(self, epoch: float, start: float, more: int = 0) -> int:
-        """How many configurations the budget pays for, with so many more repeats to choose by."""
+        """How many configurations the budget pays for, with ``more`` repeats added to choose by."""
         whole = self.finalists * self.repeats + self.reserved
         left = self.budget.amount - whole * (self.epochs * epoch + start)
         repeats = self.choosing + more

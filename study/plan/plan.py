@@ -186,8 +186,9 @@ class PlanState:
 class Plan(ABC):
     """Which runs a study trains, as a pure function of its stored trials.
 
-    ``repeats`` defaults to the space's. ``images`` is the number of validation images of a repeat
-    (None: not known, or the metric is no share of images): it bounds standard errors from below.
+    ``repeats`` defaults to the space's. ``images`` is the number of validation images of a repeat,
+    which bounds standard errors from below; None if it is unknown, or if the metric is not a share
+    of images.
     They are drawn from a ``pool`` of that many. ``metric`` defaults to the space's. ``compares``:
     the pruner compares a run with the same repeat of its reference, so that the run waits until
     that repeat is complete. ``out`` says of a configuration why it is not trained.

@@ -13,7 +13,6 @@ from study.data.dataset import Dataset, split
 from study.errors import ModelError, SpaceError, TrainingFailed
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import SearchSpace
-from study.training.checkpoint import FolderCheckpoints
 from study.training.network import check
 from study.training.recipe import OPTIMIZERS, Recipe, balanced_weights, value
 from study.training.run import Run
@@ -100,12 +99,7 @@ def test_a_run_continues_to_the_same_bits_and_saves_stock_classes(
     import keras
 
     run = base.having(**params)
-    whole = base.finish(train(run, base.DATA))
-    store = FolderCheckpoints(tmp_path)
-    training = train(run, base.DATA, checkpoints=store)
-    next(training), next(training)
-    training.close()
-    assert base.same(base.finish(train(run, base.DATA, checkpoints=store)), whole, tmp_path)
+    whole, _ = base.continued(run, tmp_path)
     plain, _ = base.finish(train(base.RUN, base.DATA))
     assert base.bits(whole[0][:1]) != base.bits(plain[:1])
     (tmp_path / "model.keras").write_bytes(whole[1])

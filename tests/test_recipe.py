@@ -15,7 +15,6 @@ from study.space.architecture import count_activations, count_parameters
 from study.space.file import load
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import Score, Validation
-from study.training.checkpoint import FolderCheckpoints
 from study.training.network import DEFAULTS, build_cnn, check
 from study.training.recipe import Recipe, value
 from study.training.train import train
@@ -124,12 +123,7 @@ def test_with_every_option_off_the_bits_are_those_of_a_run_without_options(tmp_p
 @pytest.mark.tensorflow
 def test_a_run_with_every_option_on_continues_to_the_same_bits(tmp_path: Path) -> None:
     run = base.having(**ON)
-    whole = base.finish(train(run, base.DATA))
-    store = FolderCheckpoints(tmp_path)
-    training = train(run, base.DATA, checkpoints=store)
-    next(training), next(training)
-    training.close()
-    assert base.same(base.finish(train(run, base.DATA, checkpoints=store)), whole, tmp_path)
+    _, store = base.continued(run, tmp_path)
     checkpoint = store.load(run.key)
     assert checkpoint is not None
     moving = [array for array in checkpoint.arrays if array.shape == (4,)]

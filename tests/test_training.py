@@ -77,6 +77,16 @@ def bits(epochs: list[Epoch]) -> list[tuple[float, ...]]:
     return [astuple(epoch)[:5] for epoch in epochs]
 
 
+def continued(run: Run, folder: Path) -> tuple[Any, FolderCheckpoints]:
+    """A run that was interrupted after two epochs has the bits of the whole one; with its store."""
+    whole, store = finish(train(run, DATA)), FolderCheckpoints(folder)
+    training = train(run, DATA, checkpoints=store)
+    next(training), next(training)
+    training.close()
+    assert same(finish(train(run, DATA, checkpoints=store)), whole, folder)
+    return whole, store
+
+
 def same(one: tuple[list[Epoch], bytes], other: tuple[list[Epoch], bytes], folder: Path) -> bool:
     """The same curves and the same final weights, bit for bit."""
     pairs = zip(weights(one[1], folder), weights(other[1], folder), strict=True)

@@ -1,6 +1,7 @@
 """`study judge`: the same as scipy's tests, right by simulation, and one line for bad input."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -72,16 +73,59 @@ def test_the_command_says_better_and_exits_with_0(tmp_path: Path) -> None:
     assert json.loads(again.stdout)["judgements"][0]["verdict"] == "worse"
 
 
+def test_differences_without_a_spread_decide_nothing() -> None:
+    [one] = judge(table(a=[0.90, 0.91, 0.92], b=[0.94, 0.95, 0.96]), "a")
+    assert (one.verdict, one.interval, one.more) == ("tie", None, None)
+    assert one.difference == pytest.approx(0.04)
+
+
+def test_repeats_that_only_one_configuration_has_are_not_counted_among_the_pairs() -> None:
+    results = {"a": {"1": 0.9, "2": 0.8, "3": 0.7}, "b": {"2": 0.95, "3": 0.9, "4": 0.1}}
+    [one] = judge(results, "a")
+    assert (one.paired, one.repeats) == (True, 2)
+
+
+GOOD = "config,seed,score\nold,1,0.90\nold,2,0.91\nnew,1,0.95\nnew,2,0.961\n"
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_a_spreadsheet_exports_is_read(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    (tmp_path / "r.csv").write_text(GOOD.replace(",", delimiter), encoding)
+    result = CliRunner().invoke(app, ["judge", str(tmp_path / "r.csv")])
+    assert result.exit_code == 0, result.output
+    assert "new: better than old" in result.stdout
+
+
+def test_a_name_or_repeat_that_is_written_in_two_ways_is_one(tmp_path: Path) -> None:
+    text = GOOD.replace("old,2", "old,2.0").replace("old,", "caf\u00e9,", 1)
+    result = run(tmp_path / "r.csv", text.replace("old,", "cafe\u0301,"))
+    assert result.exit_code == 0, result.output
+    assert "in pairs, 2 repeats" in result.stdout
+
+
+def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "r.csv")
+    result = CliRunner().invoke(app, ["judge", str(tmp_path / "r.csv")])
+    assert result.exit_code == 2
+    assert "not a regular file" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("config,seed,score\n", "no row below a header"),
+        ("config,seed,score\nold,1,1,234.5\n", "line 2: 4 values where the header has 3"),
+        ("config,seed,score,score\nold,1,0.9,0.1\n", "has two columns score"),
+        ("config,seed,score\nold,1,1e300\n", "'1e300' is no number; give a number of less"),
+        ("config;seed;score\nold;1;0,9\n", "'0,9' is no number; give a number of less"),
         ("a,b\n1,2\n", "name them with --columns"),
         ("config,seed,score\nold,1,0.9\nold,1,0.8\n", "line 3: 'old' has repeat '1' twice"),
         ("config,seed,score\nold,1,0.9\nnew,1,oops\n", "line 3: score: 'oops' is no number"),
         ("config,seed,score\nold,1,0.9\nnew,1,0.8\n", "'old' has a single repeat"),
         ("config,score\nold,0.9\nold,0.9\nnew,0.9\nnew,0.9\n", "all scores are the same"),
         ("config,seed,score\nold,1,0.9\nold,2,0.8\n", "a comparison needs at least two"),
-        ("", "name them with --columns"),
+        ("", "no row below a header"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, text: str, said: str) -> None:

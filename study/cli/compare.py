@@ -157,7 +157,7 @@ def _judged(
 
     if not paired:
         others = {f"{other.name} {repeat}": value for repeat, value in others.items()}
-    if mine == others or len({*mine.values(), *others.values()}) == 1:
+    if mine == others:
         return None
     looks = max(looks_of(side.settings).looks for side in (one, other))
     minimize = one.settings.metric.direction == "minimize"
@@ -231,9 +231,11 @@ def _print(
 
 
 def _verdict(found: Judgement, one: Side, metric: Metric) -> str:
-    low, high = found.interval
-    ends = f"{metric.number(low)} to {metric.number(high)}{metric.points}"
+    interval = "no interval, as the repeats have no spread"
+    if found.interval is not None:
+        low, high = found.interval
+        interval = f"95 %: {metric.number(low)} to {metric.number(high)}{metric.points}"
     how = "in pairs" if found.paired else "unpaired"
-    by = f"{metric.number(found.difference)}{metric.points} (95 %: {ends}, {how})"
+    by = f"{metric.number(found.difference)}{metric.points} ({interval}, {how})"
     words = {"better": "better than", "worse": "worse than", "tie": "not clearly different from"}
     return f"{words[found.verdict]} what {one.name} has: {by}"

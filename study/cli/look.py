@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -242,27 +241,27 @@ def judge(
     """
     with explained():
         from study.plan.judge import judge as judged
-        from study.plan.judge import read
 
+        found = _scores(results, columns)
+        first = next(iter(found)) if baseline is None else baseline
         try:
-            with results.open(newline="", encoding="utf-8-sig") as file:
-                rows = csv.DictReader(file)
-                found = read(rows, _columns(rows.fieldnames or [], columns))
-            first = next(iter(found), "") if baseline is None else baseline
             judgements = judged(found, first, minimize=minimize)
-        except (DataError, UnicodeDecodeError, csv.Error) as error:
+        except DataError as error:
             raise DataError(f"{results}: {error}") from None
         if context.params["json"]:
             print_json({"baseline": first, "judgements": [asdict(one) for one in judgements]})
         for one in [] if context.params["json"] else judgements:
             said = {"better": "better than", "worse": "worse than", "tie": "a tie with"}
-            low, high = one.interval
             need = "more than 10,000" if one.more is None else f"about {one.more}"
             tie = f"; {need} more repeats would decide a difference of this size"
+            if one.interval is None:
+                interval, tie = "no interval", "; the repeats have no spread, so nothing is decided"
+            else:
+                interval = "95 %: {:+.4g} to {:+.4g}".format(*one.interval)
             say(
                 SafeConsole(),
                 f"{one.configuration}: {said[one.verdict]} {first} by {one.difference:+.4g} "
-                f"(95 %: {low:+.4g} to {high:+.4g}, {'in pairs' if one.paired else 'unpaired'}, "
+                f"({interval}, {'in pairs' if one.paired else 'unpaired'}, "
                 f"{one.repeats} repeats){tie if one.verdict == 'tie' else ''}",
             )
     if not any(one.verdict == "better" for one in judgements):
@@ -280,18 +279,40 @@ def _state(database: Database, name: str | None) -> tuple[str, Settings, PlanSta
     return study.study_name, settings, plan_state, state
 
 
+def _scores(results: Path, columns: str | None) -> dict[str, dict[str, float]]:
+    """The scores of a CSV by configuration and repeat; one name for what is written in two ways."""
+    from study.data.listing import class_names
+    from study.data.table import rows
+    from study.plan.judge import read
+
+    found = [*rows(results)]
+    if not found:
+        raise DataError(f"{results}: no row below a header; give a row for each run")
+    try:
+        chosen = _columns([*found[0][1]], columns)
+    except DataError as error:
+        raise DataError(f"{results}: {error}") from None
+    for column in filter(None, chosen[:2]):
+        names = class_names({row[column] for _, row in found})
+        for _, row in found:
+            row[column] = names[row[column]]
+    scores = read(found, chosen)
+    if len({score for held in scores.values() for score in held.values()}) == 1:
+        raise DataError(f"{results}: all scores are the same; there is nothing to compare")
+    return scores
+
+
 def _columns(header: Sequence[str], given: str | None) -> tuple[str, str | None, str]:
     """The columns of configuration, repeat and score."""
     if given is not None:
-        names = [name.strip() for name in given.split(",")]
+        names = [name.strip().lower() for name in given.split(",")]
         if len(names) != 3:
             raise DataError(f"--columns {given}: give three: configuration,repeat,score")
         if missing := [name for name in names if name not in header]:
             raise DataError(f"has no column {missing[0]!r}; it has {', '.join(header)}")
         return names[0], names[1], names[2]
-    lower = {name.strip().lower(): name for name in header}
     first, repeat, score = (
-        next((lower[name] for name in known if name in lower), None)
+        next((name for name in known if name in header), None)
         for known in (_CONFIGURATION, _REPEAT, _SCORE)
     )
     if first is None or score is None:

@@ -103,9 +103,13 @@ def header(path: Path) -> Sequence[str]:
 def rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Each line below the header: where it is, for messages, and its cells by column.
 
-    Raises `DataError` with the number of a line that has more or fewer cells than the header.
+    Raises `DataError` for two columns of one name, and with the number of a line that has more or
+    fewer cells than the header.
     """
     with _opened(path) as table:
+        named = [name for name in table.header if name]
+        if twice := [name for name in named if named.count(name) > 1]:
+            raise refusal(path, f"has two columns {printable(twice[0])}", "rename or remove one")
         lines = csv.reader(table, delimiter=table.delimiter)
         for cells in filter(None, lines):
             where = f"{printable(path)}, line {table.number}"

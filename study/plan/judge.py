@@ -1,18 +1,22 @@
 """The statistics of a study for anybody's results: is a configuration better than another one?
 
 Scores of the same repeat are compared in pairs (a paired t-test); without shared repeats by Welch's
-test. All tests of a table are at 95 % together (Bonferroni).
+test. All tests of a table are at 95 % together (Bonferroni). Differences without any spread decide
+nothing: of two repeats of 100 images they are often equal by chance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from study.errors import DataError
-from study.plan.statistics import CONFIDENCE
+from study.plan.statistics import CONFIDENCE, sample_variance
+
+LARGEST = 1e100
+"""Of a score: squares of larger numbers are infinite."""
 
 MOST_REPEATS = 10_000
 POWER = 0.8
@@ -26,8 +30,11 @@ Results = dict[str, dict[str, float]]
 class Judgement:
     """A configuration against the baseline.
 
-    ``difference`` is by how much it is better (in the score's unit), with its interval; ``more``
-    how many more repeats would probably decide a tie (None: over 10,000).
+    ``repeats`` are those compared: the shared ones if ``paired``, else those of the configuration;
+    ``mean`` is over all of its repeats.
+    ``difference`` is by how much it is better (in the score's unit), with its interval (None if the
+    scores have no spread); ``more`` how many more repeats would probably decide a tie (None: over
+    10,000, or unknown).
     """
 
     configuration: str
@@ -35,32 +42,33 @@ class Judgement:
     mean: float
     verdict: Literal["better", "tie", "worse"]
     difference: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     paired: bool
     more: int | None
 
 
-def read(rows: Iterable[Mapping[str, str | None]], columns: tuple[str, str | None, str]) -> Results:
-    """The scores of a table; ``columns`` name configuration, repeat (or None) and score.
+def read(
+    rows: Iterable[tuple[str, Mapping[str, str]]], columns: tuple[str, str | None, str]
+) -> Results:
+    """The scores of rows, each with where it is; ``columns``: configuration, repeat, score.
 
-    Raises ``DataError`` with the line for a score that is no number and for a repeated row.
+    Raises ``DataError`` for a score that is no number and for a repeated row, and says where.
     """
     configuration, repeat, score = columns
     found: Results = {}
-    for line, row in enumerate(rows, 2):
-        name, text = (row[configuration] or "").strip(), (row[score] or "").strip()
+    for where, row in rows:
+        name, text = row[configuration], row[score]
         held = found.setdefault(name, {})
-        key = (row[repeat] or "").strip() if repeat else f"row {line}"
+        key = row[repeat] if repeat else where
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
-            raise DataError(f"line {line}: {score}: {text!r} is no number; give a finite number")
+        if not abs(value) < LARGEST:
+            cure = f"give a number of less than {LARGEST:g}, with a decimal point"
+            raise DataError(f"{where}: {score}: {text!r} is no number; {cure}")
         if key in held:
-            raise DataError(
-                f"line {line}: {name!r} has repeat {key!r} twice; give each repeat one row"
-            )
+            raise DataError(f"{where}: {name!r} has repeat {key!r} twice; give each repeat one row")
         held[key] = value
     return found
 
@@ -72,8 +80,7 @@ def judge(
 
     ``tests`` divides the probability of an error further.
 
-    Raises ``DataError`` for an unknown baseline, for fewer than two configurations or repeats, and
-    for scores that are all the same.
+    Raises ``DataError`` for an unknown baseline, and for fewer than two configurations or repeats.
     """
     if baseline not in results:
         raise DataError(f"has no configuration {baseline!r}; it has {', '.join(results) or 'none'}")
@@ -82,8 +89,6 @@ def judge(
     for name, scores in results.items():
         if len(scores) < 2:
             raise DataError(f"{name!r} has a single repeat; give at least 2 of each configuration")
-    if len({score for scores in results.values() for score in scores.values()}) == 1:
-        raise DataError("all scores are the same; there is nothing to compare")
     level = 1 - (1 - CONFIDENCE) / (len(results) - 1) / tests
     sign = -1 if minimize else 1
     others = [name for name in results if name != baseline]
@@ -92,30 +97,39 @@ def judge(
 
 
 def _against(results: Results, name: str, baseline: str, sign: int, level: float) -> Judgement:
-    from scipy import stats
-
     own, base = results[name], results[baseline]
     shared = [repeat for repeat in own if repeat in base]
     paired = len(shared) >= 2
+    groups = [[*own.values()], [*base.values()]]
     if paired:
-        pairs = [sign * (own[repeat] - base[repeat]) for repeat in shared]
-        low, high = stats.ttest_1samp(pairs, 0.0).confidence_interval(level)
-        difference = math.fsum(pairs) / len(pairs)
-    else:
-        one, other = ([sign * value for value in scores.values()] for scores in (own, base))
-        low, high = stats.ttest_ind(one, other, equal_var=False).confidence_interval(level)
-        difference = math.fsum(one) / len(one) - math.fsum(other) / len(other)
-    if math.isnan(low):  # no spread at all
-        low = high = difference
-    verdict: Literal["better", "tie", "worse"] = "tie"
-    if low > 0 or high < 0:
-        verdict = "better" if difference > 0 else "worse"
+        groups = [[own[repeat] - base[repeat] for repeat in shared]]
+    difference = sign * (_mean(groups[0]) - (0.0 if paired else _mean(groups[1])))
     repeats = len(shared) if paired else min(len(own), len(base))
-    more = 0 if verdict != "tie" else _more(difference, (high - low) / 2, repeats, level)
-    mean = math.fsum(own.values()) / len(own)
-    return Judgement(
-        name, len(own), mean, verdict, difference, (float(low), float(high)), paired, more
-    )
+    half = _half(groups, level)
+    interval = None if half is None else (difference - half, difference + half)
+    verdict: Literal["better", "tie", "worse"] = "tie"
+    if half is not None and abs(difference) > half:
+        verdict = "better" if difference > 0 else "worse"
+    more: int | None = 0
+    if verdict == "tie":
+        more = None if half is None else _more(difference, half, repeats, level)
+    compared, mean = len(shared) if paired else len(own), _mean([*own.values()])
+    return Judgement(name, compared, mean, verdict, difference, interval, paired, more)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _half(groups: Sequence[Sequence[float]], level: float) -> float | None:
+    """Half of the interval of a mean, or of the difference of two (Welch's); None: no spread."""
+    from scipy.special import stdtrit
+
+    errors = [sample_variance(values) / len(values) for values in groups]
+    if not (total := sum(errors)):
+        return None
+    parts = [part**2 / (len(values) - 1) for part, values in zip(errors, groups, strict=True)]
+    return float(stdtrit(total**2 / sum(parts), (1 + level) / 2)) * math.sqrt(total)
 
 
 def _more(difference: float, half: float, repeats: int, level: float) -> int | None:

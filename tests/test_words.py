@@ -8,10 +8,10 @@ from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, fixed_scores, played, space_of
 
 from study.plan.contenders import Contender
-from study.plan.plan import PlanState, Stage
+from study.plan.plan import Option, PlanState, Stage
 from study.plan.race.result import RaceResult
 from study.plan.search import Search
-from study.plan.statistics import Score
+from study.plan.statistics import Difference, Score
 from study.plan.sweep import OneAtATime
 from study.space.metric import ACCURACY
 from study.text import sentences as words
@@ -99,6 +99,55 @@ def test_a_combination_that_ties_is_said_to_in_one_sentence() -> None:
     assert words.doubts(plan_state)[-1] == (
         "combined: all best means together tie with the selected values, which stay."
     )
+
+
+def confirmed(gap: Difference) -> Stage:
+    """The answer and the start on three fresh repeats, with this difference."""
+    score = Score(3, 0.9, 0.01)
+    answer = Option("answer", (("a", 1),), None, (), "complete", score)
+    start = Option("start", (("a", 2),), None, (), "complete", score, gap)
+    return Stage("confirmed", "confirmed", (("a", 1),), (answer, start), answer, answer)
+
+
+UNCLEAR = "not clearly better than the start: ahead by "
+NEVER = "(3.78 in a study that never changed)"
+
+
+@pytest.mark.parametrize(
+    ("gap", "said", "verdict"),
+    [
+        (Difference(3, 0.0473, 0.0164, 8), "4.73 ± 1.64 points better than the start", "worse"),
+        (
+            Difference(3, 0.0473, 0.0164, 8, comparisons=4),
+            f"{UNCLEAR}4.73 ± 1.64 points, and a clear difference needs 5.26 {NEVER}",
+            "behind",
+        ),
+        (
+            Difference(3, 0.0102, 0.0059, 8),
+            f"{UNCLEAR}1.02 ± 0.59 points, and a clear difference needs 1.36",
+            "behind",
+        ),
+        (Difference(3, -0.01, 0.02, 8), "no better than the start (-1.00 ± 2.00 points)", "tie"),
+        (Difference(3, -0.03, 0.02, 8), "no better than the start (-3.00 ± 2.00 points)", "ahead"),
+        (Difference(3, -0.09, 0.02, 8), "worse than the start by 9.00 ± 2.00 points", "better"),
+        (
+            Difference(1, 0.01, None),
+            f"{UNCLEAR}1.00 points (no error can be estimated from 1 repeat)",
+            "tie",
+        ),
+    ],
+)
+def test_the_answer_is_called_better_than_the_start_only_if_the_test_says_so(
+    gap: Difference, said: str, verdict: str
+) -> None:
+    stage = confirmed(gap)
+    assert words.outcome(stage) == f"90.00 ± 1.00 % on 3 fresh repeats; {said}."
+    assert views(stage)[1].verdict == verdict
+
+
+def test_the_best_mean_is_no_reason_of_cost_although_it_is_the_cheapest_that_ties() -> None:
+    found = stage({8: [0.972, 0.979], 16: [0.97, 0.98], 32: [0.9, 0.91]}, start=32, tie="best")
+    assert words.outcome(found).endswith(": a tie; 8 is selected because its mean is better.")
 
 
 def test_one_repeat_is_one_and_its_error_an_estimate() -> None:

@@ -224,13 +224,16 @@ def _print(
     if answer is None:
         say(console, "Both answers are the same configuration, on the same runs.")
     else:
-        say(console, f"The answer of {other.name} is {_verdict(answer, one, metric)}.")
+        said, by = _verdict(answer, metric)
+        say(console, f"The answer of {other.name} is {said} that of {one.name}: {by}.")
     if both is not None:
-        of = "Over the configurations that both studies trained"
-        say(console, f"{of}, those of {other.name} are {_verdict(both, one, metric)}.")
+        said, by = _verdict(both, metric)
+        of = f"those of {other.name} are {said} those of {one.name}: {by}."
+        say(console, f"Over the configurations that both studies trained, {of}")
 
 
-def _verdict(found: Judgement, one: Side, metric: Metric) -> str:
+def _verdict(found: Judgement, metric: Metric) -> tuple[str, str]:
+    """How one side compares with the other, and by how much."""
     interval = "no interval, as the repeats have no spread"
     if found.interval is not None:
         low, high = found.interval
@@ -238,4 +241,4 @@ def _verdict(found: Judgement, one: Side, metric: Metric) -> str:
     how = "in pairs" if found.paired else "unpaired"
     by = f"{metric.number(found.difference)}{metric.points} ({interval}, {how})"
     words = {"better": "better than", "worse": "worse than", "tie": "not clearly different from"}
-    return f"{words[found.verdict]} what {one.name} has: {by}"
+    return words[found.verdict], by

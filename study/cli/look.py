@@ -260,7 +260,7 @@ def judge(
                 interval = "95 %: {:+.4g} to {:+.4g}".format(*one.interval)
             say(
                 SafeConsole(),
-                f"{one.configuration}: {said[one.verdict]} {first} by {one.difference:+.4g} "
+                f"{one.configuration}: {said[one.verdict]} {first}, {one.difference:+.4g} "
                 f"({interval}, {'in pairs' if one.paired else 'unpaired'}, "
                 f"{one.repeats} repeats){tie if one.verdict == 'tie' else ''}",
             )

@@ -83,12 +83,20 @@ class Difference:
         return self.standard_error is None or abs(self.mean) <= self.standard_error
 
     @property
-    def clear(self) -> bool:
-        """Whether the two differ: a paired t-test at 95 %, by Bonferroni over all comparisons."""
+    def needed(self) -> float | None:
+        """The abs(mean) above which the two differ: a paired t-test at 95 %, by Bonferroni.
+
+        None if no error is known.
+        """
         if self.standard_error is None or not self.freedom:
-            return False
+            return None
         level = 1 - (1 - CONFIDENCE) / self.comparisons / 2
-        return abs(self.mean) > _quantile(self.freedom, level) * self.standard_error
+        return _quantile(self.freedom, level) * self.standard_error
+
+    @property
+    def clear(self) -> bool:
+        """Whether the two differ, by the test of `needed` over all comparisons."""
+        return self.needed is not None and abs(self.mean) > self.needed
 
 
 def image_floor(accuracy: float, images: int | None) -> float:

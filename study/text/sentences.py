@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from study.plan import tradeoff
@@ -192,10 +193,10 @@ def _reason(stage: Stage, gap: Difference) -> str:
     """Why one of the options that tie is selected, as the sweep's rule has it."""
     assert stage.selected is not None
     assert stage.best is not None
-    if gap.mean and gap.standard_error is None:
+    selected, best = stage.selected.configuration, stage.best.configuration
+    if gap.mean and selected == best:
         return "its mean is better"
     places = [option.configuration for option in stage.options]
-    selected, best = stage.selected.configuration, stage.best.configuration
     if selected == stage.incumbent:
         cheaper = places.index(selected) < places.index(best)
         return "it is the incumbent" + (" and cheaper" if cheaper else "")
@@ -245,11 +246,26 @@ def _confirmed(stage: Stage) -> str:
         return f"{said}; {alone}."
     by = f"{units.gap(gap, stage.metric)}{stage.metric.points}"
     if not gap.clear:
-        repeats = units.counted(gap.pairs, "repeat")
-        return f"{said}; no better than the start, as far as {repeats} can tell ({by})."
+        return f"{said}; {_unclear(gap, by, stage.metric)}."
     if gap.mean < 0:
         return f"{said}; worse than the start by {by.removeprefix('-')}."
     return f"{said}; {by} better than the start."
+
+
+def _unclear(gap: Difference, by: str, metric: Metric) -> str:
+    """Why the answer is not called better than the start: how far ahead it would have to be.
+
+    On fresh repeats there are more comparisons than this one only after the study was changed.
+    """
+    if gap.mean <= 0:
+        return f"no better than the start ({by})"
+    said = f"not clearly better than the start: ahead by {by}"
+    if gap.needed is None:
+        return f"{said} ({_NO_ERROR} {units.counted(gap.pairs, 'repeat')})"
+    first = replace(gap, comparisons=1).needed
+    never = f" ({metric.number(first or 0.0)} in a study that never changed)"
+    changed = never if gap.comparisons > 1 else ""
+    return f"{said}, and a clear difference needs {metric.number(gap.needed)}{changed}"
 
 
 def _count(ties: int) -> str:

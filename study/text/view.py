@@ -171,9 +171,17 @@ def verdict(option: Option, stage: Stage) -> str:
         said.append("best" if whole else "best mean")
     if kind(option, stage) == "selected":
         said += [] if whole else ["selected"]
-    elif stage.decided and option.tied and option.gap is not None:
-        said.append("tie")
+    elif stage.decided and option.gap is not None:
+        said.append(_standing(option.gap))
     return ", ".join(said)
+
+
+def _standing(gap: Difference) -> str:
+    """A tie, or whether an option is worse than the best (a claim) or only behind it."""
+    if gap.tie:
+        return "tie"
+    claim, mean = ("worse", "behind") if gap.mean > 0 else ("better", "ahead")
+    return claim if gap.clear else mean
 
 
 def behind(option: Option, stage: Stage) -> str:

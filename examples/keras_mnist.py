@@ -2,7 +2,7 @@
 
     python -m study run examples/keras_mnist.toml
 
-What it reads of `params` are the hyperparameters that the space must have.
+The space lists every hyperparameter that `build` reads from `params`.
 """
 
 from collections.abc import Mapping

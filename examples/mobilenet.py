@@ -2,9 +2,8 @@
 
 python -m study run examples/mobilenet.toml --data my_pictures/
 
-It downloads one file, the first time: Keras' weights of MobileNetV2 for ImageNet without its last
-layer (about 9 MB), from the address in `keras.applications`, to `~/.keras/models`. Only the process
-that starts the study does so.
+The first time, `keras.applications` downloads the weights of MobileNetV2 for ImageNet without its
+last layer (about 9 MB) to `~/.keras/models`. Only the process that starts the study does so.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ WEIGHTS = "imagenet"
 
 
 def backbone(input_shape: tuple[int, int, int]) -> keras.Model:
-    """The frozen network: images (n, *input_shape) of 0..1 to 1,280 numbers each."""
+    """The frozen network: takes images (n, *input_shape) of 0..1, returns (n, 1280)."""
     images = keras.Input(input_shape)
     x = layers.Concatenate()([images] * 3) if input_shape[-1] == 1 else images
     x = layers.Rescaling(2.0, -1.0)(x)  # as its preprocess_input does with pixels of 0..255
@@ -30,7 +29,7 @@ def backbone(input_shape: tuple[int, int, int]) -> keras.Model:
 
 
 def build(params: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """The head: outputs of the backbone (n, *input_shape) to logits (n, num_classes)."""
+    """The head: takes features (n, *input_shape), returns logits (n, num_classes)."""
     features = keras.Input(input_shape)
     x = layers.Dropout(params["dropout"])(features)
     if params["width"]:

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # An objective of your own, swept one hyperparameter at a time
 #
-# Everything here is plain Optuna but for the sampler. Run it as a script, or cell by cell.
+# Everything here but the sampler is plain Optuna. Run it as a script, or cell by cell.
 
 # %%
 import optuna
@@ -15,7 +15,7 @@ images, labels = load_digits(return_X_y=True)
 
 
 # %% [markdown]
-# Repeat r of every configuration gets the same split: options are then compared in pairs.
+# Repeat r of every configuration gets the same split, so options are compared in pairs.
 
 
 # %%

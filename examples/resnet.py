@@ -16,7 +16,7 @@ def build(
 ) -> keras.Model:
     """A model that takes images (n, *input_shape) and gives logits (n, num_classes).
 
-    `translation` and `schedule` are the trainer's own hyperparameters: the space has them, too.
+    The program itself applies `translation` and `schedule` of the space.
     """
     images = keras.Input(input_shape)
     x = _normalised(layers.Conv2D(params["width"], 3, padding="same", use_bias=False)(images))

@@ -1,4 +1,4 @@
-"""A small classifier of scikit-learn's, swept one hyperparameter at a time, three repeats each."""
+"""A small scikit-learn classifier, swept one hyperparameter at a time, three repeats each."""
 
 import optuna
 import optunahub

@@ -198,11 +198,13 @@ def execution_options(
     from study.mirror.tracker import resolve
     from study.running.launch import ExecutionOptions
     from study.workers.devices import available_devices
+    from study.workers.engines import SCHEDULERS
 
     if keep_models is not None:
         models.parse(keep_models)
     _check_address("--checkpoints", checkpoints, r"(s3://[^/]+(/.*)?)|((?!.*://).*)", "s3://BUCKET")
-    _check_address("--scheduler", scheduler, r"(tcp|tls|ws|wss)://\S+:\d+/?", "tcp://HOST:PORT")
+    schemes = "|".join(SCHEDULERS)
+    _check_address("--scheduler", scheduler, rf"({schemes})://\S+:\d+/?", "tcp://HOST:PORT")
     wanted = amounts(resources)
     if wanted is not None and scheduler is None:
         raise SettingsError(f"--resources {resources}: only a cluster has any; give --scheduler")

@@ -34,7 +34,7 @@ from study.tuning.pruning import make_pruner
 from study.workers import processes
 from study.workers.devices import CPU, Devices, held
 from study.workers.engine import Engine, Trainer
-from study.workers.engines import ENGINES, EngineOptions
+from study.workers.engines import EngineOptions, make_engine
 from study.workers.machine import cores
 
 if TYPE_CHECKING:
@@ -224,14 +224,7 @@ def engine_for(
         resources=execution.resources,
         say=say,
     )
-    if settings.training.engine:
-        name = settings.training.engine
-    elif execution.scheduler:
-        name = "dask"
-    else:
-        pool = gpus or jobs != 1 or execution.apart  # a GPU is freed by a process's end
-        name = "pool" if pool else "in-process"
-    return ENGINES[name](options)
+    return make_engine(options, settings.training.engine, apart=execution.apart)
 
 
 def checkpoints_for(location: Location, execution: ExecutionOptions) -> Checkpoints:

@@ -77,9 +77,8 @@ class TestFutures(EngineContract):
         return lambda: Futures(store, workers=1)
 
 
-def test_a_cluster_without_dask_names_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda _: None)
-    options = engines.EngineOptions(
+def options(scheduler: str) -> engines.EngineOptions:
+    return engines.EngineOptions(
         dataset=dataset(),
         checkpoints=FolderCheckpoints(Path("nowhere")),
         trainer=fake_trainer.train,
@@ -87,9 +86,22 @@ def test_a_cluster_without_dask_names_what_installs_it(monkeypatch: pytest.Monke
         threads=1,
         device="cpu",
         gpus=(),
-        scheduler="tcp://host:8786",
+        scheduler=scheduler,
         resources=None,
         say=print,
     )
+
+
+def test_the_scheme_of_a_scheduler_names_the_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = Futures(FolderCheckpoints(tmp_path))
+    monkeypatch.setattr(engines, "ENGINES", {"futures": lambda _: made})
+    monkeypatch.setattr(engines, "SCHEDULERS", {"threads": "futures"})
+    assert engines.make_engine(options("threads://here:1"), None, apart=False) is made
+
+
+def test_a_cluster_without_dask_names_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"Dask is not installed: pip install '\.\[cluster\]'"):
-        engines.ENGINES["dask"](options)
+        engines.make_engine(options("tcp://host:8786"), None, apart=False)

@@ -21,19 +21,22 @@ def test_a_shipped_table_is_the_whole_grid_of_the_digits_space(
     assert table.images == images
 
 
-def test_the_table_that_had_no_part_in_choosing_anything_is_whole(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("name", "size", "images", "pool"),
+    [("mnist-1000", (72, 8, 10), 2000, 3000), ("digits-rates", (42, 8, 12), 479, 1437)],
+)
+def test_a_shipped_table_is_the_whole_grid_of_its_space(
+    name: str, size: tuple[int, int, int], images: int, pool: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(str(benchmarks))
     from tables import load
 
     from study.space import file as space_file
 
-    table = load("mnist-1000")
-    space = space_file.load(
-        str(Path(__file__).parents[1] / "benchmarks" / "tables" / "mnist-1000.toml")
-    )
+    table = load(name)
+    space = space_file.load(str(benchmarks / "tables" / f"{name}.toml"))
     options = {p.name: p.options for p in space.hyperparameters}
     assert {p.name: p.options for p in table.space.hyperparameters if p.name in options} == options
-    assert (len(table.configurations), table.repeats, table.epochs) == (72, 8, 10)
-    assert (table.images, table.pool) == (2000, 3000)
+    assert (len(table.configurations), table.repeats, table.epochs) == size
+    assert (table.images, table.pool) == (images, pool)

@@ -29,7 +29,7 @@ from tables import Table, load
 from study.errors import SettingsError, StudyError
 from study.plan.plan import Plan
 from study.plan.race import Race
-from study.plan.strategies import plan_of, strategy_of
+from study.plan.strategies import CONFIRM, completed, plan_of, strategy_of
 from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.tuning.pruning import Margin
 
@@ -44,13 +44,15 @@ SPACE_KEYS = ("tie", "passes", "score")
 
 
 def settings_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Settings:
-    """The settings of a simulated study, as `study run` would settle them."""
+    """The settings of a simulated study, as `study run` would settle them; confirmed if asked."""
     own = {"sampler": name, "seed": draw.seed, **given}
     chosen = {key: Setting(value, "command line") for key, value in own.items()}
     images = draw.images or 0
     facts = DataFacts("table", (1, 1, 1), 2, draw.pool or images, 0, images)
     settings = resolve(draw.space, "table", chosen).with_data(facts, {})
-    return settings.with_default("pruner", strategy_of(settings).pruner)
+    if CONFIRM in strategy_of(settings).own:
+        settings = settings.with_default(CONFIRM, 0)
+    return completed(settings)
 
 
 def make_plan(name: str, given: Mapping[str, Any], **space: Any) -> Callable[[Draw], Plan]:

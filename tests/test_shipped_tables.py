@@ -23,7 +23,11 @@ def test_a_shipped_table_is_the_whole_grid_of_the_digits_space(
 
 @pytest.mark.parametrize(
     ("name", "size", "images", "pool"),
-    [("mnist-1000", (72, 8, 10), 2000, 3000), ("digits-rates", (42, 8, 12), 479, 1437)],
+    [
+        ("mnist-1000", (72, 8, 10), 2000, 3000),
+        ("digits-rates", (42, 8, 12), 479, 1437),
+        ("resnet", (24, 8, 8), 1200, 1800),
+    ],
 )
 def test_a_shipped_table_is_the_whole_grid_of_its_space(
     name: str, size: tuple[int, int, int], images: int, pool: int, monkeypatch: pytest.MonkeyPatch

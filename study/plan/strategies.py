@@ -166,7 +166,8 @@ def _sweep(settings: Settings) -> Plan:
 
 def _optuna(sampler: str, title: str) -> Strategy:
     says = f"Configurations are suggested by Optuna's {title}; the best mean wins"
-    return Strategy(functools.partial(_search, sampler), says, own={CONFIRM: FRESH})
+    own = {CONFIRM: FRESH, "configurations": 12}
+    return Strategy(functools.partial(_search, sampler), says, own=own)
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -226,12 +227,14 @@ def completed(settings: Settings) -> Settings:
     Raises ``SettingsError`` for a setting that only another strategy has.
     """
     strategy = strategy_of(settings)
-    for name, other in STRATEGIES.items():
-        for key in other.own:
-            if key in settings.chosen and key not in strategy.own:
-                raise SettingsError(
-                    f"--{key} {settings[key]}: only --sampler {name} has one; leave it out"
-                )
+    others = {key for other in STRATEGIES.values() for key in other.own} - set(strategy.own)
+    for key in sorted(others & set(settings.chosen)):
+        if settings[key] is not None:
+            *rest, last = [name for name, other in STRATEGIES.items() if key in other.own]
+            names = f"{', '.join(rest)} and {last} use" if rest else f"{last} uses"
+            raise SettingsError(f"--{key} {settings[key]}: only --sampler {names} it; leave it out")
+    chosen = {key: one for key, one in settings.chosen.items() if key not in others}
+    settings = replace(settings, chosen=chosen)
     given = settings.chosen.get("budget")
     if given is not None and given.value is not None:
         budget = parse(given.value)

@@ -30,7 +30,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "data": "digits",
     "seed": SEED,
     "sampler": "sweep",
-    "configurations": 12,
     "threads": 1,
     "training": "fast",
     "device": None,  # the GPU if available

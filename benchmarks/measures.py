@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from simulation import Outcome
+from simulation import Outcome, Stated
 from tables import Floats, Table
 
 NEAR = (0.1, 0.2)
@@ -96,7 +96,7 @@ def judged(table: Table, outcomes: Sequence[Outcome], tolerance: float) -> dict[
     found: dict[str, Any] = {"stated": share(np.arange(len(outcomes)) < len(said))}
     for name, each in truths.items():
         own = [held[one.answer] for held, (one, _) in zip(each, said, strict=True)]
-        behind = [held.max() - value for held, value in zip(each, own, strict=True)]
+        behind = [_behind(table, held, *pair) for held, pair in zip(each, said, strict=True)]
         for what, values in (("accuracy", own), ("distance", behind)):
             given = [getattr(stated, what) for _, stated in said]
             hits = [
@@ -114,9 +114,9 @@ def judged(table: Table, outcomes: Sequence[Outcome], tolerance: float) -> dict[
         if off:
             found[f"bias against the {name} truth"] = mean([bias for bias, _ in off])
             found[f"error holds the {name} truth"] = share([abs(b) <= error for b, error in off])
-    sure = [(one, stated.within) for one, stated in said if stated.within is not None]
+    sure = [pair for pair in said if pair[1].within is not None]
     if sure:
-        stated = np.array([within for _, within in sure])
+        stated = np.array([one.within for _, one in sure])
         found["probability"] = by_fifths(stated, _right(table, sure, tolerance))
     found["ended"] = {
         reason: {"studies": len(ended)}
@@ -127,10 +127,22 @@ def judged(table: Table, outcomes: Sequence[Outcome], tolerance: float) -> dict[
     return found
 
 
-def _right(table: Table, said: Sequence[tuple[Outcome, Any]], tolerance: float) -> dict[str, Any]:
-    """Whether each answer is close enough by the test images."""
-    outcomes = [outcome for outcome, _ in said]
-    return {"came true": regrets(table, outcomes) <= tolerance + 1e-9}
+def _right(
+    table: Table, said: Sequence[tuple[Outcome, Stated]], tolerance: float
+) -> dict[str, Any]:
+    """Whether each answer is close enough by the test images: to the best compared, and of all."""
+    behind = [_behind(table, truth(table, one), one, stated) for one, stated in said]
+    every = regrets(table, [outcome for outcome, _ in said])
+    return {
+        "came true": 100 * np.array(behind) <= tolerance + 1e-9,
+        "of all": every <= tolerance + 1e-9,
+    }
+
+
+def _behind(table: Table, held: Floats, outcome: Outcome, stated: Stated) -> float:
+    """How far an answer is from the best that it is said to have been compared with."""
+    among = [table.index[one] for one in stated.compared] or slice(None)
+    return float(held[among].max() - held[outcome.answer])
 
 
 def by_fifths(stated: Floats, right: dict[str, Any]) -> list[dict[str, Any]]:

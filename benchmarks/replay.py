@@ -27,8 +27,10 @@ from simulation import Outcome, Stated, drawn, simulate
 from tables import Table, load
 
 from study.errors import SettingsError, StudyError
-from study.plan.plan import Plan
-from study.plan.race import Race
+from study.plan.contenders import PAIRS
+from study.plan.plan import Plan, PlanState
+from study.plan.race import RACE, Race
+from study.plan.results import Configuration
 from study.plan.strategies import CONFIRM, completed, plan_of, strategy_of
 from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.tuning.pruning import Margin
@@ -77,7 +79,7 @@ def margin_of(draw: Draw, name: str, given: Mapping[str, Any]) -> Margin | None:
     return Margin() if pruner == "sweep" else None
 
 
-def stated(plan_state: Any) -> Stated | None:
+def stated(plan_state: PlanState) -> Stated | None:
     """What a plan_state says of its answer."""
     race, score = plan_state.race, plan_state.score
     if score is None:
@@ -85,7 +87,25 @@ def stated(plan_state: Any) -> Stated | None:
     own = Stated(accuracy=score.interval, mean=score.mean, error=score.standard_error)
     if race is None:
         return own
-    return replace(own, within=race.probability, distance=race.distance, reason=race.reason)
+    return replace(
+        own,
+        within=race.probability,
+        distance=race.distance,
+        reason=race.reason,
+        compared=_compared(plan_state, race.leader),
+    )
+
+
+def _compared(plan_state: PlanState, leader: Configuration) -> tuple[Configuration, ...]:
+    """The configurations with two complete repeats of the leader's, which a race speaks of."""
+    ended = {
+        option.configuration: {
+            row.repeat for row in option.rows if row.state == "complete" and row.stage == RACE
+        }
+        for option in plan_state.stages[0].options
+    }
+    own = ended.get(leader, set())
+    return tuple(one for one, held in ended.items() if len(held & own) >= PAIRS)
 
 
 def replayed(
@@ -113,9 +133,10 @@ def lines(record: Mapping[str, Any], tolerance: float) -> Iterator[str]:
     """What a person reads."""
     for name, value in record.items():
         if name == "probability":
-            yield f"{f'within {tolerance:g} points, stated':46} came true"
+            yield f"{f'within {tolerance:g} points, stated':46} came true, of all"
             for fifth in value:
-                yield f"  {fifth['stated']:44.3f} {fifth['came true']}  of {fifth['studies']}"
+                true = f"{fifth['came true']}  {fifth['of all']}  of {fifth['studies']}"
+                yield f"  {fifth['stated']:44.3f} {true}"
         elif name == "ended":
             for reason, ended in value.items():
                 said = f"ended {reason}: {ended['studies']}, within the tolerance"

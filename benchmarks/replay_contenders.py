@@ -1,11 +1,13 @@
-"""What a user would pick instead of a strategy of the study, in the same replays.
+"""The study's strategies beside what a user would pick instead of them, in the same replays.
 
     python benchmarks/replay_contenders.py digits --studies 400 [--only tpe] [--json FILE]
 
-Every contender works on the table with the same start and repeats. The tutorial's epochs are three
-repeats of every option of every hyperparameter, each trained anew; the contenders are compared
-where an eighth, a quarter, half and all of them are spent. Procedures that have to know their
-budget beforehand are played once for each.
+Every contender works on the table with the same start and repeats. They are compared where an
+eighth, a quarter, half and all of the epochs are spent that three repeats of the sweep's
+configurations take. Procedures that have to know their budget beforehand, the study's race and
+halving among them, are played once for each. To the end, whatever it takes, are played the
+tutorial, which trains every option of every hyperparameter anew, the study's sweep and random
+search with fresh repeats of answer and start, and the whole grid.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,17 +27,21 @@ import blas_threads  # noqa: F401 - before NumPy
 import recorded
 from measures import measured, plain
 from meter import Meter
-from simulation import Procedure, run
+from replay import make_plan, margin_of
+from simulation import Procedure, Stated, play, run
 from tables import Table, load
+
+from study.errors import SettingsError
+from study.plan.strategies import FRESH
+from study.plan.sweep import sweep_epochs
 
 REPEATS = 3
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 
 
-def tutorial_epochs(table: Table) -> int:
-    """What the tutorial's sweep trains: three repeats of every option, the same ones again too."""
-    options = sum(len(parameter.options) for parameter in table.space.hyperparameters)
-    return options * REPEATS * table.epochs
+def whole_budget(table: Table) -> int:
+    """The epochs that three repeats of the sweep's configurations take."""
+    return sweep_epochs(table.space, REPEATS, table.epochs)
 
 
 def _end(meter: Meter, place: int, repeats: int = REPEATS) -> float:
@@ -190,9 +197,18 @@ def optuna_search(meter: Meter, sampler: str, pruner: str) -> None:
             meter.answer = max(known, key=known.__getitem__)
 
 
+def of_the_study(meter: Meter, name: str, **given: Any) -> Stated | None:
+    """A strategy of the study, as `replay.py` plays it; ``given`` are settings."""
+    draw = meter.draw
+    plan = make_plan(name, given)(draw)
+    play(meter, plan, margin=margin_of(draw, name, given))
+    return None
+
+
 def contenders() -> dict[str, Procedure]:
     """Those that can be stopped at any time, by name."""
     found: dict[str, Procedure] = {
+        "study sweep": partial(of_the_study, name="sweep", confirm=0),
         "tutorial": tutorial,
         "random": random_search,
         "tpe": partial(optuna_search, sampler="tpe", pruner="median"),
@@ -207,6 +223,8 @@ def contenders() -> dict[str, Procedure]:
 def budgeted(table: Table, budget: int) -> dict[str, dict[str, Procedure]]:
     """Those that have to know their budget, in their variants."""
     return {
+        "study race": {"": partial(of_the_study, name="race", budget=budget)},
+        "study halving": {"": partial(of_the_study, name="halving", budget=budget)},
         "halving": {"": partial(halving_within, budget=budget)},
         "one epoch, keep 3": {"": partial(keep_some, budget=budget, first=1, keep=3, confirmed=0)},
         "keep some, best variant": {
@@ -218,11 +236,26 @@ def budgeted(table: Table, budget: int) -> dict[str, dict[str, Procedure]]:
     }
 
 
+def to_the_end(table: Table) -> dict[str, Procedure]:
+    """Those that are played without a limit; the confirmed ones have fresh repeats at the end."""
+    fresh = min(FRESH, table.repeats - REPEATS - 1)
+    runs = whole_budget(table) // table.epochs - 2 * fresh
+    confirmed = partial(of_the_study, confirm=fresh)
+    return {
+        "tutorial, whole": tutorial,
+        "study sweep, confirmed": partial(confirmed, name="sweep"),
+        "study random, confirmed": partial(
+            confirmed, name="random", configurations=runs // REPEATS
+        ),
+        "whole grid": random_search,
+    }
+
+
 def compare(
     table: Table, studies: int, seed: int, processes: int, only: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """A record for each contender and budget; of variants the one that does best in hindsight."""
-    limits = [int(share * tutorial_epochs(table)) for share in SHARES]
+    limits = [int(share * whole_budget(table)) for share in SHARES]
     options: dict[str, Any] = {"seed": seed, "processes": processes}
     for name, procedure in contenders().items():
         if only and name not in only:
@@ -234,16 +267,30 @@ def compare(
         for name, versions in budgeted(table, limit).items():
             if only and name not in only:
                 continue
-            found = [
-                {"contender": name, "limit": limit, "variant": version}
-                | measured(table, run(table, one, studies, seed=seed, limits=[limit]))
-                for version, one in versions.items()
-            ]
-            if found:
-                yield min(found, key=lambda record: record["regret"].value)
-    if not only or "whole grid" in only:
-        outcomes = run(table, random_search, studies, **options)
-        yield {"contender": "whole grid", "limit": None} | measured(table, outcomes)
+            yield from _best_variant(table, studies, name, limit, versions, options)
+    for name, procedure in to_the_end(table).items():
+        if not only or name in only:
+            outcomes = run(table, procedure, studies, **options)
+            yield {"contender": name, "limit": None} | measured(table, outcomes)
+
+
+def _best_variant(
+    table: Table,
+    studies: int,
+    name: str,
+    limit: int,
+    versions: dict[str, Procedure],
+    options: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """The record of the one that does best; none where the budget is too small for all of them."""
+    found = []
+    for version, procedure in versions.items():
+        with suppress(SettingsError):
+            outcomes = run(table, procedure, studies, **options)
+            record = {"contender": name, "limit": limit, "variant": version}
+            found.append(record | measured(table, outcomes))
+    if found:
+        yield min(found, key=lambda record: record["regret"].value)
 
 
 def main() -> None:
@@ -256,7 +303,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="add the records to this file, a line each")
     options = parser.parse_args()
     table = load(options.table)
-    print(f"{table.name}: the tutorial's sweep trains {tutorial_epochs(table)} epochs")
+    print(f"{table.name}: the sweep's configurations take {whole_budget(table)} epochs")
     machine = recorded.machine("optuna", "numpy")
     records = compare(table, options.studies, options.seed, options.processes, options.only)
     for record in records:

@@ -29,7 +29,8 @@ class Stated:
     """What a study says of its answer: accuracies and distances are fractions.
 
     ``within`` is the probability that the answer is within the tolerance of the best, ``accuracy``
-    and ``distance`` (to the best) are intervals, ``mean`` and ``error`` those of its accuracy.
+    and ``distance`` (to the best) are intervals, ``mean`` and ``error`` those of its accuracy. Best
+    of these ``compared``; of all where it is empty.
     """
 
     within: float | None = None
@@ -38,6 +39,7 @@ class Stated:
     reason: str | None = None
     mean: float | None = None
     error: float | None = None
+    compared: tuple[Configuration, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,15 @@ def simulate(
     """
 
     def procedure(meter: Meter) -> Stated | None:
-        return stated(_Play(meter, make_plan(meter.draw), workers, margin).play())
+        return stated(play(meter, make_plan(meter.draw), workers, margin))
 
     options = {"seed": seed, "repeats": repeats, "limits": limits, "processes": processes}
     return run(table, procedure, studies, **options)
+
+
+def play(meter: Meter, plan: Plan, workers: int = 1, margin: Margin | None = None) -> PlanState:
+    """Let a plan work on a meter until it is complete, or until the meter's last limit."""
+    return _Play(meter, plan, workers, margin).play()
 
 
 @dataclass

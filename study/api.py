@@ -197,7 +197,8 @@ class Result:
         whether a paired test at 95 % supports the difference. None if it was not measured, or the
         answer is the start.
         """
-        return None if self.plan.confirmation is None else self.plan.confirmation.difference
+        fresh = self.plan.confirmation
+        return None if fresh is None or fresh.found else fresh.difference
 
     def trials(self) -> pd.DataFrame:
         """One row for each training run: stage, repeat, state, value, epochs, parameters."""

@@ -158,7 +158,7 @@ def test_before_any_run_has_stored_seconds_runs_start_all_the_same() -> None:
 
 def test_a_budget_that_does_not_pay_for_confirming_is_said_in_a_line() -> None:
     space = space_of(repeats=3, a=([1, 2, 3], 2), b=([0.1, 0.2], 0.1))
-    Halving(space, epochs=12, budget=Budget(60))
+    Halving(space, epochs=12, budget=Budget(70))
     with pytest.raises(SettingsError, match="6 runs to confirm; give at least 1") as caught:
-        Halving(space, epochs=12, budget=Budget(60), reserved=6)
+        Halving(space, epochs=12, budget=Budget(70), reserved=6)
     assert "\n" not in str(caught.value)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tables_fake import lines
 
+from study.errors import SettingsError
+
 if TYPE_CHECKING:
     from tables import Table
 
@@ -20,14 +22,15 @@ def table(monkeypatch: pytest.MonkeyPatch) -> "Table":
 
 
 def test_without_noise_the_tutorial_and_the_whole_grid_find_the_best(table: "Table") -> None:
-    from replay_contenders import random_search, tutorial, tutorial_epochs
+    from replay_contenders import random_search, tutorial, whole_budget
     from simulation import run
 
     best = int(table.truth.argmax())
-    for procedure, epochs in ((tutorial, tutorial_epochs(table)), (random_search, 12 * 3 * 12)):
+    of_tutorial = (3 + 2 + 2) * 3 * 12
+    for procedure, epochs in ((tutorial, of_tutorial), (random_search, 12 * 3 * 12)):
         outcomes = run(table, procedure, 10)
         assert {(one.answer, one.epochs) for one in outcomes} == {(best, epochs)}
-    assert tutorial_epochs(table) == (3 + 2 + 2) * 3 * 12
+    assert whole_budget(table) == (1 + 2 + 1 + 1) * 3 * 12
 
 
 def test_a_halving_of_27_with_three_confirmed_costs_144_epochs(table: "Table") -> None:
@@ -56,10 +59,16 @@ def test_a_halving_of_27_with_three_confirmed_costs_144_epochs(table: "Table") -
 def test_who_knows_the_budget_stays_within_it(table: "Table", budget: int) -> None:
     from replay_contenders import budgeted
     from simulation import run
+    from tables import Table
 
-    for versions in budgeted(table, budget).values():
+    many = Table.of(lines(noise=0, epochs=12, repeats=8), "many")
+    for name, versions in budgeted(many, budget).items():
         for procedure in versions.values():
-            assert run(table, procedure, 1)[0].epochs <= budget
+            if name == "study halving" and budget == 40:
+                with pytest.raises(SettingsError, match="does not pay for"):
+                    run(many, procedure, 1)
+            else:
+                assert run(many, procedure, 1)[0].epochs <= budget
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])

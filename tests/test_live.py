@@ -121,11 +121,13 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     state = driver(storage := InMemoryStorage(), plan=race, watch=Lines(to, EPOCHS)).drive()
     said = written.getvalue()
     assert f"width={dict(state.incumbent or ())['width']} leads" in said
-    assert " by the model to be within 0.20 points, " in said
+    assert "[within 0.20 points: not known yet, 1 of at most 48 epochs" in said
+    assert "[within 0.20 points of the best of " in said
     assert "after 1 epoch, paused" in said
     assert state.race is not None
     sure = words.race(state.race, state.metric)[0]
-    assert "that the leader is within 0.20 points of the best" in sure
+    best = f"the best of {state.race.compared} configurations"
+    assert f"The leader is within 0.20 points of {best}" in sure
     assert {row.state for row in rows(storage)} <= {"complete", "pruned"}
 
 

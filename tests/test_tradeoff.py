@@ -348,7 +348,8 @@ def test_an_answer_behind_the_start_on_fresh_repeats_is_not_called_the_best_mean
         )  # better when chosen, worse on fresh ones
 
     state, _ = played(plan, scores)
-    answer, start = state.stages[-1].options
+    found, start = state.stages[-1].options
     assert start.gap is not None
     assert start.gap.mean < 0
-    assert verdict(answer, state.stages[-1]) == "selected"
+    assert verdict(start, state.stages[-1]) == "selected"
+    assert verdict(found, state.stages[-1]) == ""

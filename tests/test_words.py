@@ -8,8 +8,9 @@ from optuna.storages import InMemoryStorage
 from plan_fakes import EAGER, fixed_scores, played, space_of
 
 from study.plan.contenders import Contender
-from study.plan.plan import Option, PlanState, Stage
+from study.plan.plan import Confirmation, Option, PlanState, Stage
 from study.plan.race.result import RaceResult
+from study.plan.results import Configuration
 from study.plan.search import Search
 from study.plan.statistics import Difference, Score
 from study.plan.sweep import OneAtATime
@@ -208,6 +209,7 @@ def test_words_are_listed_as_people_list_them() -> None:
 RACED = RaceResult(
     leader=(("a", 1),),
     probability=0.99,
+    compared=4,
     score=Score(3, 0.9, 0.01),
     interval=(0.88, 0.92),
     distance=(0.0, 0.00004),
@@ -221,9 +223,39 @@ RACED = RaceResult(
 
 def test_a_race_that_found_no_rival_says_so_in_place_of_a_distance_of_nothing() -> None:
     verdict = RACED
-    assert words.race(verdict, ACCURACY)[1].endswith("and no other is likely to be better.")
+    assert words.race(verdict, ACCURACY)[1].endswith("and none of these is likely to be better.")
     behind = replace(verdict, distance=(0.0, 0.0012))
-    assert words.race(behind, ACCURACY)[1].endswith("and the best is at most 0.12 points better.")
+    said = "and the best of these is at most 0.12 points better."
+    assert words.race(behind, ACCURACY)[1].endswith(said)
+
+
+def test_a_race_states_a_probability_of_those_alone_that_it_has_compared_in_pairs() -> None:
+    said = words.race(RACED, ACCURACY)[0]
+    assert "of the best of 4 configurations trained to the end in pairs with a" in said
+    assert "probability of 99 %" in said
+    alone = replace(RACED, probability=None, compared=0, distance=None)
+    said = words.race(alone, ACCURACY)[0]
+    assert said.startswith("Whether the leader is within 0.20 points of the best is not known")
+    assert words.race_in_short(alone, ACCURACY).startswith("within 0.20 points: not known yet")
+
+
+@pytest.mark.parametrize(
+    ("mean", "freedom", "found", "said"),
+    [
+        (0.02, 40, None, "2.00 ± 0.30 points better than the start."),
+        (0.02, 0, None, "not clearly better than the start: ahead by 2.00 ± 0.30 points"),
+        (0.001, 40, (("a", 2),), "a=2 is no better, as far as 3 repeats can tell (0.10 ± 0.30 poi"),
+        (-0.02, 40, (("a", 2),), "this is the start, which stays: a=2 is worse by 2.00 ± 0.30 poi"),
+    ],
+)
+def test_the_answer_is_called_better_than_the_start_only_by_a_test(
+    mean: float, freedom: int, found: Configuration | None, said: str
+) -> None:
+    gap = Difference(3, mean, 0.003, freedom)
+    fresh = Confirmation(Score(3, 0.9, 0.01), None, gap, found)
+    stage = Stage("s", "configurations", (), ())
+    state = PlanState((stage,), (("a", 1),), fresh.answer, (), True, 9, 9, confirmation=fresh)
+    assert said in words.answer(state)
 
 
 def test_a_race_of_seconds_says_how_much_training_it_has_had() -> None:
@@ -233,7 +265,7 @@ def test_a_race_of_seconds_says_how_much_training_it_has_had() -> None:
 
 
 def test_a_race_without_fresh_repeats_states_no_accuracy() -> None:
-    early = replace(RACED, score=None, interval=None, curves=False)
+    early = replace(RACED, score=None, interval=None, distance=None, curves=False)
     said = words.race(early, ACCURACY)
     assert len(said) == 2
     assert "accuracy" not in " ".join(said)

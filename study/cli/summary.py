@@ -15,7 +15,7 @@ from rich.table import Table
 from study.cli.terminal import say
 from study.mirror.tracker import DEFAULT, Finding
 from study.plan import tradeoff
-from study.plan.plan import PlanState, Stage
+from study.plan.plan import Confirmation, PlanState, Stage
 from study.plan.strategies import outside, rated
 from study.space.metric import ACCURACY, Metric
 from study.space.settings import Settings
@@ -44,9 +44,13 @@ def best(name: str, settings: Settings, plan_state: PlanState, state: str) -> di
         "runs_expected": plan_state.runs_expected,
         "state": state,
         **({"race": asdict(plan_state.race)} if plan_state.race else {}),
-        **({"confirmation": asdict(plan_state.confirmation)} if plan_state.confirmation else {}),
+        **({"confirmation": _confirmation(fresh)} if (fresh := plan_state.confirmation) else {}),
         "smallest": smallest(settings, plan_state),
     }
+
+
+def _confirmation(fresh: Confirmation) -> dict[str, Any]:
+    return asdict(fresh) | {"found": None if fresh.found is None else dict(fresh.found)}
 
 
 def smallest(settings: Settings, plan_state: PlanState) -> dict[str, Any] | None:

@@ -403,7 +403,7 @@ def _study_content(study: Snapshot, ended: int) -> Content:
 
 def _gain(confirmation: Confirmation | None, at: int) -> list[Point]:
     """How much better the answer is than the start, on fresh repeats, with its standard error."""
-    gain = None if confirmation is None else confirmation.difference
+    gain = None if confirmation is None or confirmation.found else confirmation.difference
     if gain is None:
         return []
     values = {"gain": gain.mean, "gain_standard_error": gain.standard_error}
@@ -412,7 +412,9 @@ def _gain(confirmation: Confirmation | None, at: int) -> list[Point]:
 
 def _race_result(result: RaceResult, metric: Metric) -> dict[str, float]:
     """How sure a race is of its leader."""
-    found = {"probability": result.probability, "distance_high": result.distance[1]}
+    found = {} if result.probability is None else {"probability": result.probability}
+    if result.distance is not None:
+        found["distance_high"] = result.distance[1]
     if result.interval is not None:
         found[f"{metric.name}_low"], found[f"{metric.name}_high"] = result.interval
     return found

@@ -2,7 +2,8 @@
 
 The mean that an option was selected by flatters it. Once a plan is complete, its answer and its
 start are trained on repeats that had no part in choosing; what is stated in the end is their mean,
-and their paired difference.
+and their paired difference. An answer that is not better than the start by more than one standard
+error of this difference is given up, and the start stays: on new images it might well be worse.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 from study.plan.comparison import paired
 from study.plan.plan import Confirmation, Option, Plan, PlanState, RunIndex, RunSpec, Stage
 from study.plan.results import Configuration, StoredTrial, configuration
-from study.plan.statistics import Spread
+from study.plan.statistics import Difference, Spread
 from study.space.limits import OUT
 from study.space.metric import Metric
 
@@ -22,6 +23,39 @@ CONFIRMED = "confirmed"
 
 ANSWER, START = "answer", "start"
 """Its two options; the start is left out where it is the answer, or is no whole configuration."""
+
+
+def start_stays(gap: Difference) -> bool:
+    """Whether the start stays the answer, by how much what was found is better than it."""
+    return gap.tie or gap.mean < 0
+
+
+def confirmation_of(found: Option, start: Option | None, *, stays: bool) -> Confirmation | None:
+    """What fresh repeats say of what was found and of the start, whose ``gap`` lies between them.
+
+    None if what was found has no score.
+    """
+    if found.score is None:
+        return None
+    if start is None or start.score is None:
+        return Confirmation(found.score)
+    if stays:
+        return Confirmation(start.score, None, start.gap, found.configuration)
+    return Confirmation(found.score, start.score, start.gap)
+
+
+def settled(state: PlanState, start: Configuration | None) -> PlanState:
+    """A complete state of one stage, whose best and start have fresh repeats, by the same rule."""
+    stage = state.stages[0]
+    own = next((one for one in stage.options if one.configuration == start), None)
+    if not state.complete or stage.selected is None or own is None or own.gap is None:
+        return state
+    stays = start_stays(own.gap)
+    state = replace(state, confirmation=confirmation_of(stage.selected, own, stays=stays))
+    if not stays:
+        return state
+    stages = (replace(stage, selected=own),)
+    return replace(state, stages=stages, incumbent=own.configuration, score=own.score)
 
 
 class Confirmed(Plan):
@@ -78,13 +112,14 @@ class Confirmed(Plan):
         confirmation = None
         if complete:
             options, confirmation = self._measured(options, chosen.stages)
-        answer = options[0] if complete else None
+        found = options[0] if complete else None
+        answer = options[1] if confirmation and confirmation.found else found
         stage = Stage(
             CONFIRMED,
             "confirmed",
             chosen.incumbent,
             tuple(options),
-            best=answer,
+            best=found,
             selected=answer,
             metric=self.metric,
         )
@@ -92,6 +127,7 @@ class Confirmed(Plan):
         return replace(
             chosen,
             stages=(*chosen.stages, stage),
+            incumbent=answer.configuration if answer else chosen.incumbent,
             score=confirmation.answer if confirmation else chosen.score,
             next=tuple(index.ready(missing)),
             complete=complete,
@@ -116,11 +152,11 @@ class Confirmed(Plan):
         if answer.score is None:
             return found, None
         if start is None or start.score is None:
-            return found, Confirmation(answer.score)
+            return found, confirmation_of(answer, None, stays=False)
         better, other = (answer.values, start.values)[:: self.metric.sign]
         gap = spread.difference(better, other, self.looks.looks)
         found[1] = replace(start, gap=gap)
-        return found, Confirmation(answer.score, start.score, gap)
+        return found, confirmation_of(answer, found[1], stays=start_stays(gap))
 
 
 def _known_out(stages: Sequence[Stage]) -> dict[Configuration, str]:

@@ -1,9 +1,10 @@
 """Successive halving: many configurations for a few epochs, the better half continues.
 
 At each rung the better half of the configurations continues to the next one (Jamieson and Talwalkar
-2016, with a factor of 2). The best that reach the last epoch are the finalists: they are trained on
-fresh repeats, in pairs, and the best mean of those is the answer. What is stated of it owes nothing
-to the luck that made it a finalist.
+2016, with a factor of 2). The best that reach the last epoch are the finalists: they and the start
+are trained on fresh repeats, in pairs, and the best mean of those is the answer, if it is better
+than the start by more than one standard error. What is stated of it owes nothing to the luck that
+made it a finalist.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from study.errors import SettingsError
 from study.plan.budget import Budget, Costs
 from study.plan.comparison import chosen_among, ranked
+from study.plan.confirm import settled
 from study.plan.plan import Option, OptionState, Plan, PlanState, RunIndex, RunSpec
 from study.plan.points import Out, drawn_fitting, fits, fitting_size, points, size
 from study.plan.results import Configuration, Runs, StoredTrial, configuration, latest
@@ -27,6 +29,9 @@ HALVING, FINAL = "halving", "final"
 """The names of the stages of its runs: choosing the finalists, and their fresh repeats."""
 
 FINALISTS = 3
+LEAST_REPEATS = 2
+"""Fresh repeats where the budget does not pay for more: a difference needs two."""
+
 MOST_REPEATS = 3
 """Repeats that finalists are chosen by, where the budget pays for more than the whole space."""
 
@@ -47,7 +52,8 @@ class Halving(Plan):
     ``budget`` is in epochs or seconds (default: the epochs that the sweep would need at most); as
     many configurations are drawn as it pays for, the space's start among them. Of a time budget
     this is found out at the first rung, as costs become known. ``repeats`` are the fresh ones of
-    each finalist; the budget also pays for ``reserved`` runs of somebody else. Raises
+    each finalist (fewer, but two, where the budget is small) and, unless that is somebody else's,
+    of the start; the budget also pays for ``reserved`` runs of somebody else. Raises
     ``SettingsError`` for a budget that does not pay for two configurations.
     """
 
@@ -73,7 +79,10 @@ class Halving(Plan):
         self.budget = budget or Budget(sweep)
         self._most = fitting_size(space, out) or math.inf
         self.finalists = int(min(FINALISTS, self._most))
-        self.choosing = 1
+        self.choosing, self.fresh = 1, self.repeats
+        given = configuration(space.start)
+        whole = not reserved and space.is_whole(dict(given)) and not out(given)
+        self._start = given if whole else None
         number = min(self._most, _LARGEST)
         if not self.budget.seconds:
             number = self._number(1.0, 0.0)
@@ -82,19 +91,34 @@ class Halving(Plan):
         self._configurations = _drawn(space, int(number), seed, out)
 
     def _number(self, epoch: float, start: float) -> int:
-        """How many configurations the budget pays for; of a small one with fewer finalists."""
-        while self.finalists > 1 and self._affordable(epoch, start) < 2 * self.finalists:
-            self.finalists -= 1
+        """How many configurations the budget pays for.
+
+        A small one first has fewer finalists and then fewer fresh repeats, so that enough begin for
+        a choice at every rung.
+        """
+        enough = min(2 ** (len(self.rungs) - 1), self._most)
+        while self._affordable(epoch, start) < max(enough, 2 * self.finalists):
+            if self.finalists > 1:
+                self.finalists -= 1
+            elif self.fresh > LEAST_REPEATS:
+                self.fresh -= 1
+            else:
+                break
         number = min(self._affordable(epoch, start), self._most)
         if number < 2:
-            fresh = (self.repeats + self.reserved) * self.epochs
             confirmed = f", {self.reserved} runs to confirm" if self.reserved else ""
+            also = " and of the start" if self._start else ""
             raise SettingsError(
                 f"--budget {self.budget.amount:.0f}: does not pay for two configurations and "
-                f"{self.repeats} fresh repeats of the better one{confirmed}; give at least "
-                f"{self._cost(2, 1, 1.0, 0.0) + fresh:.0f}"
+                f"{self.fresh} fresh repeats of the better one{also}{confirmed}; give at least "
+                f"{self._cost(2, 1, 1.0, 0.0) + self._measured(1) * self.epochs:.0f}"
             )
         return int(number)
+
+    def _measured(self, finalists: int) -> int:
+        """The fresh runs of this many finalists and of the start, and those of somebody else."""
+        most = min(finalists + (self._start is not None), self._most)
+        return int(most) * self.fresh + self.reserved
 
     def _cost(self, number: int, repeats: int, epoch: float, start: float) -> float:
         """What choosing among ``number`` configurations costs."""
@@ -104,8 +128,7 @@ class Halving(Plan):
 
     def _affordable(self, epoch: float, start: float, more: int = 0) -> int:
         """How many configurations the budget pays for, with ``more`` repeats added to choose by."""
-        whole = self.finalists * self.repeats + self.reserved
-        left = self.budget.amount - whole * (self.epochs * epoch + start)
+        left = self.budget.amount - self._measured(self.finalists) * (self.epochs * epoch + start)
         repeats = self.choosing + more
         number = max(0, int(left / (repeats * (self.rungs[0] * epoch + start) or 1.0)))
         while number and self._cost(number, repeats, epoch, start) > left:
@@ -136,8 +159,8 @@ class Halving(Plan):
         before = math.fsum(
             math.fsum(list(t.curve.get("seconds", ()))[:done]) for t in choosing.values()
         )
-        whole = self.repeats * self.finalists + self.reserved
-        left = self.budget.amount - before - costs.runs(alive[:1] * whole, self.epochs)
+        whole = alive[:1] * self._measured(self.finalists)
+        left = self.budget.amount - before - costs.runs(whole, self.epochs)
         going = 0
         for one in alive:
             left -= costs.run(one, done, until)
@@ -152,7 +175,8 @@ class Halving(Plan):
         choosing = [trial for (_, repeat), trial in runs.items() if repeat < self.choosing]
         left = self.budget.amount - math.fsum(map(costs.spent, choosing))
         left -= self.reserved * costs.run(finalists[0], 0, self.epochs) if finalists else 0.0
-        paid = [costs.runs([one] * self.repeats, self.epochs) for one in finalists]
+        left -= costs.runs([self._start] * self.fresh, self.epochs) if self._start else 0.0
+        paid = [costs.runs([one] * self.fresh, self.epochs) for one in finalists]
         most = sum(math.fsum(paid[: n + 1]) <= left for n in range(min(FINALISTS, len(paid))))
         return finalists[: max(1, most)]
 
@@ -176,8 +200,10 @@ class Halving(Plan):
                 break
             levels = {one: self._level(runs, one, epochs) for one in alive}
             alive.sort(key=lambda one: -levels[one])
-        fresh = range(self.choosing, self.choosing + self.repeats)
+        fresh = range(self.choosing, self.choosing + self.fresh)
         finalists = [] if wanted else self._paid(alive, runs)
+        if finalists and self._start and self._start not in (*finalists, *gone):
+            finalists.append(self._start)
         wanted = wanted or [
             self._spec(one, repeat, self.epochs)
             for repeat in fresh
@@ -192,15 +218,16 @@ class Halving(Plan):
             looks=self.looks,
         )
         choosing = len(drawn) * self.choosing
-        return chosen_among(
+        state = chosen_among(
             HALVING,
             options,
             best,
             index.ready(wanted),
             complete=not wanted,
-            runs_expected=choosing + self.finalists * self.repeats,
+            runs_expected=choosing + self._measured(self.finalists) - self.reserved,
             metric=self.metric,
         )
+        return settled(state, self._start)
 
     def _spec(self, one: Configuration, repeat: int, epochs: int) -> RunSpec:
         stage = HALVING if repeat < self.choosing else FINAL
@@ -226,7 +253,7 @@ class Halving(Plan):
         self, number: int, one: Configuration, runs: Runs, finalists: Sequence[Configuration]
     ) -> Option:
         """A finalist with its fresh repeats; any other configuration with the runs it has."""
-        held = [runs[one, r] for r in range(self.choosing + self.repeats) if (one, r) in runs]
+        held = [runs[one, r] for r in range(self.choosing + self.fresh) if (one, r) in runs]
         if failed := tuple([trial for trial in held if trial.state == "failed"]):
             return Option(number, one, None, failed, "eliminated")
         ended = [trial for trial in held if trial.state != "running"]
@@ -234,9 +261,7 @@ class Halving(Plan):
             state: OptionState = "eliminated" if held and finalists else "open"
             return Option(number, one, None, tuple(ended[-1:]), state)
         fresh = tuple([t for t in ended if t.state == "complete" and t.repeat >= self.choosing])
-        return Option(
-            number, one, None, fresh, "complete" if len(fresh) == self.repeats else "open"
-        )
+        return Option(number, one, None, fresh, "complete" if len(fresh) == self.fresh else "open")
 
 
 def _drawn(space: SearchSpace, number: int, seed: int, out: Out) -> list[Configuration]:

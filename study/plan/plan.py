@@ -134,13 +134,16 @@ class Stage:
 class Confirmation:
     """The answer and the start on repeats that had no part in choosing the answer.
 
-    ``difference`` is by how much the answer is better, in pairs. Both are None if the start is the
-    answer, is no whole configuration, or failed.
+    ``difference`` is by how much what was found is better than the start, in pairs. Where that is
+    not enough the start stays the answer, and ``found`` is what it stays in place of. ``start`` is
+    the start's score unless it is the answer; it and the difference are None if nothing else was
+    found, and if the start is no whole configuration or failed.
     """
 
     answer: Score
     start: Score | None = None
     difference: Difference | None = None
+    found: Configuration | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,8 @@ def rated(state: PlanState, images: int | None, pool: int | None) -> tuple[Rated
     """
     stages = [stage for stage in state.stages if stage.kind != "confirmed"]
     options = {one.configuration: one for s in stages for one in s.options if one.values}
-    answer = options.get(state.incumbent or ())
+    other = state.confirmation.found if state.confirmation else None
+    answer = options.get(state.incumbent or ()) or options.get(other or ())
     if answer is None:
         return ()
     wanted = {row.repeat for row in answer.rows if row.state == "complete"}

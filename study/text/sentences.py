@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from study.plan import tradeoff
 from study.plan.plan import Option, PlanState, Stage
-from study.plan.statistics import Difference
+from study.plan.statistics import Difference, Score
 from study.plan.strategies import outside, strategy_of
 from study.space.limits import OUT, size_text
 from study.space.metric import Metric
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from study.plan.contenders import Contender
     from study.plan.race.result import RaceResult
+    from study.plan.results import Configuration
     from study.plan.tradeoff import Rated
     from study.space.settings import Settings
 
@@ -227,44 +229,63 @@ def _searched(stage: Stage, best: Option) -> str:
         return f"{said} is {units.params(best.configuration)}; no other one has a mean."
     ties = sum(option.tied for option in stage.options) - 1
     ahead = _ahead(said, "the next best", other.gap, stage.metric)
-    return f"{ahead}{f': a tie; {_count(ties)} with it' if ties else ''}."
+    stays = "; the start stays" if stage.selected is not stage.best else ""
+    return f"{ahead}{f': a tie; {_count(ties)} with it' if ties else ''}{stays}."
 
 
 def _confirmed(stage: Stage) -> str:
-    """The answer on fresh repeats, and by how much it is better than the start."""
-    answer = stage.options[0]
-    if answer.score is None:
-        return f"The answer failed on fresh repeats: {answer.failure}."
-    said = units.score(answer.score, stage.metric)
-    said += f" on {units.counted(answer.score.repeats, 'fresh repeat')}"
-    gap = stage.options[1].gap if len(stage.options) > 1 else None
-    if gap is None:
-        alone = "the answer is the start"
-        if len(stage.options) > 1:
-            out = (stage.options[1].failure or "").startswith(OUT)
-            alone = f"the start is {stage.options[1].failure}" if out else "the start failed"
-        return f"{said}; {alone}."
-    by = f"{units.gap(gap, stage.metric)}{stage.metric.points}"
-    if not gap.clear:
-        return f"{said}; {_unclear(gap, by, stage.metric)}."
-    if gap.mean < 0:
-        return f"{said}; worse than the start by {by.removeprefix('-')}."
-    return f"{said}; {by} better than the start."
+    """The answer on fresh repeats, and how it compares with the start."""
+    found, start = stage.options[0], stage.options[1] if len(stage.options) > 1 else None
+    if found.score is None:
+        return f"The answer failed on fresh repeats: {found.failure}."
+    if start is not None and start.gap is not None:
+        stays = stage.selected is not None and stage.selected is not stage.best
+        score = start.score if stays and start.score else found.score
+        return _beside_start(score, start.gap, found.configuration if stays else None, stage)
+    alone = "the answer is the start"
+    if start is not None:
+        out = (start.failure or "").startswith(OUT)
+        alone = f"the start is {start.failure}" if out else "the start failed"
+    return f"{_fresh(found.score, stage.metric)}; {alone}."
 
 
-def _unclear(gap: Difference, by: str, metric: Metric) -> str:
+def _fresh(score: Score, metric: Metric) -> str:
+    return f"{units.score(score, metric)} on {units.counted(score.repeats, 'fresh repeat')}"
+
+
+def _beside_start(score: Score, gap: Difference, found: Configuration | None, stage: Stage) -> str:
+    """The answer's score, and by how much what was found is better than the start.
+
+    ``found`` is given where that is not enough, and the answer is the start.
+    """
+    metric = stage.metric
+    said, by = _fresh(score, metric), f"{units.gap(gap, metric)}{metric.points}"
+    worse = f"by {by.removeprefix('-')}" if gap.clear and gap.mean < 0 else ""
+    if found is not None:
+        better = f"no better, as far as {units.counted(gap.pairs, 'repeat')} can tell ({by})"
+        how = f"worse {worse}" if worse else better
+        return f"{said}; this is the start, which stays: {units.params(found)} is {how}."
+    if worse:
+        return f"{said}; worse than the start {worse}."
+    if gap.clear:
+        return f"{said}; {by} better than the start."
+    scored = sum(option.score is not None for option in stage.options)
+    return f"{said}; {_unclear(gap, by, metric, math.comb(scored, 2))}."
+
+
+def _unclear(gap: Difference, by: str, metric: Metric, pairs: int) -> str:
     """Why the answer is not called better than the start: how far ahead it would have to be.
 
-    On fresh repeats there are more comparisons than this one only after the study was changed.
+    There are more comparisons than those of ``pairs`` only after the study was changed.
     """
     if gap.mean <= 0:
         return f"no better than the start ({by})"
     said = f"not clearly better than the start: ahead by {by}"
     if gap.needed is None:
         return f"{said} ({_NO_ERROR} {units.counted(gap.pairs, 'repeat')})"
-    first = replace(gap, comparisons=1).needed
+    first = replace(gap, comparisons=max(1, pairs)).needed
     never = f" ({metric.number(first or 0.0)} in a study that never changed)"
-    changed = never if gap.comparisons > 1 else ""
+    changed = never if gap.comparisons > max(1, pairs) else ""
     return f"{said}, and a clear difference needs {metric.number(gap.needed)}{changed}"
 
 
@@ -281,7 +302,10 @@ def answer(plan_state: PlanState) -> str:
     word = "Use" if plan_state.complete else "So far"
     if plan_state.confirmation is not None:
         said = f"{word} {units.params(plan_state.incumbent)}: {plan_state.metric.words}"
-        return f"{said} {_confirmed(plan_state.stages[-1])}"
+        fresh, gap = plan_state.confirmation, plan_state.confirmation.difference
+        if gap is None:
+            return f"{said} {_confirmed(plan_state.stages[-1])}"
+        return f"{said} {_beside_start(fresh.answer, gap, fresh.found, plan_state.stages[-1])}"
     runs = units.counted(plan_state.score.repeats, "repeat")
     single = plan_state.score.repeats == 1
     error = "the error is an estimate from" if single else "mean and standard error of"
@@ -308,22 +332,25 @@ _ENDS = {
 
 def race(verdict: RaceResult, metric: Metric) -> list[str]:
     """How certain a race is of its leader, why it has ended, and its two intervals."""
-    tolerance, farthest = map(metric.number, (verdict.tolerance, verdict.distance[1]))
-    better = f"the best is at most {farthest}{metric.points} better"
-    if not float(farthest):
-        better = "no other is likely to be better"
-    said = [
-        (
-            f"The model gives {_probability(verdict.probability)} that the leader is within "
-            f"{tolerance}{metric.points} of the best (requested: "
-            f"{_probability(verdict.confidence)}), after {_spent(verdict)}. "
-            f"{_ENDS[verdict.reason]}."
-        )
-    ]
+    within = f"within {metric.number(verdict.tolerance)}{metric.points} of the best"
+    asked = f"(requested: {_probability(verdict.confidence)}), after {_spent(verdict)}"
+    if verdict.probability is None:
+        close = f"Whether the leader is {within} is not known {asked}: no other configuration is "
+        close += "trained to the end on two of its repeats"
+    else:
+        close = f"The leader is {within} of {verdict.compared} configurations trained to the end "
+        close += f"in pairs with a probability of {_probability(verdict.probability)} {asked}"
+    said = [f"{close}. {_ENDS[verdict.reason]}."]
+    sure = []
     if verdict.interval is not None:
         low, high = metric.bounded(*verdict.interval)
-        own = f"its {metric.words} on new images is {metric.number(low)} to {metric.text(high)}"
-        said.append(f"With 95 % confidence {own}, and {better}.")
+        sure += [f"its {metric.words} on new images is {metric.number(low)} to {metric.text(high)}"]
+    if verdict.distance is not None:
+        farthest = metric.number(verdict.distance[1])
+        better = f"the best of these is at most {farthest}{metric.points} better"
+        sure += [better if float(farthest) else "none of these is likely to be better"]
+    if sure:
+        said.append(f"With 95 % confidence {', and '.join(sure)}.")
     if not verdict.curves:
         said.append("Curves are not as the model expects: full runs only.")
     return said
@@ -331,10 +358,11 @@ def race(verdict: RaceResult, metric: Metric) -> list[str]:
 
 def race_in_short(verdict: RaceResult, metric: Metric) -> str:
     """The progress of a race, for one line of the live view."""
-    return (
-        f"{_probability(verdict.probability)} by the model to be within "
-        f"{metric.number(verdict.tolerance)}{metric.points}, {_spent(verdict)}"
-    )
+    within = f"within {metric.number(verdict.tolerance)}{metric.points}"
+    if verdict.probability is None:
+        return f"{within}: not known yet, {_spent(verdict)}"
+    close = f"{within} of the best of {verdict.compared} with {_probability(verdict.probability)}"
+    return f"{close}, {_spent(verdict)}"
 
 
 def _spent(verdict: RaceResult) -> str:
@@ -369,7 +397,8 @@ def decision(stage: Stage) -> str:
         return f"{stage.name}: {stage.failure}"
     assert stage.selected is not None
     if stage.kind == "configurations":
-        return f"{stage.name}: {units.params(stage.selected.configuration)} is the best"
+        best = "is the best" if stage.selected is stage.best else "stays"
+        return f"{stage.name}: {units.params(stage.selected.configuration)} {best}"
     if stage.kind == "confirmed":
         return f"{stage.name}: {_confirmed(stage).rstrip('.')}"
     if stage.kind == "combined":

@@ -32,7 +32,8 @@ class Candidates:
     """Configurations with their places, and their correlations through each hyperparameter.
 
     ``effects`` is of shape (hyperparameters, configurations, configurations); each is centred over
-    the hyperparameter's values, so that main effects are orthogonal.
+    the hyperparameter's values, so that main effects are orthogonal. ``pairs`` is the sum of the
+    products of two.
     """
 
     def __init__(self, space: SearchSpace, configurations: Sequence[Configuration]) -> None:
@@ -44,6 +45,8 @@ class Candidates:
             kind = *_kind(parameter), bool(parameter.only_if)
             effects.append(_correlation(*kind)[np.ix_(levels, levels)])
         self.effects: Array = np.stack(effects)
+        total = self.effects.sum(0)
+        self.pairs: Array = (total**2 - (self.effects**2).sum(0)) / 2
 
     def __len__(self) -> int:
         return len(self.configurations)
@@ -56,7 +59,8 @@ class CandidateSet:
         self.space, self.seed, self.out = space, seed, out
         self.size = fitting_size(space, out)
         small = self.size is not None and self.size <= WHOLE
-        self._all = tuple(one for one in points(space) if not out(one)) if small else ()
+        every = [one for one in points(space) if not out(one)] if small else []
+        self._all = Candidates(space, every) if every else None
 
     def draw(
         self, evaluated: Sequence[Configuration], best: Sequence[Configuration], number: int
@@ -66,7 +70,7 @@ class CandidateSet:
         The ``evaluated``, the neighbours of the ``best``, and random ones drawn by ``number``.
         """
         if self._all:
-            return Candidates(self.space, self._all)
+            return self._all
         rng = np.random.default_rng([self.seed, number])
         near = itertools.chain.from_iterable(self._neighbours(one) for one in best)
         random = (drawn_fitting(self.space, rng, self.out) for _ in range(_DRAWN))
@@ -98,10 +102,8 @@ def initial_design(
     One after the other the one that the others say the least about (a pivoted Cholesky factor of
     the prior): on a grid this comes close to an orthogonal array. Ties are broken by the seed.
     """
-    effects = candidates.effects
-    total = effects.sum(0)
-    pairs = (total**2 - (effects**2).sum(0)) / 2
-    kernel = total + 0.3 * pairs + 0.3 * np.eye(len(total)) + 1.0
+    total = candidates.effects.sum(0)
+    kernel = total + 0.3 * candidates.pairs + 0.3 * np.eye(len(total)) + 1.0
     rng = np.random.default_rng([seed, 0])
     jitter = 1e-3 * rng.random(len(total))
     left = np.diag(kernel) + jitter

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from study.plan.race.candidates import Candidates
+
 Array = NDArray[np.float64]
 Places = NDArray[np.intp]
 Cells = NDArray[np.intp]
@@ -85,12 +87,10 @@ class Kernel:
     by the runs of a configuration.
     """
 
-    def __init__(self, effects: Array, growth: Growth, noise: float, scale: float) -> None:
-        self.effects, self.growth = effects, growth
-        self.count = len(effects)
-        total = effects.sum(0)
-        pairs = max(1, self.count * (self.count - 1) // 2)
-        self.pairs = (total**2 - (effects**2).sum(0)) / 2 / pairs
+    def __init__(self, candidates: Candidates, growth: Growth, noise: float, scale: float) -> None:
+        self.effects, self.growth = candidates.effects, growth
+        self.count = len(self.effects)
+        self.pairs = candidates.pairs / max(1, self.count * (self.count - 1) // 2)
         several = self.count > 1
         shares = [0.7 / self.count] * self.count + [0.15 if several else 1e-6, 0.15]
         repeats = [0.5 * noise, 0.2 * noise, noise]

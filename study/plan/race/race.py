@@ -5,8 +5,9 @@ every rung has its share of the epochs, and within a rung those runs start or re
 expected regret the most for what they cost (`FinalLevels.variance_reduction`). Once a run is
 complete, only configurations with complete runs lead. Where early epochs say too little of the end,
 runs are trained to the end at once. Once the leader is within the tolerance of the best with the
-confidence asked for, or once the rest of the budget is needed for it, the leader is trained on
-repeats that had no part in choosing it: what is stated of its accuracy is free of selection bias.
+confidence asked for, or once the rest of the budget is needed for it, the leader and the start are
+trained on repeats that had no part in choosing. The start stays the answer unless, with these, the
+leader is better with a probability of 0.95: on new images it might well be worse.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import numpy as np
 
 from study.errors import SettingsError, SpaceError
 from study.plan.budget import Budget, Costs
+from study.plan.confirm import confirmation_of
 from study.plan.contenders import contenders, spread_of
 from study.plan.halving import rungs
 from study.plan.plan import (
+    Confirmation,
     Option,
     OptionState,
     Plan,
@@ -48,7 +51,7 @@ MEASURED = "measured"
 """The names of the stages: choosing, and the winner's fresh repeats."""
 
 CHOOSING = 5
-"""Repeats that configurations are chosen by; those after them only measure the winner."""
+"""Repeats that configurations are chosen by; those after them measure the winner and the start."""
 
 TOLERANCE, CONFIDENCE = 0.2, 0.95
 
@@ -59,7 +62,7 @@ _STARTED = 0.4  # the share of the budget that they may have
 _RIVALS = 32  # configurations that epochs may go to
 _NEAR = 8  # configurations whose neighbours are candidates, in a large space
 _LAST = 3  # how many times the epochs of each other rung the last one has
-_MEASURING = 12  # runs that the budget pays for, for each fresh repeat
+_MEASURING = 8  # runs that the budget pays for, for each fresh repeat of the leader and the start
 
 
 class Step(NamedTuple):
@@ -76,11 +79,11 @@ class Race(Plan):
 
     ``tolerance`` is in percentage points or, of a metric that is no accuracy, in its own unit
     (default: 0.2 points, or a twentieth of the least error); ``budget`` in epochs or seconds
-    (default: the epochs that the sweep would need at most). The answer is measured on up to
-    ``repeats`` fresh repeats, for a twelfth of the budget, or with ``all_repeats`` for up to half
-    of it. ``images`` are the validation images of a repeat, drawn from a ``pool`` of that many
-    (None: the same ones each time). Raises ``SettingsError`` or ``SpaceError`` for what cannot be
-    raced.
+    (default: the epochs that the sweep would need at most). The leader and the start are measured
+    on up to ``repeats`` fresh repeats, for a quarter of the budget, or with ``all_repeats`` for up
+    to half of it. ``images`` are the validation images of a repeat, drawn from a ``pool`` of that
+    many (None: the same ones each time). Raises ``SettingsError`` or ``SpaceError`` for what cannot
+    be raced.
     """
 
     def __init__(
@@ -110,11 +113,11 @@ class Race(Plan):
         self.rungs = rungs(self.epochs)
         self.candidates = CandidateSet(space, seed, out)
         self.choosing = CHOOSING
-        self._check()
-        self._share = 2 if all_repeats else _MEASURING
+        self._share = _MEASURING // 2 if all_repeats else _MEASURING
         given = configuration(self.space.start)
         full = self.space.is_whole(dict(given)) and not out(given)
         self._given = given if full else None
+        self._check()
         candidates = self.candidates.draw([given] if full else [], [], 0)
         number = math.ceil(_START * degrees_of_freedom(self.space))
         places = initial_design(candidates, self._given, number, self.seed)
@@ -127,10 +130,12 @@ class Race(Plan):
             raise SettingsError(f"--tolerance {self.tolerance * self.metric.scale:g}: give {unit}")
         if not 0.5 <= self.confidence < 1:
             raise SettingsError(f"--confidence {self.confidence:g}: give 0.5 or more, and below 1")
-        if not self.budget.seconds and self.budget.amount < 2 * self.epochs:
+        least = (2 + (self._given is not None)) * self.epochs
+        if not self.budget.seconds and self.budget.amount < least:
+            start = " and one of the start" if self._given else ""
             raise SettingsError(
                 f"--budget {self.budget.amount:.0f}: does not pay for a run and a fresh one that "
-                f"measures the answer; give at least {2 * self.epochs}"
+                f"measures the answer{start}; give at least {least}"
             )
         if self.repeats < 2:
             raise SettingsError("--repeats 1: a race compares repeats; give at least 2")
@@ -149,6 +154,14 @@ class Race(Plan):
         posterior = self._posterior(runs, failed)
         leader = posterior.configuration if posterior else self._design[0]
         wanted, reason = self._next(runs, failed, posterior, leader, costs, spent)
+        confirmation = self._confirmed(runs, failed, leader) if reason else None
+        if posterior and confirmation and confirmation.found:
+            assert self._given is not None
+            posterior = posterior.led_by(posterior.candidates.index[self._given])
+            leader = self._given
+            tolerance = self._errors(runs).tolerance(self.tolerance)
+            if reason == "sure" and (posterior.probability(tolerance) or 0.0) < self.confidence:
+                reason = "exhausted"
         result = self._result(runs, posterior, spent, reason) if posterior else None
         evaluated = self._options([*runs.values(), *failed], leader)
         best = next((one for one in evaluated if one.configuration == leader), None)
@@ -169,7 +182,39 @@ class Race(Plan):
             runs_expected=len(runs) + len(failed) + ahead,
             failure=failure,
             race=result,
+            confirmation=confirmation,
         )
+
+    def _confirmed(
+        self, runs: Runs, failed: Sequence[StoredTrial], leader: Configuration
+    ) -> Confirmation | None:
+        """The leader beside the start on fresh repeats, and whether the start stays the answer."""
+        fresh = {
+            one: {
+                repeat: trial
+                for (other, repeat), trial in sorted(runs.items(), key=lambda run: run[0][1])
+                if other == one and repeat >= self.choosing and trial.value is not None
+            }
+            for one in (leader, self._given)
+            if one is not None
+        }
+        shared = set.intersection(*map(set, fresh.values()))
+        if len(fresh) < 2 or not shared:
+            return None
+        spread = spread_of(runs, self.images, self.pool)
+        options = []
+        for place, (one, held) in enumerate(fresh.items()):
+            rows = tuple(trial for repeat, trial in held.items() if repeat in shared)
+            option = Option(place, one, None, rows, "complete")
+            options.append(replace(option, score=spread.score(option.values)))
+        found, start = options
+        better, other = (found.values, start.values)[:: self.metric.sign]
+        start = replace(start, gap=spread.difference(better, other))
+        posterior = self._posterior(runs, failed, fresh=True)
+        assert posterior is not None
+        places = posterior.candidates.index
+        sure = posterior.better(places[leader], places[start.configuration])
+        return confirmation_of(found, start, stays=sure < CONFIDENCE)
 
     def _until(self, trial: StoredTrial) -> int | None:
         """The epoch that a running run will be trained to."""
@@ -186,12 +231,16 @@ class Race(Plan):
         """The posterior of all candidates; None before a run has reached a rung."""
         return self._posterior(_runs(trials), _failed(trials))
 
-    def _posterior(self, runs: Runs, failed: Sequence[StoredTrial]) -> Posterior | None:
+    def _posterior(
+        self, runs: Runs, failed: Sequence[StoredTrial], *, fresh: bool = False
+    ) -> Posterior | None:
+        """By the runs that choose, or with ``fresh`` by all runs."""
         errors = self._errors(runs)
         curves = {
             key: errors.curve(trial, self.rungs)
             for key, trial in runs.items()
-            if len(trial.continued(self.epochs)) >= self.rungs[0] and key[1] < self.choosing
+            if len(trial.continued(self.epochs)) >= self.rungs[0]
+            and (fresh or key[1] < self.choosing)
         }
         if not curves:
             return None
@@ -214,7 +263,6 @@ class Race(Plan):
             np.array(pending, dtype=np.intp).reshape(-1, 3).T,
             len(self.rungs) - 1,
             noise,
-            start=None if self._given is None else places[self._given],
             failed=frozenset(places[trial.configuration] for trial in failed),
             pooled=self.images / self.pool if self.images and self.pool else 1.0,
         )
@@ -231,6 +279,7 @@ class Race(Plan):
         return RaceResult(
             leader,
             posterior.probability(tolerance),
+            len(posterior.compared),
             fresh,
             fresh.interval if fresh else None,
             posterior.distance(),
@@ -275,10 +324,16 @@ class Race(Plan):
         whole = costs.run(leader, 0, self.epochs)
         pays = self.repeats if not whole else int(self.budget.amount / (self._share * whole))
         repeats = range(self.choosing, self.choosing + min(self.repeats, max(1, pays)))
-        missing = [self._spec(leader, r, self.epochs) for r in repeats if (leader, r) not in runs]
+        measured = dict.fromkeys([leader, self._given or leader])
         if leader in gone:  # every run so far has failed
-            missing = []
-        reserve = len(missing) * whole
+            measured = {}
+        missing = [
+            self._spec(one, repeat, self.epochs)
+            for repeat in repeats
+            for one in measured
+            if (one, repeat) not in runs and one not in gone
+        ]
+        reserve = costs.runs([spec.configuration or () for spec in missing], self.epochs)
         if start := self._initial(runs, gone, costs, remaining - reserve):
             return start, None
         sure = posterior is not None and self._sure(posterior, runs)
@@ -289,7 +344,7 @@ class Race(Plan):
                 return [self._spec(step.configuration, step.repeat, step.rung)], None
         if running and not sure:
             return [], None
-        if missing and remaining >= whole:
+        if missing and remaining >= costs.run(missing[0].configuration or (), 0, self.epochs):
             return missing, None
         if running:
             return [], None
@@ -313,7 +368,7 @@ class Race(Plan):
     def _sure(self, posterior: Posterior, runs: Runs) -> bool:
         """Whether the leader is good enough; its rivals have to be complete, in pairs with it."""
         tolerance = self._errors(runs).tolerance(self.tolerance)
-        likely = posterior.probability(tolerance) >= self.confidence
+        likely = posterior.expected(tolerance) >= self.confidence
         return likely and not posterior.unproven(tolerance)
 
     def _proof(
@@ -321,7 +376,7 @@ class Race(Plan):
     ) -> Step | None:
         """Once the leader is probably good enough: a run to the end, of it or of a rival."""
         tolerance = self._errors(runs).tolerance(self.tolerance)
-        if posterior.probability(tolerance) < self.confidence:
+        if posterior.expected(tolerance) < self.confidence:
             return None
         own = sorted(posterior.ended.get(posterior.leader, ()))
         for place in posterior.unproven(tolerance):

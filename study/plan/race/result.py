@@ -1,12 +1,14 @@
 """What a race says of its leader, and the posterior behind the probability that it states.
 
 The leader's accuracy is that of its fresh repeats, which had no part in choosing it, and others are
-compared by their own runs (`contenders`). The probability that nothing is better by more than the
-tolerance needs a model (`model`) for what was not trained.
+compared by their own runs (`contenders`). A probability is stated only of being close to the best
+of those that were trained to the end in pairs with the leader: what the model expects of all others
+tells where epochs go, and is no statement.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,6 @@ Reason = Literal["sure", "budget", "exhausted"]
 _CONTENDERS = 64
 _DRAWS = 1000
 _POSSIBLE = 0.005  # the probability to be better from which on a candidate is a rival
-_BETTER = 0.75  # the probability to be better than the start that another answer needs
 _CHECKED = 6  # pairs of rungs before the model of curves is checked
 _EXPLAINED = 0.2  # the share of the variance of ends that the first rung has to explain
 _FEW = 4  # complete configurations that the variances need to be trusted by half
@@ -38,8 +39,10 @@ _SURPRISED = 3.0  # the mean square of standardised residuals at which the model
 class RaceResult:
     """How sure a race is of its leader.
 
-    ``probability`` is that of being within the tolerance of the best of all configurations, on new
-    images; ``distance`` to it is a 95 % interval. ``score`` is the leader's on fresh repeats, and
+    ``probability`` is that of being within the tolerance of the best of ``compared``
+    configurations, on new images: those with two or more complete repeats of the leader's, itself
+    among them. ``distance`` to that one is a 95 % interval. Both are None where there are fewer
+    than two. ``score`` is the leader's on fresh repeats, and
     ``interval`` one of 95 % on new images, None before there is one. Values and differences are of
     the metric that is compared, of accuracies fractions. ``curves``: whether early epochs say
     enough of the end; else only complete runs count. ``unit`` of what was spent is epochs or
@@ -47,10 +50,11 @@ class RaceResult:
     """
 
     leader: Configuration
-    probability: float
+    probability: float | None
+    compared: int
     score: Score | None
     interval: tuple[float, float] | None
-    distance: tuple[float, float]
+    distance: tuple[float, float] | None
     contenders: tuple[Contender, ...]
     tolerance: float
     confidence: float
@@ -82,11 +86,10 @@ class Posterior:
         last: int,
         noise: float,
         *,
-        start: int | None = None,
         failed: frozenset[int] = frozenset(),
         pooled: float = 1.0,
     ) -> None:
-        self.candidates, self.last, self.start, self.failed = candidates, last, start, failed
+        self.candidates, self.last, self.failed = candidates, last, failed
         self.pooled = pooled
         self.curves_fit = True
         self._fit(curves, pending, noise)
@@ -112,7 +115,7 @@ class Posterior:
         self.first = np.array([held[0] for held in curves.values()])
         self.middle = float(np.median(z))
         scale = max(float(np.var(z)), 1e-3)
-        kernel = Kernel(self.candidates.effects, self.growth, noise or 0.1 * scale, scale)
+        kernel = Kernel(self.candidates, self.growth, noise or 0.1 * scale, scale)
         self.levels = fitted(kernel, self.cells, z - self.middle, pending)
         self.ended: dict[int, set[int]] = {}
         for place, repeat, rung in places:
@@ -130,24 +133,26 @@ class Posterior:
         return explained >= _EXPLAINED and surprised <= _SURPRISED
 
     def _leader(self) -> int:
-        """The best of those with a complete run; of all, before there is one.
-
-        The start stays unless another one is better with a probability of 0.75: on new images an
-        answer that is better by chance alone may be worse than what the user had.
-        """
+        """The best of those with a complete run; of all, before there is one."""
         among = np.array(sorted(self.ended) or range(len(self.candidates)), dtype=np.intp)
         among = among[~np.isin(among, list(self.failed))]
         if not len(among):
             return 0
-        best = int(among[np.argmin(self.levels.mean[among])])
-        if self.start is None or self.start in {best, *self.failed}:
-            return best
-        levels, one, other = self.levels, best, self.start
-        spread = levels.spread
-        variance = spread[one, one] + spread[other, other] - 2 * spread[one, other]
-        width = math.sqrt(max(float(variance), 0.0) + 2 * self.sampling**2)
-        sure = 0.5 * math.erfc((levels.mean[one] - levels.mean[other]) / width / math.sqrt(2))
-        return best if sure >= _BETTER else other
+        return int(among[np.argmin(self.levels.mean[among])])
+
+    def led_by(self, one: int) -> Posterior:
+        """The same with another leader."""
+        other = copy.copy(self)
+        other.__dict__.pop("_drawn", None)
+        other.leader = one
+        return other
+
+    def better(self, one: int, other: int) -> float:
+        """The probability that one is better than another on the images that there are."""
+        spread = self.levels.spread
+        variance = float(spread[one, one] + spread[other, other] - 2 * spread[one, other])
+        gap = float(self.levels.mean[one] - self.levels.mean[other])
+        return 0.5 * math.erfc(gap / math.sqrt(2 * max(variance, 1e-12)))
 
     @property
     def configuration(self) -> Configuration:
@@ -191,22 +196,33 @@ class Posterior:
         error: Array = np.exp(np.minimum(level + run, 50.0))
         return places, error * np.exp(self.sampling * own - 0.5 * self.sampling**2)
 
-    def probability(self, tolerance: float) -> float:
-        """The probability that the leader is within ``tolerance`` of the best."""
-        return float(np.mean(self._distances <= tolerance))
-
     @property
+    def compared(self) -> frozenset[int]:
+        """The leader and those with two or more of its complete repeats; none without a rival."""
+        own = self.ended.get(self.leader, set())
+        found = frozenset(one for one, held in self.ended.items() if len(held & own) >= PAIRS)
+        return found if len(found) > 1 else frozenset()
+
+    def probability(self, tolerance: float) -> float | None:
+        """The probability that the leader is within ``tolerance`` of the best of the compared."""
+        return float(np.mean(self._distances() <= tolerance)) if self.compared else None
+
+    def distance(self) -> tuple[float, float] | None:
+        """A 95 % interval of the distance to the best of the compared."""
+        return (0.0, float(np.quantile(self._distances(), 0.95))) if self.compared else None
+
     def _distances(self) -> Array:
-        _, error = self._drawn
-        distances: Array = error[:, 0] - error.min(1)
+        places, error = self._drawn
+        distances: Array = error[:, 0] - error[:, np.isin(places, [*self.compared])].min(1)
         return distances
 
-    def distance(self) -> tuple[float, float]:
-        """A 95 % interval of the distance to the best."""
-        return 0.0, float(np.quantile(self._distances, 0.95))
+    def expected(self, tolerance: float) -> float:
+        """The model's probability that the leader is within ``tolerance`` of the best of all."""
+        _, error = self._drawn
+        return float(np.mean(error[:, 0] - error.min(1) <= tolerance))
 
     def unproven(self, tolerance: float) -> list[int]:
-        """The leader and rivals that may be better by more than the tolerance, lacking pairs.
+        """The leader, the closest rival and all that may be better by more, lacking pairs.
 
         A race is not sure before each of them is trained to its end on two repeats of the leader's.
         """
@@ -214,8 +230,9 @@ class Posterior:
         own = self.ended.get(self.leader, set())
         if len(own) < PAIRS:
             return [self.leader]
-        better = (error[:, :1] - error > tolerance).mean(axis=0)
-        rivals = [int(place) for place in places[better > _POSSIBLE]]
+        possible = (error[:, :1] - error > tolerance).mean(axis=0) > _POSSIBLE
+        possible[1:2] = True
+        rivals = [int(place) for place in places[possible]]
         return [place for place in rivals if len(self.ended.get(place, set()) & own) < PAIRS]
 
 

@@ -22,9 +22,10 @@ NOT_FETCHED = "a Git LFS pointer and not the file itself; fetch it with: git lfs
 def absolute(path: str | Path, folder: str | Path = ".") -> Path:
     """A path that the user gave, which counts from ``folder``, from the root.
 
-    pathlib would raise for the ``~`` of an unknown user and for links in a circle: here they are
-    paths of what is not there.
+    pathlib would raise for the ``~`` of an unknown user, for links in a circle and for a zero byte:
+    here they are paths of what is not there.
     """
+    path = str(path).replace("\0", "\\0")
     return Path(os.path.realpath(os.path.join(folder, os.path.expanduser(path))))  # noqa: PTH111, PTH118
 
 
@@ -37,7 +38,7 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
     """The same of several files: none is replaced before all are written; in their order."""
     for name in files:
         if (folder / name).is_dir():
-            raise IsADirectoryError(None, f"{name} is a folder in it")
+            raise IsADirectoryError(None, f"{name} is a folder in it" if name else "is a folder")
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     aside = {name: folder / f".{name}.{uuid.uuid4().hex}.tmp" for name in files}

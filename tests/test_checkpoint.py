@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,23 @@ def archive(*arrays: Any) -> bytes:
 def test_what_is_not_the_runs_checkpoint_is_refused(content: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         unpack(content, "abc")
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_itself_is_refused() -> None:
+    meta = json.dumps({"key": "abc", "history": []}).encode()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, np.frombuffer(meta, np.uint8), np.zeros(10**6, np.uint8))
+    with pytest.raises(ValueError, match="damaged"):
+        unpack(holding(buffer.getvalue()), "abc")
+
+
+def test_a_named_pipe_in_place_of_a_checkpoint_is_ignored(
+    store: FolderCheckpoints, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.folder.mkdir()
+    os.mkfifo(store.folder / "abc.checkpoint")
+    assert store.load("abc") is None
+    assert "not a regular file" in caplog.text
 
 
 def test_deleting_forgets_the_run_and_what_a_kill_left_behind(store: FolderCheckpoints) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -232,6 +233,24 @@ def test_a_study_that_was_stopped_is_interrupted(here: Path) -> None:
     assert study("best").exit_code == 0
 
 
+def test_a_study_that_was_stopped_before_it_was_stored_is_started_again(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.running.launch.launch", interrupted)
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stopped = study("run", "fake.toml", "--data", "data.npz", "--mlflow", "none")
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    assert stopped.exit_code == 130
+    assert "Give the same command again to start it." in stopped.stdout
+    assert "resume" not in stopped.stdout
+
+
 def test_a_study_whose_every_run_fails_says_why_in_one_line(here: Path) -> None:
     def broken(run: Run):
         raise TrainingFailed("out of memory")
@@ -378,6 +397,12 @@ def test_a_mistake_in_a_space_is_one_line_and_leaves_nothing(
     assert old in fakes.SPACE
     Path("bad.toml").write_text(fakes.SPACE.replace(old, new))
     assert_one_line(study("run", "bad.toml", "--data", "data.npz"), said)
+    assert not list(here.glob("*.db*"))
+
+
+def test_a_zero_byte_in_a_path_is_one_line(here: Path) -> None:
+    Path("bad.toml").write_text('data = "a\\u0000b"\n' + fakes.SPACE)
+    assert_one_line(study("run", "bad.toml"), "no such file or folder")
     assert not list(here.glob("*.db*"))
 
 

@@ -77,6 +77,9 @@ LAYOUTS: list[tuple[list[str], int, list[str]]] = [
     (["images", "annotations/xmls"], 2, ["the classes are in"]),
     (["Images", "labels"], 2, ["the classes are in"]),
     (["train/images", "test/images"], 6, []),
+    (["seg_train/seg_train", "seg_test/seg_test", "seg_pred"], 6, ["seg_pred is not used"]),
+    (["cats-train", "cats-test"], 6, []),
+    (["train_1", "test_2"], 6, []),
 ]
 
 
@@ -479,7 +482,12 @@ def circle_above(root: Path) -> str:
 def circle_of_links(root: Path) -> str:
     (root / "one").symlink_to(root / "two")
     (root / "two").symlink_to(root / "one")
-    return "cannot be read (Too many levels of symbolic links)"
+    return "one: a link that leads nowhere; mend or remove it"
+
+
+def class_on_a_disk_that_is_not_there(root: Path) -> str:
+    (root / "birds").symlink_to("/media/nobody/birds")
+    return "birds: a link that leads nowhere; mend or remove it"
 
 
 def no_text(root: Path) -> str:
@@ -499,7 +507,15 @@ def nothing_readable(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "spoil", [small_class, nothing_readable, circle_above, circle_of_links, no_text]
+    "spoil",
+    [
+        small_class,
+        nothing_readable,
+        circle_above,
+        circle_of_links,
+        class_on_a_disk_that_is_not_there,
+        no_text,
+    ],
 )
 def test_a_folder_that_is_no_data_is_refused(tmp_path: Path, spoil: Callable[[Path], str]) -> None:
     root = folder(tmp_path / "some")

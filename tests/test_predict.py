@@ -347,6 +347,23 @@ def test_a_broken_picture_is_named_and_the_others_are_predicted() -> None:
     assert left_out.startswith("many/b.png: cannot be read (damaged)")
 
 
+def test_a_link_in_a_circle_is_named_and_the_others_are_predicted() -> None:
+    folder_with_a_broken_picture()
+    Path("many/d.png").symlink_to("d.png")
+    found = predict.of_files([Path("many")], CARD_OF, lambda: FIXED)
+    assert [one.image for one in found.predictions] == ["many/a.png", "many/c.png"]
+    assert "many/d.png" in found.left_out[1]
+
+
+def test_a_submission_does_not_replace_the_images_nor_a_folder() -> None:
+    Path("rows.csv").write_text("pixel0\n1\n")
+    words = ["predict", "model.keras", "rows.csv", "--submission"]
+    assert_one_line(study(*words, "../" + Path.cwd().name + "/rows.csv"), "holds the images")
+    assert Path("rows.csv").read_text() == "pixel0\n1\n"
+    with pytest.raises(ModelError, match=r"^\.: cannot be written \(is a folder\)"):
+        predict.submission(Path(), [])
+
+
 def test_a_submission_needs_every_picture() -> None:
     folder_with_a_broken_picture()
     with pytest.raises(StudyError, match=r"many/b\.png: cannot be read \(damaged\)"):

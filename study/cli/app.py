@@ -157,13 +157,14 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
     from study.errors import StudyError
     from study.running.driver import Observers
     from study.running.launch import jobs_of, launch
+    from study.storage.database import is_stored
 
     console = SafeConsole()
     settings, location = prepared.settings, prepared.location
     resume = location.command(
         "resume", *again(execution), needs=execution.mirror.needs if execution.mirror else ()
     )
-    with interruptible(resume):
+    with interruptible(resume, partial(is_stored, location)):
         if not quiet:
             summary.print_header(console, location.name, settings, new=prepared.new)
             jobs = jobs_of(settings, execution)

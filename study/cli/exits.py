@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -85,10 +85,11 @@ def _not_allowed(mistake: TyperException) -> str | None:
 
 
 @contextmanager
-def interruptible(command: str) -> Iterator[None]:
+def interruptible(command: str, stored: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """End on Ctrl-C, SIGTERM and SIGHUP without loss, and print the command that continues.
 
-    A SIGHUP that is ignored already, as under nohup, stays ignored.
+    ``stored``: whether there is a study to continue yet. A SIGHUP that is ignored already, as under
+    nohup, stays ignored.
     """
 
     def terminate(number: int, _: FrameType | None) -> None:
@@ -107,7 +108,10 @@ def interruptible(command: str) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         for number in (signal.SIGINT, *before):
             signal.signal(number, signal.SIG_IGN)
-        typer.echo(f"\nStopped; nothing is lost. Continue with: {printable(command)}")
+        said = "Stopped before the study was stored. Give the same command again to start it."
+        if stored():
+            said = f"Stopped; nothing is lost. Continue with: {printable(command)}"
+        typer.echo(f"\n{said}")
         code = interrupt.exit_code if isinstance(interrupt, Terminated) else 130
         raise typer.Exit(code) from None
     else:

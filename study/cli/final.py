@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -269,6 +270,8 @@ def predict(
         from study.final import predict as final
 
         console = SafeConsole(stderr=True)
+        if submission and os.path.realpath(submission) in map(os.path.realpath, files):
+            raise ModelError(f"{submission}: holds the images; name another file to write")
         card = archive.read_card(model)
         source = archive.source_of(model, card, network)
         with _waiting(console, "Reading the images") as status:

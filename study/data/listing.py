@@ -109,12 +109,19 @@ def walk(folder: Path) -> Iterator[Path]:
 def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
     """The files and the folders in a folder, each by name."""
     with os.scandir(folder) as entries:
-        inside = sorted((e.name, e.is_dir()) for e in entries if not _IGNORED.fullmatch(e.name))
+        inside = sorted((e.name, _is_folder(e)) for e in entries if not _IGNORED.fullmatch(e.name))
     files, folders = (
         [folder / name for name, is_folder in inside if is_folder is wanted]
         for wanted in (False, True)
     )
     return files, folders
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle is a file that cannot be read
+        return False
 
 
 def is_picture(file: Path) -> bool:
@@ -142,9 +149,12 @@ def in_folders(folder: Path) -> Listing:
     if inner != folder:
         notes.append(f"{printable(folder)}: the classes are in {printable(inner)}")
     pictures, classes = _inside(inner)
+    _require_targets(pictures)
     parts: dict[str, list[Path]] = {}
     for path in classes:
         parts.setdefault(_part_of(path.name) or "class", []).append(path)
+    if parts.keys() == {"class"}:
+        parts = _named_alike(classes) or parts
     if not classes:
         raise _no_classes(inner, sum(map(is_picture, pictures)))
     train = parts.get("train", [])
@@ -169,6 +179,13 @@ def in_folders(folder: Path) -> Listing:
     return listing
 
 
+def _require_targets(files: Iterable[Path]) -> None:
+    """Raise `DataError` for a link that leads nowhere: it may be that of a class."""
+    for path in files:
+        if not is_picture(path) and not path.exists():
+            raise DataError(f"{printable(path)}: a link that leads nowhere; mend or remove it")
+
+
 def _descend(folder: Path) -> Path:
     """The folder that holds the classes, if ``folder`` is one above it."""
     seen = {os.path.realpath(folder)}
@@ -191,6 +208,24 @@ def _descend(folder: Path) -> Path:
 def _part_of(name: str) -> str | None:
     plain = re.sub(r"[\W_]", "", name)
     return next((part for part, names in _PARTS.items() if names.fullmatch(plain)), None)
+
+
+def _named_alike(folders: Sequence[Path]) -> dict[str, list[Path]] | None:
+    """Folders to train and test on that share the rest of their names, as `seg_train`, `seg_test`.
+
+    None where there are none, and where pictures lie right in the one to train on: it is a class.
+    """
+    parts: dict[str, list[Path]] = {}
+    shared = set()
+    for path in folders:
+        words = re.split(r"[\W_\d]+", path.name)
+        part = next(filter(None, map(_part_of, words)), None)
+        parts.setdefault(part or "class", []).append(path)
+        if part:
+            shared.add(" ".join(word for word in words if word and not _part_of(word)))
+    if len(shared) != 1 or not {"train", "test"} <= parts.keys():
+        return None
+    return None if any(map(is_picture, _inside(parts["train"][0])[0])) else parts
 
 
 def _only(folders: Sequence[Path]) -> Path | None:
@@ -219,6 +254,7 @@ def _classes(folder: Path, notes: list[str]) -> Listed:
     listed: list[tuple[Path, str]] = []
     everything: list[Path] = []
     files, classes = _inside(folder)
+    _require_targets(files)
     for path in classes:
         if any("\ud800" <= char <= "\udfff" for char in path.name):
             raise DataError(
@@ -290,7 +326,7 @@ def _in_csv(path: Path) -> dict[str, list[tuple[Path, str]]]:
             raise DataError(f"{where}: no file or no label; correct or remove the line")
         part = _part_of(cells["split"]) if "split" in columns else "train"
         if part is None:
-            raise DataError(f"{where}: split {printable(cells['split'])}; say train or test")
+            raise DataError(f"{where}: split {cells['split']!r}; say train or test")
         spellings = dict.fromkeys(
             [cells[name], *(unicodedata.normalize(form, cells[name]) for form in ("NFC", "NFD"))]
         )

@@ -11,14 +11,14 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from pydantic import ConfigDict, Field, StrictInt, StrictStr, TypeAdapter
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
-from study.errors import SettingsError, StorageError
+from study.errors import SettingsError, StorageError, StudyError
 from study.space.keys import Number
 from study.space.settings import FORMAT, DataFacts, Settings, Source
-from study.storage.location import Database
+from study.storage.location import Database, Location
 from study.storage.models import IDENTITY, new_identity
 from study.storage.trials import readable
 
@@ -172,6 +172,14 @@ def find(storage: RDBStorage, name: str) -> Settings | None:
     if name not in names(storage):
         return None
     return load(storage, name)[1]
+
+
+def is_stored(location: Location) -> bool:
+    """Whether the database holds the study; True where it cannot be read now."""
+    try:
+        return location.database.exists and location.name in names(location.database.open())
+    except (StudyError, SQLAlchemyError):
+        return True
 
 
 def record(study: Study, settings: Settings) -> None:

@@ -60,7 +60,7 @@ class Database:
         if address.get_backend_name() != "sqlite":
             return cls(address)
         name = address.database or ":memory:"
-        if name == ":memory:" or name.startswith("file:"):
+        if name == ":memory:" or name.startswith("file:") or "\0" in name:
             raise StorageError(f"--storage {url}: a study is kept in a file; write sqlite:///FILE")
         return cls(address.set(database=os.path.realpath(name)))
 

@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import uuid
+import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class FolderCheckpoints:
         """The run's checkpoint; None, with a logged warning, if the file is of no use."""
         path = self._path(key)
         try:
-            return unpack(path.read_bytes(), key)
+            return unpack(_content(path), key)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -166,6 +167,7 @@ def unpack(content: bytes, key: str) -> Checkpoint:
     if head != b"%s %s" % (_FORMAT, hashlib.sha256(body).hexdigest().encode()):
         raise ValueError("truncated or changed since it was written")
     try:
+        _require_unpacked(body)
         with np.load(io.BytesIO(body), allow_pickle=False) as archive:
             first, *arrays = (archive[name] for name in archive.files)
         meta = json.loads(first.tobytes())
@@ -175,6 +177,20 @@ def unpack(content: bytes, key: str) -> Checkpoint:
     if found != key:
         raise ValueError("it belongs to another run")
     return Checkpoint(key, history, tuple(arrays))
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; ValueError for a pipe or a device, of which reading may never end."""
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
+    return path.read_bytes()
+
+
+def _require_unpacked(body: bytes) -> None:
+    """Raise ValueError for a compressed archive: `pack` writes none, and it may fill the memory."""
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > len(body):
+            raise ValueError("compressed")
 
 
 def require_writable(checkpoints: Checkpoints, place: str) -> None:

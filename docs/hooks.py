@@ -22,7 +22,11 @@ def _table() -> str:
     """What to read for which task; links to files outside docs/ have no page and are left out."""
     section = README.read_text("utf-8").split("\n## If you want")[1].split("\n## ")[0]
     rows = re.findall(r"^\|.*\|$", section, re.MULTILINE)
-    return "\n".join(row.replace("](docs/", "](") for row in rows if "](CHANGELOG" not in row)
+    return "\n".join(row.replace("](docs/", "](") for row in rows if not _elsewhere(row))
+
+
+def _elsewhere(row: str) -> bool:
+    return "](" in row and "](docs/" not in row
 
 
 def _commands() -> str:

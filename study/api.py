@@ -277,13 +277,13 @@ class Result:
     def finalize(
         self,
         *,
-        seeds: int = 3,
+        members: int = 3,
         holdout: float = 0.1,
         jobs: int | None = None,
         progress: bool = True,
         fine_tune: int = 0,
     ) -> FinalResult:
-        """Train the configuration with fresh ``seeds``, measure it once on the test images.
+        """Train ``members`` models of the configuration, measure them once on the test images.
 
         ``holdout`` is the fraction of the images that chooses the best epoch; 0 trains on all.
         What was trained and measured before is not trained and measured again.
@@ -293,7 +293,7 @@ class Result:
         from study.final.finalize import FinalOptions, finalize
         from study.running.prepare import prepare_again
 
-        _check("finalize: seeds", "repeats", seeds)
+        _check("finalize: members", "repeats", members)
         if jobs is not None:
             _check("finalize: jobs", "jobs", jobs)
         if not 0 <= holdout <= 0.9:
@@ -301,8 +301,8 @@ class Result:
         with _opened(self._location.database.url) as database:
             execution = execution_options(database, mlflow="none", jobs=jobs)
             prepared = prepare_again(self.name, database, None, devices=execution.devices)
-            options = FinalOptions(seeds, None, holdout, fine_tune)
-            with _watching(prepared.settings["epochs"], seeds, shown=progress) as watch:
+            options = FinalOptions(members, None, holdout, fine_tune)
+            with _watching(prepared.settings["epochs"], members, shown=progress) as watch:
                 made = finalize(prepared, options, execution, watch, print)
         return FinalResult(tuple(made.models), made.folder, prepared.settings.model)
 

@@ -81,10 +81,10 @@ def test_a_study_of_arrays_and_a_function_gives_a_result_that_can_be_loaded(
     assert (result.gain is None) == (result.params == {"units": 2})
     assert len(result.plot("curves")) == len(result.plot("stages")) == len(result.plan.stages)
     assert len(result.plot("effects")) == 1
-    final = result.finalize(seeds=2, progress=False)
+    final = result.finalize(members=2, progress=False)
     assert final.model.input_shape == (None, 8, 8, 1)
     assert final.test_accuracy == final.models[-1].value
-    assert result.finalize(seeds=2, progress=False).models == final.models
+    assert result.finalize(members=2, progress=False).models == final.models
     assert study.studies() == ["arrays"]
     again = study.load("arrays")
     assert (again.params, again.mean) == (result.params, result.mean)
@@ -95,7 +95,7 @@ def test_a_study_of_arrays_and_a_function_gives_a_result_that_can_be_loaded(
         if path.name != "there":
             path.rename(Path("there") / path.name)
     moved = study.load("arrays", storage="sqlite:///there/study.db")
-    assert moved.finalize(seeds=2, progress=False).models == final.models
+    assert moved.finalize(members=2, progress=False).models == final.models
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def test_a_database_that_is_gone_is_said_by_every_method(tmp_path: Path) -> None
     assert result.mean == mean
 
 
-def test_a_plot_or_a_seed_that_is_not_there_is_said() -> None:
+def test_a_plot_or_a_member_that_is_not_there_is_said() -> None:
     result = of_confirmation(None)
     with pytest.raises(SettingsError, match=r"did you mean stages\?"):
         result.plot("stage")  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="seeds: 0 is not allowed"):
-        result.finalize(seeds=0)
+    with pytest.raises(SettingsError, match="members: 0 is not allowed"):
+        result.finalize(members=0)
     with pytest.raises(SettingsError, match=r"a fraction from 0 to 0\.9"):
         result.finalize(holdout=2)
 

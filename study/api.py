@@ -368,6 +368,10 @@ def run(
     from study.running.prepare import prepare
     from study.workers import processes
 
+    if not isinstance(space, str | Path | Mapping | SearchSpace):
+        raise SettingsError(f"run: space {space!r}: give a name, a path, a mapping or a Space")
+    if mlflow is not None and not isinstance(mlflow, str):
+        raise SettingsError(f"run: mlflow {mlflow!r}: give an address, 'none' or None")
     known = RunOptions.__annotations__
     for option, value in options.items():
         if option not in known:

@@ -29,6 +29,13 @@ def absolute(path: str | Path, folder: str | Path = ".") -> Path:
     return Path(os.path.realpath(os.path.join(folder, os.path.expanduser(path))))  # noqa: PTH111, PTH118
 
 
+def require_no_link(folder: Path) -> None:
+    """Raise `OSError` where a folder that the program names itself is a link: it is another's."""
+    for one in (folder, folder.parent):
+        if one.is_symlink():
+            raise OSError(errno.ELOOP, f"{one.name} is a link", str(one))
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, flushed to the disk; its folder is made; raises OSError."""
     write_together(path.parent, {path.name: content})

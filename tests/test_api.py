@@ -103,6 +103,8 @@ def test_a_study_of_arrays_and_a_function_gives_a_result_that_can_be_loaded(
     [
         ({"space": "smoke", "repeat": 3}, "unknown argument 'repeat'"),
         ({"space": "smok"}, "no such search space"),
+        ({"space": 3}, "run: space 3: give a name"),
+        ({"space": "smoke", "mlflow": 3}, "run: mlflow 3: give an address"),
         ({"space": {"name": "x"}}, "space: "),
         ({"space": SPACE, "data": np.zeros((3, 3))}, "a pair"),
         ({"space": SPACE, "data": (np.zeros((3, 3)), np.zeros(3))}, r"\(3, 3\)"),

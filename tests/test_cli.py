@@ -200,6 +200,14 @@ def test_a_report_that_cannot_be_written_is_a_line_and_changes_nothing(finished:
     assert "is not a folder" in last
 
 
+def test_no_report_is_written_through_a_link_that_came_with_a_database(finished: None) -> None:
+    Path("mine").mkdir()
+    Path("fake-report").symlink_to("mine")
+    assert_one_line(study("report"), "fake-report is a link", "--output")
+    assert list(Path("mine").iterdir()) == []
+    assert study("report", "--output", "fake-report").exit_code == 0  # that is the user's word
+
+
 def test_quiet_prints_the_answer_alone(finished: None) -> None:
     said = study("run", "fake.toml", "--data", "data.npz", "--confirm", "0", "--quiet").stdout
     assert said.startswith("Use ")

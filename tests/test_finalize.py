@@ -182,6 +182,13 @@ def test_a_study_at_work_is_not_finalized() -> None:
         assert_one_line(study("finalize"), "study 'fake' is being driven by process")
 
 
+def test_no_model_is_written_through_a_link_that_came_with_a_database() -> None:
+    Path("mine").mkdir()
+    Path("fake-models").symlink_to("mine")
+    assert_one_line(study("finalize", "--members", "1"), "fake-models is a link")
+    assert list(Path("mine").iterdir()) == []
+
+
 def test_wrong_wishes_are_one_line() -> None:
     assert_one_line(study("finalize", "none"), "no study named 'none'")
     assert_one_line(study("finalize", "--top", "50"), "--top 50: the study has")

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from study.data import arrays
 from study.errors import DataError, ModelError
-from study.files import write_whole
+from study.files import require_no_link, write_whole
 from study.final.calibration import Calibration
 from study.space.metric import Direction, Metric
 from study.storage import models
@@ -207,7 +207,11 @@ def _owner(folder: Path) -> str | None:
 
 
 def claim(folder: Path, study: Study) -> None:
-    """Make the folder and record its owner."""
+    """Make the folder and record its owner; raises ``ModelError``, as for a link."""
+    try:
+        require_no_link(folder)
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be written ({error.strerror})") from None
     write(folder / _OWNER, f"{models.identity(study)}\n".encode())
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from study.errors import ReportError
-from study.files import write_together
+from study.files import require_no_link, write_together
 from study.plan.strategies import rated
 from study.report import numbers
 from study.report.canvas import Figure
@@ -37,6 +37,7 @@ def report(database: Database, name: str | None, output: str | Path | None = Non
     folder = Path(output) if output is not None else database.study(contents.name).report
     with _explained(folder):
         if output is None:
+            require_no_link(folder)
             folder.parent.mkdir(exist_ok=True)
         _check(folder)
         write_together(folder, files(contents))

@@ -6,7 +6,6 @@ not at all. Which trials are worth it follows from the rows and the policy alone
 
 from __future__ import annotations
 
-import errno
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from study.errors import SettingsError, StorageError
-from study.files import write_whole
+from study.files import require_no_link, write_whole
 from study.plan.results import StoredTrial, by_configuration
 from study.space.metric import Metric
 
@@ -118,7 +117,7 @@ class Keeper:
         if row.number not in numbers:
             return
         try:
-            _require_own(self._folder)
+            require_no_link(self._folder)
             write_whole(file(self._folder, row.number), model)
             self._tidy(numbers)
         except OSError as error:
@@ -135,10 +134,3 @@ class Keeper:
             model = re.fullmatch(r"(?:[.](\d+)[.]keras[.]\w+[.]tmp)|(?:(\d+)[.]keras)", path.name)
             if model and (model[1] or int(model[2]) not in numbers):
                 path.unlink(missing_ok=True)
-
-
-def _require_own(folder: Path) -> None:
-    """Raise ``OSError`` where the folder of models is a link: what is in it is another's."""
-    for one in (folder, folder.parent):
-        if one.is_symlink():
-            raise OSError(errno.ELOOP, f"{one.name} is a link", str(one))

@@ -27,10 +27,8 @@ from simulation import Outcome, Stated, drawn, simulate
 from tables import Table, load
 
 from study.errors import SettingsError, StudyError
-from study.plan.contenders import PAIRS
 from study.plan.plan import Plan, PlanState
-from study.plan.race import RACE, Race
-from study.plan.results import Configuration
+from study.plan.race import Race
 from study.plan.strategies import CONFIRM, completed, plan_of, strategy_of
 from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.tuning.pruning import Margin
@@ -92,20 +90,8 @@ def stated(plan_state: PlanState) -> Stated | None:
         within=race.probability,
         distance=race.distance,
         reason=race.reason,
-        compared=_compared(plan_state, race.leader),
+        compared=race.compared,
     )
-
-
-def _compared(plan_state: PlanState, leader: Configuration) -> tuple[Configuration, ...]:
-    """The configurations with two complete repeats of the leader's, which a race speaks of."""
-    ended = {
-        option.configuration: {
-            row.repeat for row in option.rows if row.state == "complete" and row.stage == RACE
-        }
-        for option in plan_state.stages[0].options
-    }
-    own = ended.get(leader, set())
-    return tuple(one for one, held in ended.items() if len(held & own) >= PAIRS)
 
 
 def replayed(

@@ -1,5 +1,6 @@
 """An answer that is not better than the start on fresh repeats is given up, whatever found it."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from fakes import IMAGES
 from plan_fakes import played, row_of, space_of
 
+from study.cli.summary import _confirmation
 from study.errors import SettingsError
 from study.plan.budget import Budget
 from study.plan.confirm import Confirmed
@@ -62,6 +64,9 @@ def test_the_start_stays_where_what_was_found_is_no_better_on_fresh_repeats(
     assert "this is the start, which stays: a=4" in words.answer(state)
     assert "this is the start, which stays" in words.decision(state.stages[-1])
     assert START in {one.configuration for one in rated(state, IMAGES, None)}
+    record = json.loads(json.dumps(_confirmation(fresh)))
+    assert (record["found"], record["start"]) == ({"a": 4, "b": False}, None)
+    assert record["answer"]["mean"] == fresh.answer.mean
 
 
 def halved(end: dict[int, float], budget: int = 200, **options: Any) -> tuple[PlanState, Any]:

@@ -126,7 +126,7 @@ def test_a_race_names_its_leader_and_says_how_sure_it_is() -> None:
     assert "after 1 epoch, paused" in said
     assert state.race is not None
     sure = words.race(state.race, state.metric)[0]
-    best = f"the best of {state.race.compared} configurations"
+    best = f"the best of {len(state.race.compared)} configurations"
     assert f"The leader is within 0.20 points of {best}" in sure
     assert {row.state for row in rows(storage)} <= {"complete", "pruned"}
 

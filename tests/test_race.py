@@ -432,8 +432,9 @@ def test_a_probability_is_stated_of_those_alone_that_are_complete_in_pairs() -> 
             if row.state == "complete" and row.repeat < CHOOSING:
                 ended.setdefault(row.configuration, set()).add(row.repeat)
         own = ended.get(state.race.leader, set())
-        pairs = sum(len(held & own) >= 2 for held in ended.values())
-        assert state.race.compared == (pairs if pairs > 1 else 0)
+        found = {one for one, held in ended.items() if len(held & own) >= 2}
+        pairs = len(found)
+        assert set(state.race.compared) == (found if pairs > 1 else set())
         assert (state.race.probability is None) == (state.race.distance is None) == (pairs < 2)
         unknown, known = unknown + (pairs < 2), known + (pairs > 1)
     assert unknown

@@ -209,7 +209,7 @@ def test_words_are_listed_as_people_list_them() -> None:
 RACED = RaceResult(
     leader=(("a", 1),),
     probability=0.99,
-    compared=4,
+    compared=tuple((("a", number),) for number in range(1, 5)),
     score=Score(3, 0.9, 0.01),
     interval=(0.88, 0.92),
     distance=(0.0, 0.00004),
@@ -233,7 +233,7 @@ def test_a_race_states_a_probability_of_those_alone_that_it_has_compared_in_pair
     said = words.race(RACED, ACCURACY)[0]
     assert "of the best of 4 configurations trained to the end in pairs with a" in said
     assert "probability of 99 %" in said
-    alone = replace(RACED, probability=None, compared=0, distance=None)
+    alone = replace(RACED, probability=None, compared=(), distance=None)
     said = words.race(alone, ACCURACY)[0]
     assert said.startswith("Whether the leader is within 0.20 points of the best is not known")
     assert words.race_in_short(alone, ACCURACY).startswith("within 0.20 points: not known yet")

@@ -338,7 +338,8 @@ def race(verdict: RaceResult, metric: Metric) -> list[str]:
         close = f"Whether the leader is {within} is not known {asked}: no other configuration is "
         close += "trained to the end on two of its repeats"
     else:
-        close = f"The leader is {within} of {verdict.compared} configurations trained to the end "
+        number = len(verdict.compared)
+        close = f"The leader is {within} of {number} configurations trained to the end "
         close += f"in pairs with a probability of {_probability(verdict.probability)} {asked}"
     said = [f"{close}. {_ENDS[verdict.reason]}."]
     sure = []
@@ -361,7 +362,9 @@ def race_in_short(verdict: RaceResult, metric: Metric) -> str:
     within = f"within {metric.number(verdict.tolerance)}{metric.points}"
     if verdict.probability is None:
         return f"{within}: not known yet, {_spent(verdict)}"
-    close = f"{within} of the best of {verdict.compared} with {_probability(verdict.probability)}"
+    close = (
+        f"{within} of the best of {len(verdict.compared)} with {_probability(verdict.probability)}"
+    )
     return f"{close}, {_spent(verdict)}"
 
 

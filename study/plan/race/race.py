@@ -279,7 +279,7 @@ class Race(Plan):
         return RaceResult(
             leader,
             posterior.probability(tolerance),
-            len(posterior.compared),
+            tuple(posterior.candidates.configurations[p] for p in sorted(posterior.compared)),
             fresh,
             fresh.interval if fresh else None,
             posterior.distance(),

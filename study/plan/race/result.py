@@ -39,19 +39,18 @@ _SURPRISED = 3.0  # the mean square of standardised residuals at which the model
 class RaceResult:
     """How sure a race is of its leader.
 
-    ``probability`` is that of being within the tolerance of the best of ``compared``
-    configurations, on new images: those with two or more complete repeats of the leader's, itself
-    among them. ``distance`` to that one is a 95 % interval. Both are None where there are fewer
-    than two. ``score`` is the leader's on fresh repeats, and
-    ``interval`` one of 95 % on new images, None before there is one. Values and differences are of
-    the metric that is compared, of accuracies fractions. ``curves``: whether early epochs say
-    enough of the end; else only complete runs count. ``unit`` of what was spent is epochs or
-    seconds. ``reason`` says why the race has ended.
+    ``probability`` is that of being within the tolerance of the best of those ``compared``, on new
+    images: the configurations with two or more complete repeats of the leader's, itself among them.
+    ``distance`` to the best is a 95 % interval. Both are None where none is compared. ``score`` is
+    the leader's on fresh repeats, and ``interval`` one of 95 % on new images, None before there is
+    one. Values and differences are of the metric that is compared, of accuracies fractions.
+    ``curves``: whether early epochs say enough of the end; else only complete runs count. ``unit``
+    of what was spent is epochs or seconds. ``reason`` says why the race has ended.
     """
 
     leader: Configuration
     probability: float | None
-    compared: int
+    compared: tuple[Configuration, ...]
     score: Score | None
     interval: tuple[float, float] | None
     distance: tuple[float, float] | None

@@ -50,8 +50,8 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
         told["logged runs"] = _logged(job.uri)
 
     from study.storage import database as storage
+    from study.storage.database import standing_of
     from study.storage.location import Database
-    from study.storage.progress import standing_of
     from study.storage.trials import StoredTrials
 
     opened, settings = storage.load(Database.at(url).open(), "yardstick")

@@ -26,8 +26,7 @@ from study.data.dataset import Dataset
 from study.space.model_source import ModelSource
 from study.space.search_space import Validation
 from study.training.run import Run
-from study.training.startup import start_tensorflow
-from study.training.train import train
+from study.training.train import start_tensorflow, train
 
 RECORD = Path(__file__).with_name("records") / "features.json"
 EXAMPLE = Path(__file__).parents[1] / "examples" / "mobilenet.py"

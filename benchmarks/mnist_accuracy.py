@@ -35,8 +35,7 @@ from study.space import file as space_file
 from study.space.search_space import Validation
 from study.training.checkpoint import FolderCheckpoints
 from study.training.run import Epoch, Run
-from study.training.startup import start_tensorflow
-from study.training.train import train
+from study.training.train import start_tensorflow, train
 
 RECORD = Path(__file__).with_name("records") / "mnist_accuracy.json"
 PACKAGES = ("tensorflow", "keras", "numpy")

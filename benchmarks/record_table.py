@@ -97,7 +97,7 @@ def _accuracies(rows: Sequence[StoredTrial], folder: Path, dataset: Dataset) -> 
     """Test accuracy of each run's kept model."""
     if not rows:
         return
-    from study.training.startup import start_tensorflow
+    from study.training.train import start_tensorflow
 
     start_tensorflow(1)
     import keras

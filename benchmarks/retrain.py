@@ -108,7 +108,7 @@ def _trained(task: Task, params: Params, dataset: Dataset, seeds: Sequence[int])
 
 def _judged(model: bytes, dataset: Dataset) -> float:
     """Test accuracy of a saved model."""
-    from study.training.startup import start_tensorflow
+    from study.training.train import start_tensorflow
 
     start_tensorflow(1)
     import keras

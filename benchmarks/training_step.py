@@ -89,7 +89,7 @@ class Team:
 def work(kind: str, threads: int, config: list[float], source: str, images: int) -> None:
     """A worker: for every line that comes in, [amount, seconds, processor seconds]."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from study.training.startup import start_tensorflow
+    from study.training.train import start_tensorflow
 
     start_tensorflow(threads)
     turn = matmul() if kind == "matmul" else MAKERS[kind](config, source, images)

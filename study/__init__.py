@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from study.tuning.objective import Objective
     from study.tuning.one_at_a_time import OneAtATimeSampler
     from study.tuning.pruning import SweepPruner
-    from study.tuning.run_spec import run_spec
-    from study.tuning.sampler import PlanSampler
+    from study.tuning.sampler import PlanSampler, run_spec
 
 __all__ = [
     "FinalResult",
@@ -48,7 +47,7 @@ _HOMES = {
     "studies": ("study.api", "studies"),
     "load_data": ("study.data.dataset", "load"),
     "load_space": ("study.space.file", "load"),
-    "run_spec": ("study.tuning.run_spec", "run_spec"),
+    "run_spec": ("study.tuning.sampler", "run_spec"),
 }
 
 

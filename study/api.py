@@ -205,7 +205,7 @@ class Result:
         import pandas as pd
 
         from study.storage import database as storage
-        from study.storage.progress import trials_of
+        from study.storage.database import trials_of
 
         with _opened(self._location.database.url) as database:
             stored = trials_of(storage.load(database.open(), self.name)[0], self.settings)
@@ -456,7 +456,7 @@ def _check(where: str, name: str, value: object) -> None:
 
 def _result(database: Database, name: str | None) -> Result:
     from study.storage import database as stored
-    from study.storage.progress import standing_of, state_of
+    from study.storage.database import standing_of, state_of
 
     study, settings = stored.load(database.open(), name)
     location = database.study(study.study_name)

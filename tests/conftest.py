@@ -24,6 +24,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def _one_thread(request: pytest.FixtureRequest) -> None:
     """TensorFlow's threads are set once a process: before the first test that uses it."""
     if request.node.get_closest_marker("tensorflow"):
-        from study.training.startup import start_tensorflow
+        from study.training.train import start_tensorflow
 
         start_tensorflow(1)

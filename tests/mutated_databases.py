@@ -26,7 +26,7 @@ from rich.console import Console
 from study.cli import summary
 from study.errors import StudyError
 from study.report import contents
-from study.report.numbers import runs_csv
+from study.report.write import runs_csv
 from study.space.settings import Settings
 from study.storage.connection import explained
 from study.storage.database import create, names

@@ -20,8 +20,7 @@ from study.space.search_space import SearchSpace, Value
 from study.storage.ledger import Ledger
 from study.storage.trials import StoredTrials
 from study.tuning.pruning import Margin, SweepPruner
-from study.tuning.run_spec import run_spec
-from study.tuning.sampler import PlanSampler
+from study.tuning.sampler import PlanSampler, run_spec
 
 IMAGES = 500
 EAGER = Margin(warmup=1, window=1, errors=0.0, least=0.02)

@@ -25,8 +25,8 @@ from study.mirror.mlflow import open_store
 from study.running import launch, prepare
 from study.running.driver import Observers
 from study.storage import database as storage
+from study.storage.database import standing_of
 from study.storage.location import Database
-from study.storage.progress import standing_of
 
 
 def drive(folder: Path, name: str) -> None:

@@ -24,7 +24,7 @@ from study.space.settings import Setting
 from study.storage import database as storage
 from study.storage.location import DEFAULT, Database
 from study.storage.trials import StoredTrials
-from study.training.startup import _choose
+from study.training.train import _choose
 from study.workers.devices import CPU, Devices, available_devices, devices, held
 from study.workers.machine import affinity
 from study.workers.pool import local_pool

@@ -45,7 +45,7 @@ from study.storage.ledger import Ledger
 from study.storage.location import Database
 from study.training.run import Epoch, Run
 from study.tuning.pruning import Margin, SweepPruner
-from study.tuning.run_spec import run_spec
+from study.tuning.sampler import run_spec
 from study.workers.engine import EpochReported, Event, InProcess, Notice, Train
 
 EAGER = SweepPruner(IMAGES, Margin(warmup=1, window=1, errors=0.0, least=0.05))

@@ -36,7 +36,7 @@ def pictures() -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def network(pictures: tuple[Any, Any]) -> Any:
     """A small network for the digits, trained for a few epochs, with its preprocessing."""
-    from study.training.startup import start_tensorflow
+    from study.training.train import start_tensorflow
 
     start_tensorflow(1)
     import keras

@@ -17,7 +17,6 @@ import test_training as base
 from engine_contract import ended
 from test_commands import finish, here
 
-from study.data import stored_array
 from study.data.reading import ProgressCallbacks
 from study.errors import ModelError, SettingsError, SpaceError, TrainingFailed
 from study.running import features as cache
@@ -29,8 +28,7 @@ from study.space.settings import Setting, Settings
 from study.storage.location import DEFAULT, Database
 from study.training.checkpoint import FolderCheckpoints
 from study.training.run import FineTuning, Run
-from study.training.startup import start_tensorflow
-from study.training.train import train
+from study.training.train import start_tensorflow, train
 from study.workers.devices import Devices
 
 pytestmark = pytest.mark.tensorflow
@@ -292,12 +290,12 @@ ARRAY = np.arange(24, dtype=np.float32).reshape(6, 2, 2)
 def stored(tmp_path: Path) -> Path:
     path = tmp_path / "array.npy"
     with path.open("xb") as file:
-        stored_array.write(file, (6, 2, 2), [ARRAY[:4], ARRAY[4:]])
+        cache.write_array(file, (6, 2, 2), [ARRAY[:4], ARRAY[4:]])
     return path
 
 
 def test_an_array_is_a_npy_file_and_is_read_without_a_copy(stored: Path) -> None:
-    found = stored_array.read(stored, (6, 2, 2))
+    found = cache.read_array(stored, (6, 2, 2))
     assert found is not None
     assert np.array_equal(found, ARRAY)
     assert np.array_equal(np.load(stored, allow_pickle=False), ARRAY)
@@ -310,21 +308,21 @@ def test_a_damaged_array_is_none_at_every_byte(stored: Path) -> None:
     whole = stored.read_bytes()
     for place in range(len(whole)):
         stored.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert stored_array.read(stored, (6, 2, 2)) is None, place
+        assert cache.read_array(stored, (6, 2, 2)) is None, place
     for cut in (whole[:-1], whole + b"0", whole[:64], b""):
         stored.write_bytes(cut)
-        assert stored_array.read(stored, (6, 2, 2)) is None
+        assert cache.read_array(stored, (6, 2, 2)) is None
 
 
 def test_another_array_and_what_is_no_file_is_none(stored: Path, tmp_path: Path) -> None:
-    assert stored_array.read(stored, (6, 4)) is None
+    assert cache.read_array(stored, (6, 4)) is None
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], object), allow_pickle=True)
-    assert stored_array.read(tmp_path / "pickled.npy", (1,)) is None
+    assert cache.read_array(tmp_path / "pickled.npy", (1,)) is None
     os.mkfifo(tmp_path / "pipe.npy")
-    assert stored_array.read(tmp_path / "pipe.npy", (1,)) is None
+    assert cache.read_array(tmp_path / "pipe.npy", (1,)) is None
     (tmp_path / "link.npy").symlink_to(stored)
     with pytest.raises(OSError, match="symbolic link"):
-        stored_array.read(tmp_path / "link.npy", (6, 2, 2))
+        cache.read_array(tmp_path / "link.npy", (6, 2, 2))
 
 
 # A study -----------------------------------------------------------------------------------------

@@ -29,9 +29,9 @@ from study.running.launch import ExecutionOptions
 from study.running.prepare import prepare_again
 from study.space.model_source import ModelSource, NetworkFacts
 from study.storage import database as storage
+from study.storage.database import standing_of
 from study.storage.location import DEFAULT, Database
 from study.storage.lock import driving
-from study.storage.progress import standing_of
 from study.storage.trials import StoredTrials
 from study.text import units
 from study.training.run import Epoch, Run

@@ -38,8 +38,8 @@ from study.space.search_space import SearchSpace
 from study.space.settings import Setting
 from study.storage import change
 from study.storage import database as storage
+from study.storage.database import standing_of, trials_of
 from study.storage.location import Database
-from study.storage.progress import standing_of, trials_of
 from study.storage.trials import StoredTrials, run_spec
 from study.training import network
 from study.training.train import train

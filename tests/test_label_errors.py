@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from study.final.label_errors import rank
+from study.final.gallery import rank
 
 IMAGES, CLASSES = 400, 4
 RNG = np.random.default_rng(7)

@@ -524,7 +524,7 @@ def test_a_disk_that_is_full_does_not_pass_for_success(made, tmp_path):
 PRELOADED = ["pytest", "mlflow.tracking", "boto3", "alembic.command", "optuna_dashboard"]
 PRELOADED += [
     "optuna.storages._rdb.models",
-    "study.storage.progress",
+    "study.storage.database",
     "study.mirror.mlflow",
     "mlflow.tracking",
 ]

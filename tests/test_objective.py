@@ -26,7 +26,7 @@ from study.storage.trials import StoredTrials
 from study.tuning.objective import Objective
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import Margin, SweepPruner
-from study.tuning.run_spec import run_spec
+from study.tuning.sampler import run_spec
 
 pytestmark = pytest.mark.tensorflow
 

@@ -16,8 +16,7 @@ from study.space.search_space import SearchSpace
 from study.training.network import check
 from study.training.recipe import OPTIMIZERS, Recipe, balanced_weights, value
 from study.training.run import Run
-from study.training.startup import start_tensorflow
-from study.training.train import train
+from study.training.train import start_tensorflow, train
 
 SGD = {"optimizer": "sgd", "momentum": 0.9}
 PLAIN: dict[str, Any] = {"dropout": 0.0}

@@ -27,7 +27,7 @@ from study.storage.ledger import as_json
 from study.storage.location import Database
 from study.storage.trials import RUN_SPEC
 from study.tuning.one_at_a_time import OneAtATimeSampler
-from study.tuning.run_spec import ASKED_BY, run_spec
+from study.tuning.sampler import ASKED_BY, run_spec
 
 OPTIONS = {"filters": [8, 16, 32], "dropout": [0.1, 0.2, 0.3]}
 START = {"filters": 16, "dropout": 0.2}

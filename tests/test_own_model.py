@@ -21,8 +21,7 @@ from study.storage.location import Database
 from study.text import sentences
 from study.training.checkpoint import FolderCheckpoints
 from study.training.run import Run
-from study.training.startup import start_tensorflow
-from study.training.train import train
+from study.training.train import start_tensorflow, train
 
 pytestmark = pytest.mark.tensorflow
 

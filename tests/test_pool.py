@@ -40,7 +40,7 @@ from study.workers import pool, processes
 from study.workers.child import OneByOne, Size
 from study.workers.engine import EpochReported, Notice, RunFailed, RunFinished
 from study.workers.pool import Place, Pool, on_cores
-from study.workers.shared import share
+from study.workers.processes import share
 
 Make = Callable[..., Pool]
 

@@ -18,9 +18,9 @@ from study.space import file as space_file
 from study.space.settings import resolve
 from study.storage import connection
 from study.storage import database as storage
+from study.storage.database import standing_of
 from study.storage.location import Database
 from study.storage.lock import driving
-from study.storage.progress import standing_of
 from study.training.run import Epoch, Run
 
 SPACE = """

@@ -26,8 +26,7 @@ from study.tuning.pruning import (
     make_pruner,
     unrest,
 )
-from study.tuning.run_spec import run_spec
-from study.tuning.sampler import PlanSampler
+from study.tuning.sampler import PlanSampler, run_spec
 
 LEVEL = [0.90] * 12
 MARGIN = Margin(warmup=4, window=2, errors=3.0, least=0.01)

@@ -34,7 +34,7 @@ from study.plan.results import StoredTrial
 from study.plan.search import SEARCH, Search
 from study.plan.statistics import Score
 from study.plan.sweep import OneAtATime
-from study.report import canvas, cost, curves, numbers, stages
+from study.report import canvas, cost, curves, stages, write
 from study.report.contents import Contents, read
 from study.report.effects import effects
 from study.report.page import Figures, saved_epochs, time_spent
@@ -418,7 +418,7 @@ def test_names_are_no_formulas_in_a_spreadsheet() -> None:
     text = "=HYPERLINK(1)"
     odd = space(hyperparameters={"kind": {"options": [text, "\x1b[31m"], "start": text}})
     found = told(OneAtATime(odd, images=IMAGES), train=_flat)
-    for made in (numbers.stages_csv(found.plan_state), numbers.runs_csv(found.rows, ACCURACY)):
+    for made in (write.stages_csv(found.plan_state), write.runs_csv(found.rows, ACCURACY)):
         options = {line["option"] for line in csv.DictReader(io.StringIO(made))}
         assert options == {f"'{text}", r"\x1b[31m"}
 
@@ -648,7 +648,7 @@ def test_a_paused_run_is_drawn_and_counted_as_paused(race: Contents) -> None:
     assert {ends[row.number] for row in race.rows if len(row.reported) < 4} == {"paused"}
     assert not any(line.reused for line in panel.lines)
     assert "pruned" not in next(time_spent(race))
-    assert "pruned" not in numbers.runs_csv(race.rows, ACCURACY)
+    assert "pruned" not in write.runs_csv(race.rows, ACCURACY)
 
 
 def test_a_race_of_a_single_hyperparameter_has_no_pairs() -> None:

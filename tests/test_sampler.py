@@ -29,7 +29,7 @@ from study.storage.location import Database
 from study.storage.trials import RUN_SPEC, StoredTrials
 from study.tuning.one_at_a_time import OneAtATimeSampler
 from study.tuning.pruning import SweepPruner
-from study.tuning.run_spec import run_spec
+from study.tuning.sampler import run_spec
 
 CURVES = Chance(1)
 

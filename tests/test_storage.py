@@ -27,8 +27,8 @@ from study.space.settings import Settings, resolve
 from study.storage import connection
 from study.storage import database as storage
 from study.storage.connection import explained
+from study.storage.database import standing_of
 from study.storage.location import Database
-from study.storage.progress import standing_of
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ from study.plan.strategies import limited, outside
 from study.plan.sweep import OneAtATime
 from study.plan.tradeoff import Rated, rated, smallest
 from study.report.cost import cost_figure
-from study.space.architecture import cost_of
-from study.space.limits import Cost, Limits
+from study.space.cost import Cost, Limits, cost_of
 from study.space.metric import ACCURACY
 from study.space.search_space import SearchSpace
 from study.space.settings import DataFacts, Settings, resolve
@@ -33,8 +32,7 @@ from study.text import sentences
 from study.text.view import verdict
 from study.training.checkpoint import FolderCheckpoints
 from study.training.run import Epoch
-from study.training.startup import start_tensorflow
-from study.training.train import train
+from study.training.train import start_tensorflow, train
 
 
 def test_a_limit_says_by_how_much_it_is_exceeded() -> None:

@@ -15,8 +15,7 @@ from study.errors import DataError, SettingsError, SpaceError, TrainingFailed
 from study.space.search_space import Validation
 from study.training.checkpoint import Checkpoint, FolderCheckpoints
 from study.training.run import Epoch, Run
-from study.training.startup import start_tensorflow
-from study.training.train import train
+from study.training.train import start_tensorflow, train
 
 pytestmark = pytest.mark.tensorflow
 

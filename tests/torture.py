@@ -43,8 +43,8 @@ from study.running import launch, prepare
 from study.running.driver import Observers
 from study.space.settings import Setting
 from study.storage import database as storage
+from study.storage.database import standing_of
 from study.storage.location import Database
-from study.storage.progress import standing_of
 from study.storage.trials import StoredTrials
 from study.training.train import train as tensorflow_train
 

@@ -68,8 +68,7 @@ def compare(context: typer.Context, first: _A, second: _B) -> None:
 
 def _side(database: Database, name: str) -> Side:
     from study.plan.strategies import plan_of
-    from study.storage.database import load
-    from study.storage.progress import state_of, trials_of
+    from study.storage.database import load, state_of, trials_of
 
     study, settings = load(database.open(), name)
     trials = trials_of(study, settings)

@@ -96,7 +96,7 @@ def _data(given: str | None, name_or_path: str | None) -> Finding:
 
 def _tensorflow() -> str:
     """Start TensorFlow, on the processor."""
-    from study.training.startup import start_tensorflow
+    from study.training.train import start_tensorflow
 
     start_tensorflow(1)
     return f"TensorFlow {version('tensorflow')} trains on {units.counted(cores(), 'core')}"

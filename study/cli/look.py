@@ -270,8 +270,7 @@ def judge(
 
 def _state(database: Database, name: str | None) -> tuple[str, Settings, PlanState, str]:
     """A study's name, settings, plan state and state, from the database alone."""
-    from study.storage.database import load
-    from study.storage.progress import standing_of, state_of
+    from study.storage.database import load, standing_of, state_of
 
     study, settings = load(database.open(), name)
     plan_state = standing_of(study, settings)

@@ -145,7 +145,7 @@ def export(
     ``read_data`` may raise: the file is then not measured, and not made of int8. Raises
     ``ModelError``.
     """
-    from study.training.startup import start_tensorflow
+    from study.training.train import start_tensorflow
 
     dataset = _data(read_data, options)
     start_tensorflow(1)

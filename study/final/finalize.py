@@ -38,14 +38,13 @@ from study.running.launch import (
 from study.storage import database as storage
 from study.storage import models as kept
 from study.storage.connection import explained
+from study.storage.database import standing_of
 from study.storage.ledger import Ledger
 from study.storage.lock import driving
-from study.storage.progress import standing_of
 from study.storage.trials import StoredTrials
 from study.training.checkpoint import require_writable
 from study.training.run import FineTuning
-from study.training.startup import start_tensorflow
-from study.training.train import train
+from study.training.train import start_tensorflow, train
 
 if TYPE_CHECKING:
     from optuna import Study

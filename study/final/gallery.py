@@ -1,6 +1,10 @@
 """The test images that the final model gets wrong, and which of their labels may be wrong instead.
 
 The test set is not opened for it: the probabilities of each member were kept when it was.
+
+Which labels may be wrong is found by confident learning (Northcutt, Jiang and Chuang, JAIR 70
+(2021), arXiv:1911.00068), with thresholds and a vote of each member. How many of the candidates are
+real: `benchmarks/label_errors.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ from study.data.pixels import to_float01
 from study.errors import ModelError
 from study.files import csv_cell, printable
 from study.final import records
-from study.final.label_errors import rank
 from study.running.prepare import read_data
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ class Mistake:
 
     ``file`` is the name of its picture file, as seen from the folder of the data, if it has one.
     ``votes`` of its ``members`` find another class so likely that the label is in doubt; with one
-    vote it is a ``candidate`` for a wrong label (`study.final.label_errors`).
+    vote it is a ``candidate`` for a wrong label.
     """
 
     image: int
@@ -138,7 +141,7 @@ def heat_of(
 
     Raises ``ModelError`` where its file is missing or its network has no convolution.
     """
-    from study.training.startup import start_tensorflow
+    from study.training.train import start_tensorflow
 
     start_tensorflow(1)
     from study.final import archive, gradcam
@@ -209,3 +212,52 @@ def _drawn(gallery: Gallery, dataset: Dataset, heat: Heat | None = None) -> byte
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
+
+
+Probabilities = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What speaks against each label.
+
+    ``votes`` (images,) counts the members that find another class at least as likely as they find
+    it where it is the label. ``margin`` (images,) is the mean probability of the label less that
+    of the likeliest other class, in -1..1. ``candidate`` (images,) are the images with a vote whose
+    margin is below 0. ``order`` has every image, the most suspicious first: by votes, then margin.
+    """
+
+    votes: NDArray[np.int64]
+    margin: NDArray[np.float64]
+    candidate: NDArray[np.bool_]
+    order: NDArray[np.int64]
+
+
+def rank(members: Probabilities, labels: NDArray[np.int32]) -> Ranking:
+    """Rank labels (images,) by the ``members``' probabilities (members, images, classes).
+
+    No member may have been trained on these images. A class without an image has no threshold.
+    """
+    images = np.arange(len(labels))
+    votes = np.array([_votes(member, labels) for member in members]).sum(axis=0)
+    others = members.mean(axis=0, dtype=np.float64)
+    own = others[images, labels]
+    others[images, labels] = -np.inf
+    margin = own - others.max(axis=1)
+    candidate = (votes > 0) & (margin < 0)
+    return Ranking(votes, margin, candidate, np.lexsort((margin, -(votes * candidate))))
+
+
+def _votes(member: Probabilities, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Of which images a member is at least as sure as its threshold that they are of another class.
+
+    A class's threshold is the mean probability the member gives to the images labelled with it.
+    """
+    classes = range(member.shape[1])
+    thresholds = [
+        member[labels == one, one].mean(dtype=np.float64) if (labels == one).any() else np.inf
+        for one in classes
+    ]
+    sure = member >= np.array(thresholds)
+    sure[np.arange(len(labels)), labels] = False
+    return np.asarray(sure.any(axis=1))

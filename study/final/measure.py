@@ -21,7 +21,7 @@ from study.final.archive import Card, Needed, with_card
 from study.final.members import Member
 from study.final.records import FinalModel, OwnMetric
 from study.space.metric import VAL_ACCURACY
-from study.training.startup import start_tensorflow
+from study.training.train import start_tensorflow
 
 if TYPE_CHECKING:
     from optuna import Study

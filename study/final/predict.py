@@ -55,7 +55,7 @@ class Classifier:
 
         Raises ``ModelError``.
         """
-        from study.training.startup import start_tensorflow
+        from study.training.train import start_tensorflow
 
         start_tensorflow(1)
         return cls(*archive.load(path, source))

@@ -19,8 +19,8 @@ from study.report.effects import Effects, effects
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models
+from study.storage.database import state_of, trials_of
 from study.storage.location import Database
-from study.storage.progress import state_of, trials_of
 
 
 @dataclass(frozen=True)

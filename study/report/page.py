@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from study.final.records import FinalModel
 from study.plan.plan import PlanState
 from study.plan.strategies import rated, strategy_of
-from study.report import numbers
 from study.report.canvas import Figure
 from study.report.contents import Contents
 from study.report.curves import end
@@ -66,7 +66,7 @@ def _texts(contents: Contents) -> dict[str, Any]:
         "remarks": _remarks(contents),
         "time": list(time_spent(contents)),
         "test": _test(contents),
-        "finals": numbers.finals_table(contents.finals) if contents.finals else None,
+        "finals": finals_table(contents.finals) if contents.finals else None,
         "settings": _settings(settings),
         "history": words.history(settings),
         "versions": _versions(settings),
@@ -243,3 +243,24 @@ def _versions(settings: Settings) -> Table:
     if settings.data is not None:
         lines.append(("data (SHA-256)", settings.data.fingerprint))
     return table("Versions and data", ("package", "version"), lines)
+
+
+def finals_table(finals: Sequence[FinalModel]) -> Table:
+    """The final models with their values on the test set."""
+    lines = [
+        (
+            final.model,
+            "; ".join(map(units.params, final.configurations)),
+            ("" if final.validation is None else final.metric.text(final.validation))
+            + final.own_words("validation"),
+            final.metric.text(final.value) + final.own_words(),
+            f"{final.metric.text(final.low)} to {final.metric.text(final.high)}",
+            str(final.images),
+            final.opened,
+        )
+        for final in finals
+    ]
+    accuracy = all(final.measure == "accuracy" for final in finals)
+    what = "accuracy" if accuracy else "mean absolute error"
+    columns = ("model", "configuration", "held out", f"test {what}", "95 % interval")
+    return table("Measured on the test set", (*columns, "test images", "opened"), lines)

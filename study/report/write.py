@@ -5,24 +5,30 @@ Every file is made before any is written, and the page is written last.
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from study.errors import ReportError
-from study.files import require_no_link, write_together
+from study.files import csv_cell, require_no_link, write_together
+from study.plan.plan import PlanState
+from study.plan.results import StoredTrial
 from study.plan.strategies import rated
-from study.report import numbers
 from study.report.canvas import Figure
 from study.report.classes import known_figures
 from study.report.contents import Contents, read
 from study.report.cost import cost_figure
-from study.report.curves import curve_figures
+from study.report.curves import curve_figures, end
 from study.report.page import Figures, page
 from study.report.racing import race_figures
 from study.report.stages import stage_figure
+from study.space.metric import Metric
 from study.storage.location import Database
+from study.text import units
+from study.text.view import records
 
 PAGE = "report.html"
 
@@ -48,8 +54,8 @@ def files(contents: Contents) -> dict[str, bytes]:
     """Every file of a report by its name, the page last."""
     figures = figures_of(contents)
     texts = {
-        "stages.csv": numbers.stages_csv(contents.plan_state),
-        "runs.csv": numbers.runs_csv(contents.rows, contents.settings.metric),
+        "stages.csv": stages_csv(contents.plan_state),
+        "runs.csv": runs_csv(contents.rows, contents.settings.metric),
         PAGE: page(contents, figures),
     }
     if contents.knowledge is not None:
@@ -97,3 +103,49 @@ def _check(folder: Path) -> None:
         )
     if not os.access(folder if folder.is_dir() else folder.parent, os.W_OK | os.X_OK):
         raise PermissionError(None, "no permission to write")
+
+
+def stages_csv(plan_state: PlanState) -> str:
+    """A line for every option of every stage; accuracies are fractions."""
+    found = [
+        record
+        | {
+            "values": " ".join(map(str, record["values"])),
+            "configuration": units.params(record["configuration"]),
+        }
+        for record in records(plan_state.stages)
+    ]
+    return _csv(found[0], (record.values() for record in found))
+
+
+def runs_csv(trials: Sequence[StoredTrial], metric: Metric) -> str:
+    """A line for every run; accuracies are fractions, the metric of all epochs is one field."""
+    costs = ("seconds", "parameters", "size", "milliseconds", "milliseconds_error")
+    attributes = ("best_epoch", f"best_{metric.name}", *costs)
+    columns = ("trial", "stage", "option", "configuration", "repeat", "state", "value", "epochs")
+    lines = (
+        (
+            trial.number,
+            trial.stage,
+            trial.option,
+            units.params(trial.configuration),
+            trial.repeat + 1,
+            end(trial),
+            trial.value,
+            len(trial.reported),
+            *map(trial.attributes.get, attributes),
+            trial.started and trial.started.isoformat(timespec="seconds"),
+            trial.failure or trial.cancelled,
+            " ".join(map(str, trial.reported)),
+        )
+        for trial in trials
+    )
+    return _csv((*columns, *attributes, "started", "reason", metric.name), lines)
+
+
+def _csv(columns: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_cell, columns))
+    writer.writerows(map(csv_cell, line) for line in lines)
+    return text.getvalue()

@@ -1,24 +1,31 @@
 """What the runs of a study train on: its images, or the outputs of its frozen backbone for them.
 
 Those are computed once, in a process of its own that uses all cores, and kept in a file beside the
-database. The file's name is the hash of images, size and weights.
+database. The file's name is the hash of images, size and weights; it ends with the SHA-256 of its
+content, is mapped and never unpickled, and no link is followed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
+import mmap
 import os
 import pickle
+import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from study.data import stored_array
+import numpy as np
+from numpy.typing import NDArray
+
 from study.data.reading import ProgressCallbacks
 from study.errors import ModelError, SettingsError, StudyError
 from study.files import printable, unfinished, written_whole
@@ -26,7 +33,7 @@ from study.space.model_source import BackboneFacts, ModelSource
 from study.training.probe import end_with
 from study.workers.devices import Devices
 from study.workers.machine import cores
-from study.workers.shared import Shared, share
+from study.workers.processes import Shared, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +93,7 @@ def _kept(
 ) -> NDArray[np.float32] | None:
     """The features in a file of the cache; None, and a log line, where it is damaged."""
     try:
-        found = stored_array.read(path, shape)
+        found = read_array(path, shape)
     except FileNotFoundError:
         return None
     except OSError:
@@ -189,7 +196,7 @@ def _write_features(
     *,
     say: Callable[..., None],
 ) -> None:
-    from study.training.startup import start_tensorflow
+    from study.training.train import start_tensorflow
 
     start_tensorflow(threads, device)
     from study.training import backbone
@@ -205,5 +212,54 @@ def _write_features(
             say(done=done)
 
     with os.fdopen(write_to, "wb") as file:
-        stored_array.write(file, (len(images), *facts.shape), parts())
+        write_array(file, (len(images), *facts.shape), parts())
     say(written=True)
+
+
+_DTYPE = np.dtype("<f4")
+_DIGEST = hashlib.sha256().digest_size
+
+
+def write_array(
+    file: BinaryIO, shape: tuple[int, ...], parts: Iterable[NDArray[np.float32]]
+) -> None:
+    """Write an array of ``shape`` that comes in parts, in order, along its first axis."""
+    header = _header(shape)
+    digest = hashlib.sha256(header)
+    file.write(header)
+    for part in parts:
+        content = np.ascontiguousarray(part, _DTYPE).data
+        digest.update(content)
+        file.write(content)
+    file.write(digest.digest())
+
+
+def read_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """The array of a file that `write_array` has written; None where it is another one, or damaged.
+
+    Raises OSError where there is no such file.
+    """
+    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            return None
+        header = _header(shape)
+        length = len(header) + math.prod(shape) * _DTYPE.itemsize
+        if os.fstat(opened).st_size != length + _DIGEST:
+            return None
+        mapped = mmap.mmap(opened, 0, access=mmap.ACCESS_READ)
+    finally:
+        os.close(opened)
+    view = memoryview(mapped)
+    whole = hashlib.sha256(view[:length]).digest() == view[length:]
+    if view[: len(header)] != header or not whole:
+        return None
+    return np.frombuffer(view[len(header) : length], _DTYPE).reshape(shape)
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """The beginning of a ``.npy`` file, a multiple of 64 bytes."""
+    file = io.BytesIO()
+    described = {"descr": _DTYPE.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
+    return file.getvalue()

@@ -14,7 +14,7 @@ from study.space.growth import names, translated
 from study.space.settings import FREE, GROWING, SPACE, Setting, Settings
 from study.storage import database as storage
 from study.storage.change import change
-from study.storage.progress import trials_of
+from study.storage.database import trials_of
 from study.storage.trials import StoredTrials
 from study.text.units import counted
 from study.training import network

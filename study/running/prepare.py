@@ -27,10 +27,8 @@ from study.plan.strategies import completed, limited, plan_of, strategy_of
 from study.running import features, growth, own_model, placement
 from study.running.growth import Approve
 from study.space import file as space_file
-from study.space.architecture import cost_of
-from study.space.keys import hint
-from study.space.limits import size_text
-from study.space.rules import is_number
+from study.space.cost import cost_of, size_text
+from study.space.keys import hint, is_number
 from study.space.search_space import NAMED, SearchSpace
 from study.space.settings import DataFacts, Setting, Settings, resolve
 from study.space.training_kinds import KINDS

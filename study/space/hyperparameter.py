@@ -1,9 +1,9 @@
-"""One dimension of a search space: options or a range."""
+"""One dimension of a search space: options or a range, and the conditions of it (`only_if`)."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from pydantic import Field, StrictBool
 
 from study.errors import SpaceError
-from study.space.keys import PLACE, Number, Scalar, Value, closed, dotted, plain, scalar, shown
+from study.space.keys import (
+    PLACE,
+    Number,
+    Scalar,
+    Value,
+    closed,
+    dotted,
+    hint,
+    plain,
+    scalar,
+    shown,
+)
 from study.space.keys import key as _key
 
 if TYPE_CHECKING:
@@ -181,3 +192,52 @@ class Hyperparameter:
             return True
         exact, low, step = (Fraction(str(number)) for number in (value, self.low, self.step))
         return (exact - low) % step == 0
+
+
+def check_conditions(hyperparameters: Sequence[Hyperparameter], fixed: Mapping[str, Value]) -> None:
+    """Raise SpaceError for a condition that goes in a circle, or that can never hold.
+
+    A condition is of a hyperparameter that stands above, so that values are chosen in order.
+    """
+    for one in hyperparameters:
+        for name, value in one.only_if.items():
+            for problem in _mistakes(one, name, value, hyperparameters, fixed):
+                raise SpaceError(f"hyperparameters.{one.name}.only_if: {problem}")
+
+
+def _mistakes(
+    given: Hyperparameter,
+    name: str,
+    value: Value,
+    hyperparameters: Sequence[Hyperparameter],
+    fixed: Mapping[str, Value],
+) -> Iterator[str]:
+    searched = {one.name: one for one in hyperparameters}
+    never = f"{name} = {shown(value)} never holds; "
+    if name in fixed:
+        if fixed[name] != value:
+            yield f"{never}fixed.{name} is {shown(fixed[name])}"
+        return
+    if name not in searched:
+        names = [one for one in (*searched, *fixed) if one != given.name]
+        yield f"{name} is not in the space; {hint(name, names)}"
+        return
+    if given.name in _above(name, searched):
+        yield f"goes in a circle by way of {name}; take one of the conditions out"
+    if [*searched].index(name) > [*searched].index(given.name):
+        yield f"{name} comes later in the file; put [hyperparameters.{name}] above this one"
+    condition = searched[name]
+    if not condition.holds(value):
+        options, allowed = condition.options, condition.options or condition.bounds
+        kind = "allowed: " if options else "it is a range, "
+        yield f"{never}{kind}{(', ' if options else ' to ').join(map(shown, allowed))}"
+
+
+def _above(name: str, searched: Mapping[str, Hyperparameter]) -> set[str]:
+    """A hyperparameter and those that its conditions are of, directly or not."""
+    above: set[str] = set()
+    left = [name]
+    while left:
+        above.add(one := left.pop())
+        left += [other for other in searched[one].only_if if other in searched.keys() - above]
+    return above

@@ -21,11 +21,10 @@ from pydantic import (
 )
 
 from study.errors import SpaceError
-from study.space import conditions
-from study.space.hyperparameter import Hyperparameter
+from study.space.cost import Limits
+from study.space.hyperparameter import Hyperparameter, check_conditions
 from study.space.keys import PLACE, Scalar, Value, closed, dotted, hint, shown
 from study.space.keys import key as _key
-from study.space.limits import Limits
 from study.space.metric import VAL_ACCURACY, Direction, Metric
 
 __all__ = ["Hyperparameter", "SearchSpace", "Validation", "Value"]
@@ -134,7 +133,7 @@ class SearchSpace:
         if not self.hyperparameters:
             raise SpaceError("hyperparameters: are missing; give [hyperparameters.NAME] tables")
         self._check_names()
-        conditions.check(self.hyperparameters, self.fixed)
+        check_conditions(self.hyperparameters, self.fixed)
         own = "batch_size" in (*self.fixed, *(one.name for one in self.hyperparameters))
         if own and self.batch_size is not None:
             raise SpaceError("batch_size: is a hyperparameter too; keep one of them")

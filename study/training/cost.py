@@ -11,8 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from study.errors import TrainingFailed
-from study.space.architecture import cost_of
-from study.space.limits import Cost
+from study.space.cost import Cost, cost_of
 from study.training.compiled import to_bytes
 from study.training.custom_model import network_of
 

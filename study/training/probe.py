@@ -97,7 +97,7 @@ def _start(library: str) -> None:
         os.environ |= {"KERAS_BACKEND": library, "JAX_PLATFORMS": "cpu"}
         sys.modules["tensorflow"] = None  # type: ignore[assignment]  # Keras would import it
     else:
-        from study.training.startup import start_tensorflow
+        from study.training.train import start_tensorflow
 
         start_tensorflow(1)
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import ParameterError
+from study.space.keys import POSITIVE, TRUTH, Rule, fraction, one_of, whole
 from study.space.metric import Metric
-from study.space.rules import POSITIVE, TRUTH, Rule, fraction, one_of, whole
 from study.space.search_space import Score
 
 if TYPE_CHECKING:

@@ -28,8 +28,7 @@ from study.storage.ledger import summary
 from study.storage.trials import run_spec
 from study.training import recipe, user_code
 from study.training.run import Epoch, Run, batch_size_of
-from study.training.startup import start_tensorflow
-from study.training.train import train
+from study.training.train import start_tensorflow, train
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,19 +17,21 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import TrialPruned
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from study.errors import PlanExhausted, SettingsError
 from study.plan.plan import Plan, PlanState, RunSpec, Stage
 from study.plan.results import Configuration, StoredTrial
 from study.space.metric import Direction, Metric
+from study.storage import trials
 from study.storage.ledger import as_json
 from study.storage.trials import RUN_SPEC, STATES, StoredTrials, stored_trial
 from study.text.view import records
-from study.tuning.run_spec import ASKED_BY, is_gone, superfluous, this_process
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
     from study.space.search_space import SearchSpace
+
+ASKED_BY = "study:asked_by"
+"""The system attribute of a trial of plain Optuna code: host, process number, its start time."""
 
 _PAUSE = 0.05
 """Seconds between two looks at trials that others are training."""
@@ -376,3 +382,42 @@ def _metric(space: SearchSpace, study: Study) -> Metric:
             f"direction={space.direction!r}"
         )
     return replace(space.metric, direction=direction)
+
+
+def run_spec(trial: Trial | FrozenTrial) -> RunSpec:
+    """Which stage, option and repeat a trial of a plan's sampler is.
+
+    Raises ``TrialPruned`` for the trial of a thread that asked when the plan was complete.
+    """
+    if isinstance(trial, FrozenTrial):
+        attributes = trial.system_attrs
+    else:
+        attributes = trial.storage.get_trial_system_attrs(trial._trial_id)
+    found = trials.run_spec(attributes)
+    if found is None:
+        raise superfluous()
+    return found
+
+
+def superfluous() -> TrialPruned:
+    """What ends the trial of a thread that asked when the plan was complete."""
+    return TrialPruned("the plan was completed while this trial was asked for")
+
+
+def this_process() -> list[Any]:
+    """This process, as others know it: host, number, and start time in Unix seconds."""
+    return [socket.gethostname(), os.getpid(), psutil.Process().create_time()]
+
+
+def is_gone(process: list[Any]) -> bool | None:
+    """Whether a process has ended; None if it is one of another host.
+
+    The start time tells it from a later process of the same number.
+    """
+    host, number, started = process
+    if host != socket.gethostname():
+        return None
+    try:
+        return bool(abs(psutil.Process(number).create_time() - started) > 2)  # clocks are adjusted
+    except psutil.NoSuchProcess:
+        return True

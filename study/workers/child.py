@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from study.data.dataset import Dataset
     from study.training.checkpoint import Checkpoints
     from study.training.run import Run
-    from study.workers.shared import Shared
+    from study.workers.processes import Shared
 
 GROWTH = 0.15
 """How much a process may grow before it is replaced, as a fraction of its size after the first run
@@ -139,7 +139,7 @@ class Size:
 
 def _activations(run: Run, dataset: Dataset) -> int:
     """How many numbers the network computes of an image; 1 for a custom model."""
-    from study.space.architecture import count_activations
+    from study.space.cost import count_activations
 
     return 1 if run.model else count_activations(dict(run.params), dataset.input_shape)
 

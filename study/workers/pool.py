@@ -24,8 +24,7 @@ from study.workers import processes
 from study.workers.child import Answer, Done, OneByOne, Order, Ready, Start, Stop, Worker
 from study.workers.engine import EpochReported, Event, Notice, RunFailed, RunFinished, Trainer
 from study.workers.machine import affinity, memory
-from study.workers.processes import Fresh, Process, Starter, description
-from study.workers.shared import share
+from study.workers.processes import Fresh, Process, Starter, description, share
 
 if TYPE_CHECKING:
     from study.data.dataset import Dataset

@@ -9,10 +9,9 @@ sys.modules.update(dict.fromkeys(_UNUSED))  # type: ignore[arg-type]
 
 import sklearn.model_selection  # noqa: E402, F401 - splits the data of a run
 
-import study.training.startup  # noqa: E402
 import study.training.train  # noqa: E402
 
-study.training.startup.import_tensorflow()
+study.training.train.import_tensorflow()
 
 for _name in _UNUSED:
     del sys.modules[_name]

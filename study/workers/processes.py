@@ -1,4 +1,6 @@
-"""Starts the processes of the pool: forked from one that has imported TensorFlow, or afresh.
+"""Starts the processes of the pool, forked or afresh, and shares arrays with them.
+
+They are forked from a process that has imported TensorFlow.
 
 No process listens on a port or at a path, and none imports the program's main module: a study can
 be started from a script without ``__main__`` guard, from a notebook or from ``python -c``.
@@ -6,7 +8,9 @@ be started from a script without ``__main__`` guard, from a notebook or from ``p
 
 from __future__ import annotations
 
+import mmap
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -16,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from study.errors import StudyError
 from study.workers.child import KILL, MESSAGE, STARTED
@@ -226,3 +230,53 @@ def _last_line(file: IO[bytes]) -> str:
 
 def _quoted(words: str) -> str:
     return f" ({words})" if words else ""
+
+
+_ALIGNED = 4096  # TensorFlow trains on bytes without a copy if they begin at a multiple of 64
+
+
+@dataclass(frozen=True)
+class Shared:
+    """An object in shared memory: its pickle, and where each of its arrays begins and ends."""
+
+    pickled: bytes
+    places: tuple[tuple[int, int], ...]
+
+    def open(self, file: int) -> Any:
+        """The object, its arrays mapped from the open ``file``."""
+        if not self.places:
+            return pickle.loads(self.pickled)  # noqa: S301 - the driver has written it
+        mapped = memoryview(mmap.mmap(file, self.places[-1][1], access=mmap.ACCESS_COPY))
+        buffers = [mapped[first:last] for first, last in self.places]
+        return pickle.loads(self.pickled, buffers=buffers)  # noqa: S301 - as above
+
+
+def share(value: object) -> tuple[Shared, int]:
+    """Put the arrays of ``value`` into a file; returns how to open it, and its descriptor.
+
+    On Linux the file is memory alone, elsewhere a temporary file without a name. Processes map it
+    and copy nothing; a page to which one of them writes becomes its own.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    file = _new_file()
+    places, end = [], 0
+    for buffer in buffers:
+        content = buffer.raw()
+        if not content.nbytes:
+            places.append((end, end))
+            continue
+        first = -(-end // _ALIGNED) * _ALIGNED
+        end = first + content.nbytes
+        places.append((first, end))
+        os.lseek(file, first, os.SEEK_SET)
+        with open(file, "wb", closefd=False) as opened:
+            opened.write(content)
+    return Shared(pickled, tuple(places)), file
+
+
+def _new_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("study")
+    with tempfile.TemporaryFile() as opened:
+        return os.dup(opened.fileno())

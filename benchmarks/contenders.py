@@ -50,13 +50,13 @@ def study(job: Job, tally: Tally) -> dict[str, Any]:
         told["logged runs"] = _logged(job.uri)
 
     from study.storage import database as storage
-    from study.storage.database import standing_of
+    from study.storage.database import plan_state_of
     from study.storage.location import Database
     from study.storage.trials import StoredTrials
 
     opened, settings = storage.load(Database.at(url).open(), "yardstick")
     rows = StoredTrials()(opened)
-    best = dict(standing_of(opened, settings).incumbent or ())
+    best = dict(plan_state_of(opened, settings).incumbent or ())
     images = len(job.arrays()[1])
     epochs = sum(len(row.reported) for row in rows)
     begun = sum(bool(row.reported) for row in rows)  # the mirror leaves the others out

@@ -199,11 +199,11 @@ def measure(path: Path, wide: SearchSpace, workers: int, pause: float) -> dict[s
     opened = database.open()
     engine = Simulated(workers, pause)
     hooks = Hooks(
-        run=run_of,
-        describe=lambda _spec: {},
+        run_of=run_of,
+        attributes_of=lambda _spec: {},
         score=lambda _spec, curve: curve["val_accuracy"][-1],
-        keep=lambda _trial, _model, _trials: None,
-        forget=lambda _run: None,
+        keep_model=lambda _trial, _model, _trials: None,
+        forget_checkpoint=lambda _run: None,
     )
     plan = OneAtATime(wide, images=1000)
     _time_decisions(plan, engine.costs["decide the next run"])

@@ -39,7 +39,7 @@ from study.space.metric import ACCURACY
 from study.storage import models
 from study.storage.ledger import Ledger
 from study.storage.location import Database, Location
-from study.storage.lock import driving
+from study.storage.lock import driver_lock
 from study.training.network import build_cnn
 from study.training.run import Epoch
 from study.workers.engine import EpochReported, RunFinished
@@ -105,17 +105,17 @@ def driven(
     )
     engine = Sleeping(model)
     hooks = Hooks(
-        run=lambda slot: slot,  # type: ignore[arg-type,return-value]
-        describe=lambda _: {"parameters": 1000},
+        run_of=lambda slot: slot,  # type: ignore[arg-type,return-value]
+        attributes_of=lambda _: {"parameters": 1000},
         score=lambda _, curve: curve["val_accuracy"][-1],
-        keep=keeper.keep,
-        forget=lambda _: None,
+        keep_model=keeper.keep,
+        forget_checkpoint=lambda _: None,
     )
     ledger = Ledger(made.study, made.plan.space, made.plan.metric)
     driver = Driver(ledger, made.plan, optuna.pruners.NopPruner(), engine, hooks, Observers())
     made.add(made.option(filters=99), 0, stage="search")
     follower = Follower(location(made), target, print)
-    with driving(location(made)):
+    with driver_lock(location(made)):
         follower.start()
         while target is not None and shown_at(location(made), models.identity(made.study)) is None:
             time.sleep(0.1)

@@ -364,7 +364,7 @@ def run(
     """
     from study.cli.options import execution_options
     from study.running import from_python, growth
-    from study.running.launch import ahead, launch
+    from study.running.launch import launch, worker_warm_up
     from study.running.prepare import prepare
     from study.workers import processes
 
@@ -402,10 +402,16 @@ def run(
         try:
             approve = growth.accept if yes else growth.refuse
             prepared = prepare(
-                chosen, name, database, given, ahead(how), devices=how.devices, approve=approve
+                chosen,
+                name,
+                database,
+                given,
+                worker_warm_up(how),
+                devices=how.devices,
+                approve=approve,
             )
         except BaseException:
-            processes.release()  # `ahead` may have started it, and this program goes on
+            processes.release()  # `worker_warm_up` may have started it, and this program goes on
             raise
         keep.accept()
         recorded = prepared.settings
@@ -456,11 +462,11 @@ def _check(where: str, name: str, value: object) -> None:
 
 def _result(database: Database, name: str | None) -> Result:
     from study.storage import database as stored
-    from study.storage.database import standing_of, state_of
+    from study.storage.database import plan_state_of, state_of
 
     study, settings = stored.load(database.open(), name)
     location = database.study(study.study_name)
-    plan_state = standing_of(study, settings)
+    plan_state = plan_state_of(study, settings)
     return Result(study.study_name, state_of(plan_state, location), settings, plan_state, location)
 
 

@@ -151,11 +151,11 @@ class Kept:
     @property
     def hooks(self) -> Hooks:
         return Hooks(
-            run=run_of,
-            describe=lambda spec: {"parameters": 7.0},
+            run_of=run_of,
+            attributes_of=lambda spec: {"parameters": 7.0},
             score=lambda spec, curve: curve["val_accuracy"][-1],
-            keep=lambda row, model, rows: self.models.update({row.number: model}),
-            forget=self.forgotten.append,
+            keep_model=lambda row, model, rows: self.models.update({row.number: model}),
+            forget_checkpoint=self.forgotten.append,
         )
 
 

@@ -25,7 +25,7 @@ from study.mirror.mlflow import open_store
 from study.running import launch, prepare
 from study.running.driver import Observers
 from study.storage import database as storage
-from study.storage.database import standing_of
+from study.storage.database import plan_state_of
 from study.storage.location import Database
 
 
@@ -63,7 +63,7 @@ def wrong(folder: Path, names: list[str]) -> list[str]:
         if sorted(storage.names(opened)) != sorted({*names}):
             found.append(f"holds {storage.names(opened)}")
         for name in {*names}:
-            if not standing_of(*storage.load(opened, name)).complete:
+            if not plan_state_of(*storage.load(opened, name)).complete:
                 found.append(f"{name} is not complete")
     shown = {one.name for one in open_store(folder / "mlflow.db").search_experiments()}
     if not {*names} <= shown:

@@ -36,7 +36,7 @@ from study.running.prepare import prepare, prepare_again
 from study.space.settings import Setting
 from study.storage import database as storage
 from study.storage.location import DEFAULT, Database
-from study.storage.lock import driving
+from study.storage.lock import driver_lock
 from study.storage.trials import StoredTrials
 from study.training.run import Run
 from study.tuning.pruning import PRUNERS
@@ -224,7 +224,7 @@ def state() -> str:
 
 
 def test_a_study_is_running_while_a_process_drives_it(finished: None) -> None:
-    with driving(Database.at(DEFAULT).study("fake")):
+    with driver_lock(Database.at(DEFAULT).study("fake")):
         assert state() == "running"
     assert state() == "complete"
 
@@ -350,7 +350,7 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(finished: Non
 
 
 def test_a_study_that_another_process_drives_is_refused_naming_it(finished: None) -> None:
-    with driving(Database.at(DEFAULT).study("fake")):
+    with driver_lock(Database.at(DEFAULT).study("fake")):
         for words in (["resume"], ["run", "fake.toml", "--data", "data.npz", "--confirm", "0"]):
             result = study(*words)
             assert result.exit_code == 2

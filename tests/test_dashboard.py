@@ -60,7 +60,7 @@ def colours(picture: Image.Image) -> int:
     return len(picture.convert("RGB").getcolors(2**24) or [])
 
 
-def test_the_study_s_note_has_the_standing_and_its_tables(shown: Shown) -> None:
+def test_the_study_s_note_has_its_state_and_its_tables(shown: Shown) -> None:
     said = shown.words("/note")
     assert "The study so far" in said
     assert re.search(r"4 of at most \d+ runs are done", said)

@@ -18,7 +18,7 @@ from engine_contract import dataset, ended, run_of
 from study.errors import SettingsError, StudyLocked
 from study.running import prepare as preparing
 from study.running.driver import Observers
-from study.running.launch import ExecutionOptions, alone_on_cards, jobs_of, launch
+from study.running.launch import ExecutionOptions, _free_cards, jobs_of, launch
 from study.running.prepare import Prepared, prepare, prepare_again
 from study.space.settings import Setting
 from study.storage import database as storage
@@ -226,7 +226,7 @@ def test_a_study_leaves_cards_to_others_and_says_so(database: Database, cards: D
     execution = ExecutionOptions(devices=cards)
     assert jobs_of(settings, execution) == 2
     assert jobs_of(settings, replace(execution, jobs=5)) == 5
-    with held(cards.cards[:1]), alone_on_cards(settings, execution, said.append) as mine:
+    with held(cards.cards[:1]), _free_cards(settings, execution, said.append) as mine:
         assert mine.devices.cards == cards.cards[1:]
         assert jobs_of(settings, mine) == 1
     assert said == ["Only 1 of 2 GPUs are free of other studies"]

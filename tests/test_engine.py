@@ -98,10 +98,10 @@ def test_the_scheme_of_a_scheduler_names_the_engine(
     made = Futures(FolderCheckpoints(tmp_path))
     monkeypatch.setattr(engines, "ENGINES", {"futures": lambda _: made})
     monkeypatch.setattr(engines, "SCHEDULERS", {"threads": "futures"})
-    assert engines.make_engine(options("threads://here:1"), None, apart=False) is made
+    assert engines.make_engine(options("threads://here:1"), None, own_process=False) is made
 
 
 def test_a_cluster_without_dask_names_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"Dask is not installed: pip install '\.\[cluster\]'"):
-        engines.make_engine(options("tcp://host:8786"), None, apart=False)
+        engines.make_engine(options("tcp://host:8786"), None, own_process=False)

@@ -518,7 +518,7 @@ def test_what_a_killed_command_has_left_is_removed(at: Path, monkeypatch: Any) -
 
 
 def test_groups_on_a_gpu_are_refused_and_never_the_default(at: Path) -> None:
-    from study.running.placement import placed
+    from study.running.checks import placed
     from study.space.settings import resolve
 
     grouped = {"training": Setting("grouped", "command line")}

@@ -29,9 +29,9 @@ from study.running.launch import ExecutionOptions
 from study.running.prepare import prepare_again
 from study.space.model_source import ModelSource, NetworkFacts
 from study.storage import database as storage
-from study.storage.database import standing_of
+from study.storage.database import plan_state_of
 from study.storage.location import DEFAULT, Database
-from study.storage.lock import driving
+from study.storage.lock import driver_lock
 from study.storage.trials import StoredTrials
 from study.text import units
 from study.training.run import Epoch, Run
@@ -45,7 +45,7 @@ def loaded() -> tuple[Any, Any]:
 
 def final_runs(seeds: int = 3, holdout: float = 0.1, top: int | None = None) -> FinalRuns:
     kept, settings = loaded()
-    picked = chosen(standing_of(kept, settings), settings.repeats, top)
+    picked = chosen(plan_state_of(kept, settings), settings.repeats, top)
     return FinalRuns(settings, tuple(picked), seeds, holdout, "fake")
 
 
@@ -84,7 +84,7 @@ def test_more_seeds_begin_with_the_same_runs() -> None:
 
 def test_the_best_configurations_are_those_of_the_best_means() -> None:
     kept, settings = loaded()
-    plan_state, rows = standing_of(kept, settings), StoredTrials()(kept)
+    plan_state, rows = plan_state_of(kept, settings), StoredTrials()(kept)
     best = chosen(plan_state, 2, 3)
     means = []
     for configuration in best:
@@ -178,7 +178,7 @@ def test_the_folder_is_named_after_the_study_and_shared_with_no_other() -> None:
 
 
 def test_a_study_at_work_is_not_finalized() -> None:
-    with driving(Database.at(DEFAULT).study("fake")):
+    with driver_lock(Database.at(DEFAULT).study("fake")):
         assert_one_line(study("finalize"), "study 'fake' is being driven by process")
 
 

@@ -38,7 +38,7 @@ from study.space.search_space import SearchSpace
 from study.space.settings import Setting
 from study.storage import change
 from study.storage import database as storage
-from study.storage.database import standing_of, trials_of
+from study.storage.database import plan_state_of, trials_of
 from study.storage.location import Database
 from study.storage.trials import StoredTrials, run_spec
 from study.training import network
@@ -661,7 +661,7 @@ def test_a_driver_that_is_killed_while_a_study_grows_loses_nothing() -> None:
     assert program("run", "large.toml", "--name", "fresh").returncode == 0
     study, recorded = stored()
     fresh = stored("fresh")
-    assert decided(standing_of(study, recorded)) == decided(standing_of(*fresh))
+    assert decided(plan_state_of(study, recorded)) == decided(plan_state_of(*fresh))
     assert runs("fresh").items() <= runs().items()
 
 

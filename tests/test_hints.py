@@ -18,7 +18,7 @@ from test_cli import database, finished, here, home, study  # noqa: F401
 from typer.testing import CliRunner
 
 from study.cli.app import app
-from study.cli.options import again, amounts
+from study.cli.options import amounts, resume_options
 from study.mirror.tracker import resolve
 from study.running.launch import ExecutionOptions
 from study.storage.location import Database
@@ -182,7 +182,7 @@ def test_what_was_given_is_given_again(command: str, tmp_path: Path) -> None:
         checkpoints="there",
         mirror=resolve("sqlite:///mine.db", {}, there),
     )
-    line = there.command(command, *again(means), name="-odd name")
+    line = there.command(command, *resume_options(means), name="-odd name")
     parsed = (
         typer.main.get_command(app).commands[command].make_context("study", shlex.split(line)[2:])
     )

@@ -16,13 +16,13 @@ import pytest
 from study.errors import SettingsError, StorageError, StudyLocked
 from study.storage.database import create
 from study.storage.location import Database, Location
-from study.storage.lock import DRIVER, _oom_kills, driven, driving
+from study.storage.lock import DRIVER, _oom_kills, driven, driver_lock
 
 HOLDER = """
 import sys
 from study.storage.location import Database
-from study.storage.lock import driving
-with driving(Database.at(sys.argv[1]).study("one")):
+from study.storage.lock import driver_lock
+with driver_lock(Database.at(sys.argv[1]).study("one")):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -87,13 +87,13 @@ def rename(url: str, name: str) -> None:
 def test_a_second_driver_is_told_which_process_holds_the_study(url: str, holder: Process) -> None:
     assert driven(located(url))
     with pytest.raises(StudyLocked, match=f"'one' is being driven by process {holder.pid} on"):
-        driving(located(url)).__enter__()
+        driver_lock(located(url)).__enter__()
 
 
 def test_the_lock_of_a_killed_process_is_free(url: str, holder: Process) -> None:
     holder.kill()
     holder.wait()
-    with driving(located(url)):
+    with driver_lock(located(url)):
         assert driven(located(url))
     assert not driven(located(url))
 
@@ -107,10 +107,10 @@ def test_a_driver_was_killed_for_memory_only_where_the_system_has_done_so_since(
     recorded = stored(url).user_attrs[DRIVER]
     for before, expected in ((7, False), (6, True), (9, False), (None, True)):
         stored(url).set_user_attr(DRIVER, recorded | {"oom_kills": before})
-        with driving(located(url)) as lock:
+        with driver_lock(located(url)) as lock:
             assert (lock.driver_died, lock.out_of_memory) == (True, expected)
             assert stored(url).user_attrs[DRIVER]["oom_kills"] == 7
-    with driving(located(url)) as lock:  # after one that ended by itself
+    with driver_lock(located(url)) as lock:  # after one that ended by itself
         assert (lock.driver_died, lock.out_of_memory) == (False, False)
 
 
@@ -122,7 +122,7 @@ def test_linux_says_how_many_processes_it_has_killed_for_memory() -> None:
 def test_another_study_of_the_same_database_is_free(url: str, holder: Process) -> None:
     assert holder.poll() is None
     assert not driven(located(url, "two"))
-    with driving(located(url, "two")):
+    with driver_lock(located(url, "two")):
         assert driven(located(url, "two"))
 
 
@@ -130,7 +130,7 @@ def test_a_study_that_was_renamed_is_still_held(url: str, holder: Process) -> No
     rename(url, "new")
     assert driven(located(url, "new"))
     with pytest.raises(StudyLocked, match=f"'new' is being driven by process {holder.pid} on"):
-        driving(located(url, "new")).__enter__()
+        driver_lock(located(url, "new")).__enter__()
 
 
 def test_a_study_whose_lock_file_was_deleted_is_still_held(
@@ -140,7 +140,7 @@ def test_a_study_whose_lock_file_was_deleted_is_still_held(
         path.unlink()
     assert driven(located(url))
     with pytest.raises(StudyLocked, match=f"driven by process {holder.pid}"):
-        driving(located(url)).__enter__()
+        driver_lock(located(url)).__enter__()
 
 
 def test_another_process_of_the_same_number_holds_nothing(url: str, holder: Process) -> None:
@@ -154,14 +154,14 @@ def test_another_process_of_the_same_number_holds_nothing(url: str, holder: Proc
 def test_a_malformed_record_of_the_driver_holds_nothing(url: str) -> None:
     for malformed in (3, [], {"host": 1}, {"pid": -1}, "x"):
         stored(url).set_user_attr(DRIVER, malformed)
-        with driving(located(url)) as lock:
+        with driver_lock(located(url)) as lock:
             lock.check()
 
 
 def test_a_copy_of_the_database_is_free(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     create(at(url).open(create=True), "one", mirror_fakes.settings())
-    with driving(located(url)):
+    with driver_lock(located(url)):
         with (
             closing(sqlite3.connect(tmp_path / "study.db")) as source,
             closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
@@ -171,12 +171,12 @@ def test_a_copy_of_the_database_is_free(tmp_path: Path) -> None:
 
 
 def test_a_study_that_is_deleted_or_renamed_while_it_runs_ends_in_a_line(url: str) -> None:
-    with driving(located(url)) as lock:
+    with driver_lock(located(url)) as lock:
         lock.check()
         rename(url, "new")
         with pytest.raises(StorageError, match=r"'one' was renamed to 'new'.*study resume new"):
             lock.check()
-    with driving(located(url, "two")) as lock:
+    with driver_lock(located(url, "two")) as lock:
         optuna.delete_study(study_name="two", storage=at(url).open())
         with pytest.raises(StorageError, match="'two' was deleted while it ran"):
             lock.check()
@@ -186,8 +186,8 @@ def test_of_two_that_make_a_study_of_one_name_the_second_leaves_the_first_alone(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    with driving(located(url)) as first:
-        with driving(Database.at(url).study("one")) as second:
+    with driver_lock(located(url)) as first:
+        with driver_lock(Database.at(url).study("one")) as second:
             create(at(url).open(create=True), "one", mirror_fakes.settings(), first.attributes)
             with pytest.raises(SettingsError, match="'one' exists"):
                 create(at(url).open(), "one", mirror_fakes.settings(), second.attributes)
@@ -200,7 +200,7 @@ def test_of_two_that_make_a_study_of_one_name_the_second_leaves_the_first_alone(
 def test_a_database_file_that_is_taken_away_is_noticed_and_saved(tmp_path: Path, how: str) -> None:
     path, url = tmp_path / "study.db", f"sqlite:///{tmp_path / 'study.db'}"
     study = create(at(url).open(create=True), "one", mirror_fakes.settings())
-    with driving(located(url)) as lock:
+    with driver_lock(located(url)) as lock:
         study.set_user_attr("note", "written before")
         if how == "deleted":
             for file in tmp_path.glob("study.db*"):
@@ -227,7 +227,7 @@ def test_a_new_database_that_is_deleted_at_once_is_noticed(
     tmp_path: Path, *, checked: bool
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    with driving(located(url)) as lock:
+    with driver_lock(located(url)) as lock:
         create(at(url).open(create=True), "one", mirror_fakes.settings(), lock.attributes)
         if checked:
             lock.check()
@@ -251,11 +251,11 @@ def test_a_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     mine.write_text("of another program")
     located(url).lock(stored(url).user_attrs["uuid"]).symlink_to(mine)
     with pytest.raises(StorageError, match="cannot be written"):
-        driving(located(url)).__enter__()
+        driver_lock(located(url)).__enter__()
     assert mine.read_text() == "of another program"
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="a folder no one can write: Linux")
 def test_a_folder_that_cannot_be_written_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match=r"/sys/study\.db.*cannot be written"):
-        driving(Database.at("sqlite:////sys/study.db").study("one")).__enter__()
+        driver_lock(Database.at("sqlite:////sys/study.db").study("one")).__enter__()

@@ -33,7 +33,7 @@ from study.mirror.old_servers import Keys, handshake
 from study.mirror.tracker import Target, resolve
 from study.storage import models
 from study.storage.location import Database, Location
-from study.storage.lock import driving
+from study.storage.lock import driver_lock
 
 PATIENCE = 10.0
 
@@ -598,7 +598,7 @@ def test_the_child_shows_no_secret_and_is_started_again_when_it_died(made, place
     made.add(made.start(), 0, (0.5,), "running")
     said: list[str] = []
     follower = Follower(location(made), place.target, said.append)
-    with driving(location(made)):
+    with driver_lock(location(made)):
         follower.start()
         process = follower._process
         assert process is not None
@@ -634,9 +634,9 @@ import os, sys, time
 from study.mirror.follow import Follower
 from study.mirror.tracker import resolve
 from study.storage.location import Database
-from study.storage.lock import driving
+from study.storage.lock import driver_lock
 database = Database.at(sys.argv[1])
-with driving(database.study(sys.argv[2])):
+with driver_lock(database.study(sys.argv[2])):
     follower = Follower(database.study(sys.argv[2]), resolve(None, os.environ, database), print)
     follower.start()
     print(follower._process.pid, flush=True)

@@ -101,10 +101,10 @@ def test_an_address_that_comes_with_the_last_pass_is_written_too(
 ) -> None:
     addresses: list[str | None] = [None, "http://here"]
     note = Note(study, 2, print, address=lambda: addresses.pop(0))
-    note.again()
+    note.rewrite()
     assert get_note(study) == ""
     note.see(plan_state, {}, None)
-    note.again()
+    note.rewrite()
     assert "http://here" in get_note(study)
 
 

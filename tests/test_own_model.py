@@ -12,7 +12,7 @@ import test_training as base
 
 from study.data.dataset import load as load_data
 from study.errors import ModelError, SettingsError, SpaceError, TrainingFailed
-from study.running.own_model import on_disk, unchanged_or_refused
+from study.running.checks import model_on_disk, same_model
 from study.space.file import load as load_space
 from study.space.model_source import ModelSource
 from study.space.search_space import SearchSpace
@@ -491,16 +491,16 @@ def recorded(folder: Path, text: str = SEQUENTIAL) -> Settings:
 
 def test_a_file_that_has_changed_is_refused_or_accepted(tmp_path: Path) -> None:
     existing = recorded(tmp_path)
-    same = on_disk(existing, tmp_path)
-    assert unchanged_or_refused(existing, same, LOCATION, base.DATA, accept=None) == existing
+    same = model_on_disk(existing, tmp_path)
+    assert same_model(existing, same, LOCATION, base.DATA, accept=None) == existing
     (tmp_path / "my_model.py").write_text(HEAD + RESIDUAL)
-    now = on_disk(existing, tmp_path)
+    now = model_on_disk(existing, tmp_path)
     changed = r"my_model.py has changed since the study 'own' was made: restore it"
     with pytest.raises(SettingsError, match=f"{changed}, .* --accept-changed-model$"):
-        unchanged_or_refused(existing, now, LOCATION, base.DATA, accept=False)
+        same_model(existing, now, LOCATION, base.DATA, accept=False)
     with pytest.raises(SettingsError, match=f"{changed}$"):
-        unchanged_or_refused(existing, now, LOCATION, base.DATA, accept=None)
-    accepted = unchanged_or_refused(existing, now, LOCATION, base.DATA, accept=True)
+        same_model(existing, now, LOCATION, base.DATA, accept=None)
+    accepted = same_model(existing, now, LOCATION, base.DATA, accept=True)
     assert (accepted.model, accepted.network and accepted.network.parameters) == (now, 1935)
 
 
@@ -511,7 +511,7 @@ def test_only_a_file_on_this_machine_is_run_and_one_that_is_gone_is_asked_for(
     assert existing.model is not None
     (tmp_path / "my_model.py").unlink()
     with pytest.raises(SettingsError) as refused:
-        on_disk(existing, tmp_path)
+        model_on_disk(existing, tmp_path)
     said = str(refused.value)
     assert said.startswith(f"{tmp_path}/my_model.py: the study runs this file, which is not there")
     assert existing.model.digest in said
@@ -521,11 +521,11 @@ def test_the_file_of_a_project_that_was_moved_lies_beside_its_space(tmp_path: Pa
     (tmp_path / "before").mkdir()
     existing = recorded(tmp_path / "before")
     (tmp_path / "before").rename(tmp_path / "after")
-    moved = on_disk(replace(existing, origin=str(tmp_path / "after/my.toml")), tmp_path)
+    moved = model_on_disk(replace(existing, origin=str(tmp_path / "after/my.toml")), tmp_path)
     assert moved.path == str(tmp_path / "after/my_model.py")
-    found = unchanged_or_refused(existing, moved, LOCATION, base.DATA, accept=False)
+    found = same_model(existing, moved, LOCATION, base.DATA, accept=False)
     assert found.model == moved
-    assert on_disk(existing, tmp_path / "after") == moved  # the database is there too
+    assert model_on_disk(existing, tmp_path / "after") == moved  # the database is there too
 
 
 OWN_CLASSES = """

@@ -158,13 +158,13 @@ def test_an_eliminated_option_has_neither_a_mean_nor_a_distance() -> None:
     assert (judged.score, judged.gap, judged.tied) == (None, None, False)
 
 
-def standing_of(*stages: Stage) -> PlanState:
+def plan_state_of(*stages: Stage) -> PlanState:
     return PlanState(stages, START, None, (), complete=False, runs=0, runs_expected=9)
 
 
 def test_a_run_is_superseded_once_an_earlier_repeat_was_pruned() -> None:
     other = Option(3, THIRD, START, (), "open")
-    plan_state = standing_of(
+    plan_state = plan_state_of(
         Stage("a", "hyperparameter", START, (option(complete(0), pruned(1)), other))
     )
     assert [plan_state.superseded(wanted(repeat)) for repeat in range(3)] == [False, False, True]
@@ -174,15 +174,15 @@ def test_a_run_is_superseded_once_an_earlier_repeat_was_pruned() -> None:
 def test_a_guess_is_superseded_once_its_stage_wants_something_else() -> None:
     guess = RunSpec("b", 1, THIRD, 0, OTHER)
     first = Stage("a", "hyperparameter", START, (option(complete(0)),))
-    assert not standing_of(first).superseded(guess)
+    assert not plan_state_of(first).superseded(guess)
     second = Stage("b", "hyperparameter", OTHER, (Option(1, THIRD, OTHER, (), "open"),))
-    assert not standing_of(first, second).superseded(guess)
-    assert standing_of(first, replace(second, options=())).superseded(guess)
-    assert standing_of(first, second).superseded(replace(guess, reference=START))
-    assert replace(standing_of(first), complete=True).superseded(guess)
+    assert not plan_state_of(first, second).superseded(guess)
+    assert plan_state_of(first, replace(second, options=())).superseded(guess)
+    assert plan_state_of(first, second).superseded(replace(guess, reference=START))
+    assert replace(plan_state_of(first), complete=True).superseded(guess)
 
 
 def test_a_run_is_superseded_in_a_stage_that_is_decided_too() -> None:
     decided = Stage("a", "hyperparameter", START, (option(pruned(0)),))
     later = Stage("b", "hyperparameter", START, (option(complete(0)),))
-    assert standing_of(decided, replace(later, options=())).superseded(wanted(1))
+    assert plan_state_of(decided, replace(later, options=())).superseded(wanted(1))

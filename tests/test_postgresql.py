@@ -18,9 +18,9 @@ from study.space import file as space_file
 from study.space.settings import resolve
 from study.storage import connection
 from study.storage import database as storage
-from study.storage.database import standing_of
+from study.storage.database import plan_state_of
 from study.storage.location import Database
-from study.storage.lock import driving
+from study.storage.lock import driver_lock
 from study.training.run import Epoch, Run
 
 SPACE = """
@@ -78,13 +78,13 @@ def test_a_lock_whose_connection_was_cut_is_noticed(url: str) -> None:
     settings = resolve(space_file.load("smoke"), "smoke", {})
     location = Database.at(url).study("one")
     storage.create(location.database.open(), "one", settings)
-    with driving(location) as lock:
+    with driver_lock(location) as lock:
         lock.check()
         location.database.close()
         assert postgres.cut() == 1
         with pytest.raises(StorageError, match=r"connection was cut.*resume") as lost:
             lock.check()
-        with driving(location):  # another driver could begin
+        with driver_lock(location):  # another driver could begin
             pass
     assert "\n" not in str(lost.value)
 
@@ -98,7 +98,7 @@ def run(url: str, folder: Path, trainer: Any) -> Any:
     )
     launch.launch(prepared, Observers(), means, lambda line: None, trainer)
     study, settings = storage.load(Database.at(url).open())
-    plan_state = standing_of(study, settings)
+    plan_state = plan_state_of(study, settings)
     values = [[[r.value for r in o.rows] for o in s.options] for s in plan_state.stages]
     return plan_state.complete, plan_state.incumbent, values
 

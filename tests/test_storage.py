@@ -27,7 +27,7 @@ from study.space.settings import Settings, resolve
 from study.storage import connection
 from study.storage import database as storage
 from study.storage.connection import explained
-from study.storage.database import standing_of
+from study.storage.database import plan_state_of
 from study.storage.location import Database
 
 
@@ -271,7 +271,7 @@ def test_what_a_damaged_database_holds_is_not_printed(
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("UPDATE trials SET datetime_start = CAST(X'1B5B33316DFF' AS TEXT)")
     with pytest.raises(StorageError, match="damaged; restore a copy"), explained(url):
-        standing_of(*storage.load(Database.at(url).open()))
+        plan_state_of(*storage.load(Database.at(url).open()))
     assert capfd.readouterr() == ("", "")
 
 
@@ -317,8 +317,8 @@ for command in (["list"], ["status"], ["best", "--json"], ["report", "--output",
     except SystemExit as end:
         assert not end.code, command
 from study.storage.location import Database
-from study.storage.lock import driving
-driving(Database.at("sqlite:///study.db").study("digits")).__enter__()
+from study.storage.lock import driver_lock
+driver_lock(Database.at("sqlite:///study.db").study("digits")).__enter__()
 """
 
 

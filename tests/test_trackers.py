@@ -25,7 +25,7 @@ from study.mirror import old_servers
 from study.mirror.follow import Follower, Mirror, mirror_once, shown_at
 from study.mirror.tracker import TRACKERS, Target, resolve
 from study.storage.location import Database
-from study.storage.lock import driving
+from study.storage.lock import driver_lock
 
 # --- another tracker -----------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ def test_another_tracker_is_a_file_and_an_entry_in_a_table(made, json_lines):
     number = made.add(made.start(), 0, (0.5,), "running")
     said: list[str] = []
     follower = Follower(location(made), target, said.append)
-    with driving(location(made)):
+    with driver_lock(location(made)):
         follower.start()
         wait_for(lambda: any(line["run"]["key"] == "trial 0" for line in written(json_lines)))
         made.report(number, 0.7)

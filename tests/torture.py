@@ -43,7 +43,7 @@ from study.running import launch, prepare
 from study.running.driver import Observers
 from study.space.settings import Setting
 from study.storage import database as storage
-from study.storage.database import standing_of
+from study.storage.database import plan_state_of
 from study.storage.location import Database
 from study.storage.trials import StoredTrials
 from study.training.train import train as tensorflow_train
@@ -123,7 +123,7 @@ def counted(folder: Path, name: str | None = None) -> dict[str, Any]:
     """The runs that count, of a race all: state, value and curves by configuration and repeat."""
     opened = Database.at(url_of(folder)).open()
     study, settings = storage.load(opened, name)
-    plan_state = standing_of(study, settings)
+    plan_state = plan_state_of(study, settings)
     counts = {row.number for s in plan_state.stages for o in s.options for row in o.rows}
     if plan_state.race is not None:
         counts |= {row.number for row in StoredTrials()(study) if row.left_paused}

@@ -14,7 +14,7 @@ import typer
 from study.cli import final, look, options
 from study.cli.compare import compare
 from study.cli.exits import Commands, interruptible, opened, reported
-from study.cli.options import STUDY_NAME, again, execution_options, only, takes
+from study.cli.options import STUDY_NAME, execution_options, only, resume_options, takes
 from study.cli.terminal import SafeConsole, approve, progress_bar, say
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(
     - `study run digits --sampler race --tolerance 0.2`
     """
     with opened(context) as database:
-        from study.running.launch import ahead
+        from study.running.launch import worker_warm_up
         from study.running.prepare import prepare
 
         given = context.params
@@ -100,13 +100,13 @@ def run(
                 given["name"],
                 database,
                 _settings(context),
-                ahead(execution),
+                worker_warm_up(execution),
                 callbacks,
                 execution.devices,
                 accept_changed_model=given["accept_changed_model"],
                 approve=partial(approve, yes=given["yes"], quiet=given["quiet"]),
             )
-        _drive(prepared, execution, verbose=given["verbose"], quiet=given["quiet"])
+        _drive_and_report(prepared, execution, verbose=given["verbose"], quiet=given["quiet"])
 
 
 @app.command()
@@ -143,7 +143,7 @@ def resume(context: typer.Context, name: STUDY_NAME = None) -> None:
                 accept_changed_model=given["accept_changed_model"],
                 approve=partial(approve, yes=False, quiet=given["quiet"]),
             )
-        _drive(prepared, execution, verbose=given["verbose"], quiet=given["quiet"])
+        _drive_and_report(prepared, execution, verbose=given["verbose"], quiet=given["quiet"])
 
 
 look.add_to(app)
@@ -151,7 +151,9 @@ final.add_to(app)
 app.command()(compare)
 
 
-def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, quiet: bool) -> None:
+def _drive_and_report(
+    prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, quiet: bool
+) -> None:
     """Drive a study with the view that fits the terminal, then print tables and answer."""
     from study.cli import live, summary
     from study.errors import StudyError
@@ -162,7 +164,9 @@ def _drive(prepared: Prepared, execution: ExecutionOptions, *, verbose: bool, qu
     console = SafeConsole()
     settings, location = prepared.settings, prepared.location
     resume = location.command(
-        "resume", *again(execution), needs=execution.mirror.needs if execution.mirror else ()
+        "resume",
+        *resume_options(execution),
+        needs=execution.mirror.needs if execution.mirror else (),
     )
     with interruptible(resume, partial(is_stored, location)):
         if not quiet:

@@ -23,9 +23,9 @@ from study.cli.options import (
     STORAGE,
     STUDY_NAME,
     WHERE,
-    again,
     execution_options,
     only,
+    resume_options,
     takes,
 )
 from study.cli.terminal import SafeConsole, print_json, progress_bar, say
@@ -115,7 +115,7 @@ def finalize(
         target = execution.mirror
         needs = target.needs if target else ()
         with interruptible(
-            prepared.location.command("finalize", *words, *again(execution), needs=needs)
+            prepared.location.command("finalize", *words, *resume_options(execution), needs=needs)
         ):
             wanted = FinalOptions(members, top, holdout, fine_tune, fine_tune_rate)
             made = _finalize(console, prepared, wanted, execution, verbose=given["verbose"])

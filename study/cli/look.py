@@ -270,10 +270,10 @@ def judge(
 
 def _state(database: Database, name: str | None) -> tuple[str, Settings, PlanState, str]:
     """A study's name, settings, plan state and state, from the database alone."""
-    from study.storage.database import load, standing_of, state_of
+    from study.storage.database import load, plan_state_of, state_of
 
     study, settings = load(database.open(), name)
-    plan_state = standing_of(study, settings)
+    plan_state = plan_state_of(study, settings)
     state = state_of(plan_state, database.study(study.study_name))
     return study.study_name, settings, plan_state, state
 

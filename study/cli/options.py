@@ -3,7 +3,7 @@
 `takes` adds them to a command, which reads them from ``context.params``. An option of one command
 alone is declared in that command's signature. Options that take a value may be set by an
 environment variable: ``STUDY_EPOCHS=3`` for ``--epochs 3``. `execution_options` makes of them how a
-study is driven, and `again` the options of the next command.
+study is driven, and `resume_options` the options of the next command.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def execution_options(
     )
 
 
-def again(execution: ExecutionOptions) -> list[str]:
+def resume_options(execution: ExecutionOptions) -> list[str]:
     """The options with which a command trains where ``execution`` does, and mirrors there too."""
     found: dict[str, object] = {"--jobs": execution.jobs, "--scheduler": execution.scheduler}
     for name, amount in (execution.resources or {}).items():

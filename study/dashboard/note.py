@@ -60,9 +60,9 @@ class Note:
         if news == self._written:
             return
         self._written, self._state = news, plan_state
-        self.again()
+        self.rewrite()
 
-    def again(self) -> None:
+    def rewrite(self) -> None:
         """Write the last state again: the address in MLflow may be known only now."""
         if self._state is None:
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -29,18 +28,16 @@ from study.running.driver import Driver, Hooks, Observer
 from study.running.launch import (
     ExecutionOptions,
     Say,
-    alone_on_cards,
     checkpoints_for,
-    engine_for,
+    engine_of,
     forget_in,
-    jobs_of,
 )
 from study.storage import database as storage
 from study.storage import models as kept
 from study.storage.connection import explained
-from study.storage.database import standing_of
+from study.storage.database import plan_state_of
 from study.storage.ledger import Ledger
-from study.storage.lock import driving
+from study.storage.lock import driver_lock
 from study.storage.trials import StoredTrials
 from study.training.checkpoint import require_writable
 from study.training.run import FineTuning
@@ -106,7 +103,7 @@ def finalize(
     study or finalizes it.
     """
     location = prepared.location
-    with explained(location.database.shown), driving(location) as lock:
+    with explained(location.database.shown), driver_lock(location) as lock:
         study = storage.load(location.database.open(), location.name)[0]
         _say_what_is_needed(prepared.settings, say)
         runs = _final_runs(study, prepared, options, say)
@@ -128,7 +125,7 @@ def finalize(
             if not plan.state(trials).complete:
                 ledger = Ledger(own, plan.space, plan.metric, driver_died=lock.out_of_memory)
                 drive = _driver_of(prepared, runs, plan, ledger, folder, observer, lock.check, say)
-                drive(replace(execution, apart=lock.driver_died), trainer)
+                drive(replace(execution, own_process=lock.driver_died), trainer)
                 trials = ledger.trials
             return _trained(runs, plan, trials, folder)
 
@@ -214,13 +211,9 @@ def _driver_of(
         require_writable(checkpoints, execution.checkpoints or str(location.checkpoints))
         hooks = Hooks(run, describe, score, keep, forget_in(location, checkpoints))
         pruner = optuna.pruners.NopPruner()
-        with alone_on_cards(settings, execution, say) as free:
-            jobs = free.jobs
-            if free.scheduler is None:
-                jobs = min(jobs_of(settings, free), len(runs.all))
-            where = replace(free, jobs=jobs)
-            with closing(engine_for(prepared, checkpoints, where, trainer, say)) as engine:
-                Driver(ledger, plan, pruner, engine, hooks, observer, check=check, say=say).drive()
+        most = len(runs.all)
+        with engine_of(prepared, checkpoints, execution, trainer, say, most) as engine:
+            Driver(ledger, plan, pruner, engine, hooks, observer, check=check, say=say).drive()
 
     return drive
 
@@ -300,7 +293,7 @@ def _say_what_is_needed(settings: Settings, say: Say) -> None:
 def _final_runs(study: Study, prepared: Prepared, options: FinalOptions, say: Say) -> FinalRuns:
     """The runs that the options ask for; raises ``ModelError`` where there can be none."""
     settings = prepared.settings
-    plan_state = standing_of(study, settings)
+    plan_state = plan_state_of(study, settings)
     if plan_state.incumbent is None or plan_state.score is None:
         raise ModelError(
             f"study {study.study_name!r} has no finished configuration yet: continue it with: "

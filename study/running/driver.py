@@ -60,19 +60,19 @@ class Observers:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Callbacks that make a run of a spec, score it, keep its model and delete its checkpoint.
+    """What differs between the runs of a study and its final runs.
 
-    ``describe`` gives further attributes of the trial of a spec. ``score`` makes of every series
-    of a complete run the value that configurations are compared by. ``keep`` receives a complete
-    trial with its saved model just before it is told, and all trials with it; ``forget`` a run that
-    is told and needs no checkpoint any more.
+    ``run_of`` makes the run of a spec, ``attributes_of`` further attributes of its trial.
+    ``score`` computes the value that configurations are compared by from every series of a complete
+    run. ``keep_model`` is called with a complete trial and its saved model just before it is told,
+    and with all trials; ``forget_checkpoint`` with a run that is told.
     """
 
-    run: Callable[[RunSpec], Run]
-    describe: Callable[[RunSpec], Mapping[str, float | str]]
+    run_of: Callable[[RunSpec], Run]
+    attributes_of: Callable[[RunSpec], Mapping[str, float | str]]
     score: Callable[[RunSpec, Mapping[str, Sequence[float]]], float]
-    keep: Callable[[StoredTrial, bytes, Sequence[StoredTrial]], None]
-    forget: Callable[[Run], None]
+    keep_model: Callable[[StoredTrial, bytes, Sequence[StoredTrial]], None]
+    forget_checkpoint: Callable[[Run], None]
 
 
 class Driver:
@@ -136,7 +136,7 @@ class Driver:
         it could. A run at whose very epoch drivers keep dying has failed.
         """
         if (last := self._ledger.last_ended()) is not None:
-            self._hooks.forget(self._hooks.run(_spec_of(last)))
+            self._hooks.forget_checkpoint(self._hooks.run_of(_spec_of(last)))
         for run in self._ledger.adopt():
             if run.deaths >= ATTEMPTS:
                 why = (
@@ -170,18 +170,18 @@ class Driver:
 
     def _ask(self) -> PlanState:
         self._has_started = False
-        return self._sampler.state(self._ledger.trials)
+        return self._sampler.plan.state(self._ledger.trials)
 
     def _start(self, spec: RunSpec) -> None:
         self._has_started = True
         try:
-            self._submit(self._ledger.start(spec, self._hooks.describe(spec)))
+            self._submit(self._ledger.start(spec, self._hooks.attributes_of(spec)))
         except ChangedOutside as change:  # a paused trial
             self._say(str(change))
 
     def _submit(self, run: ActiveRun) -> None:
         self._active[run.trial.number] = run
-        self._engine.submit(run.trial.number, self._hooks.run(run.spec))
+        self._engine.submit(run.trial.number, self._hooks.run_of(run.spec))
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Notice):
@@ -211,7 +211,7 @@ class Driver:
             self._engine.stop(run.trial.number)
             self._say(str(change))
             self._release(run)
-            self._hooks.forget(self._hooks.run(run.spec))
+            self._hooks.forget_checkpoint(self._hooks.run_of(run.spec))
             return
         if pruned:
             self._engine.stop(run.trial.number)
@@ -227,7 +227,7 @@ class Driver:
         trials = {trial.number: trial for trial in self._ledger.trials}
         complete = replace(trials[run.trial.number], state="complete", value=value)
         trials[complete.number] = complete
-        self._hooks.keep(complete, model, list(trials.values()))
+        self._hooks.keep_model(complete, model, list(trials.values()))
         attributes = {}
         if "parameters" not in run.trial.user_attrs and (count := count_parameters(model)):
             attributes["parameters"] = count  # of a custom model
@@ -241,7 +241,7 @@ class Driver:
         except ChangedOutside as change:
             self._say(str(change))
         self._release(run)
-        self._hooks.forget(self._hooks.run(run.spec))
+        self._hooks.forget_checkpoint(self._hooks.run_of(run.spec))
 
     def _release(self, run: ActiveRun) -> None:
         """A worker is free again: its run has ended or is paused."""

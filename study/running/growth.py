@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from optuna.trial import Trial, TrialState
+
 from study.errors import SettingsError
 from study.plan.budget import Budget, parse
 from study.plan.strategies import plan_of
@@ -217,10 +219,11 @@ def _require_known(before: Settings, after: Settings) -> None:
 
 
 def record(location: Location, prepared: Settings, expected: Settings | None) -> Study:
-    """Store the settings of a study that is driven; what is new becomes part of its history.
+    """Open a stored study to drive it and store its settings; its history has what is new in them.
 
-    ``expected`` are the recorded settings that the change was made for. Raises ``SettingsError``
-    where another process has changed the study since.
+    Unfinished runs of another custom model than that of ``prepared`` are ended. ``expected`` are
+    the recorded settings that the change was made for. Raises ``SettingsError`` where another
+    process has changed the study since.
     """
     opened = location.database.open()
     study, before = storage.load(opened, location.name)
@@ -228,6 +231,10 @@ def record(location: Location, prepared: Settings, expected: Settings | None) ->
         raise SettingsError(
             f"study {location.name!r} was changed by another process meanwhile: run this again"
         )
+    if before.model and before.model != prepared.model:
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            Trial(study, trial._trial_id).set_user_attr("cancelled", "its network has changed")
+            study.tell(trial.number, state=TrialState.PRUNED)
     said = changes(before, prepared)
     if not said:
         storage.record(study, prepared)

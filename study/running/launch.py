@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from optuna.trial import Trial, TrialState
-
 from study.dashboard.note import Note
 from study.mirror.follow import LAST_PASS, Follower, shown_at
 from study.plan.plan import PlanState, RunSpec
@@ -24,7 +22,7 @@ from study.storage import models
 from study.storage.connection import explained
 from study.storage.ledger import Ledger
 from study.storage.location import Location
-from study.storage.lock import driving
+from study.storage.lock import driver_lock
 from study.text.sentences import scoring
 from study.training import recipe
 from study.training.checkpoint import require_writable
@@ -38,8 +36,6 @@ from study.workers.engines import EngineOptions, make_engine
 from study.workers.machine import cores
 
 if TYPE_CHECKING:
-    from optuna import Study
-
     from study.mirror.tracker import Target
     from study.running.prepare import Prepared
     from study.training.checkpoint import Checkpoints
@@ -54,8 +50,8 @@ class ExecutionOptions:
     ``jobs`` runs at once (None: one for each share of the cores, on GPUs one each), or a Dask
     ``scheduler`` with ``resources`` for each run; ``checkpoints`` a folder or an S3 address;
     ``timeout`` in seconds; ``mirror`` the MLflow server that follows (None: none); ``keep_models``
-    all, best or none; ``devices`` what there is to train on. ``apart``: a single run at a time has
-    a process of its own too.
+    all, best or none; ``devices`` to train on. With ``own_process`` even a single run at a time is
+    trained in a process apart from the driver's.
     """
 
     jobs: int | None = None
@@ -66,7 +62,7 @@ class ExecutionOptions:
     mirror: Target | None = None
     keep_models: str | None = None
     devices: Devices = CPU
-    apart: bool = False
+    own_process: bool = False
 
 
 Say = Callable[[str], None]
@@ -90,23 +86,21 @@ def launch(
     mirror = Follower(location, execution.mirror, say)
     patience = _BRIEF
     try:
-        with explained(location.database.shown), driving(location) as lock:
-            plan = plan_of(settings)
+        with explained(location.database.shown), driver_lock(location) as lock:
             ledger = None
-            if not prepared.new:
-                study = _recorded(prepared)
+            if prepared.new:
+                plan = plan_of(settings)
+            else:
+                study = growth.record(location, settings, prepared.before)
                 plan = plan_of(storage.read_settings(study))  # with what has changed just now
                 ledger = Ledger(study, plan.space, plan.metric, driver_died=lock.out_of_memory)
             # If the run itself kills its process, that is then another one than the driver's.
-            execution = replace(execution, apart=lock.driver_died)
+            execution = replace(execution, own_process=lock.driver_died)
             if ledger is not None and plan.state(ledger.trials).complete:
                 execution = replace(execution, jobs=1, scheduler=None, devices=CPU)  # all trained
             else:
                 require_writable(checkpoints, execution.checkpoints or str(location.checkpoints))
-            with (
-                alone_on_cards(settings, execution, say) as execution,
-                closing(engine_for(prepared, checkpoints, execution, trainer, say)) as engine,
-            ):
+            with engine_of(prepared, checkpoints, execution, trainer, say) as engine:
                 if ledger is None:
                     opened = location.database.open(create=True)
                     study = storage.create(opened, location.name, settings, lock.attributes)
@@ -143,12 +137,15 @@ def launch(
     finally:
         mirror.close(patience)  # after the lock is given back: nothing is running any more
     with explained(location.database.shown):
-        note.again()
+        note.rewrite()
     return plan_state
 
 
-def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
-    """What `prepare` may start early: the process that this machine's workers are forked from."""
+def worker_warm_up(execution: ExecutionOptions) -> Callable[[Settings], None]:
+    """A function that starts the process from which this machine's workers are forked.
+
+    `prepare` calls it before the data is read: both take seconds.
+    """
 
     def start(settings: Settings) -> None:
         alone = execution.scheduler is not None or jobs_of(settings, execution) == 1
@@ -159,12 +156,12 @@ def ahead(execution: ExecutionOptions) -> Callable[[Settings], None]:
 
 
 @contextmanager
-def alone_on_cards(
+def _free_cards(
     settings: Settings, execution: ExecutionOptions, say: Say
 ) -> Iterator[ExecutionOptions]:
-    """Hold the cards of a study on GPUs that it needs and no other study holds.
+    """Hold the GPUs that a study needs and no other study holds; the options name these alone.
 
-    Raises ``StudyLocked`` where they hold all of them.
+    Raises ``StudyLocked`` where the others hold all of them.
     """
     offered = execution.devices.cards if settings.device == "gpu" else ()
     most = 1 if settings.training.runs_at_once > 1 else jobs_of(settings, execution)
@@ -172,19 +169,6 @@ def alone_on_cards(
         if len(free) < min(most, len(offered)):
             say(f"Only {len(free)} of {len(offered)} GPUs are free of other studies")
         yield replace(execution, devices=replace(execution.devices, cards=free))
-
-
-def _recorded(prepared: Prepared) -> Study:
-    """The study as it is in its database; what has grown, and an accepted network, is recorded.
-
-    Runs of another network than that are not gone on with.
-    """
-    study, before = storage.load(prepared.location.database.open(), prepared.location.name)
-    if before.model and before.model != prepared.settings.model:
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            Trial(study, trial._trial_id).set_user_attr("cancelled", "its network has changed")
-            study.tell(trial.number, state=TrialState.PRUNED)
-    return growth.record(prepared.location, prepared.settings, prepared.before)
 
 
 def jobs_of(settings: Settings, execution: ExecutionOptions) -> int:
@@ -201,14 +185,37 @@ def jobs_of(settings: Settings, execution: ExecutionOptions) -> int:
     return execution.jobs or max(1, cores() // int(settings["threads"]))
 
 
-def engine_for(
+@contextmanager
+def engine_of(
+    prepared: Prepared,
+    checkpoints: Checkpoints,
+    execution: ExecutionOptions,
+    trainer: Trainer,
+    say: Say,
+    most: int | None = None,
+) -> Iterator[Engine]:
+    """The engine of the study's kind of training, of the cluster, or for as many runs at once.
+
+    It holds the GPUs it trains on until it is closed. On this machine it trains at most ``most``
+    runs at once. Raises ``StudyLocked`` where other studies hold all the GPUs.
+    """
+    settings = prepared.settings
+    with _free_cards(settings, execution, say) as free:
+        jobs = free.jobs
+        if most is not None and free.scheduler is None:
+            jobs = min(jobs_of(settings, free), most)
+        here = replace(free, jobs=jobs)
+        with closing(_engine(prepared, checkpoints, here, trainer, say)) as engine:
+            yield engine
+
+
+def _engine(
     prepared: Prepared,
     checkpoints: Checkpoints,
     execution: ExecutionOptions,
     trainer: Trainer,
     say: Say,
 ) -> Engine:
-    """The engine of the study's kind of training, of the cluster, or for as many runs at once."""
     settings = prepared.settings
     gpus = [card.uuid for card in execution.devices.cards if settings.device == "gpu"]
     jobs = execution.jobs if execution.scheduler else jobs_of(settings, execution)
@@ -224,7 +231,7 @@ def engine_for(
         resources=execution.resources,
         say=say,
     )
-    return make_engine(options, settings.training.engine, apart=execution.apart)
+    return make_engine(options, settings.training.engine, own_process=execution.own_process)
 
 
 def checkpoints_for(location: Location, execution: ExecutionOptions) -> Checkpoints:
@@ -247,8 +254,8 @@ def forget_in(location: Location, checkpoints: Checkpoints) -> Callable[[Run], N
 def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) -> Hooks:
     settings, dataset = prepared.settings, prepared.inputs
 
-    def describe(slot: RunSpec) -> dict[str, float | str]:
-        params = dict(slot.configuration or ())
+    def attributes_of(spec: RunSpec) -> dict[str, float | str]:
+        params = dict(spec.configuration or ())
         device: dict[str, float | str] = {"device": settings.device}
         if settings.training.runs_at_once > 1:
             device["training"] = settings["training"]
@@ -257,18 +264,18 @@ def _hooks(prepared: Prepared, checkpoints: Checkpoints, keeper: models.Keeper) 
         cost = cost_of(params, dataset.input_shape, dataset.num_classes)
         return {**device, **cost.attributes}
 
-    def run(slot: RunSpec) -> Run:
-        assert slot.configuration is not None
-        return Run.of(settings, dataset.fingerprint, slot.configuration, slot.repeat, slot.epochs)
+    def run_of(spec: RunSpec) -> Run:
+        assert spec.configuration is not None
+        return Run.of(settings, dataset.fingerprint, spec.configuration, spec.repeat, spec.epochs)
 
-    def score(slot: RunSpec, curve: Mapping[str, Sequence[float]]) -> float:
-        params, metric = dict(slot.configuration or ()), settings.metric
+    def score(spec: RunSpec, curve: Mapping[str, Sequence[float]]) -> float:
+        params, metric = dict(spec.configuration or ()), settings.metric
         return recipe.value(params, curve[metric.name], metric, score_of(settings))
 
     return Hooks(
-        run=run,
-        describe=describe,
+        run_of=run_of,
+        attributes_of=attributes_of,
         score=score,
-        keep=keeper.keep,
-        forget=forget_in(prepared.location, checkpoints),
+        keep_model=keeper.keep,
+        forget_checkpoint=forget_in(prepared.location, checkpoints),
     )

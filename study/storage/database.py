@@ -196,7 +196,7 @@ def record(study: Study, settings: Settings) -> None:
         study.set_user_attr(SETTINGS, settings.to_dict())
 
 
-def standing_of(study: Study, settings: Settings) -> PlanState:
+def plan_state_of(study: Study, settings: Settings) -> PlanState:
     """What the stored trials of a study say."""
     return plan_of(settings).state(trials_of(study, settings))
 

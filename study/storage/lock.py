@@ -155,7 +155,7 @@ class StudyLock:
 
 
 @contextmanager
-def driving(location: Location) -> Iterator[StudyLock]:
+def driver_lock(location: Location) -> Iterator[StudyLock]:
     """Hold the study at ``location``; ``StudyLocked`` names the other holder.
 
     Whoever writes calls `StudyLock.check` before.

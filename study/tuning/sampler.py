@@ -98,10 +98,6 @@ class PlanSampler(BaseSampler):
         if (metric, compares) != (self.plan.metric, self.plan.compares):
             self.plan = self.plan.adapted(metric=metric, compares=compares)
 
-    def state(self, trials: Sequence[StoredTrial]) -> PlanState:
-        """What the plan says of these trials."""
-        return self.plan.state(trials)
-
     def choose(
         self,
         state: PlanState,
@@ -138,7 +134,7 @@ class PlanSampler(BaseSampler):
             if self._others_choose(study, trial):
                 return False
             trials = self._trials(study)
-            state = self.state(trials)
+            state = self.plan.state(trials)
             if state.complete:
                 return _surplus(study)
             if not state.next:
@@ -283,7 +279,7 @@ class PlanSampler(BaseSampler):
             trials = [other for other in self._trials(study) if other.number != trial.number]
             value = values[0] if values and state == TrialState.COMPLETE else None
             told = replace(last, state=STATES[state.name], value=value)
-            if self.state([*trials, told]).complete:
+            if self.plan.state([*trials, told]).complete:
                 with suppress(RuntimeError):  # asked and told by hand: there is no loop to end
                     study.stop()
 
@@ -309,7 +305,7 @@ class PlanSampler(BaseSampler):
         """The stages so far: options with their scores and gaps, and what was selected."""
         with self._lock:
             self.adapt(study)
-            return list(self.state(self._trials(study)).stages)
+            return list(self.plan.state(self._trials(study)).stages)
 
     def summary_frame(self, study: Study) -> pd.DataFrame:
         """``summary`` as a table, a line for each option; needs pandas."""

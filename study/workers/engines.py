@@ -100,16 +100,16 @@ SCHEDULERS: Mapping[str, str] = dict.fromkeys(("tcp", "tls", "ws", "wss"), "dask
 """Scheme of the address of a scheduler -> the engine that trains there."""
 
 
-def make_engine(options: EngineOptions, training: str | None, *, apart: bool) -> Engine:
+def make_engine(options: EngineOptions, training: str | None, *, own_process: bool) -> Engine:
     """The engine of this kind of ``training``, of the scheduler, or for as many runs at once.
 
-    ``apart``: not even a single run is trained in this process.
+    ``own_process``: not even a single run is trained in this process.
     """
     if training:
         name = training
     elif options.scheduler:
         name = SCHEDULERS[options.scheduler.partition("://")[0]]
     else:
-        pool = options.gpus or options.jobs != 1 or apart  # a GPU is freed by a process's end
+        pool = options.gpus or options.jobs != 1 or own_process  # a GPU is freed by a process's end
         name = "pool" if pool else "in-process"
     return ENGINES[name](options)

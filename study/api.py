@@ -204,11 +204,10 @@ class Result:
         """One row for each training run: stage, repeat, state, value, epochs, parameters."""
         import pandas as pd
 
-        from study.storage import database as storage
-        from study.storage.database import trials_of
+        from study.storage.database import load, trials_of
 
         with _opened(self._location.database.url) as database:
-            stored = trials_of(storage.load(database.open(), self.name)[0], self.settings)
+            stored = trials_of(load(database.open(), self.name)[0], self.settings)
         return pd.DataFrame(
             {
                 "trial": trial.number,
@@ -461,13 +460,10 @@ def _check(where: str, name: str, value: object) -> None:
 
 
 def _result(database: Database, name: str | None) -> Result:
-    from study.storage import database as stored
-    from study.storage.database import plan_state_of, state_of
+    from study.storage.database import read
 
-    study, settings = stored.load(database.open(), name)
-    location = database.study(study.study_name)
-    plan_state = plan_state_of(study, settings)
-    return Result(study.study_name, state_of(plan_state, location), settings, plan_state, location)
+    found = read(database, name)
+    return Result(found.name, found.state, found.settings, found.plan_state, found.location)
 
 
 def _loaded(space: str) -> SearchSpace:

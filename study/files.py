@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
+import io
 import os
 import re
 import tempfile
@@ -144,6 +146,15 @@ def of_the_system(error: OSError) -> str:
     where = "" if error.filename is None else f"{error.filename}: "
     more = "; raise the limit with: ulimit -n 1024" if error.errno == errno.EMFILE else ""
     return f"{where}{error.strerror or error}{more}"
+
+
+def csv_text(columns: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
+    """A CSV file; its cells are those of `csv_cell`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_cell, columns))
+    writer.writerows(map(csv_cell, line) for line in lines)
+    return text.getvalue()
 
 
 def csv_cell(value: object) -> object:

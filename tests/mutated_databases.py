@@ -28,6 +28,7 @@ from study.errors import StudyError
 from study.report import contents
 from study.report.write import runs_csv
 from study.space.settings import Settings
+from study.storage import database as storage
 from study.storage.connection import explained
 from study.storage.database import create, names
 from study.storage.location import Database
@@ -153,10 +154,11 @@ def _look(database: Database, name: str) -> None:
     stored = _digest(database, name)
     if stored in _shown:
         return
-    found = contents.read(database, name)
-    json.dumps(summary.status(found.name, found.settings, found.plan_state, found.state))
+    found = storage.read(database, name)
+    json.dumps(summary.status(found))
     console = Console(file=io.StringIO(), width=100)
-    summary.print_status(console, found.name, found.settings, found.plan_state, found.state)
-    summary.print_best(console, found.name, found.settings, found.plan_state, found.state)
-    runs_csv(found.rows, found.settings.metric)
+    summary.print_status(console, found)
+    summary.print_best(console, found)
+    contents.read(database, name)
+    runs_csv(found.trials, found.settings.metric)
     _shown.add(stored)

@@ -16,7 +16,7 @@ import pytest
 from engine_contract import dataset, ended, run_of
 
 from study.errors import SettingsError, StudyLocked
-from study.running import prepare as preparing
+from study.running import checks
 from study.running.driver import Observers
 from study.running.launch import ExecutionOptions, _free_cards, jobs_of, launch
 from study.running.prepare import Prepared, prepare, prepare_again
@@ -297,6 +297,6 @@ def test_what_cannot_be_chosen_is_said_and_leaves_no_study_behind(
 
 
 def test_without_jax_the_cure_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "find_spec", lambda _: None)
+    monkeypatch.setattr(checks, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"needs jax: pip install '\.\[jax\]'"):
         prepared(database, CPU, training="grouped")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,28 +17,15 @@ from study.errors import SettingsError
 
 if TYPE_CHECKING:
     from study.plan.judge import Judgement
-    from study.plan.plan import PlanState
-    from study.plan.results import StoredTrial
     from study.space.metric import Metric
     from study.space.settings import Settings
-    from study.storage.location import Database
+    from study.storage.database import StoredStudy
 
 _A = Annotated[str, typer.Argument(metavar="A", help="A study of the database.")]
 _B = Annotated[str, typer.Argument(metavar="B", help="Another one, compared with the first.")]
 
 Values = dict[str, float]
 """A study's values by repeat."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """A study of a comparison: what it recorded, found and trained."""
-
-    name: str
-    settings: Settings
-    plan_state: PlanState
-    state: str
-    trials: tuple[StoredTrial, ...]
 
 
 @takes(STORAGE, JSON)
@@ -52,7 +39,9 @@ def compare(context: typer.Context, first: _A, second: _B) -> None:
     - `study compare digits digits-long --json`
     """
     with opened(context) as database:
-        one, other = (_side(database, name) for name in (first, second))
+        from study.storage.database import read
+
+        one, other = (read(database, name) for name in (first, second))
         _require_comparable(one, other)
         paired = not _unpaired(one.settings, other.settings)
         answer = _judged(one, other, _answer(one), _answer(other), paired=paired)
@@ -66,18 +55,7 @@ def compare(context: typer.Context, first: _A, second: _B) -> None:
         raise typer.Exit(1)
 
 
-def _side(database: Database, name: str) -> Side:
-    from study.plan.strategies import plan_of
-    from study.storage.database import load, state_of, trials_of
-
-    study, settings = load(database.open(), name)
-    trials = trials_of(study, settings)
-    plan_state = plan_of(settings).state(trials)
-    state = state_of(plan_state, database.study(name))
-    return Side(name, settings, plan_state, state, tuple(trials))
-
-
-def _require_comparable(one: Side, other: Side) -> None:
+def _require_comparable(one: StoredStudy, other: StoredStudy) -> None:
     """Raise ``SettingsError`` where no number of one study says anything of the other."""
     from study.plan.strategies import score_of
 
@@ -107,7 +85,7 @@ def _unpaired(one: Settings, other: Settings) -> list[str]:
     return [name for name in ("validation", "seed") if one[name] != other[name]]
 
 
-def _answer(side: Side) -> Values:
+def _answer(side: StoredStudy) -> Values:
     """The runs that the answer's mean is of, by repeat."""
     stage = side.plan_state.stages[-1]
     score, rows = side.plan_state.score, stage.selected.rows if stage.selected else ()
@@ -122,7 +100,7 @@ def _answer(side: Side) -> Values:
     return values
 
 
-def _in_both(one: Side, other: Side) -> tuple[Values, Values]:
+def _in_both(one: StoredStudy, other: StoredStudy) -> tuple[Values, Values]:
     """The means over the configurations that both studies trained, by repeat."""
     sides = [_complete(side) for side in (one, other)]
     shared: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -135,7 +113,7 @@ def _in_both(one: Side, other: Side) -> tuple[Values, Values]:
     return mine, others
 
 
-def _complete(side: Side) -> dict[tuple[frozenset[Any], int], float]:
+def _complete(side: StoredStudy) -> dict[tuple[frozenset[Any], int], float]:
     """The value of each complete run, by its values that are not the network's own, and repeat."""
     from study.training.network import implied
 
@@ -148,7 +126,7 @@ def _complete(side: Side) -> dict[tuple[frozenset[Any], int], float]:
 
 
 def _judged(
-    one: Side, other: Side, mine: Values, others: Values, *, paired: bool
+    one: StoredStudy, other: StoredStudy, mine: Values, others: Values, *, paired: bool
 ) -> Judgement | None:
     """The second study's values against the first's; None where they are the same runs."""
     from study.plan.judge import judge
@@ -165,15 +143,12 @@ def _judged(
 
 
 def _record(
-    one: Side, other: Side, answer: Judgement | None, both: Judgement | None
+    one: StoredStudy, other: StoredStudy, answer: Judgement | None, both: Judgement | None
 ) -> dict[str, Any]:
     from study.cli import summary
 
     return {
-        "studies": [
-            summary.best(side.name, side.settings, side.plan_state, side.state)
-            for side in (one, other)
-        ],
+        "studies": [summary.best(side) for side in (one, other)],
         "differences": {name: list(values) for name, values in _differences(one, other).items()},
         "unpaired_because_of": _unpaired(one.settings, other.settings),
         "answer": answer and asdict(answer),
@@ -181,7 +156,7 @@ def _record(
     }
 
 
-def _differences(one: Side, other: Side) -> Mapping[str, tuple[Any, Any]]:
+def _differences(one: StoredStudy, other: StoredStudy) -> Mapping[str, tuple[Any, Any]]:
     """The settings that differ, with both values."""
     chosen = [
         {name: setting.value for name, setting in side.settings.chosen.items() if name != "data"}
@@ -193,7 +168,11 @@ def _differences(one: Side, other: Side) -> Mapping[str, tuple[Any, Any]]:
 
 
 def _print(
-    console: SafeConsole, one: Side, other: Side, answer: Judgement | None, both: Judgement | None
+    console: SafeConsole,
+    one: StoredStudy,
+    other: StoredStudy,
+    answer: Judgement | None,
+    both: Judgement | None,
 ) -> None:
     from study.text import units
     from study.text.tables import table
@@ -202,10 +181,10 @@ def _print(
     def both_say(name: str, tell: Any) -> tuple[str, str, str]:
         return name, str(tell(one)), str(tell(other))
 
-    def mean(side: Side) -> str:
+    def mean(side: StoredStudy) -> str:
         return units.score(side.plan_state.score, metric) if side.plan_state.score else ""
 
-    def where(side: Side) -> str:
+    def where(side: StoredStudy) -> str:
         ends = side.plan_state.score and interval(side.plan_state.score, metric)
         return " to ".join(map(metric.text, ends)) if ends else ""
 

@@ -20,9 +20,7 @@ from study.errors import DataError, MirrorError, StudyError, Unfinished
 from study.files import printable
 
 if TYPE_CHECKING:
-    from study.plan.plan import PlanState
-    from study.space.settings import Settings
-    from study.storage.location import Database
+    pass
 
 
 _CONFIGURATION = ("configuration", "config", "option", "model", "method", "name")
@@ -46,13 +44,14 @@ def status(context: typer.Context, name: STUDY_NAME = None) -> None:
     - `study status digits --json`
     """
     with opened(context) as database:
-        found = _state(database, name)
         from study.cli import summary
+        from study.storage.database import read
 
+        found = read(database, name)
         if context.params["json"]:
-            print_json(summary.status(*found))
+            print_json(summary.status(found))
         else:
-            summary.print_status(SafeConsole(), *found)
+            summary.print_status(SafeConsole(), found)
 
 
 @takes(STORAGE, JSON)
@@ -64,13 +63,14 @@ def best(context: typer.Context, name: STUDY_NAME = None) -> None:
     - `study best digits --json`
     """
     with opened(context) as database:
-        title, settings, plan_state, state = _state(database, name)
         from study.cli import summary
+        from study.storage.database import read
 
+        found = read(database, name)
         if context.params["json"]:
-            print_json(summary.best(title, settings, plan_state, state))
+            print_json(summary.best(found))
         else:
-            summary.print_best(SafeConsole(), title, settings, plan_state, state)
+            summary.print_best(SafeConsole(), found)
 
 
 @takes(STORAGE, JSON)
@@ -83,12 +83,12 @@ def list_studies(context: typer.Context) -> None:
     """
     with opened(context) as database:
         from study.cli import summary
-        from study.storage.database import names
+        from study.storage.database import names, read
 
         found, left_out = [], []
         for name in names(database.open()):
             try:
-                found.append(summary.best(*_state(database, name)))
+                found.append(summary.best(read(database, name)))
             except StudyError as error:
                 left_out.append(f"Left out: {error}")
         if context.params["json"]:
@@ -266,16 +266,6 @@ def judge(
             )
     if not any(one.verdict == "better" for one in judgements):
         raise typer.Exit(1)
-
-
-def _state(database: Database, name: str | None) -> tuple[str, Settings, PlanState, str]:
-    """A study's name, settings, plan state and state, from the database alone."""
-    from study.storage.database import load, plan_state_of, state_of
-
-    study, settings = load(database.open(), name)
-    plan_state = plan_state_of(study, settings)
-    state = state_of(plan_state, database.study(study.study_name))
-    return study.study_name, settings, plan_state, state
 
 
 def _scores(results: Path, columns: str | None) -> dict[str, dict[str, float]]:

@@ -25,13 +25,15 @@ from study.text.view import views
 
 if TYPE_CHECKING:
     from study.running.launch import ExecutionOptions
+    from study.storage.database import StoredStudy
 
 
-def best(name: str, settings: Settings, plan_state: PlanState, state: str) -> dict[str, Any]:
+def best(found: StoredStudy) -> dict[str, Any]:
     """The answer so far; accuracies are fractions, ``params`` is None while there is none."""
+    settings, plan_state = found.settings, found.plan_state
     score = plan_state.score
     return {
-        "study": name,
+        "study": found.name,
         "dataset": settings["data"],
         "classes": list(settings.data.label_names) if settings.data else [],
         "metric": plan_state.metric.name,
@@ -42,7 +44,7 @@ def best(name: str, settings: Settings, plan_state: PlanState, state: str) -> di
         "repeats": score.repeats if score else 0,
         "runs": plan_state.runs,
         "runs_expected": plan_state.runs_expected,
-        "state": state,
+        "state": found.state,
         **({"race": asdict(plan_state.race)} if plan_state.race else {}),
         **({"confirmation": _confirmation(fresh)} if (fresh := plan_state.confirmation) else {}),
         "smallest": smallest(settings, plan_state),
@@ -59,13 +61,15 @@ def smallest(settings: Settings, plan_state: PlanState) -> dict[str, Any] | None
     return one.record() if one else None
 
 
-def status(name: str, settings: Settings, plan_state: PlanState, state: str) -> dict[str, Any]:
+def status(found: StoredStudy) -> dict[str, Any]:
     """The answer so far, the settings with where each came from, and every stage."""
+    settings, plan_state = found.settings, found.plan_state
+    excluded = outside(settings)
     return {
-        **best(name, settings, plan_state, state),
+        **best(found),
         "space": settings.origin,
         "failure": plan_state.failure,
-        "outside": asdict(found) if (found := outside(settings)) else None,
+        "outside": excluded and asdict(excluded),
         "settings": {
             key: {"value": chosen.value, "source": chosen.source}
             for key, chosen in settings.chosen.items()
@@ -160,13 +164,12 @@ def print_end(
         say(console, f"The study is not complete. Continue with: {resume}")
 
 
-def print_status(
-    console: Console, name: str, settings: Settings, plan_state: PlanState, state: str
-) -> None:
+def print_status(console: Console, found: StoredStudy) -> None:
     """Print the settings with their sources, every stage, and the answer so far."""
-    print_header(console, name, settings, new=False)
+    settings, plan_state = found.settings, found.plan_state
+    print_header(console, found.name, settings, new=False)
     runs = f"{plan_state.runs} of at most {plan_state.runs_expected} runs"
-    say(console, f"State: {state}, {runs}")
+    say(console, f"State: {found.state}, {runs}")
     table = Table("setting", "value", "from", title="settings", title_justify="left")
     for key, chosen in settings.chosen.items():
         value = chosen.value if key != "validation" else units.validation(settings.validation)
@@ -178,16 +181,15 @@ def print_status(
     say(console, words.answer(plan_state))
 
 
-def print_best(
-    console: Console, name: str, settings: Settings, plan_state: PlanState, state: str
-) -> None:
+def print_best(console: Console, found: StoredStudy) -> None:
     """Print the answer in a sentence, and the state of the study."""
+    settings, plan_state = found.settings, found.plan_state
     say(console, words.answer(plan_state))
     for sentence in _more(plan_state):
         say(console, sentence)
     if least := words.smallest(rated(settings, plan_state), settings.metric):
         say(console, f"{least}.")
-    say(console, f"Study {name!r} is {state}.")
+    say(console, f"Study {found.name!r} is {found.state}.")
 
 
 def _more(plan_state: PlanState) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 
 from study.data import arrays
 from study.errors import DataError
-from study.files import csv_cell
+from study.files import csv_text
 from study.final import calibration, records
 from study.final.calibration import Says
 from study.final.records import FinalModel
@@ -107,7 +105,7 @@ class Confusion:
         lines = (
             (label, *row) for label, row in zip(self.labels, self.matrix.tolist(), strict=True)
         )
-        return _csv(("label", *map(str, self.labels)), lines)
+        return csv_text(("label", *map(str, self.labels)), lines).encode()
 
     def classes_csv(self) -> bytes:
         """A line for each class: recall and precision (fractions) with their intervals."""
@@ -125,7 +123,7 @@ class Confusion:
             )
             for place, score in enumerate(self.scores)
         ]
-        return _csv(columns, lines)
+        return csv_text(columns, lines).encode()
 
     @property
     def tables(self) -> dict[str, bytes]:
@@ -180,11 +178,3 @@ def _fractions(rate: Rate | None) -> tuple[float | None, ...]:
     if rate is None:
         return None, None, None
     return tuple(round(number, 6) for number in (rate.value, *rate.interval))
-
-
-def _csv(columns: Iterable[str], lines: Iterable[Iterable[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(csv_cell, columns))
-    writer.writerows(map(csv_cell, line) for line in lines)
-    return text.getvalue().encode("utf-8", "replace")

@@ -9,20 +9,19 @@ real: `benchmarks/label_errors.py`.
 
 from __future__ import annotations
 
-import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from study.data.pixels import to_float01
 from study.errors import ModelError
-from study.files import csv_cell, printable
+from study.files import csv_text, printable
 from study.final import records
 from study.running.prepare import read_data
 
@@ -165,15 +164,11 @@ def dataset_of(settings: Settings, database: Database, callbacks: ProgressCallba
 
 
 def _csv(gallery: Gallery) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(Mistake.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    for mistake in gallery.mistakes:
-        row: Mapping[str, Any] = vars(mistake)
-        writer.writerow(
-            {k: round(v, 6) if isinstance(v, float) else csv_cell(v) for k, v in row.items()}
-        )
-    return text.getvalue().encode()
+    rows = (
+        [round(v, 6) if isinstance(v, float) else v for v in astuple(mistake)]
+        for mistake in gallery.mistakes
+    )
+    return csv_text([one.name for one in fields(Mistake)], rows).encode()
 
 
 def _drawn(gallery: Gallery, dataset: Dataset, heat: Heat | None = None) -> bytes:

@@ -5,7 +5,7 @@ They are trials of an Optuna study of their own, in the same database.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from study.errors import ModelError
-from study.plan.comparison import chosen_among, ranked
-from study.plan.plan import Plan, PlanState, RunIndex, RunSpec
+from study.plan.grid import EveryRun
+from study.plan.plan import PlanState
 from study.plan.results import Configuration, StoredTrial
 from study.space.search_space import SearchSpace, Validation
 from study.training.run import FineTuning, Run
 
 if TYPE_CHECKING:
     from study.space.settings import Settings
-
-STAGE = "final"
-"""The name of the only stage."""
 
 _FRESH = 99  # keeps the seeds of final models apart from everything a study draws
 
@@ -103,8 +100,10 @@ class FinalRuns:
         return FinalPlan(self.space, self.configurations, self.seeds, ignored)
 
 
-class FinalPlan(Plan):
+class FinalPlan(EveryRun):
     """Every one of ``configurations`` with ``seeds`` repeats, without the ``ignored`` trials."""
+
+    stage = "final"
 
     def __init__(
         self,
@@ -114,30 +113,11 @@ class FinalPlan(Plan):
         ignored: frozenset[int],
     ) -> None:
         super().__init__(space, seeds)
-        self._configurations = configurations
+        self.configurations = configurations
         self._ignored = ignored
 
-    def state(self, trials: Sequence[StoredTrial]) -> PlanState:
-        index = RunIndex(trial for trial in trials if trial.number not in self._ignored)
-        found = [
-            index.option(place, one, None, self.repeats)
-            for place, one in enumerate(self._configurations)
-        ]
-        options, best = ranked(found, self.images, metric=self.metric)
-        missing = [
-            RunSpec(STAGE, one.value, one.configuration, repeat, None)
-            for one in options
-            for repeat in one.missing(self.repeats)
-        ]
-        return chosen_among(
-            STAGE,
-            options,
-            best,
-            index.ready(missing),
-            complete=not missing,
-            runs_expected=len(options) * self.repeats,
-            metric=self.metric,
-        )
+    def counted(self, trials: Sequence[StoredTrial]) -> Iterable[StoredTrial]:
+        return (trial for trial in trials if trial.number not in self._ignored)
 
 
 def chosen(plan_state: PlanState, repeats: int, top: int | None) -> list[Configuration]:

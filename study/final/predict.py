@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.errors import ModelError, StudyError
-from study.files import csv_cell, printable
+from study.files import csv_text, printable
 from study.final import archive, pictures, records
 from study.final.archive import Card
 from study.final.calibration import calibrated
@@ -187,8 +185,5 @@ def submission(path: Path, predictions: Sequence[Prediction]) -> None:
             f"{printable(path)}: two images would have the ImageId {twice[0]}; predict the files "
             "or folders that they are from one at a time"
         )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["ImageId", "Label"])
-    writer.writerows((csv_cell(one.id), csv_cell(one.label)) for one in predictions)
-    records.write(path, text.getvalue().encode())
+    text = csv_text(("ImageId", "Label"), ((one.id, one.label) for one in predictions))
+    records.write(path, text.encode())

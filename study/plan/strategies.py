@@ -52,17 +52,20 @@ class Strategy:
 
 
 def _search(sampler: str, settings: Settings) -> Plan:
-    return Search(
-        settings.space,
-        sampler,
-        settings["configurations"],
-        settings["seed"],
-        settings.repeats,
-        settings.images,
-        settings.metric,
-        pool=pool_of(settings),
-        out=limited(settings),
-    )
+    budget = settings["configurations"]
+    return Search(**_common(settings), sampler=sampler, budget=budget, seed=settings["seed"])
+
+
+def _common(settings: Settings) -> dict[str, Any]:
+    """What every plan takes of the settings."""
+    return {
+        "space": settings.space,
+        "repeats": settings.repeats,
+        "images": settings.images,
+        "metric": settings.metric,
+        "pool": pool_of(settings),
+        "out": limited(settings),
+    }
 
 
 def pool_of(settings: Settings) -> int | None:
@@ -116,12 +119,7 @@ def outside(settings: Settings) -> Outside | None:
 
 def _halving(settings: Settings) -> Plan:
     return Halving(
-        settings.space,
-        settings.repeats,
-        settings.images,
-        settings.metric,
-        pool=pool_of(settings),
-        out=limited(settings),
+        **_common(settings),
         seed=settings["seed"],
         epochs=settings["epochs"],
         budget=_own(settings, "halving").get("budget"),
@@ -139,12 +137,7 @@ def _own(settings: Settings, name: str) -> dict[str, Any]:
 def _race(settings: Settings) -> Plan:
     asked = settings.chosen["repeats"].source in {"command line", "environment"}
     return Race(
-        settings.space,
-        settings.repeats,
-        settings.images,
-        settings.metric,
-        pool=pool_of(settings),
-        out=limited(settings),
+        **_common(settings),
         seed=settings["seed"],
         epochs=settings["epochs"],
         all_repeats=asked,
@@ -153,15 +146,7 @@ def _race(settings: Settings) -> Plan:
 
 
 def _sweep(settings: Settings) -> Plan:
-    return OneAtATime(
-        settings.space,
-        settings.repeats,
-        settings.images,
-        settings.metric,
-        compares=settings["pruner"] == "sweep",
-        pool=pool_of(settings),
-        out=limited(settings),
-    )
+    return OneAtATime(**_common(settings), compares=settings["pruner"] == "sweep")
 
 
 def _optuna(sampler: str, title: str) -> Strategy:
@@ -180,14 +165,7 @@ STRATEGIES: dict[str, Strategy] = {
         own={CONFIRM: FRESH},
     ),
     "grid": Strategy(
-        lambda settings: Grid(
-            settings.space,
-            settings.repeats,
-            settings.images,
-            settings.metric,
-            pool=pool_of(settings),
-            out=limited(settings),
-        ),
+        lambda settings: Grid(**_common(settings)),
         "Every configuration is trained; the best mean wins",
         own={CONFIRM: 0},
     ),

@@ -19,7 +19,6 @@ from study.report.effects import Effects, effects
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models
-from study.storage.database import state_of, trials_of
 from study.storage.location import Database
 
 
@@ -74,25 +73,23 @@ class Contents:
 
 def read(database: Database, name: str | None) -> Contents:
     """Read the study ``name``, or the one made last; ``StorageError`` where there is none."""
-    study, settings = storage.load(database.open(), name)
-    location = database.study(study.study_name)
-    rows = trials_of(study, settings)
+    found = storage.read(database, name)
+    study, location, settings = found.study, found.location, found.settings
     plan = plan_of(settings)
-    plan_state = plan.state(rows)
     made = tuple(finals(study))
     knowledge = None
     if made and settings.data is not None:
         place, labels = folder(location, study), settings.data.label_names
         knowledge = confusion.read(place, latest(study)[-1], labels)
     return Contents(
-        name=study.study_name,
+        name=found.name,
         settings=settings,
-        plan_state=plan_state,
-        state=state_of(plan_state, location),
-        rows=tuple(rows),
+        plan_state=found.plan_state,
+        state=found.state,
+        rows=found.trials,
         finals=made,
         mlflow=shown_at(location, models.identity(study)),
         resume=location.command("resume"),
-        effects=effects(plan, rows) if isinstance(plan, Race) else None,
+        effects=effects(plan, found.trials) if isinstance(plan, Race) else None,
         knowledge=knowledge,
     )

@@ -5,15 +5,13 @@ Every file is made before any is written, and the page is written last.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from study.errors import ReportError
-from study.files import csv_cell, require_no_link, write_together
+from study.files import csv_text, require_no_link, write_together
 from study.plan.plan import PlanState
 from study.plan.results import StoredTrial
 from study.plan.strategies import rated
@@ -115,7 +113,7 @@ def stages_csv(plan_state: PlanState) -> str:
         }
         for record in records(plan_state.stages)
     ]
-    return _csv(found[0], (record.values() for record in found))
+    return csv_text(found[0], (record.values() for record in found))
 
 
 def runs_csv(trials: Sequence[StoredTrial], metric: Metric) -> str:
@@ -140,12 +138,4 @@ def runs_csv(trials: Sequence[StoredTrial], metric: Metric) -> str:
         )
         for trial in trials
     )
-    return _csv((*columns, *attributes, "started", "reason", metric.name), lines)
-
-
-def _csv(columns: Iterable[str], lines: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(csv_cell, columns))
-    writer.writerows(map(csv_cell, line) for line in lines)
-    return text.getvalue()
+    return csv_text((*columns, *attributes, "started", "reason", metric.name), lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 import optuna
@@ -217,8 +218,35 @@ def trials_of(study: Study, settings: Settings) -> list[StoredTrial]:
     return counted
 
 
-def state_of(plan_state: PlanState, location: Location) -> str:
-    """``running``, ``complete``, ``interrupted``, or ``failed`` if every option failed."""
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study as its database holds it: settings, trials that count, the plan's state of them.
+
+    ``state`` is ``running``, ``complete``, ``interrupted``, or ``failed`` if every option failed.
+    """
+
+    study: Study
+    location: Location
+    settings: Settings
+    trials: tuple[StoredTrial, ...]
+    plan_state: PlanState
+    state: str
+
+    @property
+    def name(self) -> str:
+        return self.location.name
+
+
+def read(database: Database, name: str | None = None) -> StoredStudy:
+    """The study ``name``, or the one made last; raises as `load` and `trials_of` do."""
+    study, settings = load(database.open(), name)
+    location = database.study(study.study_name)
+    trials = tuple(trials_of(study, settings))
+    plan_state = plan_of(settings).state(trials)
+    return StoredStudy(study, location, settings, trials, plan_state, _state(plan_state, location))
+
+
+def _state(plan_state: PlanState, location: Location) -> str:
     if driven(location):
         return "running"
     if plan_state.failure is not None:

@@ -105,15 +105,15 @@ def progress(number: int, run: Run, epochs: Sequence[Epoch]) -> str:
 
 def probabilities(path: Path, dataset: Dataset, run: Run) -> dict[str, Numbers]:
     """What a trained member says of the held-out and of the test images."""
-    from study.final import export
+    from study.final import classifier
 
-    member = export.load_member(path)
+    member = classifier.load_member(path)
     part = data.split(dataset.labels, run.validation, run.seed, run.repeat).validation
-    model = export.with_preprocessing([member], dataset.input_shape)
+    model = classifier.with_preprocessing([member], dataset.input_shape)
     held_out = np.zeros((0, dataset.num_classes), np.float32)
     if len(part):
-        held_out = export.probabilities(model, export.as_pixels(dataset.images[part]))
-    test = export.probabilities(model, export.as_pixels(dataset.test_images))
+        held_out = classifier.probabilities(model, classifier.as_pixels(dataset.images[part]))
+    test = classifier.probabilities(model, classifier.as_pixels(dataset.test_images))
     return {"validation": held_out, "test": test, "part": part}
 
 

@@ -102,10 +102,10 @@ def _accuracies(rows: Sequence[StoredTrial], folder: Path, dataset: Dataset) -> 
     start_tensorflow(1)
     import keras
 
-    from study.final import export
+    from study.final import classifier
 
     for number, row in enumerate(rows):
-        member = export.load_member(models.file(folder, row.number))
+        member = classifier.load_member(models.file(folder, row.number))
         said = [
             np.asarray(
                 member(to_float01(dataset.test_images[first : first + AT_ONCE]), training=False)

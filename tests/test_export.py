@@ -13,9 +13,10 @@ from test_predict import saved
 
 from study.data.arrays import digits
 from study.errors import DataError, ModelError
-from study.final import archive, calibration, exporting, runtimes
+from study.final import archive, calibration, runtimes
+from study.final import export as exporting
 from study.final.archive import Card
-from study.final.exporting import ExportOptions
+from study.final.export import ExportOptions
 from study.final.predict import Classifier
 from study.final.records import FinalModel
 
@@ -41,7 +42,7 @@ def network(pictures: tuple[Any, Any]) -> Any:
     start_tensorflow(1)
     import keras
 
-    from study.final.export import with_preprocessing
+    from study.final.classifier import with_preprocessing
     from study.training.network import build_cnn
 
     pixels, labels = pictures
@@ -54,7 +55,7 @@ def network(pictures: tuple[Any, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def int8(network: Any, pictures: tuple[Any, Any]) -> bytes:
-    from study.final.convert import to_tflite
+    from study.final.classifier import to_tflite
 
     return to_tflite(network, SHAPE, pictures[0][:300])
 
@@ -62,7 +63,7 @@ def int8(network: Any, pictures: tuple[Any, Any]) -> bytes:
 @pytest.fixture(scope="module")
 def onnx_model(network: Any) -> bytes:
     pytest.importorskip("tf2onnx", reason=NEEDS_ONNX)
-    from study.final.convert import to_onnx
+    from study.final.classifier import to_onnx
 
     return to_onnx(network)
 
@@ -73,7 +74,7 @@ def written(path: Path, model: bytes, card: Card = DIGITS) -> Path:
 
 
 def outputs(model: Any, pixels: Any) -> Any:
-    from study.final.export import probabilities
+    from study.final.classifier import probabilities
 
     return probabilities(model, pixels)
 
@@ -95,7 +96,7 @@ def test_an_int8_model_of_the_digits_is_small_and_as_good(
 def test_a_float_model_says_what_keras_says(
     network: Any, pictures: tuple[Any, Any], tmp_path: Path
 ) -> None:
-    from study.final.convert import to_tflite
+    from study.final.classifier import to_tflite
 
     model, _ = archive.load(written(tmp_path / "float.tflite", to_tflite(network, SHAPE)))
     pixels = pictures[0][:40]
@@ -250,7 +251,7 @@ def test_a_network_that_cannot_be_converted_is_named_with_the_operation(
     import keras
     import tensorflow as tf
 
-    from study.final import convert
+    from study.final import classifier
 
     class Odd(keras.layers.Layer):
         def call(self, inputs: Any) -> Any:
@@ -261,7 +262,7 @@ def test_a_network_that_cannot_be_converted_is_named_with_the_operation(
     images = np.zeros((3, *SHAPE), np.float32) if "int8" in kind else None
     said = f"made {kind.removesuffix(' int8')}: it has no operation Igamma"
     with pytest.raises(ModelError, match=said):
-        convert.to_onnx(model) if kind == "ONNX" else convert.to_tflite(model, SHAPE, images)
+        classifier.to_onnx(model) if kind == "ONNX" else classifier.to_tflite(model, SHAPE, images)
     assert capfd.readouterr() == ("", "")
 
 
@@ -367,7 +368,7 @@ def test_grad_cam_looks_where_the_ink_is(network: Any, pictures: tuple[Any, Any]
 def test_grad_cam_of_a_network_without_convolutions_is_one_line() -> None:
     import keras
 
-    from study.final.export import with_preprocessing
+    from study.final.classifier import with_preprocessing
     from study.final.gradcam import heat_maps
 
     flat = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(10)])

@@ -648,7 +648,7 @@ def test_a_model_with_residuals_is_loaded_from_its_file_and_one_with_code_in_it_
 def test_a_final_model_gives_probabilities_also_where_its_members_give_logits() -> None:
     import keras
 
-    from study.final.export import probabilities, with_preprocessing
+    from study.final.classifier import probabilities, with_preprocessing
 
     member = keras.Sequential(
         [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]

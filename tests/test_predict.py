@@ -543,7 +543,7 @@ def test_the_gallery_draws_what_is_stored(dtype: Any) -> None:
 def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> None:
     import keras
 
-    from study.final import export
+    from study.final import classifier
     from study.training.compiled import to_bytes
     from study.training.network import build_cnn
 
@@ -552,14 +552,14 @@ def test_an_average_is_the_mean_of_its_members_and_loads_in_keras_alone() -> Non
     made = [build_cnn(options, shape, 3) for _ in range(2)]
     members = [type(one).from_config(one.get_config()) for one in made]  # not compiled, as loaded
     images = RNG.integers(0, 256, (5, *shape)).astype(np.float32)
-    together = export.with_preprocessing(members, shape)
+    together = classifier.with_preprocessing(members, shape)
     card = replace(CARD_OF, input_shape=shape)
     Path("average.keras").write_bytes(with_card(to_bytes(together), card))
     said = keras.models.load_model("average.keras").predict(images, verbose=0)
     wanted = np.mean([member.predict(images / 255, verbose=0) for member in members], axis=0)
     np.testing.assert_allclose(said, wanted, atol=1e-6)
     loaded, _ = archive.load(Path("average.keras"))
-    np.testing.assert_allclose(export.probabilities(loaded, images), wanted, atol=1e-6)
+    np.testing.assert_allclose(classifier.probabilities(loaded, images), wanted, atol=1e-6)
 
     Path("other.keras").write_bytes(with_card(to_bytes(together), CARD_OF))
     with pytest.raises(ModelError, match="that of another model"):

@@ -121,7 +121,7 @@ def test_the_best_model_and_the_average_are_served_by_name_on_pixels(
     import keras
     import numpy as np
 
-    from study.final.export import with_preprocessing
+    from study.final.classifier import with_preprocessing
     from study.training.compiled import to_bytes
     from study.training.network import build_cnn
 

@@ -187,7 +187,7 @@ def test_epochs_that_were_not_trained_are_counted_by_reason(contents: Contents) 
 def test_more_curves_than_can_be_seen_are_thinned_evenly_and_the_figure_says_so(
     contents: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert curves.thinned(range(10), 4) == [0, 2, 5, 7]
+    assert canvas.spaced(range(10), 4) == [0, 3, 6, 9]
     monkeypatch.setattr(curves, "MOST_LINES", 2)
     panel = curves.panels(contents.plan_state, contents.rows)[1]
     assert len(panel.lines) < panel.runs

@@ -262,7 +262,7 @@ def test_without_an_answer_there_is_no_smallest_network() -> None:
     ids=str,
 )
 def test_the_size_of_a_models_file_is_known_beforehand(params: dict[str, Any]) -> None:
-    from study.final.export import with_preprocessing
+    from study.final.classifier import with_preprocessing
     from study.training.compiled import to_bytes
     from study.training.network import build_cnn
 

@@ -206,7 +206,8 @@ def export(
     - `study export digits --to onnx --output digits.onnx`
     """
     with opened(context) as database:
-        from study.final import exporting, records
+        from study.final import export as exporting
+        from study.final import records
         from study.final.gallery import dataset_of
 
         given = context.params["json"]

@@ -131,11 +131,11 @@ class View:
         for stage in self._state.stages:
             if stage.decided:
                 yield Text(words.decision(stage), style="dim")
-        verdict = self._state.race
-        if verdict is None:
+        race = self._state.race
+        if race is None:
             yield tables.stage_table(self._state.stages[-1], self._repeats)
         else:
-            yield tables.contenders(verdict, self._state.metric)
+            yield tables.contenders(race, self._state.metric)
         for run in self._active.values():
             yield Text(_active_line(run, self._epochs, self._state))
         if not self._state.complete:

@@ -144,7 +144,7 @@ def heat_of(
 
     start_tensorflow(1)
     from study.final import archive, gradcam
-    from study.final.export import as_pixels
+    from study.final.classifier import as_pixels
 
     network, _ = archive.load(folder / records.latest(study)[-1].file, settings.model)
     shown = gallery.mistakes[:SHOWN]

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from study.errors import ModelError
-from study.final.export import BACKBONE
+from study.final.classifier import BACKBONE
 
 _CONVOLUTIONS = (
     keras.layers.Conv2D,

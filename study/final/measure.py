@@ -66,14 +66,14 @@ def measure(
     their average. Nothing is chosen by what the test set says.
     """
     models = write_files(study, prepared, members, folder)
-    from study.final import export
+    from study.final import classifier
 
     dataset, metric = prepared.dataset, prepared.settings.metric
     part = _held_out(prepared, members)
-    test = export.as_pixels(dataset.test_images)
+    test = classifier.as_pixels(dataset.test_images)
     name = records.opening([member.key for member in members])
     opened = datetime.now(UTC).isoformat(timespec="milliseconds")
-    predicted = [export.probabilities(model.network, test) for model in models]
+    predicted = [classifier.probabilities(model.network, test) for model in models]
     packed = _packed(np.stack(predicted[: len(members)]), members, dataset.test_labels)
     records.write(records.probabilities_file(folder, name), packed)
     own: Sequence[OwnMetric | None] = [None] * len(models)
@@ -138,14 +138,14 @@ def _own_metric(
     prepared: Prepared, models: Sequence[_Model], part: NDArray[np.int64]
 ) -> list[OwnMetric]:
     """The study's metric of each model, on the test images and on ``part``, held out."""
-    from study.final import export
+    from study.final import classifier
     from study.final.judge import Judge, outputs
 
     dataset, metric = prepared.dataset, prepared.settings.metric
     judge = Judge(models[0].members[0].run, prepared.inputs)
     trained = [model.trained for model in models]
     layers = models[0].network.layers
-    frozen = next((one for one in layers if one.name == export.BACKBONE), None)
+    frozen = next((one for one in layers if one.name == classifier.BACKBONE), None)
     test = dataset.test_images if frozen is None else outputs(frozen, dataset.test_images)
     on_test = judge.values(trained, test, dataset.test_labels)
     on_held_out: Sequence[float | None] = [None] * len(models)
@@ -177,7 +177,7 @@ def write_files(
     Of the images only the held-out ones are looked at: they give each model its temperature.
     """
     start_tensorflow(prepared.settings["threads"])
-    from study.final import export
+    from study.final import classifier
     from study.training import user_code
     from study.training.compiled import to_bytes
 
@@ -185,16 +185,18 @@ def write_files(
     own = user_code.classes(source) if source else {}
     frozen = _backbone(prepared)
     trained = [
-        export.load_member(member.file, f"member_{place}", own)
+        classifier.load_member(member.file, f"member_{place}", own)
         for place, member in enumerate(members, start=1)
     ]
 
     dataset, part = prepared.dataset, _held_out(prepared, members)
-    pixels, labels = export.as_pixels(dataset.images[part]), dataset.labels[part]
+    pixels, labels = classifier.as_pixels(dataset.images[part]), dataset.labels[part]
 
     def made(name: str, place: slice) -> _Model:
-        model = export.with_preprocessing(trained[place], dataset.input_shape, frozen)
-        said = export.probabilities(model, pixels) if len(part) else np.empty((0, 0), np.float32)
+        model = classifier.with_preprocessing(trained[place], dataset.input_shape, frozen)
+        said = (
+            classifier.probabilities(model, pixels) if len(part) else np.empty((0, 0), np.float32)
+        )
         fits = len(part) > 0 and not dataset.regression
         temperature = calibration.fit(said, labels) if fits else None
         card = _card(name, study, prepared, members[place], temperature)

@@ -60,7 +60,7 @@ class Classifier:
 
     def predict(self, batches: Iterable[pictures.Batch]) -> Iterator[Prediction]:
         """A prediction for each image of the batches, in their order; holds a few at a time."""
-        from study.final.export import probabilities
+        from study.final.classifier import probabilities
 
         for group in _grouped(batches):
             raw = probabilities(self.model, np.concatenate([batch.pixels for batch in group]))

@@ -32,7 +32,6 @@ SUFFIXES = (".tflite", ".onnx")
 
 _LARGEST_FILE = 2**31  # bytes; a protocol buffer has no more
 _LARGEST_TENSOR = 2**28  # numbers
-_METADATA = 14  # the field of ONNX's ModelProto
 _EXTRA = ("onnx", "onnxruntime", "tf2onnx")
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from study.space.metric import Metric
 from study.text.tables import Table
@@ -38,6 +38,8 @@ COLOURS |= {colour: f"option{number}" for number, colour in enumerate(OPTIONS, s
 
 _WIDTH = 7.4  # inches; the page scales an SVG to its column
 _LONGEST = 44  # characters of a label
+
+Item = TypeVar("Item")
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -153,6 +155,13 @@ def _for_page(svg: str) -> str:
 def least(metric: Metric, value: float) -> float:
     """A small difference on the axis of a metric: 0.1 points, or a thousandth of the value."""
     return 0.1 if metric.is_accuracy else 1e-3 * abs(value) or 1e-3
+
+
+def spaced(items: Sequence[Item], most: int) -> list[Item]:
+    """At most ``most`` items, evenly spaced, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
 
 
 def file_part(name: str) -> str:

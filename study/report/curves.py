@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from study.plan.plan import PlanState, Stage
 from study.plan.results import Configuration, StoredTrial
@@ -21,6 +21,7 @@ from study.report.canvas import (
     least,
     rendered,
     short,
+    spaced,
 )
 from study.space.metric import Metric
 from study.text.view import Kind, kind, labels
@@ -44,8 +45,6 @@ _SIGNS: Mapping[str, tuple[str, str]] = {
 
 _WORDS = {"selected": ", selected", "best": ", best mean", "other": ""}
 _MANY = 60  # lines beyond which single ones are drawn finer
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +129,9 @@ def _panel(name: str, trials: Sequence[StoredTrial], stage: Stage | None, metric
             end=end(trial),
             values=trial.reported,
         )
-        for trial in [*thinned(others, MOST_LINES), *selected]
+        for trial in [*spaced(others, MOST_LINES), *selected]
     )
     return Panel(name, tuple(names[one] for one in places), lines, len(drawn), metric)
-
-
-def thinned(items: Sequence[Item], most: int) -> list[Item]:
-    """At most ``most`` of the items, evenly spaced."""
-    if len(items) <= most:
-        return list(items)
-    return [items[place * len(items) // most] for place in range(most)]
 
 
 def end(trial: StoredTrial) -> End:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
@@ -18,10 +17,10 @@ from study.plan.race import Race
 from study.plan.race.model import LEVEL, Array, Places
 from study.plan.race.result import Posterior
 from study.plan.results import StoredTrial
+from study.report.canvas import spaced
 from study.space.metric import Metric
 from study.space.search_space import Value
 
-Item = TypeVar("Item")
 Both = tuple[Places, Places]
 
 MOST_LEVELS = 33
@@ -110,7 +109,7 @@ class _Parts:
         held = [(place, value) for place, value in enumerate(values) if value is not None]
         first = {value: place for place, value in reversed(held)}
         order = sorted(first, key=lambda v: (isinstance(v, str), v))  # numbers in their order
-        return np.array([first[v] for v in _spaced(order, MOST_LEVELS)], dtype=np.intp)
+        return np.array([first[v] for v in spaced(order, MOST_LEVELS)], dtype=np.intp)
 
     def effect(self, number: int, name: str, places: Places) -> Effect:
         prior = self._variance[number] * self._effects[number]
@@ -123,7 +122,7 @@ class _Parts:
         return Effect(name, tuple(levels), float(np.std(curves[0])))
 
     def pair(self, numbers: tuple[int, int], names: tuple[str, str], levels: Both) -> Pair:
-        few = [np.array(_spaced(list(places), _PAIRED), dtype=np.intp) for places in levels]
+        few = [np.array(spaced(list(places), _PAIRED), dtype=np.intp) for places in levels]
         rows, own = [], []
         for number, places in zip(numbers, few, strict=True):
             rows.append(self._effects[number][places][:, self._where])
@@ -146,10 +145,3 @@ class _Parts:
             error = np.minimum(error, 1.0)
         value: Array = error if self._metric.direction == "minimize" else 1 - error
         return value
-
-
-def _spaced(items: list[Item], most: int) -> list[Item]:
-    """At most ``most`` items, evenly spaced, the first and the last among them."""
-    if len(items) <= most:
-        return items
-    return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]

@@ -26,11 +26,6 @@ from study.text.view import interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-_STAGES = (
-    "Left: circles are runs, crosses stopped runs, diamonds means, bars 95 % intervals on new "
-    "images. Right: how far each mean is behind the best one, in pairs, with one standard error."
-)
-
 
 @dataclass(frozen=True)
 class Plots(Sequence["Canvas"]):

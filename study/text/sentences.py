@@ -330,49 +330,49 @@ _ENDS = {
 }
 
 
-def race(verdict: RaceResult, metric: Metric) -> list[str]:
+def race(result: RaceResult, metric: Metric) -> list[str]:
     """How certain a race is of its leader, why it has ended, and its two intervals."""
-    within = f"within {metric.number(verdict.tolerance)}{metric.points} of the best"
-    asked = f"(requested: {_probability(verdict.confidence)}), after {_spent(verdict)}"
-    if verdict.probability is None:
+    within = f"within {metric.number(result.tolerance)}{metric.points} of the best"
+    asked = f"(requested: {_probability(result.confidence)}), after {_spent(result)}"
+    if result.probability is None:
         close = f"Whether the leader is {within} is not known {asked}: no other configuration is "
         close += "trained to the end on two of its repeats"
     else:
-        number = len(verdict.compared)
+        number = len(result.compared)
         close = f"The leader is {within} of {number} configurations trained to the end "
-        close += f"in pairs with a probability of {_probability(verdict.probability)} {asked}"
-    said = [f"{close}. {_ENDS[verdict.reason]}."]
+        close += f"in pairs with a probability of {_probability(result.probability)} {asked}"
+    said = [f"{close}. {_ENDS[result.reason]}."]
     sure = []
-    if verdict.interval is not None:
-        low, high = metric.bounded(*verdict.interval)
+    if result.interval is not None:
+        low, high = metric.bounded(*result.interval)
         sure += [f"its {metric.words} on new images is {metric.number(low)} to {metric.text(high)}"]
-    if verdict.distance is not None:
-        farthest = metric.number(verdict.distance[1])
+    if result.distance is not None:
+        farthest = metric.number(result.distance[1])
         better = f"the best of these is at most {farthest}{metric.points} better"
         sure += [better if float(farthest) else "none of these is likely to be better"]
     if sure:
         said.append(f"With 95 % confidence {', and '.join(sure)}.")
-    if not verdict.curves:
+    if not result.curves:
         said.append("Curves are not as the model expects: full runs only.")
     return said
 
 
-def race_in_short(verdict: RaceResult, metric: Metric) -> str:
+def race_in_short(result: RaceResult, metric: Metric) -> str:
     """The progress of a race, for one line of the live view."""
-    within = f"within {metric.number(verdict.tolerance)}{metric.points}"
-    if verdict.probability is None:
-        return f"{within}: not known yet, {_spent(verdict)}"
+    within = f"within {metric.number(result.tolerance)}{metric.points}"
+    if result.probability is None:
+        return f"{within}: not known yet, {_spent(result)}"
     close = (
-        f"{within} of the best of {len(verdict.compared)} with {_probability(verdict.probability)}"
+        f"{within} of the best of {len(result.compared)} with {_probability(result.probability)}"
     )
-    return f"{close}, {_spent(verdict)}"
+    return f"{close}, {_spent(result)}"
 
 
-def _spent(verdict: RaceResult) -> str:
-    if verdict.unit == "seconds":
-        spent, budget = units.duration(verdict.spent), units.duration(verdict.budget)
+def _spent(result: RaceResult) -> str:
+    if result.unit == "seconds":
+        spent, budget = units.duration(result.spent), units.duration(result.budget)
         return f"{spent} of at most {budget} of training"
-    return f"{verdict.spent:.0f} of at most {verdict.budget:.0f} epochs"
+    return f"{result.spent:.0f} of at most {result.budget:.0f} epochs"
 
 
 def lag(one: Contender, metric: Metric) -> str:
@@ -406,8 +406,8 @@ def decision(stage: Stage) -> str:
         return f"{stage.name}: {_confirmed(stage).rstrip('.')}"
     if stage.kind == "combined":
         wins = stage.selected.configuration != stage.incumbent
-        verdict = "better, and selected" if wins else "not clearly better"
-        return f"{stage.name}: all best means together are {verdict}"
+        how = "better, and selected" if wins else "not clearly better"
+        return f"{stage.name}: all best means together are {how}"
     return f"{stage.name}: {stage.selected.value} is selected"
 
 

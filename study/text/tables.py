@@ -68,12 +68,12 @@ def stage_table(
     return Table(caption, tuple(columns), lines, len(stage.options), next(selected, None))
 
 
-def contenders(verdict: RaceResult, metric: Metric) -> Table:
+def contenders(result: RaceResult, metric: Metric) -> Table:
     """The leader of a race, and the others that were trained the longest beside it."""
-    leader = units.score(verdict.score, metric) if verdict.score else "leads"
-    lines = [(units.params(verdict.leader), leader)]
+    leader = units.score(result.score, metric) if result.score else "leads"
+    lines = [(units.params(result.leader), leader)]
     lines += [
-        (units.params(one.configuration), sentences.lag(one, metric)) for one in verdict.contenders
+        (units.params(one.configuration), sentences.lag(one, metric)) for one in result.contenders
     ]
     return table("leading configurations", ("configuration", metric.words), lines)
 

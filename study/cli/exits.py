@@ -1,6 +1,6 @@
 """How commands end: a mistake is one line and exit code 2, Ctrl-C 130, SIGTERM 143, SIGHUP 129.
 
-1 is for what is done but for a part, as ``predict`` where a picture cannot be read.
+1 means done except for a part, for example ``predict`` with a picture that cannot be read.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _complain(message: str) -> None:
 
 
 def _not_allowed(mistake: TyperException) -> str | None:
-    """Of a value that is no number, or one out of bounds: what is allowed; else None."""
+    """The message for a value that is not a number or out of bounds; None for other mistakes."""
     from pydantic import ValidationError  # Typer has imported it where there was a value
 
     if not (isinstance(mistake, BadParameter) and isinstance(mistake.__cause__, ValidationError)):
@@ -93,7 +93,7 @@ def interruptible(command: str, stored: Callable[[], bool] = lambda: True) -> It
     """
 
     def terminate(number: int, _: FrameType | None) -> None:
-        # An import or a callback of C code can swallow what is raised in it: then ask again.
+        # An import or a callback of C code can swallow an exception: then send the signal again.
         again = threading.Timer(2.0, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()

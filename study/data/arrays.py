@@ -60,7 +60,7 @@ def digits() -> Splits:
 
 
 def _downloaded(name: str) -> Any:
-    """The result of Keras' own `load_data`, which downloads what is not in its cache yet."""
+    """The result of Keras' own `load_data`, which downloads data that is not in its cache."""
     with imported_quietly():
         data = importlib.import_module(f"keras.datasets.{name}")
     with redirect_stdout(io.StringIO()):  # a failed download becomes one line below
@@ -261,7 +261,7 @@ def idx(folder: Path, files: dict[tuple[str, str], Path]) -> Splits:
 def _idx_array(path: Path) -> NDArray[Any]:
     """One IDX file: two zero bytes, type code, number of axes, sizes (big endian), the data.
 
-    The header is read first, and no more than it announces after it.
+    The header is read first, then no more bytes than it announces.
     """
     packed = path.suffix == ".gz"
     try:

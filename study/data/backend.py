@@ -28,7 +28,7 @@ def imported_quietly() -> Iterator[None]:
 
 @contextmanager
 def _without_jax() -> Iterator[None]:
-    """Hide JAX, which TensorFlow imports wherever it finds it, for what nobody here does."""
+    """Hide JAX, which TensorFlow imports if it is installed: nothing here uses that."""
     if "jax" in sys.modules:
         yield
         return
@@ -41,7 +41,7 @@ def _without_jax() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Hold back what is written to the process's stderr, and let it out only if this fails."""
+    """Hold back the process's stderr, and write it out only if the block fails."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as written:

@@ -95,7 +95,7 @@ def load(source: str, options: ImageOptions | None = None) -> Dataset:
 
 
 def _read(source: str, options: ImageOptions) -> Splits:
-    """The splits of data that has a name (`NAMED`), or of what is stored at a path: `ACCEPTED`."""
+    """The splits of data with a name (`NAMED`) or at a path (`ACCEPTED`)."""
     if source == "digits":
         return arrays.digits()
     if source in NAMED:
@@ -244,7 +244,7 @@ def _classes(part: RawSplit) -> NDArray[Any]:
 
 
 def _plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
-    """A column (as in Keras' cifar10) and one-hot rows as (n,); anything else as it is."""
+    """A column (as in Keras' cifar10) and one-hot rows as (n,); anything else unchanged."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         return labels[:, 0]
     if labels.ndim != 2 or labels.dtype.kind not in "biuf":

@@ -99,7 +99,7 @@ def _key(listing: Listing, source: Path, options: ImageOptions) -> str:
                 is_ = path.stat()
                 changed = max(is_.st_mtime_ns, is_.st_ctime_ns)  # contents, or who may read it
                 digest.update(f"\n{is_.st_size} {changed} {label}\0".encode())
-            digest.update(os.fsencode(os.path.relpath(path, source)))  # by whatever link it came
+            digest.update(os.fsencode(os.path.relpath(path, source)))  # the same through any link
     return digest.hexdigest()
 
 

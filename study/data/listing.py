@@ -1,4 +1,4 @@
-"""Which picture files there are and what is on each: by class folders, or by a CSV beside them."""
+"""Lists picture files with their labels: from class folders, or from a CSV beside them."""
 
 from __future__ import annotations
 

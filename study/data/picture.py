@@ -46,7 +46,7 @@ Fit = Literal["pad", "crop", "stretch"]
 
 FITS: tuple[Fit, ...] = get_args(Fit)
 
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of a damaged file, we say
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # messages of damaged files are ours
 
 _GREY = ("1", "L", "La", "LA", "I", "F")  # Pillow's modes without colours, and I;16
 _FINER = 2  # a JPEG is decoded at no less than this many times the wanted size
@@ -134,7 +134,7 @@ def _loaded(path: Path, image: Image) -> Iterator[None]:
 
 
 def _upright(image: Image) -> tuple[int, int]:
-    """Height and width of an opened picture as it is to be looked at."""
+    """Height and width of an opened picture, upright."""
     from PIL import Image as Images
 
     turned = Images.Image.getexif(image).get(_ORIENTATION, 0) >= _TURNED  # PNG's own decodes it
@@ -182,8 +182,8 @@ def converted(
 ) -> NDArray[np.uint8]:
     """An image of mode L or RGB as pixels of ``shape``; what was changed is added to ``notes``.
 
-    ``pad`` keeps the proportions and fills what is left with the colour of the image's border,
-    ``crop`` keeps them and cuts off what is more, ``stretch`` does not keep them. ``center`` crops
+    ``pad`` keeps the proportions and fills the rest with the colour of the image's border,
+    ``crop`` keeps them and cuts off the excess, ``stretch`` does not keep them. ``center`` crops
     to the ink and places it as MNIST does. ``was`` is the height and width that a note names.
     """
     height, width, channels = shape
@@ -255,7 +255,7 @@ def _plain(image: Image, wanted: str, notes: list[str]) -> Image:
 
 
 def _is_dark(grey: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> bool:
-    """Whether what is visible is dark in the mean; where nothing is, it is not."""
+    """Whether the visible part is dark on average; False if nothing is visible."""
     return bool(alpha.any() and np.average(grey, weights=alpha) < 128)
 
 

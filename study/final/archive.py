@@ -1,8 +1,8 @@
 """A final model's file: a `.keras` archive that Keras alone can load, with a card inside.
 
-The card (`study.json`) says what the model takes and what its outputs are called; Keras passes it
-over. A file is looked through before Keras is asked: it may hold plain parts of Keras, and classes
-of a file that the user gives beside it, so that nothing that came inside is ever run.
+The card (`study.json`) describes the model's inputs and outputs; Keras ignores it. A file is
+checked before Keras loads it: it may hold plain parts of Keras, and classes of a file that the user
+gives beside it. Code inside the file is never run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Needed:
 
     @classmethod
     def of(cls, source: ModelSource, classes: tuple[str, ...]) -> Self | None:
-        """What models of a study need of its network's file; None where it is nothing."""
+        """The classes that models of a study need of its network's file; None if there are none."""
         file = Path(source.path).name
         return cls(file, source.function, source.digest, classes) if classes else None
 
@@ -68,7 +68,7 @@ class Needed:
 
 @dataclass(frozen=True)
 class Card:
-    """What a model takes: pixels 0..255 of ``input_shape``; and what its outputs are called.
+    """The inputs of a model, pixels 0..255 of ``input_shape``, and the names of its outputs.
 
     ``labels`` are as the training data has them, none where they are numbers. ``brightness`` is the
     mean of its pixels (0..1), ``fit`` how its pictures were brought to their size, and ``scales``
@@ -106,7 +106,7 @@ def read_card(path: Path) -> Card:
 
 
 def _read(path: Path) -> tuple[Card, list[str]]:
-    """A model's card, and what is none of Keras' parts in it, which the card says is needed."""
+    """A model's card, and the names of classes in it that are not Keras' own: the card has them."""
     special = path.exists() and not path.is_file()  # a named pipe would be waited for
     if path.suffix in runtimes.SUFFIXES and not special:
         return _card(path, runtimes.read(path)[1]), []
@@ -142,9 +142,9 @@ def _read(path: Path) -> tuple[Card, list[str]]:
 
 
 def source_of(path: Path, card: Card, network: Path | None) -> ModelSource | None:
-    """The file that a model needs, given as ``network`` to be run; None where it needs none.
+    """The file that a model needs, which the user gives as ``network``; None if it needs none.
 
-    Raises ``ModelError`` where it is not given, or is another file.
+    The file will be run. Raises ``ModelError`` if it is not given, or is another file.
     """
     if card.needed is None:
         return None
@@ -208,7 +208,7 @@ def _card(path: Path, stored: Any) -> Card:
 
 
 def _is_sound(card: Card) -> bool:
-    """Whether everything in a card is of its kind."""
+    """Whether every field of a card has its type and range."""
     texts = (card.model, card.study, card.data_fingerprint, card.digest, *card.members)
     return (
         all(isinstance(text, str) for text in texts)

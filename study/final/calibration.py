@@ -1,7 +1,7 @@
-"""Probabilities made to mean what they say: a temperature, and how far it helps on test images.
+"""Calibration of probabilities by a temperature, and its effect on test images.
 
 The temperature is fitted on held-out images (Guo et al., ICML 2017, arXiv:1706.04599); the test
-images, which took no part in that, measure the error before and after.
+images, which were not used for that, measure the error before and after.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def expected_error(outputs: Outputs, labels: NDArray[Any]) -> Error:
 
 
 def reliability(outputs: Outputs, labels: NDArray[Any]) -> list[Says]:
-    """What a model says and how often it is right, by how sure it is; empty groups are left out."""
+    """How often a model is right, in groups by its confidence; empty groups are left out."""
     confidence, right = _confidence(outputs, labels)
     group = np.digitize(confidence, _EDGES[1:-1])
     found = []

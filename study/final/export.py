@@ -1,4 +1,4 @@
-"""A final model as a file for other runtimes, and what the conversion costs, measured.
+"""A final model as a file for other runtimes, with the measured cost of the conversion.
 
 The file is read back by its own runtime and compared with the ``.keras`` model image by image, on
 the images that were held out: the test set is not opened.
@@ -38,7 +38,7 @@ _TIMED = 200  # images that are timed, one at a time
 
 @dataclass(frozen=True)
 class Cost:
-    """What the conversion costs on ``images`` held-out images, in pairs with the ``.keras`` model.
+    """The cost of a conversion on ``images`` held-out images, paired with the ``.keras`` model.
 
     ``difference`` is the accuracy gained (a fraction), of numbers the mean absolute error gained,
     with its standard ``error``; ``changed`` counts the images with another prediction.
@@ -93,7 +93,7 @@ class ExportOptions:
 
 
 def check(options: ExportOptions) -> None:
-    """Raise ``ModelError`` for a wish that cannot be met, before anything is read."""
+    """Raise ``ModelError`` for options that cannot be met, before anything is read."""
     if options.kind not in FORMATS:
         raise ModelError(f"--to {options.kind}: unknown format; give {', '.join(FORMATS)}")
     if options.int8 and options.kind != "tflite":
@@ -140,7 +140,7 @@ def export(
     path: Path,
     read_data: Callable[[], Dataset],
 ) -> Exported:
-    """Convert a final model, measure what that costs, and write its file whole.
+    """Convert a final model, measure the loss of accuracy, and write its file whole.
 
     ``read_data`` may raise: the file is then not measured, and not made of int8. Raises
     ``ModelError``.
@@ -178,7 +178,7 @@ def export(
 
 
 def compared(before: Any, after: Any, labels: NDArray[Any]) -> Cost:
-    """What outputs (n, classes), or numbers (n, 1), gain over others for the same images."""
+    """The gain of outputs (n, classes), or numbers (n, 1), over others for the same images."""
     if before.shape[1] == 1:
         gained = np.abs(before[:, 0] - labels) - np.abs(after[:, 0] - labels)
         gained, differ = -gained.astype(np.float64), before[:, 0] != after[:, 0]

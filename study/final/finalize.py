@@ -1,7 +1,7 @@
 """Finalize a study: final runs trained, files written, the test set opened once and recorded.
 
 It may be killed at any moment. Runs that ended are not trained again, an unfinished one continues
-from its checkpoint, and what was recorded of the test set is told again without opening it.
+from its checkpoint, and recorded test results are returned without opening the test set again.
 """
 
 from __future__ import annotations
@@ -99,13 +99,13 @@ def finalize(
 ) -> FinalModels:
     """Make the final models of a study and measure them.
 
-    Raises ``ModelError`` where that cannot be, ``StudyLocked`` where another process drives the
+    Raises ``ModelError`` if that is not possible, ``StudyLocked`` if another process drives the
     study or finalizes it.
     """
     location = prepared.location
     with explained(location.database.shown), driver_lock(location) as lock:
         study = storage.load(location.database.open(), location.name)[0]
-        _say_what_is_needed(prepared.settings, say)
+        _say_needed_file(prepared.settings, say)
         runs = _final_runs(study, prepared, options, say)
         heads, on_features = runs, prepared
         if options.fine_tune or options.rate is not None:
@@ -132,7 +132,7 @@ def finalize(
         members = trained(heads, on_features)
         if runs.heads is not None:
             before, members = members, trained(runs, prepared)
-            _say_what_it_brought(before, members, prepared.settings.metric, say)
+            _say_gain(before, members, prepared.settings.metric, say)
         lock.check()
         if known:  # other members have taken the names of these models' files
             say("Putting the models together again")
@@ -171,7 +171,7 @@ def _ignored(trials: Sequence[StoredTrial], runs: FinalRuns, folder: Path) -> fr
 
 
 def _file(folder: Path, run: Run) -> Path:
-    """Where the model of a final run is kept."""
+    """The file of the model of a final run."""
     return folder / "members" / f"{run.key}.keras"
 
 
@@ -244,9 +244,7 @@ def _on_images(prepared: Prepared, options: FinalOptions) -> Prepared:
     return replace(prepared, inputs=data)
 
 
-def _say_what_it_brought(
-    before: Sequence[Member], after: Sequence[Member], metric: Metric, say: Say
-) -> None:
+def _say_gain(before: Sequence[Member], after: Sequence[Member], metric: Metric, say: Say) -> None:
     """Compare the held-out values with those of the frozen backbone, where there are any."""
     values = [[one.best for one in some if one.best is not None] for some in (before, after)]
     if all(values):
@@ -278,8 +276,8 @@ def _final_models(
     return FinalModels(folder, models, records.openings(records.finals(study)), new)
 
 
-def _say_what_is_needed(settings: Settings, say: Say) -> None:
-    """Say what the files of a custom model need to be loaded."""
+def _say_needed_file(settings: Settings, say: Say) -> None:
+    """Say which file is needed to load models with custom classes."""
     source, network = settings.model, settings.network
     if source is None or network is None:
         return

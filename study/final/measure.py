@@ -33,14 +33,14 @@ Numbers = NDArray[np.float32]
 BEST = "best by validation"
 
 _MEASURED = {False: (VAL_ACCURACY, "val_acc"), True: ("val_mae",)}
-"""What is measured, of classes and of numbers, whatever a study compares by."""
+"""The metrics that are always measured; for any other one the study's metric is measured too."""
 
 
 @dataclass(frozen=True)
 class _Model:
     """A model whose file is written: the members, and of several their average.
 
-    ``trained`` are the members as they were trained; ``network`` is what is in the file.
+    ``trained`` are the members as they were trained, ``network`` the model in the file.
     ``held_out`` are its outputs (n, classes) for the held-out images, and ``temperature`` was
     fitted on them; None for numbers, and where no image was held out.
     """
@@ -174,7 +174,7 @@ def write_files(
 ) -> list[_Model]:
     """Write the file of every member and, of several, of their average.
 
-    Of the images only the held-out ones are looked at: they give each model its temperature.
+    Only the held-out images are used: they give each model its temperature.
     """
     start_tensorflow(prepared.settings["threads"])
     from study.final import classifier

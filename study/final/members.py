@@ -1,6 +1,6 @@
-"""The final runs: the chosen configurations trained with fresh seeds, as a plan of the one driver.
+"""The final runs: the chosen configurations trained with fresh seeds, as a plan of the driver.
 
-They are trials of an Optuna study of their own, in the same database.
+They are trials of a separate Optuna study in the same database.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class FinalRuns:
 
     With a ``holdout`` (a fraction) all runs leave the same images out, and each keeps the weights
     of the epoch that was best on them. With 0 every image is trained on, and the last epoch's
-    weights are kept. ``tuning``: they fine-tune the backbone, and start where ``heads`` have ended.
+    weights are kept. With ``tuning`` they fine-tune the backbone and start from the trained
+    ``heads``.
     """
 
     settings: Settings
@@ -72,7 +73,7 @@ class FinalRuns:
         return replace(run, seed=seed, validation=validation, limits=None, tuning=self.tuning)
 
     def fine_tuned(self, tuning: FineTuning, fingerprint: str) -> FinalRuns:
-        """The runs that go on from these, on the data of this ``fingerprint``."""
+        """The runs that fine-tune the models of these, on the data of this ``fingerprint``."""
         return replace(self, tuning=tuning, fingerprint=fingerprint, heads=self)
 
     def name(self, place: int, repeat: int) -> str:
@@ -144,7 +145,7 @@ def chosen(plan_state: PlanState, repeats: int, top: int | None) -> list[Configu
 
 
 def seed_of(settings: Settings, number: int) -> int:
-    """The fresh seed ``number`` (from 1) of a study: the same every time, and never its own."""
+    """The fresh seed ``number`` (from 1) of a study: always the same, and not the study's seed."""
     own = int(settings["seed"])
     drawn = int(np.random.SeedSequence((own, _FRESH, number)).generate_state(1)[0])
     return drawn if drawn != own else drawn ^ 1

@@ -2,8 +2,7 @@
 
 A card is in a zip archive at the end of a .tflite file, where LiteRT has associated files, and
 among the metadata of an .onnx file. It has the SHA-256 of the model, so that a damaged file is
-refused before a runtime looks at it. What a file could run that is no plain operation is refused
-too.
+refused before a runtime reads it. Operations that could run other code are refused too.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ class _LiteRT:
         import tensorflow as tf
         from tensorflow.lite.python import schema_py_generated as schema
 
-        with warnings.catch_warnings(action="ignore"):  # it moves to a package of its own
+        with warnings.catch_warnings(action="ignore"):  # it will move to another package
             self._interpreter = tf.lite.Interpreter(model_content=model, num_threads=1)
         described = schema.Model.GetRootAsModel(model, 0)  # which the interpreter has verified
         for place in range(described.OperatorCodesLength()):

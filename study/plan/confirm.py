@@ -81,7 +81,7 @@ class Confirmed(Plan):
 
     @property
     def _first(self) -> int:
-        """The first repeat that had no part in choosing."""
+        """The first repeat that was not used to choose the answer."""
         return self.plan.repeats + getattr(self.plan, "choosing", 0)
 
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:

@@ -52,8 +52,8 @@ class Halving(Plan):
     ``budget`` is in epochs or seconds (default: the epochs that the sweep would need at most); as
     many configurations are drawn as it pays for, the space's start among them. Of a time budget
     this is found out at the first rung, as costs become known. ``repeats`` are the fresh ones of
-    each finalist (fewer, but two, where the budget is small) and, unless that is somebody else's,
-    of the start; the budget also pays for ``reserved`` runs of somebody else. Raises
+    each finalist (fewer, but two, where the budget is small) and of the start, unless the
+    confirmation trains those; the budget also pays for its ``reserved`` runs. Raises
     ``SettingsError`` for a budget that does not pay for two configurations.
     """
 

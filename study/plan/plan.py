@@ -194,7 +194,7 @@ class Plan(ABC):
     of images.
     They are drawn from a ``pool`` of that many. ``metric`` defaults to the space's. ``compares``:
     the pruner compares a run with the same repeat of its reference, so that the run waits until
-    that repeat is complete. ``out`` says of a configuration why it is not trained.
+    that repeat is complete. ``out`` returns why a configuration is not trained, or None.
     """
 
     looks = UNCHANGED
@@ -229,7 +229,7 @@ class Plan(ABC):
 
     @abstractmethod
     def state(self, trials: Sequence[StoredTrial]) -> PlanState:
-        """What is decided and which runs are next; the same for the same trials in any order."""
+        """The decisions and the next runs; the same for the same trials in any order."""
 
     def suggest(self, spec: RunSpec, trials: Sequence[StoredTrial]) -> Configuration:
         """The configuration of a spec; overridden by plans that leave it open."""
@@ -257,7 +257,7 @@ def all_failed(options: Iterable[Option]) -> str | None:
 class RunIndex:
     """Stored trials by configuration and repeat, without the cancelled ones.
 
-    ``out`` says of a configuration why it is not trained.
+    ``out`` returns why a configuration is not trained, or None.
     """
 
     def __init__(self, trials: Iterable[StoredTrial], out: Out = fits) -> None:

@@ -22,7 +22,7 @@ Configuration = tuple[tuple[str, Value], ...]
 State = Literal["running", "paused", "complete", "pruned", "failed"]
 
 LEFT_PAUSED = "paused"
-"""The trial attribute that tells a run that nobody went on with from one that a pruner stopped."""
+"""The trial attribute of a paused run that was never resumed; a pruned run does not have it."""
 
 
 def configuration(params: Mapping[str, Value]) -> Configuration:
@@ -101,7 +101,7 @@ Runs = dict[tuple[Configuration, int], StoredTrial]
 def latest(trials: Iterable[StoredTrial]) -> Runs:
     """The last trial of each run that was not cancelled, by number.
 
-    A run that was left paused at the end of a study is paused to a plan that goes on. It is then
+    A run that was left paused at the end of a study is paused if the plan continues. It is then
     trained anew, by another trial, which has the epochs of the first until it has more.
     """
     runs: Runs = {}

@@ -147,7 +147,7 @@ class Search(Plan):
 
 
 def _mean(option: Option) -> float | None:
-    """The value that Optuna's sampler is told: the mean over repeats.
+    """The value that Optuna's sampler receives: the mean over repeats.
 
     A pruned repeat counts with its last report. None while repeats are missing, if a run failed,
     and if no number was reported.

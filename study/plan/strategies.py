@@ -101,9 +101,9 @@ class Outside:
 
 
 def outside(settings: Settings) -> Outside | None:
-    """What exceeds the limits before any run; None without limits, and where too much is to count.
+    """The configurations that exceed the limits; None without limits, or if the space is too large.
 
-    Of a custom model nothing is known before its first run.
+    None for a custom model too, which is measured by its first run.
     """
     limits, data, space = settings.space.limits, settings.data, settings.space
     out = limited(settings)
@@ -128,7 +128,7 @@ def _halving(settings: Settings) -> Plan:
 
 
 def _own(settings: Settings, name: str) -> dict[str, Any]:
-    """The strategy's own settings that somebody has given."""
+    """The strategy's own settings that were given."""
     own = {key: settings.chosen.get(key) for key in STRATEGIES[name].own}
     given = {key: one.value for key, one in own.items() if one and one.value is not None}
     return given | ({"budget": parse(given["budget"])} if "budget" in given else {})
@@ -200,7 +200,7 @@ def score_of(settings: Settings) -> Score:
 
 
 def completed(settings: Settings) -> Settings:
-    """The settings with the strategy's pruner and its own settings, where nobody has given one.
+    """The settings with the defaults of the strategy: its pruner and its own settings.
 
     Raises ``SettingsError`` for a setting that only another strategy has.
     """

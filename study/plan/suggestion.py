@@ -1,4 +1,4 @@
-"""What a sampler of Optuna's suggests after given results, without a study of its own to tell.
+"""Suggestions of Optuna's samplers after given results, without a separate Optuna study.
 
 Adding 10,000 trials to a study checks and copies each of them, which takes seconds; here they are
 handed to the sampler as they are.

@@ -58,8 +58,8 @@ class Rated:
 def rated(state: PlanState, images: int | None, pool: int | None) -> tuple[Rated, ...]:
     """The configurations that were trained on the repeats of the answer, the best mean first.
 
-    ``images`` and ``pool`` as in `Plan`. Fresh repeats of the answer have no part in it: others
-    have none.
+    ``images`` and ``pool`` as in `Plan`. Fresh repeats of the answer are left out: others have
+    none.
     """
     stages = [stage for stage in state.stages if stage.kind != "confirmed"]
     options = {one.configuration: one for s in stages for one in s.options if one.values}

@@ -26,8 +26,8 @@ from study.storage.location import Database
 class Contents:
     """A study for its report: settings, plan state, every run, and what the test set showed.
 
-    ``finals`` are the models that the test set was opened for, and ``knowledge`` is what is stored
-    of the last one of them; None where there is none, or its predictions are gone. ``resume`` is
+    ``finals`` are the models that the test set was opened for, and ``knowledge`` the stored
+    predictions of the last one (None if there are none). ``resume`` is
     the command that continues the study; ``effects`` are what a race has learnt of each
     hyperparameter.
     """

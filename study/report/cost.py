@@ -63,10 +63,10 @@ def cost_figure(plan_state: PlanState, rated: Sequence[Rated] = ()) -> Figure | 
         return None
     metric, drawn = cost.metric, len(cost.places)
     caption = (
-        "Means with one standard error against the seconds of a run, whatever else the machine "
-        "did, and against the number of parameters. Blue is the answer, vermilion the best mean if "
-        "that is another one; of many configurations only these two have a bar. Filled marks are "
-        "not clearly worse than the best mean."
+        "Means with one standard error against the seconds of a run, which depend on other load "
+        "of the machine, and against the number of parameters. Blue is the answer, vermilion the "
+        "best mean if that is another one; of many configurations only these two have a bar. "
+        "Filled marks are not clearly worse than the best mean."
     )
     if sentence := words.smallest(rated, metric):
         caption += f" {sentence}."

@@ -85,7 +85,7 @@ def curve_figures(plan_state: PlanState, trials: Sequence[StoredTrial]) -> tuple
 
 
 def caption(panel: Panel) -> str:
-    """The number of runs, and by which rule they were thinned."""
+    """The number of runs, and which of them are drawn."""
     drawn = len(panel.lines)
     if drawn == panel.runs:
         return f"{drawn} runs."

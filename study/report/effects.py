@@ -2,7 +2,7 @@
 
 They are terms of the race's model (`race.model.Kernel`): the effect of a hyperparameter's value is
 its mean over the whole space, and the interaction of a pair is the rest beyond the sum of the two.
-The number of levels is bounded, whatever the size of the space.
+The number of levels is bounded for a space of any size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The report as one HTML page with its style and pictures inside.
 
-The template engine escapes every name and text; only the SVG of figures, whose texts matplotlib has
-escaped, is inserted as it is.
+The template engine escapes every name and text, except the SVG of figures, whose texts matplotlib
+has escaped.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _method(settings: Settings) -> str:
 
 
 def _remarks(contents: Contents) -> list[str]:
-    """What the answer's numbers mean; of an open study how to continue it."""
+    """The meaning of the answer's numbers; for an open study the command that continues it."""
     plan_state, metric, said = contents.plan_state, contents.settings.metric, []
     confirmation = plan_state.confirmation
     score = plan_state.score if confirmation is None else confirmation.answer

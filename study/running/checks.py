@@ -120,7 +120,7 @@ def with_card(settings: Settings, devices: Devices) -> Settings:
 
 
 def as_recorded(settings: Settings, existing: Settings) -> Settings:
-    """The settings of a study that is asked for again: what was found out once is not again."""
+    """The settings with the recorded device and kind of training where none was given."""
     found = ["device"]
     if existing.model is not None or _is_default(existing, "training"):
         found.append("training")
@@ -178,10 +178,10 @@ def same_model(
     *,
     accept: bool | None,
 ) -> Settings:
-    """The recorded settings with the model's source as it is now, where that is the recorded one.
+    """The recorded settings with the model's source ``now``, which must be the recorded one.
 
-    Another one is tried if ``accept``, else refused with SettingsError; None: the command does not
-    take another.
+    With ``accept`` another one is tried. Raises SettingsError otherwise; it names the option that
+    accepts unless ``accept`` is None.
     """
     if existing.model is None:
         return existing

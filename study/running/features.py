@@ -1,6 +1,6 @@
-"""What the runs of a study train on: its images, or the outputs of its frozen backbone for them.
+"""The inputs of a study's runs: its images, or the outputs of its frozen backbone for them.
 
-Those are computed once, in a process of its own that uses all cores, and kept in a file beside the
+Those are computed once, in a separate process that uses all cores, and kept in a file beside the
 database. The file's name is the hash of images, size and weights; it ends with the SHA-256 of its
 content, is mapped and never unpickled, and no link is followed.
 """
@@ -111,7 +111,7 @@ def _compute(
     device: str,
     callbacks: ProgressCallbacks,
 ) -> None:
-    """Compute the features of all images in a process of its own, and put them into the cache."""
+    """Compute the features of all images in a separate process, and put them into the cache."""
     for old in unfinished(path):  # of a command that was killed
         old.unlink(missing_ok=True)
     shared, images = share(dataset.images)

@@ -1,4 +1,4 @@
-"""A study that grows: what its changed space asks for, what is kept, and what is to be trained."""
+"""A study that grows: the change of its space, the runs that are kept, the runs to train."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Growth:
     """What is new in a study; how many complete runs it keeps, leaves out and has to train.
 
-    ``asks``: its space changes, which somebody has to accept.
+    ``asks``: its space changes, which the user has to accept.
     """
 
     name: str
@@ -60,7 +60,7 @@ def accept(_: Growth) -> None:
 
 
 def refuse(growth: Growth) -> None:
-    """Approve more repeats and the like, but no other space."""
+    """Approve more repeats, epochs or budget, but not another space."""
     if growth.asks:
         raise SettingsError(
             f"study {growth.name!r} exists with another space ({growth}): accept this with --yes, "
@@ -130,7 +130,7 @@ def _sized(space: SearchSpace) -> bool:
 
 
 def _recorded(existing: Settings, key: str) -> Any:
-    """The recorded value; of a budget that nobody gave the one that the plan found."""
+    """The recorded value; the plan's own budget if none was given."""
     setting = existing.chosen.get(key)
     if setting is not None and setting.value is not None:
         return setting.value

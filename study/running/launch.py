@@ -77,9 +77,9 @@ def launch(
 ) -> PlanState:
     """Drive a prepared study; a timeout ends it early, resumable.
 
-    ``say`` is told, in a line, what does not stop the study. Raises ``StudyLocked`` where another
-    process drives it or other studies hold all the GPUs, ``StorageError`` where the database
-    cannot be written any more.
+    ``say`` prints a line about a problem that does not stop the study. Raises ``StudyLocked``
+    where another process drives it or other studies hold all the GPUs, ``StorageError`` where the
+    database cannot be written any more.
     """
     location, settings = prepared.location, prepared.settings
     checkpoints = checkpoints_for(location, execution)

@@ -29,7 +29,7 @@ class Cost:
     """What a network costs: trainable parameters, bytes of its model file, time for a picture.
 
     ``milliseconds`` are those of the processor for one picture at a time on the machine that
-    trained it, with their standard error; None where nobody has measured them.
+    trained it, with their standard error; None if not measured.
     """
 
     parameters: int

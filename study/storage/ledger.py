@@ -1,7 +1,7 @@
 """The trials of a study, as its one driver writes them.
 
 Every write goes to the database at once. What was written is kept as `StoredTrial`s, so that no
-decision reads the study again: the driver holds the study's lock, and nobody else adds runs.
+decision reads the study again: the driver holds the study's lock, so no other process adds runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Stored trials: what Optuna's database holds, validated, as frozen `StoredTrial`s.
 
 Everything else reads these. A database may have been changed by another program or damaged:
-whatever is not as this program stores it is a ``StorageError`` of one line that names the trial.
+any other content than this program stores is a ``StorageError`` of one line that names the trial.
 """
 
 from __future__ import annotations

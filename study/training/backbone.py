@@ -46,7 +46,7 @@ def built(source: ModelSource, input_shape: tuple[int, ...]) -> keras.Model:
             with seeds_drawn_from(0):
                 keras.utils.set_random_seed(0)
                 model = make(tuple(input_shape))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is somebody else's code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code
             if _NO_NETWORK in str(error):
                 raise ModelError(
                     f"{source.backbone} cannot download its weights ({_reason(error)}): connect "
@@ -77,7 +77,7 @@ def _check(source: ModelSource, model: keras.Model, input_shape: tuple[int, ...]
     try:
         first, again = (model(images, training=False) for _ in range(2))
         alone = model(images[:1], training=False)
-    except Exception as error:  # noqa: BLE001 - whatever its layers did
+    except Exception as error:  # noqa: BLE001 - its layers may raise anything
         size = "x".join(map(str, input_shape))
         raise ModelError(
             f"{name} does not take images of {size}: {why(error, source)}; use input_shape, or "
@@ -110,8 +110,8 @@ def _check(source: ModelSource, model: keras.Model, input_shape: tuple[int, ...]
 def tunable(model: keras.Model) -> list[keras.Layer]:
     """The layers of a backbone that can be fine-tuned, from the first to the last.
 
-    They have weights and no layers inside. Batch normalization stays as it is: its statistics are
-    those of far more images.
+    They have weights and no layers inside. Batch normalization stays frozen: its statistics come
+    from far more images.
     """
     return [
         layer

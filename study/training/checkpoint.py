@@ -30,7 +30,7 @@ from study.training import s3
 _FORMAT = b"study-checkpoint-1"
 _SCHEME = "s3://"
 _SECONDS = 15.0  # of a request to a bucket, an upload longer by its size
-_DOWNLOAD = 300.0  # seconds that reading a checkpoint may take besides
+_DOWNLOAD = 300.0  # additional seconds to read a checkpoint
 _LARGEST = 2**31  # bytes of a checkpoint in a bucket
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class FolderCheckpoints:
         write_whole(self._path(checkpoint.key), pack(checkpoint))
 
     def load(self, key: str) -> Checkpoint | None:
-        """The run's checkpoint; None, with a logged warning, if the file is of no use."""
+        """The run's checkpoint; None, with a logged warning, if the file cannot be used."""
         path = self._path(key)
         try:
             return unpack(_content(path), key)
@@ -172,7 +172,7 @@ def unpack(content: bytes, key: str) -> Checkpoint:
             first, *arrays = (archive[name] for name in archive.files)
         meta = json.loads(first.tobytes())
         found, history = meta["key"], tuple(meta["history"])
-    except Exception as error:  # noqa: BLE001 - whatever NumPy and zipfile make of other contents
+    except Exception as error:  # noqa: BLE001 - NumPy and zipfile may raise anything
         raise ValueError(f"damaged ({type(error).__name__})") from None
     if found != key:
         raise ValueError("it belongs to another run")

@@ -1,7 +1,4 @@
-"""What a compiled Keras model says of itself: its labels, its accuracy, its variables.
-
-The same with every backend of Keras.
-"""
+"""Labels, metrics, bytes and variables of a compiled Keras model, with every backend of Keras."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ import keras
 import numpy as np
 
 Logs = dict[str, float]
-"""What a model says of an epoch, by Keras' names: `loss`, `accuracy` and what else it has."""
+"""The metrics of an epoch by Keras' names: `loss`, `accuracy` and others."""
 
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
 
@@ -35,7 +32,7 @@ def takes_one_hot(model: keras.Model) -> bool:
 def logs_in(metrics: Mapping[str, Any], images: int) -> Logs:
     """The metrics of a compiled model over a number of images, without those of several numbers.
 
-    Its accuracy is called that whatever its name, and is exact, which is a float32 in Keras.
+    Accuracy is called `accuracy` whatever Keras calls it, and is exact (Keras' is a float32).
     """
     logs = {name: float(value) for name, value in metrics.items() if np.size(value) == 1}
     named = next((name for name in _ACCURACIES if name in logs), None)
@@ -48,7 +45,7 @@ def logs_in(metrics: Mapping[str, Any], images: int) -> Logs:
 
 
 def judge(model: keras.Model, images: Any, labels: Any) -> None:
-    """Have the model's metrics see a batch, for which Keras makes their variables."""
+    """Update the model's metrics with a batch; the first time, Keras creates their variables."""
     if keras.backend.backend() == "tensorflow":
         model.test_step((images, labels))  # traces nothing
     else:
@@ -56,7 +53,7 @@ def judge(model: keras.Model, images: Any, labels: Any) -> None:
 
 
 def smoothed(model: keras.Model, smoothing: float) -> keras.Model:
-    """What learns from smoothed labels, with the layers and the optimizer of ``model``."""
+    """A model that learns from smoothed labels, with the layers and optimizer of ``model``."""
     if not smoothing:
         return model
     learner = keras.Model(model.inputs[0], model.outputs[0])
@@ -107,6 +104,6 @@ def initialize(model: keras.Model, draw: Callable[[int, int], int]) -> None:
 
 
 def _seeded(initializer: Any, seed: int) -> Any:
-    """The same initializer with this seed; those that draw nothing are as they were."""
+    """The same initializer with this seed; those that draw nothing are unchanged."""
     config = initializer.get_config()
     return type(initializer).from_config({**config, "seed": seed} if "seed" in config else config)

@@ -1,4 +1,4 @@
-"""What a run's network costs, measured before it is trained."""
+"""Measures the cost of a run's network before it is trained."""
 
 from __future__ import annotations
 

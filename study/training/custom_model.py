@@ -132,10 +132,10 @@ def build(
 def _built(
     source: ModelSource, noticing: Noticing, input_shape: tuple[int, ...], num_classes: int
 ) -> keras.Model:
-    """What the function gives, which may not have weights yet."""
+    """The model that the function returns, which may not have weights yet."""
     try:
         model = function(source)(noticing, tuple(input_shape), num_classes)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is somebody else's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code
         missing = error.args[0] if isinstance(error, KeyError) and error.args else None
         if isinstance(missing, str) and missing in noticing.read and missing not in noticing:
             names = ", ".join(noticing)
@@ -151,7 +151,7 @@ def _built(
 
 
 def recipe_of(params: Mapping[str, Value], read: set[str]) -> dict[str, Value]:
-    """The hyperparameters that are no business of the function's: how the model is trained."""
+    """The hyperparameters of training, without those that the function has read."""
     return {name: value for name, value in params.items() if name in OURS and name not in read}
 
 
@@ -201,10 +201,10 @@ def _check(
 def _output(
     source: ModelSource, model: keras.Model, image: NDArray[np.float32], num_classes: int
 ) -> Any:
-    """What the model gives for an image (1, height, width, channels): (1, num_classes)."""
+    """The model's output (1, num_classes) for an image (1, height, width, channels)."""
     try:
         output = model(image, training=False)
-    except Exception as error:  # noqa: BLE001 - whatever its layers did
+    except Exception as error:  # noqa: BLE001 - its layers may raise anything
         shape = "x".join(map(str, image.shape[1:]))
         inputs = f"outputs of {source.backbone}, of shape" if source.features else "images of"
         raise ModelError(
@@ -221,7 +221,7 @@ def _output(
 
 
 def _compile(model: keras.Model, output: Any) -> None:
-    """With Adam, and what fits its ``output`` of an image: one number, probabilities or logits."""
+    """Compile with Adam and the loss that fits its ``output``: a number, probabilities, logits."""
     if output.shape[1] == 1:
         model.compile("adam", "mse", metrics=["mae"])
         return
@@ -241,6 +241,6 @@ def _logged(
         wanted = keras.ops.one_hot(label, num_classes) if one_hot else label
         judge(model, image, wanted)
         logged = [f"val_{name}" for name in logs_in(model.get_metrics_result(), 1)]
-    except Exception as error:  # noqa: BLE001 - whatever its loss or its metrics did
+    except Exception as error:  # noqa: BLE001 - its loss and metrics may raise anything
         raise ModelError(f"{source.name}: its loss or metrics fail: {why(error, source)}") from None
     return logged if numbers else [*logged, BALANCED]

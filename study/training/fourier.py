@@ -41,7 +41,7 @@ class _Products:
 
 
 class Correlation:
-    """What `tf.nn.conv2d` does with padding `VALID`, to rounding, for images of one size.
+    """`tf.nn.conv2d` with padding `VALID`, equal to rounding, for images of one size.
 
     The lines of an image are transformed down its height first. Coefficients of no and of half a
     wave a pixel stay real lines; the others are pairs of a real and an imaginary line. Each kind
@@ -103,7 +103,7 @@ class Correlation:
 
 
 def _times(matrix: Matrix, x: Tensor, count: int | None = None) -> Tensor:
-    """The matrix times x, or times each of `count` equal parts of it, whatever its shape is."""
+    """The matrix times x, or times each of `count` equal parts of it, for any shape of x."""
     parts = [] if count is None else [count]
     return tf.matmul(tf.constant(matrix, tf.float32), tf.reshape(x, [*parts, matrix.shape[1], -1]))
 

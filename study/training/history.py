@@ -1,6 +1,6 @@
-"""A run so far: its epochs, the weights of its best one, and the checkpoint that holds both.
+"""The epochs of a run so far, the weights of its best one, and the checkpoint that holds both.
 
-The same whatever trains it; knows neither TensorFlow nor JAX.
+It is used by every trainer and imports neither TensorFlow nor JAX.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EPOCHS = TypeAdapter(list[Epoch])
 
 @dataclass
 class History:
-    """The epochs of `run` from the first, and `best`: weights, where it keeps its best epoch's."""
+    """The epochs of `run` from the first, and the weights of its `best` epoch if it keeps them."""
 
     run: Run
     checkpoints: Checkpoints | None
@@ -64,7 +64,7 @@ class History:
         try:
             self.epochs = _read(stored.history, self.run.epochs)
             restore(stored.arrays[:own])
-        except ValueError as error:  # damaged, or written by another version or by somebody else
+        except ValueError as error:  # damaged, or written by another version or program
             _log.warning("a checkpoint is ignored, the run starts anew: %s", error)
             self.epochs = []
             return None
@@ -72,7 +72,7 @@ class History:
         return stored.arrays[:own]
 
     def add(self, epoch: Epoch, weights: Callable[[], Arrays]) -> None:
-        """Append an epoch, and keep its weights if the run keeps its best one's, and it is."""
+        """Append an epoch; keep its weights if it is the best one and the run keeps the best."""
         self.epochs.append(epoch)
         if not self.run.recipe.keeps_best:
             return
@@ -81,7 +81,7 @@ class History:
             self.best = weights()
 
     def save(self, state: Sequence[NDArray[Any]]) -> None:
-        """Write the checkpoint of the last epoch; where that cannot be, the run goes on."""
+        """Write the checkpoint of the last epoch; if that fails, the run continues without it."""
         if self.checkpoints is None:
             return
         records = tuple(asdict(epoch) for epoch in self.epochs)
@@ -92,7 +92,7 @@ class History:
 
 
 def _read(records: Sequence[Mapping[str, Any]], at_most: int) -> list[Epoch]:
-    """The epochs of a checkpoint; ValueError where a run of that length cannot have had them."""
+    """The epochs of a checkpoint; ValueError if a run of that length cannot have had them."""
     try:
         epochs = _EPOCHS.validate_python(list(records))
     except ValidationError:
@@ -115,7 +115,7 @@ def measured(
     seconds: float,
     metric: Metric,
 ) -> Epoch:
-    """The epoch of these logs; TrainingFailed where a loss or the ``metric`` is no number."""
+    """The epoch of these logs; TrainingFailed if a loss or the ``metric`` is not finite."""
     epoch = Epoch.of(number, trained, validated or {}, seconds, time.time())
     finite = {"loss": epoch.loss}
     if validated is not None:

@@ -1,4 +1,4 @@
-"""Reads what a `.keras` file is made of; nothing of it is made, and Keras is not imported.
+"""Reads the description in a `.keras` file; nothing is built, and Keras is not imported.
 
 A part of Keras is safe to load unless it runs code or opens a file, as a Lambda or a StringLookup
 does. Whatever is not from Keras is named, so that a file that holds nothing else can be loaded.
@@ -44,9 +44,9 @@ def entry(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def count_parameters(model: bytes) -> int | None:
-    """How many numbers the weights of a ``.keras`` file are; None where it is none.
+    """The number of weights in a ``.keras`` file; None if it is not such a file.
 
-    States of random generators, which are whole numbers, and of the optimizer are no weights.
+    States of random generators (whole numbers) and of the optimizer do not count.
     """
     import h5py
 
@@ -67,9 +67,9 @@ def count_parameters(model: bytes) -> int | None:
 
 
 def foreign(described: Any, own: Collection[str] = ()) -> list[str]:
-    """What a description would make that is no safe part of Keras, nor named in ``own``.
+    """The classes in a description that are neither safe parts of Keras nor named in ``own``.
 
-    The names are those that Keras looks up: of a registered class ``package>Name``.
+    Names are those that Keras looks up: ``package>Name`` for a registered class.
     """
     return sorted({name for name in _foreign(described) if name not in own})
 

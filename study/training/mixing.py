@@ -19,7 +19,7 @@ Tensor = Any
 
 @dataclass
 class _Second:
-    """What the batch of the step is mixed with; ``met`` once the loss has seen it."""
+    """The second images of the step; ``met`` once the loss has used them."""
 
     share: Tensor
     labels: Tensor

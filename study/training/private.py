@@ -1,6 +1,6 @@
-"""What this program uses of its libraries that they do not promise: here, and nowhere else.
+"""All uses of private parts of libraries.
 
-`tests/test_private.py` says of each what is lost when it changes.
+`tests/test_private.py` has a test of each, which says what breaks when it changes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def flat_layers(model: keras.Layer) -> list[keras.Layer]:
 
 
 def forget_kernels() -> None:
-    """Free what TensorFlow has made of graphs that nobody holds any more.
+    """Free the kernels of graphs that are not referenced any more.
 
     `keras.utils.clear_session` does so as well, but not while another thread traces a network.
     """

@@ -1,7 +1,7 @@
-"""Builds the networks of a study once, in a process of its own, before anything of it is made.
+"""Builds the networks of a study once, in a separate process, before the study is created.
 
-What is in a model's file runs here and in workers, and nowhere else: whatever it does, prints or
-breaks, the command that asked says in one line what is wrong.
+A model's file runs here and in workers only. Whatever it does, prints or breaks, the command that
+asked says in one line what is wrong.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def probe(
     *,
     library: str = "tensorflow",
 ) -> NetworkFacts:
-    """Build a model of each configuration in a process of its own.
+    """Build a model of each configuration in a separate process.
 
     Raises ModelError, in one line, where one cannot be built, saved or loaded again, sees almost no
     contrast, or where none reads a hyperparameter that is not the trainer's own. ``library``
@@ -92,7 +92,7 @@ def end_with(parent: int) -> None:
 
 
 def _start(library: str) -> None:
-    """Start what will train."""
+    """Start the library that will train."""
     if library != "tensorflow":
         os.environ |= {"KERAS_BACKEND": library, "JAX_PLATFORMS": "cpu"}
         sys.modules["tensorflow"] = None  # type: ignore[assignment]  # Keras would import it
@@ -171,7 +171,7 @@ def _backbone(
 
 
 def _never_called(model: Any) -> tuple[str, ...]:
-    """Which methods of a model of the user's class say how it is trained, and are never called."""
+    """The training methods of a model of the user's class, which are never called."""
     own: set[str] = set()
     for kind in type(model).__mro__:
         if kind.__module__.startswith("keras."):
@@ -182,11 +182,11 @@ def _never_called(model: Any) -> tuple[str, ...]:
 
 
 def _require_contrast(called: str, model: Any, input_shape: tuple[int, ...]) -> None:
-    """Refuse a model whose first weights meet almost nothing of what tells images apart.
+    """Refuse a model whose first layer with weights sees almost constant inputs.
 
-    Images come within 0..1. A model that scales them as if they were 0..255 makes them all but
-    constant: what its first layer with weights is given for images of either range says so,
-    whatever scales them.
+    Images come within 0..1. A model that scales them as if they were 0..255 makes them almost
+    constant. Its first layer's inputs are compared for images of both ranges, so it does not
+    matter how they are scaled.
     """
     draws = np.random.default_rng(0)
     images = draws.random((_IMAGES, *input_shape), np.float32)
@@ -198,7 +198,7 @@ def _require_contrast(called: str, model: Any, input_shape: tuple[int, ...]) -> 
     for name, inputs in given.items():
         others = given_255.get(name, inputs)
         if np.array_equal(inputs, others):
-            continue  # it is given no images, but positions or the like
+            continue  # not images, but positions for example
         (spread, contrast), (spread_255, contrast_255) = map(_spread, (inputs, others))
         scaled = spread < _FAINT * images.std() and spread_255 > spread / _FAINT
         moved = contrast < _FAINT and contrast_255 > contrast / _FAINT
@@ -213,7 +213,7 @@ def _require_contrast(called: str, model: Any, input_shape: tuple[int, ...]) -> 
 
 
 def _first_inputs(model: Any, images: Any) -> dict[str, Any]:
-    """What each layer with weights is given when the model sees images, in order of the calls."""
+    """The inputs of each layer with weights when the model sees images, in order of the calls."""
     import keras
 
     from study.training.private import flat_layers
@@ -275,7 +275,7 @@ def _saved_and_loaded(source: ModelSource, model: Any) -> tuple[tuple[str, ...],
                 f"{source.name}: Keras cannot save it: give the class {type(model).__name__}, or "
                 "the layer that is the reason, a method get_config"
             ) from None
-        except Exception as error:  # noqa: BLE001 - whatever a layer of the user's did
+        except Exception as error:  # noqa: BLE001 - a layer of the user may raise anything
             problem = " ".join(str(error).split())[:300]
             raise ModelError(f"{source.name}: Keras cannot save it: {problem}") from None
         described = keras_file.description(path)
@@ -290,7 +290,7 @@ def _saved_and_loaded(source: ModelSource, model: Any) -> tuple[tuple[str, ...],
             return (), None
         try:
             loaded = keras.models.load_model(path, compile=False, custom_objects=own)
-        except Exception as error:  # noqa: BLE001 - whatever a class of the user's did
+        except Exception as error:  # noqa: BLE001 - a class of the user may raise anything
             problem = " ".join(str(error).split())[:300]
             return needed, f"Keras cannot load it again: {problem}"
         same = [weight.shape for weight in loaded.weights] == [w.shape for w in model.weights]

@@ -81,7 +81,7 @@ def _is_plain(layer: layers.Conv2D) -> bool:
 
 
 def _convolution(layer: layers.Conv2D, batch: int) -> Callable[[Tensor], Tensor]:
-    """A convolution by way of Fourier coefficients, where that is less work.
+    """A convolution with Fourier coefficients, where that is less work.
 
     The size of the images is known where the layer is called.
     """

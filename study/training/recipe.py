@@ -1,8 +1,7 @@
-"""How a network is trained: the hyperparameters that are no part of it, each off by default.
+"""How a network is trained: the hyperparameters that are not part of it, each off by default.
 
-A new one is a field of `Recipe` with its rule, and what the trainer does with it. A saved model
-shows nothing of them: images are augmented, rates scheduled and labels smoothed while it trains,
-and nowhere else.
+A new one is a field of `Recipe` with its rule, and its use in the trainer. A saved model does not
+contain them: images are augmented, rates scheduled and labels smoothed only while it trains.
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ class Recipe:
     mixed images are drawn from (Zhang et al., arXiv:1710.09412). ``class_weight`` "balanced" weighs
     a class with the reciprocal of its number of training images. ``weight_decay`` is Keras': it is
     decoupled from the gradient. With ``restore_best_weights`` the weights and the value of a run
-    are those of its best epoch, else of its last; with ``patience`` too, and the run ends once so
-    many epochs in a row were no better than the best one.
+    are those of its best epoch, else of its last; with ``patience`` too, and the run ends after
+    that number of epochs in a row that were no better than the best one.
     """
 
     rotation: float = _ruled(0.0, fraction(180, " degrees"))
@@ -84,7 +83,7 @@ class Recipe:
 
     @property
     def tuned(self) -> dict[str, float]:
-        """What the optimizer is told in place of its defaults, by Keras' names."""
+        """The optimizer's arguments that replace its defaults, by Keras' names."""
         names = ("learning_rate", "momentum", "weight_decay")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
@@ -149,16 +148,16 @@ class Recipe:
 
 
 DEFAULTS: Mapping[str, Any] = asdict(Recipe())
-"""Everything off."""
+"""Every hyperparameter of training with its default: off."""
 
 OURS = frozenset(DEFAULTS) - {"label_smoothing"}
-"""What a custom model need not read: it says how a model is trained, whatever it is."""
+"""Hyperparameters that a custom model need not read: the trainer uses them."""
 
 RULES: Mapping[str, Rule] = {one.name: one.metadata["rule"] for one in fields(Recipe)}
 
 
 def check(params: Mapping[str, Any]) -> None:
-    """Refuse what cannot be done; ParameterError says which hyperparameter and what is allowed."""
+    """Raise ParameterError for a value that is not allowed, with the values that are."""
     for name, rule in RULES.items():
         if name in params:
             rule.check(name, params[name])

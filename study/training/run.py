@@ -190,7 +190,7 @@ class Epoch:
         return cls(**{**record, "cost": cost and Cost(**cost)})
 
     def logs(self) -> dict[str, float]:
-        """What Keras callbacks are told of it."""
+        """The values that Keras callbacks receive."""
         return {
             "accuracy": self.accuracy,
             "loss": self.loss,
@@ -200,7 +200,7 @@ class Epoch:
         }
 
     def series(self) -> dict[str, float]:
-        """What is stored of it: its logs and times; no accuracy for a model without one."""
+        """The values that are stored: its logs and times; no accuracy for a model without one."""
         kept = self.logs()
         if math.isnan(self.accuracy):
             del kept["accuracy"], kept["val_accuracy"]

@@ -57,8 +57,8 @@ def train(
     return (yield from trained(run, dataset, split, checkpoints, callbacks))
 
 
-# On a GPU: take memory as it is needed, so that a card can be shared, and let the processor's own
-# kernels be. Both must be said before TensorFlow starts.
+# On a GPU: allocate memory as it is needed, so that a card can be shared, and leave the processor's
+# kernels alone. Both must be set before TensorFlow starts.
 _ON_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 

@@ -63,9 +63,9 @@ _JUDGED_PIXELS = 2**23  # so large that there are more of these
 
 
 def resident(images: Images, labels: Labels, device: str = "cpu") -> Data:
-    """A dataset where TensorFlow has it, to be trained on in any order; on a GPU, on the card.
+    """A dataset as tensors; on a GPU in its memory.
 
-    Many images as bytes are not copied on the processor: they are trained on where they lie, and
+    On the processor many images as bytes are not copied: the tensor shares their memory, so they
     must not change.
     """
     if device == "gpu" or images.nbytes < _LARGE or images.dtype != np.uint8:
@@ -74,8 +74,8 @@ def resident(images: Images, labels: Labels, device: str = "cpu") -> Data:
         images = take(images, np.arange(len(images)))
     shared = images.view()
     try:
-        shared.setflags(write=True)  # DLPack has no word for what may only be read
-    except ValueError:  # memory that is not Python's, of what has travelled
+        shared.setflags(write=True)  # DLPack cannot mark memory as read-only
+    except ValueError:  # memory of another process, which Python does not own
         shared = take(images, np.arange(len(images)))
     return tf.experimental.dlpack.from_dlpack(shared.__dlpack__()), tf.constant(labels)
 
@@ -151,7 +151,7 @@ class Program:
         return traced
 
     def _make_metrics(self, shape: tuple[int, ...]) -> None:
-        """Have Keras make the variables of its metrics, for which TensorFlow would trace again."""
+        """Have Keras create the variables of its metrics; TensorFlow would trace again later."""
         image, label = (
             tf.zeros([1, *shape]),
             tf.zeros([1], tf.float32 if self._numbers else tf.int32),
@@ -165,9 +165,8 @@ class Program:
     ) -> Logs:
         """Train once over the images in `order`; the last batch may be smaller.
 
-        `key` (63 bits) decides augmentation and mixup, `number` of `epochs` where a schedule
-        stands. Loss
-        and metrics are those of the images as they were met. The result does not depend on where
+        `key` (63 bits) decides augmentation and mixup, `number` of `epochs` the place in a
+        schedule. Loss and metrics are means over the steps. The result does not depend on where
         the pieces were cut.
         """
         steps = -(-len(order) // self._batch)
@@ -185,7 +184,7 @@ class Program:
         return logs_in(self._learner.get_metrics_result(), len(order))
 
     def evaluate(self, data: Data, indices: NDArray[np.int64]) -> Logs:
-        """What the model logs in inference mode of the images at `indices`."""
+        """The logs of the model in inference mode for the images at `indices`."""
         at_once = max(1, min(_JUDGED_AT_ONCE, _JUDGED_PIXELS // math.prod(data[0].shape[1:])))
         self.model.reset_metrics()
         hits = [
@@ -214,18 +213,18 @@ class Program:
         self.restore([variable.numpy() for variable in variables_of(model)])
 
     def state(self) -> tuple[NDArray[Any], ...]:
-        """Every variable that decides how training goes on, for `restore`."""
+        """Every variable that training depends on, for `restore`."""
         return tuple(variable.numpy().copy() for variable in self._variables)
 
     def restore(self, state: Sequence[NDArray[Any]]) -> None:
-        """Take up a `state`. Raises ValueError if it is another model's."""
+        """Assign a `state`. Raises ValueError if it belongs to another model."""
         if [a.shape for a in state] != [tuple(v.shape) for v in self._variables]:
             raise ValueError("the arrays are those of another network")
         for variable, array in zip(self._variables, state, strict=True):
             variable.assign(array)
 
     def weights(self) -> tuple[NDArray[Any], ...]:
-        """What of the `state` is saved in the model."""
+        """The part of the `state` that is saved in the model."""
         return tuple(self.model.get_weights())
 
     def _train_steps(
@@ -285,7 +284,7 @@ class Program:
 
 
 class ProgramCache:
-    """Programs that wait for a run of the same configuration; the least used are released."""
+    """Programs kept for the next run of the same configuration; the least used are released."""
 
     def __init__(self, size: int = 4) -> None:
         self._size = size
@@ -293,13 +292,13 @@ class ProgramCache:
 
     @contextmanager
     def borrow(self, key: Hashable, build: Callable[[], Program]) -> Iterator[Program]:
-        """A program for this one user, who may be in any thread; dropped if its use fails."""
+        """A program for one user, in any thread; it is dropped if its use fails."""
         program = self._idle.pop(key, None) or build()
         try:
             yield program
         except Exception:
             raise
-        except BaseException:  # interrupted, or given up: nothing is wrong with the program
+        except BaseException:  # interrupted or closed: the program is sound
             self._keep(key, program)
             raise
         self._keep(key, program)
@@ -309,7 +308,7 @@ class ProgramCache:
         while len(self._idle) > self._size:
             self._idle.popitem(last=False)
             gc.collect()  # a model and its graphs refer to each other,
-            forget_kernels()  # and TensorFlow keeps what it has made of them
+            forget_kernels()  # and TensorFlow keeps their kernels
 
 
 PROGRAMS = ProgramCache()
@@ -317,7 +316,7 @@ PROGRAMS = ProgramCache()
 
 @contextmanager
 def at_rate(optimizer: keras.Optimizer, share: Tensor | None) -> Iterator[None]:
-    """Have the optimizer take a step at this share of its learning rate; None: at all of it."""
+    """Let the optimizer take a step at this share of its learning rate (None: all of it)."""
     if share is None:
         yield
         return
@@ -440,7 +439,7 @@ class Session:
 
 @contextmanager
 def _out_of_memory() -> Iterator[None]:
-    """Tell a lack of memory as the reason why a run failed."""
+    """Report a lack of memory as the reason why a run failed."""
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -450,7 +449,7 @@ def _out_of_memory() -> Iterator[None]:
 
 @contextmanager
 def _one_line_reasons(run: Run) -> Iterator[None]:
-    """Tell what TensorFlow or a custom model raises as the reason why the run failed."""
+    """Report an error of TensorFlow or of a custom model as the reason why the run failed."""
     with _out_of_memory():
         try:
             yield

@@ -1,6 +1,6 @@
-"""The file of a network of one's own, run once in each process that needs what is in it.
+"""Runs the file of a custom model, once in each process that needs it.
 
-Nothing else in the program runs code of the user's.
+Nothing else in the program runs the user's code.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def classes(source: ModelSource) -> dict[str, Any]:
 
     try:
         module = _module(source)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is somebody else's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code
         raise ModelError(f"{source.name}: {why(error, source)}") from None
     return {
         get_registered_name(found): found

@@ -108,7 +108,7 @@ class Objective:
         return recipe.value(params, values, metric, self.space.score)
 
     def _try_network(self) -> None:
-        """Build a network of one's own of each option, once; raises ``SpaceError``."""
+        """Build the custom model with each option, once; raises ``SpaceError``."""
         if self._network_tried:
             return
         from study.training.probe import tried

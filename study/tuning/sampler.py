@@ -47,8 +47,8 @@ _PAUSE = 0.05
 """Seconds between two looks at trials that others are training."""
 
 _ASKING = 10.0, 60.0
-"""Seconds after which a trial is not awaited that does not say who asked for it (it is none of a
-plan's), or that has no run spec yet (its process is gone)."""
+"""Seconds to wait for a trial without `ASKED_BY` (another sampler's), and for one without a run
+spec (its process is gone)."""
 
 _SILENCE = 600.0
 """Seconds without a report, at least, after which a trial of another host is not awaited."""

@@ -298,7 +298,7 @@ class Pool:
         return bool(measured) and member.silent > _EPOCHS * member.longest
 
     def _say_first_epoch(self, member: _Member) -> None:
-        """Say, once of each run, that it may never end: nobody can know."""
+        """Say once per run that its first epoch takes long; it may never end."""
         usual = f"; an epoch of others took at most {self._longest:.0f} s" if self._longest else ""
         text = f"the first epoch of a run takes longer than {SILENCE / 60:.0f} minutes{usual}"
         for task in member.wanted:

@@ -11,7 +11,7 @@ import test_training as base
 
 from study.data.dataset import split
 from study.errors import SpaceError
-from study.space.cost import count_activations, count_parameters
+from study.space.architecture import count_activations, count_parameters
 from study.space.file import load
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import Score, Validation

@@ -24,7 +24,7 @@ from study.plan.strategies import limited, outside
 from study.plan.sweep import OneAtATime
 from study.plan.tradeoff import Rated, rated, smallest
 from study.report.cost import cost_figure
-from study.space.cost import Cost, Limits, cost_of
+from study.space.architecture import Cost, Limits, cost_of
 from study.space.metric import ACCURACY
 from study.space.search_space import SearchSpace
 from study.space.settings import DataFacts, Settings, resolve

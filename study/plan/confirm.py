@@ -15,7 +15,7 @@ from study.plan.comparison import paired
 from study.plan.plan import Confirmation, Option, Plan, PlanState, RunIndex, RunSpec, Stage
 from study.plan.results import Configuration, StoredTrial, configuration
 from study.plan.statistics import Difference, Spread
-from study.space.cost import OUT
+from study.space.architecture import OUT
 from study.space.metric import Metric
 
 CONFIRMED = "confirmed"

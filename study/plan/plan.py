@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from study.plan.points import Out, fits
 from study.plan.results import Configuration, State, StoredTrial
 from study.plan.statistics import UNCHANGED, Difference, Looks, Score
-from study.space.cost import OUT
+from study.space.architecture import OUT
 from study.space.metric import ACCURACY, Metric
 from study.space.search_space import SearchSpace, Value
 

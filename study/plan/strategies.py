@@ -25,7 +25,7 @@ from study.plan.search import Search
 from study.plan.statistics import Looks
 from study.plan.sweep import OneAtATime
 from study.plan.tradeoff import Rated
-from study.space.cost import cost_of
+from study.space.architecture import cost_of
 from study.space.search_space import Score
 from study.space.settings import Settings
 

@@ -10,7 +10,7 @@ from study.plan.plan import Option, PlanState
 from study.plan.results import Configuration
 from study.plan.tradeoff import Rated, smallest
 from study.report.canvas import KINDS, Figure, Picture, blank, end_at_100, rendered
-from study.space.cost import size_text
+from study.space.architecture import size_text
 from study.space.metric import Metric
 from study.text import sentences as words
 from study.text import units

@@ -18,7 +18,7 @@ from study.report.canvas import (
     rendered,
     short,
 )
-from study.space.cost import OUT
+from study.space.architecture import OUT
 from study.space.metric import Metric
 from study.text import sentences as words
 from study.text.tables import MOST_OPTIONS, stage_table

@@ -16,7 +16,7 @@ from study.errors import ModelError, ParameterError, SettingsError, SpaceError
 from study.files import absolute
 from study.plan.points import fitting_size, points
 from study.plan.strategies import completed, limited, plan_of
-from study.space.cost import cost_of, size_text
+from study.space.architecture import cost_of, size_text
 from study.space.keys import hint, is_number
 from study.space.model_source import ModelSource
 from study.space.settings import Setting, Settings

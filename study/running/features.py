@@ -17,7 +17,6 @@ import pickle
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from study.data.reading import ProgressCallbacks
 from study.errors import ModelError, SettingsError, StudyError
 from study.files import printable, unfinished, written_whole
 from study.space.model_source import BackboneFacts, ModelSource
-from study.training.probe import end_with
+from study.training.probe import quiet_child
 from study.workers.devices import Devices
 from study.workers.machine import cores
 from study.workers.processes import Shared, share
@@ -167,11 +166,8 @@ def _ask(
 
 
 def main() -> None:
-    """Answer the question that comes in; what the user's file prints goes nowhere."""
-    answer_to, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    """Answer the question on standard input."""
+    answer_to = quiet_child()
     question = pickle.load(sys.stdin.buffer)  # noqa: S301 - the driver has written it
 
     def say(**answer: Any) -> None:

@@ -15,7 +15,7 @@ from study.plan.plan import PlanState, RunSpec
 from study.plan.strategies import plan_of, score_of
 from study.running import growth
 from study.running.driver import Driver, Hooks, Observer, Observers
-from study.space.cost import cost_of
+from study.space.architecture import cost_of
 from study.space.settings import Settings
 from study.storage import database as storage
 from study.storage import models

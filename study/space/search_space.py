@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from study.errors import SpaceError
-from study.space.cost import Limits
+from study.space.architecture import Limits
 from study.space.hyperparameter import Hyperparameter, check_conditions
 from study.space.keys import PLACE, Scalar, Value, closed, dotted, hint, shown
 from study.space.keys import key as _key

@@ -10,7 +10,7 @@ from study.plan import tradeoff
 from study.plan.plan import Option, PlanState, Stage
 from study.plan.statistics import Difference, Score
 from study.plan.strategies import outside, strategy_of
-from study.space.cost import OUT, size_text
+from study.space.architecture import OUT, size_text
 from study.space.metric import Metric
 from study.space.search_space import SearchSpace
 from study.text import units

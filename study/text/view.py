@@ -13,7 +13,7 @@ from typing import Any, Literal
 from study.plan.plan import Option, Stage
 from study.plan.results import Configuration, StoredTrial
 from study.plan.statistics import Difference, Score, mean_gap
-from study.space.cost import OUT
+from study.space.architecture import OUT
 from study.space.metric import Metric
 from study.space.search_space import Value
 from study.text import units

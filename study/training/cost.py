@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from study.errors import TrainingFailed
-from study.space.cost import Cost, cost_of
+from study.space.architecture import Cost, cost_of
 from study.training.compiled import to_bytes
 from study.training.custom_model import network_of
 

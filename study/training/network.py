@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from study.errors import ParameterError, SpaceError
-from study.space.cost import SHAPE, Convolution, blocks
+from study.space.architecture import SHAPE, Convolution, blocks
 from study.space.keys import hint
 from study.space.metric import BALANCED, VAL_ACCURACY
 from study.space.model_source import ModelSource

@@ -68,11 +68,8 @@ def probe(
 
 
 def main() -> None:
-    """Answer the question that comes in; what the model's file prints goes nowhere."""
-    answer_to, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    """Answer the question on standard input."""
+    answer_to = quiet_child()
     source, configurations, input_shape, num_classes, metric, library = json.load(sys.stdin)
     goal = Metric(**metric)
     try:
@@ -84,8 +81,19 @@ def main() -> None:
     os.write(answer_to, json.dumps(answer).encode())
 
 
-def end_with(parent: int) -> None:
-    """End this process when the one that asked is gone: a model's file may never end."""
+def quiet_child() -> int:
+    """Discard what this process prints, and end it with its parent; returns where to answer.
+
+    A model's file may print, and may never end.
+    """
+    answer_to, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    return answer_to
+
+
+def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from study.space.cost import Cost, Limits
+from study.space.architecture import Cost, Limits
 from study.space.metric import ACCURACY, Metric
 from study.space.model_source import ModelSource
 from study.training import network

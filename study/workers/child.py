@@ -139,7 +139,7 @@ class Size:
 
 def _activations(run: Run, dataset: Dataset) -> int:
     """How many numbers the network computes of an image; 1 for a custom model."""
-    from study.space.cost import count_activations
+    from study.space.architecture import count_activations
 
     return 1 if run.model else count_activations(dict(run.params), dataset.input_shape)
 

@@ -1,6 +1,6 @@
-"""How large a network is, and how large and slow it may be: the table `limits` of a space.
+"""The built-in network as numbers, the cost of a network, and the table `limits` of a space.
 
-`study.training.network` builds the built-in network; nothing here imports Keras.
+`study.training.network` builds the network; nothing here imports Keras.
 """
 
 from __future__ import annotations

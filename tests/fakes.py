@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
+from plan_fakes import new_study
 
 from study.plan.plan import Plan, PlanState, RunSpec
 from study.plan.results import StoredTrial
@@ -159,13 +160,6 @@ class Kept:
         )
 
 
-def study_in(storage: BaseStorage) -> optuna.Study:
-    """The study "fake" in ``storage``, made where it is not there."""
-    return optuna.create_study(
-        study_name="fake", storage=storage, direction="maximize", load_if_exists=True
-    )
-
-
 def driver(
     storage: BaseStorage,
     *,
@@ -181,7 +175,7 @@ def driver(
     """A new driver of the study in ``storage``, as a new process would make it."""
     plan = plan or OneAtATime(space(), images=IMAGES)
     return Driver(
-        Ledger(study_in(storage), plan.space, plan.metric, driver_died=driver_died),
+        Ledger(new_study(storage), plan.space, plan.metric, driver_died=driver_died),
         plan,
         pruner or optuna.pruners.NopPruner(),
         engine or InProcess(train),
@@ -198,7 +192,7 @@ def drive(storage: BaseStorage, **given: Any) -> PlanState:
 
 def rows(storage: BaseStorage) -> list[StoredTrial]:
     """Every stored run."""
-    return StoredTrials()(study_in(storage))
+    return StoredTrials()(new_study(storage))
 
 
 def counted(storage: BaseStorage) -> dict[Any, Any]:

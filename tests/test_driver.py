@@ -25,7 +25,6 @@ from fakes import (
     rows,
     run_of,
     space,
-    study_in,
     train,
 )
 from hypothesis import given, settings
@@ -33,6 +32,7 @@ from hypothesis import strategies as st
 from optuna import Study
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
+from plan_fakes import new_study
 from sqlalchemy import event, text
 
 from study.errors import SettingsError, TrainingFailed
@@ -66,20 +66,20 @@ def test_a_study_is_driven_until_its_plan_is_complete() -> None:
     plan_state = drive(storage := InMemoryStorage())
     assert plan_state.complete
     assert dict(plan_state.incumbent)["width"] == 2
-    assert {trial.state for trial in study_in(storage).trials} == {TrialState.COMPLETE}
+    assert {trial.state for trial in new_study(storage).trials} == {TrialState.COMPLETE}
 
 
 def test_a_complete_study_is_not_trained_again() -> None:
     drive(storage := InMemoryStorage())
-    before = study_in(storage).trials
+    before = new_study(storage).trials
 
     assert drive(storage, train=never).complete
-    assert study_in(storage).trials == before
+    assert new_study(storage).trials == before
 
 
 def test_every_epoch_is_reported_and_the_value_is_the_last_one() -> None:
     drive(storage := InMemoryStorage())
-    for trial, row in zip(study_in(storage).trials, rows(storage), strict=True):
+    for trial, row in zip(new_study(storage).trials, rows(storage), strict=True):
         run = run_of(RunSpec(row.stage, row.option, row.configuration, row.repeat, None))
         expected = [accuracy(run, number) for number in range(EPOCHS)]
         assert trial.intermediate_values == dict(enumerate(expected, start=1))
@@ -90,7 +90,7 @@ def test_every_epoch_is_reported_and_the_value_is_the_last_one() -> None:
 
 def test_a_finished_trial_says_its_slot_its_best_epoch_and_its_size() -> None:
     drive(storage := InMemoryStorage())
-    first = study_in(storage).trials[0]
+    first = new_study(storage).trials[0]
     attributes = first.user_attrs
     assert {"stage", "option", "repeat", "parameters"} <= attributes.keys()
     assert attributes["repeat"] == 1
@@ -118,7 +118,7 @@ def test_a_run_that_falls_behind_is_pruned_and_eliminates_its_option() -> None:
     falling = space(hyperparameters={"width": {"options": [1, 3], "start": 3}}, fixed={"depth": 1})
     storage = InMemoryStorage()
     plan_state = drive(storage, plan=OneAtATime(falling, images=IMAGES), pruner=EAGER)
-    pruned = [trial for trial in study_in(storage).trials if trial.state == TrialState.PRUNED]
+    pruned = [trial for trial in new_study(storage).trials if trial.state == TrialState.PRUNED]
     assert len(pruned) == 1
     assert len(pruned[0].intermediate_values) < EPOCHS
     assert plan_state.stages[0].options[0].state == "eliminated"
@@ -191,9 +191,9 @@ def test_an_adopted_run_keeps_its_trial_and_stores_no_epoch_twice() -> None:
 
 def test_a_trial_that_never_got_a_slot_is_put_away() -> None:
     storage = InMemoryStorage()
-    study_in(storage).ask()
+    new_study(storage).ask()
     assert drive(storage).complete
-    assert study_in(storage).trials[0].state == TrialState.FAIL
+    assert new_study(storage).trials[0].state == TrialState.FAIL
     assert counted(storage) == undisturbed()
 
 
@@ -304,7 +304,7 @@ def test_a_trial_that_another_program_ends_or_deletes_costs_a_line(
             if event.key == 2:
                 self.epochs += 1
                 if self.epochs == after + 1:
-                    found = study_in(storage)
+                    found = new_study(storage)
                     change(found, found.trials[2]._trial_id)
             return event
 
@@ -408,7 +408,7 @@ def test_no_decision_reads_the_study_again_and_each_run_asks_the_plan_once() -> 
 
 def test_starting_a_run_is_one_write_of_all_that_its_trial_says(tmp_path: Path) -> None:
     storage = Database.at(f"sqlite:///{tmp_path / 'study.db'}").open(create=True)
-    ledger = Ledger(study_in(storage), space(), space().metric)
+    ledger = Ledger(new_study(storage), space(), space().metric)
     (spec, *_) = OneAtATime(space()).state([]).next
     statements: list[str] = []
     event.listen(storage.engine, "commit", lambda _: statements.append("COMMIT"))
@@ -421,7 +421,7 @@ def test_starting_a_run_is_one_write_of_all_that_its_trial_says(tmp_path: Path) 
     writes = [s for s in " ".join(statements).split("COMMIT") if "INSERT" in s or "UPDATE" in s]
     assert len(writes) == 1
     assert statements.count("COMMIT") <= 8
-    trial = study_in(storage).trials[run.trial.number]
+    trial = new_study(storage).trials[run.trial.number]
     assert trial.state == TrialState.RUNNING
     assert trial.params == {"width": 1, "depth": 2}
     assert trial.user_attrs == {"stage": "width", "option": 1, "repeat": 1, "parameters": 7.0}

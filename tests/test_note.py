@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
-from fakes import IMAGES, drive, space, study_in
+from fakes import IMAGES, drive, space
 from optuna import Study
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from optuna_dashboard import get_note
+from plan_fakes import new_study
 
 from study.dashboard.note import FIRST, LAST, Note, note_text, replaced
 from study.plan.budget import Budget
@@ -68,7 +69,7 @@ def test_a_name_means_nothing_in_markdown_or_html() -> None:
 def study() -> Study:
     storage = InMemoryStorage()
     drive(storage)
-    return study_in(storage)
+    return new_study(storage)
 
 
 class Counting(Note):
@@ -89,11 +90,11 @@ def test_it_is_written_at_the_start_when_a_stage_is_decided_and_not_in_between()
             note.see(plan_state, active, event)
             seen.append(sum(stage.decided for stage in plan_state.stages))
 
-    note = Counting(study_in(storage), 2, print)
+    note = Counting(new_study(storage), 2, print)
     drive(storage, watch=Watching())
     assert len(seen) > 20
     assert note.written == len(set(seen))
-    assert get_note(study_in(storage)).startswith(FIRST)
+    assert get_note(new_study(storage)).startswith(FIRST)
 
 
 def test_an_address_that_comes_with_the_last_pass_is_written_too(

@@ -3,8 +3,8 @@
 import os
 import sys
 
-# `python -m` puts the current folder first on the path, where a typer.py may lie, or a folder of
-# somebody's pictures. Modules are imported from there neither here nor in other processes.
+# `python -m` puts the current folder first on the path, where a typer.py or a folder of pictures
+# may be. Modules are imported from there neither here nor in other processes.
 _first = sys.path[0] or "."
 if not sys.flags.safe_path and os.path.exists(_first) and os.path.samefile(_first, "."):  # noqa: PTH110, PTH121
     del sys.path[0]

@@ -28,7 +28,7 @@ class SpaceError(StudyError, ValueError):
 
 
 class ParameterError(SpaceError):
-    """A parameter, named first in the message, is none of the network's or has no such value."""
+    """A parameter, named first in the message, is unknown to the network or has a bad value."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(name, problem)

@@ -325,7 +325,7 @@ def test_a_failed_run_is_not_trained_again_by_the_next_driver() -> None:
 
 @pytest.mark.parametrize(
     ("score", "why"),
-    [(math.nan, "nan, which is no number"), (1e200, "1e+200, which is too large")],
+    [(math.nan, "nan, which is not a number"), (1e200, "1e+200, which is too large")],
 )
 def test_a_score_that_is_no_number_is_a_failed_run(score: float, why: str) -> None:
     def undefined(run: Run) -> Generator[Epoch, None, bytes]:

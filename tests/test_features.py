@@ -535,20 +535,20 @@ def test_groups_on_a_gpu_are_refused_and_never_the_default(at: Path) -> None:
 
 
 def test_the_final_model_takes_pixels_and_needs_no_file(at: Path) -> None:
-    from study.final import archive, export, gradcam
+    from study.final import archive, classifier, gradcam
 
     here(at, "finalize", "--members", "2", "--mlflow", "none")
     model, card = archive.load(at / "photos-models/average-of-2.keras")
     assert (card.input_shape, card.needed) == (SHAPE, None)
     assert [layer.name for layer in model.layers].count("backbone") == 1
     prepared = again()
-    pixels = export.as_pixels(prepared.dataset.images)
-    sure = export.probabilities(model, pixels)
+    pixels = classifier.as_pixels(prepared.dataset.images)
+    sure = classifier.probabilities(model, pixels)
     assert (sure.argmax(1) == prepared.dataset.labels).mean() > 0.9
     seen = gradcam.heat_maps(model, pixels[:3], np.zeros(3, np.int64))
     assert (seen.shape, float(seen.max())) == ((3, 12, 12), 1.0)
     heads = [
-        export.load_member(path, path.stem) for path in (at / "photos-models/members").iterdir()
+        classifier.load_member(path, path.stem) for path in (at / "photos-models/members").iterdir()
     ]
     said = np.mean([np.asarray(head(prepared.inputs.images)) for head in heads], axis=0)
     assert sure == pytest.approx(said, abs=1e-4)

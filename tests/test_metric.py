@@ -295,7 +295,7 @@ def test_numbers_of_listed_pictures_are_their_labels_and_split_in_tenths(tmp_pat
     ):
         load(str(tmp_path / "list.csv"))
     (tmp_path / "list.csv").write_text("\n".join([*lines, "1.png,large"]))
-    with pytest.raises(DataError, match="its label large is no number"):
+    with pytest.raises(DataError, match="its label large is not a number"):
         load(str(tmp_path / "list.csv"), ImageOptions(regression=True))
 
 

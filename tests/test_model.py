@@ -58,8 +58,14 @@ def test_the_largest_kernels_that_are_allowed_fit(shape: tuple[int, int, int]) -
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"kernel": 3}, "kernel is no parameter of the network; allowed: filters, k1, k2, dense, "),
-        ({"filtres": 3}, "filtres is no parameter of the network; did you mean filters? allowed: "),
+        (
+            {"kernel": 3},
+            "kernel is not a parameter of the network; allowed: filters, k1, k2, dense, ",
+        ),
+        (
+            {"filtres": 3},
+            "filtres is not a parameter of the network; did you mean filters? allowed: ",
+        ),
         ({"stretch": 0.1}, "stretch is called zoom now; write that"),
         ({"shift": 0.1}, "shift is called translation now; write that"),
         ({"keep_best": True}, "keep_best is called restore_best_weights now; write that"),

@@ -592,7 +592,7 @@ def test_a_model_that_no_file_gives_back_is_refused_before_the_search(text: str,
 def test_a_model_of_own_classes_is_loaded_with_the_file_it_was_made_with(
     text: str, tmp_path: Path
 ) -> None:
-    from study.final import archive, export
+    from study.final import archive, classifier
     from study.training import user_code
     from study.training.compiled import to_bytes
 
@@ -600,8 +600,8 @@ def test_a_model_of_own_classes_is_loaded_with_the_file_it_was_made_with(
     _, member = base.finish(train(replace(run, epochs=1), base.DATA))
     path.write_bytes(member)
     own = user_code.classes(source(text))
-    members = [export.load_member(path, name, own) for name in ("member_1", "member_2")]
-    model = export.with_preprocessing(members, (12, 12, 1))
+    members = [classifier.load_member(path, name, own) for name in ("member_1", "member_2")]
+    model = classifier.with_preprocessing(members, (12, 12, 1))
     needed = archive.Needed.of(source(text), tried(text).classes)
     card = archive.Card("one", "own", (0, 1, 2), (12, 12, 1), 0.5, "b", ("one",), needed=needed)
     path.write_bytes(archive.with_card(to_bytes(model), card))
@@ -612,8 +612,8 @@ def test_a_model_of_own_classes_is_loaded_with_the_file_it_was_made_with(
     another.write_text("import os; os._exit(3)")
     pixels = base.DATA.images[:4] * 255
     loaded, _ = archive.load(path, archive.source_of(path, card, kept))
-    said = export.probabilities(loaded, pixels)
-    assert np.allclose(said, export.probabilities(model, pixels), atol=1e-6)
+    said = classifier.probabilities(loaded, pixels)
+    assert np.allclose(said, classifier.probabilities(model, pixels), atol=1e-6)
     with pytest.raises(ModelError, match=r"needs .* of my_model.py .* with --network, which runs"):
         archive.source_of(path, card, None)
     with pytest.raises(ModelError, match=r"is not the my_model\.py that the model was made with"):

@@ -137,7 +137,7 @@ class _Output(io.FileIO):
                 return super().write(data)
             except OSError as error:
                 self.failed = True
-                if error.errno != errno.EPIPE and self.fileno() == 1:  # EPIPE: nobody reads it
+                if error.errno != errno.EPIPE and self.fileno() == 1:  # EPIPE: the reader is gone
                     sys.stderr.write(
                         f"study: standard output cannot be written: {error.strerror}\n"
                     )

@@ -127,7 +127,7 @@ def read_npz(
 def _archive(
     path: Path, choose: Callable[[Sequence[str]], Iterable[str]]
 ) -> Iterator[tuple[Any, list[str]]]:
-    """An archive and the names of arrays that ``choose`` picks; `DataError` for what is wrong."""
+    """An archive and the names of arrays that ``choose`` picks; any error becomes `DataError`."""
     try:
         with readable(path), path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             archive = np.load(file, allow_pickle=False)  # given a path, it leaves a bad file open
@@ -142,7 +142,7 @@ def _archive(
 
 
 def _names(path: Path, archive: Any) -> Sequence[str]:
-    """The names of what is in an archive; `DataError` where it is none, or empty."""
+    """The names of the arrays in an archive; `DataError` if it is empty or not an archive."""
     names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else ()
     if not names:
         raise refusal(path, "holds no named arrays", "save them by name with np.savez")
@@ -150,7 +150,7 @@ def _names(path: Path, archive: Any) -> Sequence[str]:
 
 
 def _no_array(path: Path, name: str) -> DataError:
-    return DataError(f"{path}: {name} is no array; save it with np.savez")
+    return DataError(f"{path}: {name} is not an array; save it with np.savez")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _explained(path: Path, error: Exception) -> DataError:
-    """A pickle is named as such: its cure is to save again, not to copy again."""
+    """The error of an archive; for a pickle the advice is to save again, not to copy again."""
     with readable(path), path.open("rb") as file:
         start = file.read(1)
     if "Object arrays" in str(error) or start == pickle.PROTO:

@@ -141,8 +141,8 @@ def in_folders(folder: Path) -> Listing:
     """The pictures of a folder with a folder for each class, or with folders to train and test on.
 
     Classes are looked for below a folder that holds one folder alone, and in `images` beside
-    `annotations`. Raises `DataError` for a layout that is none of these, and for a class that is
-    empty, alone, or whose name is no text.
+    `annotations`. Raises `DataError` for another layout, and for a class that is empty, alone, or
+    whose name is not text.
     """
     notes: list[str] = []
     inner = _descend(folder)
@@ -362,14 +362,14 @@ def class_names(labels: Iterable[str]) -> dict[str, str]:
 
 
 def numbers_of(listed: Listed) -> Sequence[float]:
-    """The labels of pictures as numbers; raises `DataError` where one is none."""
+    """The labels of pictures as numbers; raises `DataError` for another label."""
     found = []
     for path, label in listed:
         try:
             found.append(float(label))
         except ValueError:
             raise DataError(
-                f"{printable(path)}: its label {printable(label)} is no number; correct it, or "
+                f"{printable(path)}: its label {printable(label)} is not a number; correct it, or "
                 'leave task = "regression" out of the space'
             ) from None
     return found

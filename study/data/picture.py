@@ -63,7 +63,7 @@ _FAINT = 16  # of 255: where nothing differs from the ground by more there is no
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image]:
-    """A picture whose header has been read; `DataError` where it is none, damaged or too large."""
+    """A picture whose header has been read; `DataError` for another, damaged or too large file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -75,7 +75,7 @@ def _opened(path: Path) -> Iterator[Image]:
         raise _too_large(path) from None
     except UnidentifiedImageError:
         raise refusal(
-            path, "not a picture of a kind that is read here, or a damaged one", "save it as PNG"
+            path, "not a picture of a supported kind, or a damaged one", "save it as PNG"
         ) from None
     except Exception:  # noqa: BLE001 - Pillow raises what it likes for a damaged file
         raise refusal(path, "cannot be read (damaged)", "copy or save it again") from None

@@ -60,7 +60,7 @@ def _line(path: Path, file: TextIO) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_Table]:
-    """A CSV whose header has been read. Raises `DataError` where it is no text, and why."""
+    """A CSV whose header has been read. Raises `DataError` with the reason if it is not text."""
     try:
         with readable(path):
             with path.open("rb") as binary:
@@ -174,7 +174,7 @@ def _shape(path: Path, pixels: int, wanted: Shape | None) -> Shape:
 
 
 def _are_pixels(header: Sequence[str]) -> bool:
-    """Whether a first line is an image; one that counts the columns, as pandas writes, is none."""
+    """Whether a first line is an image, and not the numbers of the columns, as pandas writes."""
     if not header or not all(NUMBER.fullmatch(name) for name in header):
         return False
     values = [float(name) for name in header]

@@ -41,7 +41,7 @@ class Rate:
 class ClassScore:
     """How a model does on a class.
 
-    ``recall``: of its test images, those found; None where there are none. ``precision``: of the
+    ``recall``: of its test images, those found; None if it has none. ``precision``: of the
     images that were given its label, those of the class; None where it was never predicted.
     """
 

@@ -70,8 +70,8 @@ class Judge:
     def value(self, said: Outputs, labels: Labels) -> float | None:
         """The metric of outputs for images of these labels, all of them as one batch.
 
-        None where it is no number, and where the network computes it in code of its own, which
-        needs more than outputs. A loss is without penalties on weights.
+        None if it is not finite, or if the network computes it in its own code, which needs more
+        than outputs. A loss is without penalties on weights.
         """
         if self._name == _BALANCED:
             hits = said.argmax(1) == labels

@@ -272,7 +272,7 @@ def _parsed(uri: str) -> SplitResult | URL:
     if _scheme(uri) in ("sqlite", "postgresql", "mysql", "mssql"):
         return make_url(uri)
     parts = urlsplit(uri)
-    _ = parts.port  # raises ValueError where it is no number
+    _ = parts.port  # raises ValueError where it is not a number
     return parts
 
 

@@ -22,7 +22,7 @@ CONFIRMED = "confirmed"
 """The name of the last stage."""
 
 ANSWER, START = "answer", "start"
-"""Its two options; the start is left out where it is the answer, or is no whole configuration."""
+"""Its two options; without the start if that is the answer or not a whole configuration."""
 
 
 def start_stays(gap: Difference) -> bool:

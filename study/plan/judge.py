@@ -52,7 +52,7 @@ def read(
 ) -> Results:
     """The scores of rows, each with where it is; ``columns``: configuration, repeat, score.
 
-    Raises ``DataError`` for a score that is no number and for a repeated row, and says where.
+    Raises ``DataError`` for a score that is not a number and for a repeated row, and says where.
     """
     configuration, repeat, score = columns
     found: Results = {}
@@ -66,7 +66,7 @@ def read(
             value = math.nan
         if not abs(value) < LARGEST:
             cure = f"give a number of less than {LARGEST:g}, with a decimal point"
-            raise DataError(f"{where}: {score}: {text!r} is no number; {cure}")
+            raise DataError(f"{where}: {score}: {text!r} is not a number; {cure}")
         if key in held:
             raise DataError(f"{where}: {name!r} has repeat {key!r} twice; give each repeat one row")
         held[key] = value

@@ -137,7 +137,7 @@ class Confirmation:
     ``difference`` is by how much what was found is better than the start, in pairs. Where that is
     not enough the start stays the answer, and ``found`` is what it stays in place of. ``start`` is
     the start's score unless it is the answer; it and the difference are None if nothing else was
-    found, and if the start is no whole configuration or failed.
+    found, and if the start is not a whole configuration or failed.
     """
 
     answer: Score

@@ -69,7 +69,7 @@ def _common(settings: Settings) -> dict[str, Any]:
 
 
 def pool_of(settings: Settings) -> int | None:
-    """The images that validation parts are drawn from; None if the metric is no share of them."""
+    """The images that validation parts are drawn from; None if the metric is not a share."""
     return settings.data.images if settings.data and settings.images else None
 
 

@@ -4,8 +4,8 @@ Stage by stage, every option of one hyperparameter is trained with all its repea
 stay at the incumbent's values; the incumbent's own runs are reused. A hyperparameter that does not
 apply to the incumbent (``only_if``) has no stage. The option with the best mean is the *best*; the
 option *selected* is the incumbent if it ties with the best, else the cheapest option that does. If
-no standard error is known (one repeat, and a metric that is no share of images), all options tie,
-and the best mean is selected. At the end the configuration of all best values, if it differs from
+no standard error is known (one repeat, and a metric that is not a share of images), all options
+tie, and the best mean is selected. At the end the configuration of all best values, if it differs from
 the selected one, is trained too and replaces it only if it is better by more than a tie.
 
 If the incumbent's own runs fail, the first option of the stage that has not failed takes its place.

@@ -221,7 +221,7 @@ class Driver:
         """Keep the model, then tell: killed in between, the run is adopted and kept again."""
         value = self._hooks.score(run.spec, run.curve)
         if not abs(value) <= LARGEST:  # nor NaN
-            why = "too large" if math.isfinite(value) else "no number"
+            why = "too large" if math.isfinite(value) else "not a number"
             self._end(run, TrialState.FAIL, failure=f"its score is {value:g}, which is {why}")
             return
         trials = {trial.number: trial for trial in self._ledger.trials}

@@ -11,7 +11,7 @@ from typing import Literal
 Direction = Literal["maximize", "minimize"]
 
 LARGEST = 1e100
-"""A value of a metric beyond this is none: statistics square it."""
+"""The largest value of a metric: statistics square it."""
 
 VAL_ACCURACY, BALANCED = "val_accuracy", "val_balanced_accuracy"
 

@@ -44,11 +44,11 @@ class Database:
 
     @classmethod
     def at(cls, url: str) -> Database:
-        """The database that ``--storage`` names; ``StorageError`` where that is no address."""
+        """The database that ``--storage`` names; ``StorageError`` if that is not an address."""
         try:
             # psycopg is the client that is installed with this program; SQLAlchemy takes another.
             address = make_url(re.sub("^postgres(ql)?://", "postgresql+psycopg://", url))
-        except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        except (ArgumentError, ValueError):  # ValueError: a port that is not a number
             address = None
         scheme, _, rest = url.partition("://")
         if not scheme.startswith("sqlite") and rest.partition("?")[0].count("@") > 1:
@@ -271,5 +271,5 @@ def typed(*words: str) -> str:
 
 
 def _secret(name: str) -> bool:
-    """Whether a query's field is one that nobody may see."""
+    """Whether a query's field is secret."""
     return "password" in name.lower()

@@ -48,7 +48,7 @@ _RELEASE = text("SELECT pg_advisory_unlock(:key)")
 class _Driver(TypedDict):
     """A process: its start (seconds since 1970) tells it from a later one of the same number.
 
-    ``file`` is the database file that it writes (device and inode): a copy is nobody's.
+    ``file`` is the database file that it writes (device and inode): a copy has no driver.
     ``oom_kills`` are the processes that the system had ended before for lack of memory.
     """
 
@@ -255,7 +255,7 @@ def _stored(location: Location) -> tuple[str | None, _Driver | None]:
     if not found:
         return None, None
     driver = None
-    with suppress(ValueError, TypeError):  # malformed: nobody's
+    with suppress(ValueError, TypeError):  # malformed: no driver
         driver = _DRIVER.validate_json(found.get(DRIVER, "null"))
     try:
         identity = json.loads(found.get(IDENTITY, "null"))

@@ -38,7 +38,7 @@ def new_identity() -> str:
 
 
 def identity(study: Study) -> str:
-    """The study's UUID; ``StorageError`` where it is none, as files are named after it."""
+    """The study's UUID, which names files; ``StorageError`` if it is not a UUID."""
     return valid_identity(study.user_attrs.get(IDENTITY), study.study_name)
 
 

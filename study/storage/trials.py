@@ -201,12 +201,12 @@ def _mistake(trial: FrozenTrial) -> str | None:
         return "its value is too large"
     values = (*(trial.values or ()), *trial.intermediate_values.values())
     if not all(isinstance(value, float) for value in values):
-        return "a value of it is no number"
+        return "a value of it is not a number"
     return None
 
 
 def run_spec(system_attributes: Mapping[str, Any]) -> RunSpec | None:
-    """The run spec among a trial's system attributes, None where there is none; ``ValueError``."""
+    """The run spec among a trial's system attributes, or None; ``ValueError`` if malformed."""
     if RUN_SPEC not in system_attributes:
         return None
     spec: Any = _SPEC.validate_python(system_attributes[RUN_SPEC])
@@ -232,7 +232,7 @@ def readable(name: Callable[[], str]) -> Iterator[None]:
         yield
     except (StudyError, SQLAlchemyError, StorageInternalError):
         raise
-    except Exception as error:  # noqa: BLE001 - whatever Optuna raises of a malformed database
+    except Exception as error:  # noqa: BLE001 - Optuna may raise anything for a malformed database
         if error.args == (NOT_FOUND_MSG,):
             raise StorageError(
                 f"study {name()!r} is no longer in the database: it was deleted or renamed"

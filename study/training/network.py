@@ -60,7 +60,7 @@ def check(params: Mapping[str, object], input_shape: tuple[int, ...], num_classe
         if name in RENAMED:
             raise ParameterError(name, f"is called {RENAMED[name]} now; write that")
         if name not in DEFAULTS:
-            raise ParameterError(name, f"is no parameter of the network; {hint(name, DEFAULTS)}")
+            raise ParameterError(name, f"is not a parameter of the network; {hint(name, DEFAULTS)}")
     p: dict[str, Any] = {**DEFAULTS, **params}
     for name, (_, rule) in SHAPE.items():
         rule.check(name, p[name])

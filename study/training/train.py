@@ -92,8 +92,8 @@ def _choose(tf: Any, device: str) -> None:
         tf.config.experimental.enable_tensor_float_32_execution(False)
     else:
         raise SettingsError(
-            f"TensorFlow sees no GPU on {socket.gethostname()}; nothing is lost: what is missing "
-            "says study doctor"
+            f"TensorFlow sees no GPU on {socket.gethostname()}; nothing is lost; study "
+            "doctor says what is missing"
         )
 
 

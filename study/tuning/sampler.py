@@ -158,7 +158,7 @@ class PlanSampler(BaseSampler):
         )
 
     def _await_others(self, study: Study, trials: Sequence[StoredTrial]) -> None:
-        """Raise ``PlanExhausted`` unless somebody else trains a run that the plan waits for."""
+        """Raise ``PlanExhausted`` unless another process or thread trains a run to wait for."""
         running = [trial for trial in trials if trial.state == "running"]
         lasted = (t.ended - t.started for t in trials if t.started and t.ended)
         longest = max((duration.total_seconds() for duration in lasted), default=0.0)
@@ -182,7 +182,7 @@ class PlanSampler(BaseSampler):
         if gone:
             cancel(study, running.trial_id, f"process {process[1]} on {process[0]} is gone")
             return True  # the plan wants the run again
-        if gone is None:  # another host: nobody can ask whether the process is there
+        if gone is None:  # another host: its processes cannot be seen
             if running.number not in self._last_seen:
                 _log.warning("waiting for trial %d of host %s", running.number, process[0])
             return self._silent(running) < max(_SILENCE, 3 * longest)
@@ -359,7 +359,7 @@ def _surplus(study: Study) -> bool:
     """
     try:
         study.stop()
-    except RuntimeError:  # no loop: somebody asked by hand
+    except RuntimeError:  # no loop: asked by hand
         raise PlanExhausted("the plan is complete: there is nothing left to ask for") from None
     return True
 

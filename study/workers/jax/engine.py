@@ -119,7 +119,7 @@ def start_jax(device: str) -> Any:
     warnings.filterwarnings("ignore")  # nothing of this process is meant for the screen
     if device == "gpu" and jax.default_backend() != "gpu":  # it falls back without a word
         raise SettingsError(
-            f"JAX sees no GPU on {socket.gethostname()}; nothing is lost: what is missing says "
-            "study doctor"
+            f"JAX sees no GPU on {socket.gethostname()}; nothing is lost; study doctor says "
+            "what is missing"
         )
     return jax

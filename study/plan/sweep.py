@@ -5,8 +5,8 @@ stay at the incumbent's values; the incumbent's own runs are reused. A hyperpara
 apply to the incumbent (``only_if``) has no stage. The option with the best mean is the *best*; the
 option *selected* is the incumbent if it ties with the best, else the cheapest option that does. If
 no standard error is known (one repeat, and a metric that is not a share of images), all options
-tie, and the best mean is selected. At the end the configuration of all best values, if it differs from
-the selected one, is trained too and replaces it only if it is better by more than a tie.
+tie, and the best mean is selected. At the end the configuration of all best values, if it differs
+from the selected one, is trained too and replaces it only if it is better by more than a tie.
 
 If the incumbent's own runs fail, the first option of the stage that has not failed takes its place.
 If all options of a stage fail, the next stage keeps the incumbent's value. A sweep whose every

@@ -132,6 +132,11 @@ NEVER = "(3.78 in a study that never changed)"
         (Difference(3, -0.03, 0.02, 8), "no better than the start (-3.00 ± 2.00 points)", "ahead"),
         (Difference(3, -0.09, 0.02, 8), "worse than the start by 9.00 ± 2.00 points", "better"),
         (
+            Difference(1, 0.05, 0.004),
+            f"{UNCLEAR}5.00 ± 0.40 points (1 repeat cannot show a clear difference)",
+            "behind",
+        ),
+        (
             Difference(1, 0.01, None),
             f"{UNCLEAR}1.00 points (no error can be estimated from 1 repeat)",
             "tie",

@@ -282,7 +282,10 @@ def _unclear(gap: Difference, by: str, metric: Metric, pairs: int) -> str:
         return f"no better than the start ({by})"
     said = f"not clearly better than the start: ahead by {by}"
     if gap.needed is None:
-        return f"{said} ({_NO_ERROR} {units.counted(gap.pairs, 'repeat')})"
+        repeats = units.counted(gap.pairs, "repeat")
+        unknown = f"{_NO_ERROR} {repeats}"
+        known = f"{repeats} cannot show a clear difference"
+        return f"{said} ({unknown if gap.standard_error is None else known})"
     first = replace(gap, comparisons=max(1, pairs)).needed
     never = f" ({metric.number(first or 0.0)} in a study that never changed)"
     changed = never if gap.comparisons > max(1, pairs) else ""

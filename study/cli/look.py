@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -18,10 +18,6 @@ from study.cli.options import JSON, MIRROR, STORAGE, STUDY, STUDY_NAME, only, ta
 from study.cli.terminal import SafeConsole, print_json, say
 from study.errors import DataError, MirrorError, StudyError, Unfinished
 from study.files import printable
-
-if TYPE_CHECKING:
-    pass
-
 
 _CONFIGURATION = ("configuration", "config", "option", "model", "method", "name")
 _REPEAT = ("repeat", "seed", "fold", "split", "run")

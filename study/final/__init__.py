@@ -1,6 +1,7 @@
 """From the answer of a study to a classifier: trained anew, tested once, saved, used.
 
-`members` says what is trained and trains it, `export` makes of it files that need Keras alone,
-`finalize` opens the test set and records what it says, `registry` shows it in MLflow, `gallery`
-draws what the model gets wrong, `pictures` and `predict` use a model on anybody's images.
+`members` are the final runs, `finalize` trains them and opens the test set, `measure` writes the
+files and records the results, `classifier` is the model in a file, `export` the command that makes
+LiteRT and ONNX files of it, `registry` sends it to MLflow, `gallery` shows its mistakes, `pictures`
+and `predict` use it on other images.
 """

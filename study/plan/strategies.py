@@ -101,7 +101,7 @@ class Outside:
 
 
 def outside(settings: Settings) -> Outside | None:
-    """The configurations that exceed the limits; None without limits, or if the space is too large.
+    """How many configurations exceed the limits; None without limits, or if the space is too large.
 
     None for a custom model too, which is measured by its first run.
     """

@@ -1,4 +1,4 @@
-"""A study at work: check everything first, wire its parts together, drive it to the end.
+"""A study at work: `prepare` checks everything first, `launch` wires its parts, `driver` runs it.
 
-Knows Optuna's study, the workers and who looks on; the only room that writes a study.
+It knows Optuna's study, the workers and the observers, and is the only room that writes a study.
 """

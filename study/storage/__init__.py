@@ -1,4 +1,4 @@
-"""The study in its database: opening it, its one driver's lock, write-through, kept models.
+"""The study in its database: opened, locked by its one driver, written through, with kept models.
 
-The database is the truth; this room alone knows how it is stored and where its things are.
+The database is the truth; only this room knows how it is stored and where its files are.
 """

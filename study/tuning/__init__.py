@@ -1,4 +1,4 @@
-"""What Optuna sees of a study: sampler, pruners, objective and callback.
+"""Optuna's view of a study: sampler, pruners, objective and callback.
 
-Usable in plain Optuna code; knows plans, never a worker or a database of its own.
+Usable in plain Optuna code; knows plans, but no worker, and opens no database.
 """

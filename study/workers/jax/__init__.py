@@ -1,5 +1,5 @@
 """Many runs as one program, with JAX: a group of runs of one network trains an epoch together.
 
-`engine` makes the engine, `worker` is what its process does, `groups` which runs train together,
-`program` the epoch of a group, `layers` and `augment` what is computed in another way there.
+`engine` makes the engine and its processes, `groups` decides which runs train together, `program`
+is the epoch of a group, `layers` computes layers and augmentation for a group.
 """

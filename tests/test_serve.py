@@ -67,6 +67,11 @@ def test_only_this_machine_s_pages_are_answered(port: int, headers: str, status:
     assert f" {status} " in answer(port, headers.format(port=port))
 
 
+def test_a_file_is_sent_to_a_client_that_unpacks_nothing(port: int) -> None:
+    """Without a header Accept-Encoding optuna-dashboard failed, and printed a traceback."""
+    assert " 200 " in answer(port, "Host: localhost\r\n", path="/static/bundle.js")
+
+
 def test_a_page_of_another_host_cannot_delete_a_study(port: int) -> None:
     for headers in ("Host: rebound.example\r\n", f"Host: 127.0.0.1:{port}\r\nOrigin: null\r\n"):
         assert " 403 " in answer(port, headers, "DELETE", "/api/studies/1")

@@ -76,6 +76,7 @@ def local_only(app: WSGIApplication, done: Callable[[], None]) -> WSGIApplicatio
         if not _OWN.fullmatch(host) or origin not in {None, f"http://{host}"}:
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"This dashboard answers on 127.0.0.1 and localhost alone.\n"]
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # optuna-dashboard fails without it
         try:
             return list(app(environ, start_response))
         finally:

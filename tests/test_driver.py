@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -445,8 +445,13 @@ def test_what_the_ledger_remembers_is_what_is_stored(workers: int) -> None:
     """Of runs that pause and are resumed too, after every event."""
 
     class Compared:
-        def see(self, *_: Any) -> None:
-            now, stored = found._ledger.trials, rows(storage)
+        def see(self, _: PlanState, active: Mapping[int, Any], *__: Any) -> None:
+            # A run that a worker has is paused once the worker has ended, in a while.
+            now = found._ledger.trials
+            stored = [
+                replace(row, state="running") if row.number in active else row
+                for row in rows(storage)
+            ]
             # A budget in seconds decides by those of each epoch.
             assert [seconds(trial) for trial in now] == [seconds(row) for row in stored]
             now = [replace(trial, curve={}, attributes={}) for trial in now]
@@ -464,3 +469,17 @@ def test_what_the_ledger_remembers_is_what_is_stored(workers: int) -> None:
     ended = {row.state for row in rows(storage)}
     assert ended == {"complete", "pruned"}
     assert {row.left_paused for row in rows(storage) if row.state == "pruned"} == {True}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_is_resumed_only_once_its_worker_has_paused_it(seed: int) -> None:
+    class Once(Mixed):
+        def submit(self, key: int, run: Run) -> None:
+            assert key not in self._runs
+            super().submit(key, run)
+
+    wide = space(repeats=3, hyperparameters={"width": {"options": [*range(1, 9)], "start": 1}})
+    race = Race(wide, images=IMAGES, budget=Budget(64))
+    storage = InMemoryStorage()
+    assert drive(storage, plan=race, engine=Once(train, 3, seed)).complete
+    assert any(row.reported and row.state == "pruned" for row in rows(storage))

@@ -194,6 +194,7 @@ class Driver:
             case EpochReported(epoch=epoch):
                 self._report(run, epoch)
             case RunFinished(model=None):
+                self._ledger.pause(run)
                 self._release(run)
             case RunFinished(model=bytes(model)):
                 self._complete(run, model)

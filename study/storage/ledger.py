@@ -6,7 +6,6 @@ decision reads the study again: the driver holds the study's lock, so no other p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -175,9 +174,15 @@ class Ledger:
         run.stored += 1
         trial = self._trials[run.trial.number]
         reported = (*trial.reported, value)
-        state = "paused" if len(reported) >= (trial.until or math.inf) else trial.state
         curve = {name: tuple(values) for name, values in run.curve.items()}
-        self._trials[trial.number] = replace(trial, reported=reported, state=state, curve=curve)
+        self._trials[trial.number] = replace(trial, reported=reported, curve=curve)
+
+    def pause(self, run: ActiveRun) -> None:
+        """Remember that no worker has the run any more: it can be resumed.
+
+        Not with its last epoch: until its worker has ended, it would be trained twice at once.
+        """
+        self._trials[run.trial.number] = replace(self._trials[run.trial.number], state="paused")
 
     def should_prune(self, run: ActiveRun) -> bool:
         """Ask the study's pruner."""

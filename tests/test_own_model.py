@@ -254,6 +254,12 @@ def test_what_is_wrong_with_a_model_is_said_in_a_line(text: str, said: str) -> N
     assert "\n" not in str(wrong.value)
 
 
+def test_a_model_that_cannot_be_built_for_one_option_alone_names_it() -> None:
+    text = SEQUENTIAL.replace("    return ", "    assert params['width'] < 9\n    return ", 1)
+    with pytest.raises(ModelError, match=r"AssertionError.* \(with .*width=9"):
+        tried(text, PARAMS, PARAMS | {"width": 9})
+
+
 SCALED = """
 def build(params, input_shape, num_classes):
     images = layers.Input(input_shape)

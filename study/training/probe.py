@@ -13,7 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,16 @@ def _start(library: str) -> None:
         start_tensorflow(1)
 
 
+@contextmanager
+def _naming(params: Mapping[str, Any]) -> Iterator[None]:
+    """Add to a ModelError the values with which a model cannot be built, if others can."""
+    try:
+        yield
+    except ModelError as error:
+        which = ", ".join(f"{name}={value}" for name, value in params.items())
+        raise ModelError(f"{error} (with {which})" if which else str(error)) from None
+
+
 def tried(
     source: ModelSource,
     configurations: Sequence[Mapping[str, Any]],
@@ -134,7 +145,8 @@ def tried(
         backbone, own = _backbone(source, input_shape)
         input_shape = backbone.shape
     for params in configurations:
-        model, read = build(source, params, input_shape, num_classes, metric=metric)
+        with _naming({} if params is configurations[0] else params):
+            model, read = build(source, params, input_shape, num_classes, metric=metric)
         seen |= read
         if backbone is None:
             _require_contrast(source.name, model, input_shape)

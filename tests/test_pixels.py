@@ -120,6 +120,15 @@ def test_a_set_that_uses_little_of_its_range_is_warned_of(
     assert any("Warning: nearly all pixels are alike" in line for line in said) is warned
 
 
+def test_images_saved_on_another_scale_than_the_others_are_warned_of(tmp_path: Path) -> None:
+    source = by_files(tmp_path, X.astype(np.float32))
+    assert not any("Warning" in line for line in loaded(source)[1])
+    for file in sorted(Path(source).glob("*/*.tif"))[::4]:
+        Image.fromarray(np.asarray(Image.open(file)) / np.float32(255)).save(file)
+    said = loaded(source)[1]
+    assert any("of 32 images use less than 1% of the range" in line for line in said)
+
+
 def test_masks_may_be_bools(tmp_path: Path) -> None:
     """As an array; as 1-bit pictures they are black and white anyway."""
     masks = X % 2 == 1

@@ -50,6 +50,7 @@ PLAIN: Scales = {"bytes": (0, 255), "integers": (0, 255), "floats": (0, 1)}
 
 _TOLERANCE = 0.01  # by which floats may exceed a range
 _NARROW = 0.1  # of the range from black to white: images that use less of it are nearly uniform
+_FLAT = 0.01  # of it: one image that uses less is uniform, or was saved on another scale
 _AT_ONCE = 2**24  # pixels
 
 
@@ -201,3 +202,14 @@ def notes(scales: Scales, images: Images, plain: Scales) -> Iterator[str]:
             f"Warning: nearly all pixels are alike (99.8 % of them use {used:.1%} of the range "
             "from black to white); check how the images were saved"
         )
+    elif count := np.count_nonzero(_contrasts(images) < _FLAT):
+        yield (
+            f"Warning: {count} of {len(images)} images use less than {_FLAT:.0%} of the range from "
+            "black to white; check whether they were saved like the others"
+        )
+
+
+def _contrasts(images: Images) -> NDArray[np.float32]:
+    """The largest pixel of each image less its smallest, in [0, 1]."""
+    axes = (1, 2, 3)
+    return to_float01(images.max(axis=axes)) - to_float01(images.min(axis=axes))

@@ -729,7 +729,7 @@ def test_the_example_is_mobilenet_and_tells_the_network_what_it_expects(
     path = Path(__file__).parents[1] / "examples" / "mobilenet.toml"
     space = load(path)
     given = ModelSource.read(space.model or "", path.parent, str(path), (), space.features)
-    assert "downloads one file" in given.text
+    assert "downloads the weights" in given.text
     untrained = replace(given, text=given.text.replace('"imagenet"', "None"))
     start_tensorflow(1)
     found = probe.tried(untrained, [space.start], (32, 32, 1), 5, loadable=True)

@@ -235,7 +235,7 @@ def test_mixed_sizes_become_the_median_or_the_size_that_is_asked_for(tmp_path: P
         save(tmp_path / "ab"[number % 2] / f"{number}.png", np.full(shape, number))
     said: list[str] = []
     assert read(tmp_path, said).input_shape == (10, 20, 1)
-    (line,) = said
+    line, _ = said  # the pictures are uniform
     assert line == (
         f"{tmp_path}: pictures of 10x12 to 30x20 are made 10x20 (height x width), the median "
         "(size = [HEIGHT, WIDTH] in a space sets it), fit = pad"
@@ -337,7 +337,7 @@ def test_the_split_column_of_a_csv_is_used(tmp_path: Path) -> None:
         f"{tmp_path / 'labels.csv'}: 4 pictures of the split for validation are not used"
     ]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *lines, lines[0] + "x"]))
-    assert "line 22: split trainx; say train or test" in refused(tmp_path / "labels.csv")
+    assert "line 22: split 'trainx'; say train or test" in refused(tmp_path / "labels.csv")
 
 
 def test_labels_1_and_1_0_are_one_class_and_repeated_rows_are_counted(tmp_path: Path) -> None:

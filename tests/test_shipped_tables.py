@@ -26,6 +26,7 @@ def test_a_shipped_table_is_the_whole_grid_of_the_digits_space(
     [
         ("mnist-1000", (72, 8, 10), 2000, 3000),
         ("digits-rates", (42, 8, 12), 479, 1437),
+        ("digits-540", (540, 8, 4), 479, 1437),
         ("resnet", (24, 8, 8), 1200, 1800),
     ],
 )

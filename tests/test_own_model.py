@@ -1,6 +1,7 @@
 """A network of one's own: any Keras model trains, and what is wrong is a line beforehand."""
 
 import json
+import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -254,10 +255,12 @@ def test_what_is_wrong_with_a_model_is_said_in_a_line(text: str, said: str) -> N
     assert "\n" not in str(wrong.value)
 
 
-def test_a_model_that_cannot_be_built_for_one_option_alone_names_it() -> None:
+def test_a_model_that_cannot_be_built_for_one_option_alone_says_so() -> None:
     text = SEQUENTIAL.replace("    return ", "    assert params['width'] < 9\n    return ", 1)
-    with pytest.raises(ModelError, match=r"AssertionError.* \(with .*width=9"):
-        tried(text, PARAMS, PARAMS | {"width": 9})
+    (said,) = tried(text, PARAMS, PARAMS | {"width": 9}).unbuilt
+    assert re.fullmatch(r"with width=9 \(my_model.py:build: line \d+: AssertionError.*\)", said)
+    with pytest.raises(ModelError, match="AssertionError"):
+        tried(text, PARAMS | {"width": 9}, PARAMS)
 
 
 SCALED = """

@@ -169,17 +169,20 @@ class NetworkFacts:
 
     ``parameters`` is the number of its weights at the start, without those of its ``backbone``. A
     saved model needs ``classes`` of the Python file to be loaded. ``unused`` are methods of the
-    model's class that are never called.
+    model's class that are never called. ``unbuilt`` says with which options it cannot be built, and
+    why.
     """
 
     parameters: int
     classes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     backbone: BackboneFacts | None = None
+    unbuilt: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:  # JSON has no tuples and no dataclasses
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "unused", tuple(self.unused))
+        object.__setattr__(self, "unbuilt", tuple(self.unbuilt))
         if self.backbone is not None and not isinstance(self.backbone, BackboneFacts):
             object.__setattr__(self, "backbone", BackboneFacts(**self.backbone))
 

@@ -124,7 +124,10 @@ def network(settings: Settings) -> str | None:
             )
         if facts.unused:
             steps += f"; its own {' and '.join(facts.unused)} are never called"
-    return f"{said}: trained by {steps}; every process that trains runs its file"
+    said += f": trained by {steps}; every process that trains runs its file"
+    if facts is not None and facts.unbuilt:
+        said += f". It cannot be built {'; '.join(facts.unbuilt)}: its runs there will fail"
+    return said
 
 
 def outcome(stage: Stage) -> str:

@@ -13,8 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,9 @@ def probe(
 ) -> NetworkFacts:
     """Build a model of each configuration in a separate process.
 
-    Raises ModelError, in one line, where one cannot be built, saved or loaded again, sees almost no
-    contrast, or where none reads a hyperparameter that is not the trainer's own. ``library``
-    is what Keras computes with.
+    Raises ModelError, in one line, where the first cannot be built, where one cannot be saved or
+    loaded again or sees almost no contrast, or where none reads a hyperparameter that is not the
+    trainer's own. ``library`` is what Keras computes with.
     """
     each = [dict(one) for one in configurations]
     question = [asdict(source), each, input_shape, num_classes, asdict(metric), library]
@@ -111,16 +110,6 @@ def _start(library: str) -> None:
         start_tensorflow(1)
 
 
-@contextmanager
-def _naming(params: Mapping[str, Any]) -> Iterator[None]:
-    """Add to a ModelError the values with which a model cannot be built, if others can."""
-    try:
-        yield
-    except ModelError as error:
-        which = ", ".join(f"{name}={value}" for name, value in params.items())
-        raise ModelError(f"{error} (with {which})" if which else str(error)) from None
-
-
 def tried(
     source: ModelSource,
     configurations: Sequence[Mapping[str, Any]],
@@ -132,21 +121,28 @@ def tried(
 ) -> NetworkFacts:
     """As `probe`, in this process, which has started what will train.
 
-    Models that a file cannot give back are refused where they have to be ``loadable``.
+    Models that a file cannot give back are refused where they have to be ``loadable``. Where the
+    first configuration can be built and another one cannot, the facts say so: its runs will fail.
     """
     from study.training.custom_model import build, recipe_of
-    from study.training.recipe import OURS, Recipe
+    from study.training.recipe import Recipe
 
     seen: set[str] = set()
     found: list[NetworkFacts] = []
     backbone: BackboneFacts | None = None
     own: tuple[str, ...] = ()
+    unbuilt: list[str] = []
     if source.features:
         backbone, own = _backbone(source, input_shape)
         input_shape = backbone.shape
     for params in configurations:
-        with _naming({} if params is configurations[0] else params):
+        try:
             model, read = build(source, params, input_shape, num_classes, metric=metric)
+        except ModelError as error:
+            if not found:
+                raise
+            unbuilt.append(f"with {_changed(configurations[0], params)} ({error})")
+            continue
         seen |= read
         if backbone is None:
             _require_contrast(source.name, model, input_shape)
@@ -159,19 +155,32 @@ def tried(
         if problem and loadable:
             raise ModelError(f"{source.name}: no final model can be made of it: {problem}")
         found.append(NetworkFacts(model.count_params(), classes, _never_called(model)))
-    for name in seen & {"restore_best_weights", "patience"}:
-        raise ModelError(f"{source.name} reads {name}, which is the trainer's own: rename it")
-    for name in configurations[0]:
-        if name not in seen | OURS:
-            raise ModelError(
-                f"{source.name} does not read {name!r}: let it, or take it out of the space"
-            )
+    _require_read(source, configurations[0], seen)
     return NetworkFacts(
         found[0].parameters,
         tuple(sorted({*own, *(name for one in found for name in one.classes)})),
         tuple(sorted({name for one in found for name in one.unused})),
         backbone,
+        tuple(unbuilt),
     )
+
+
+def _require_read(source: ModelSource, names: Iterable[str], seen: set[str]) -> None:
+    """Refuse a function that reads what is the trainer's own, or not all of the others."""
+    from study.training.recipe import OURS
+
+    for name in seen & {"restore_best_weights", "patience"}:
+        raise ModelError(f"{source.name} reads {name}, which is the trainer's own: rename it")
+    for name in names:
+        if name not in seen | OURS:
+            raise ModelError(
+                f"{source.name} does not read {name!r}: let it, or take it out of the space"
+            )
+
+
+def _changed(start: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """The values that are not those of the start."""
+    return ", ".join(f"{name}={one}" for name, one in params.items() if start.get(name) != one)
 
 
 def _backbone(

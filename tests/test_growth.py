@@ -547,8 +547,8 @@ def test_status_and_report_tell_what_was_added_when() -> None:
 
 
 def test_two_studies_are_compared_in_pairs() -> None:
-    run(space(), "small")
-    run(MORE, "large")
+    run(space(), "small", confirm=0)
+    run(MORE, "large", confirm=0)
     result = command("compare", "small", "large", "--json")
     told = json.loads(result.stdout)
     assert result.exit_code == (0 if told["answer"]["verdict"] == "better" else 1)

@@ -275,4 +275,4 @@ def test_a_study_killed_at_drawn_moments_is_the_one_that_never_stopped(
     seen = torture.torture(tmp_path, 2, jobs, torture.Kind(jobs, sampler))
     assert seen["same"]
     assert seen["left running"] == seen["left checkpoints"] == 0
-    assert seen["slots"] == (14 if sampler == "sweep" else 6)
+    assert seen["slots"] == (14 if sampler == "sweep" else 7)

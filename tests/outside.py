@@ -192,7 +192,7 @@ CHANGES = {
 
 @dataclass(frozen=True)
 class Round:
-    """A study in ``folder``, of so many ``jobs``, that ``program`` runs."""
+    """A study in ``folder`` that the command ``program`` runs."""
 
     folder: Path
     program: list[str]

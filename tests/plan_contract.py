@@ -53,7 +53,7 @@ class PlanContract(ABC):
     def trained(
         self, plan: Plan, slot: RunSpec, rows: list[StoredTrial], seed: int
     ) -> list[StoredTrial]:
-        """The rows once this slot has trained as far as it asks: a new row, or one gone on with."""
+        """The rows after this slot was trained: with a new row, or with a paused row continued."""
         slot = replace(slot, configuration=plan.suggest(slot, rows))
         assert slot.configuration is not None
         curve = self.curves(seed)(slot.configuration, slot.repeat)

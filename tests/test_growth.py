@@ -140,7 +140,7 @@ def decided(state: PlanState) -> Any:
 
 
 def killed_after(epochs: int) -> Trainer:
-    """A trainer whose process dies after so many epochs of the study."""
+    """A trainer whose process dies after ``epochs`` epochs of the study."""
     left = [epochs]
 
     def train(*args: Any, **more: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A network of one's own: any Keras model trains, and what is wrong is a line beforehand."""
+"""Custom models: any Keras model is trained, and a mistake is one line before the study starts."""
 
 import json
 import re

@@ -202,7 +202,7 @@ def test_a_study_says_how_many_configurations_are_out_and_why() -> None:
 
 
 def costly(scores: dict[int, list[float]], parameters: dict[int, int]) -> PlanState:
-    """A grid over a with these scores, of networks with so many parameters."""
+    """A grid over the hyperparameter a with these scores and numbers of parameters."""
     plan = Grid(space_of(a=([1, 2, 3], 1), repeats=3), images=None)
     rows: list[StoredTrial] = []
     while specs := plan.state(rows).next:

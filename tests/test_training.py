@@ -165,7 +165,7 @@ def test_a_killed_run_continues_in_another_process_to_the_same_bits(
         from test_training import DATA, RUN, FolderCheckpoints, replace, train
         run = replace(RUN, training=sys.argv[2])
         for epoch in train(run, DATA, checkpoints=FolderCheckpoints(Path(sys.argv[1]))):
-            if epoch.number == 1 and "jax" not in sys.modules:  # nobody has asked for it
+            if epoch.number == 1 and "jax" not in sys.modules:  # only the JAX engine may import it
                 os.kill(os.getpid(), signal.SIGKILL)
     """
     killed = subprocess.run(

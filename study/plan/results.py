@@ -84,7 +84,7 @@ class StoredTrial:
 
     @property
     def device(self) -> str | None:
-        """The kind that trained the run; None: not said yet. Once none was, but the processor."""
+        """The kind of device that trained the run: "cpu" if none is stored; None while it runs."""
         said: str | None = self.attributes.get("device")
         return said or (None if self.state == "running" else "cpu")
 

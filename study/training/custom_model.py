@@ -164,7 +164,7 @@ def _tune(source: ModelSource, model: keras.Model, recipe: Recipe) -> None:
         return
     try:
         own = isinstance(model.optimizer.get_config().get("learning_rate"), dict)
-    except NotImplementedError:  # one of the user's, which cannot say what it is
+    except NotImplementedError:  # Keras raises it for an optimizer without get_config
         own = True
     if own:
         name = "schedule" if recipe.scheduled else recipe.optimizer and "optimizer"

@@ -299,7 +299,7 @@ def _saved_and_loaded(source: ModelSource, model: Any) -> tuple[tuple[str, ...],
         path = Path(folder, "model.keras")
         try:
             model.save(path)
-        except NotImplementedError:
+        except NotImplementedError:  # Keras raises it for a layer without get_config
             raise ModelError(
                 f"{source.name}: Keras cannot save it: give the class {type(model).__name__}, or "
                 "the layer that is the reason, a method get_config"

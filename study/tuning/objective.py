@@ -77,7 +77,7 @@ class Objective:
 
     def __call__(self, trial: Trial) -> float:
         begun = (other.user_attrs.get("device") for other in trial.study.get_trials(deepcopy=False))
-        if not {*begun} <= {None, self.device}:  # None: not begun, or no run of an Objective
+        if not {*begun} <= {None, self.device}:  # a waiting trial, or another program's, has None
             raise SettingsError(
                 f"device={self.device!r}: this study began on another kind of device, and its runs "
                 "are compared with each other: keep to that, or make a study of its own"
